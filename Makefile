@@ -1,0 +1,41 @@
+# Every target works from a fresh clone: the virtual environment is made on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: run test check bench clean setup help
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+run: $(READY)   ## the main job in a simulated enclave: prints 32 attested random bytes
+	@$(BIN)/enclave-simulator run -- $(BIN)/enclave-agent generate-random --number-of-bytes 32 --verbose
+
+test: $(READY)  ## all tests but the long ones
+	$(BIN)/pytest -n auto
+
+check: $(READY) ## ruff and mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
+	$(BIN)/python -m tests.bench
+
+setup: $(READY) ## only the virtual environment
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: error: $(PYTHON) is older than Python 3.11"; \
+	    echo "make: hint: name a newer one, e.g. make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "make: error: $(PYTHON) cannot make a virtual environment"; \
+	    echo "make: hint: on Debian, apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (once; about half a minute)" >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:          ## remove everything that was made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The in-enclave agent: attested AWS KMS for programs inside AWS Nitro Enclaves."""

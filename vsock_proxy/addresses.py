@@ -1,0 +1,113 @@
+"""Addresses of stream sockets, as written by people: ``vsock://3:8000``, ``unix:/path``,
+``tcp://host:port``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vsock_proxy.errors import ConfigurationError
+
+VMADDR_CID_ANY = 0xFFFF_FFFF
+"""Listen for every CID (<linux/vm_sockets.h>)."""
+
+VMADDR_CID_PARENT = 3
+"""The parent instance, seen from a Nitro enclave (AWS, "Nitro Enclaves concepts")."""
+
+MAX_VSOCK = 0xFFFF_FFFF
+"""CIDs and vsock ports are 32-bit (<linux/vm_sockets.h>); the last one is the wildcard."""
+
+MAX_UNIX_PATH = 107
+"""Bytes in a UNIX socket path: sun_path is char[108] with its NUL (unix(7))."""
+
+_HINT = "write vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT"
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+_DECIMAL = re.compile(r"[0-9]{1,10}")
+
+
+@dataclass(frozen=True, slots=True)
+class VsockAddress:
+    """A vsock endpoint: 32-bit context id and 32-bit port."""
+
+    cid: int
+    port: int
+
+    def __str__(self) -> str:
+        cid = "any" if self.cid == VMADDR_CID_ANY else str(self.cid)
+        return f"vsock://{cid}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A UNIX stream socket by its path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A TCP endpoint: a name or an IP address, and a port in 0..65535 (0: any, to listen)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+
+Address = VsockAddress | UnixAddress | TcpAddress
+
+
+def parse_address(text: str) -> Address:
+    """Read one address.
+
+    ``vsock://any:PORT`` is the wildcard CID, for listening.
+
+    Raises:
+        ConfigurationError: the text is none of the three forms, or a number is out of range.
+    """
+    if text.startswith("vsock://"):
+        cid, _, port = text.removeprefix("vsock://").partition(":")
+        return VsockAddress(
+            VMADDR_CID_ANY if cid == "any" else _number(cid, MAX_VSOCK, text),
+            # The last port is VMADDR_PORT_ANY: nothing can be reached there.
+            _number(port, MAX_VSOCK - 1, text),
+        )
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path or "\0" in path:
+            raise ConfigurationError(f"not an address: {text!r}: no path", hint=_HINT)
+        if len(path.encode(errors="surrogateescape")) > MAX_UNIX_PATH:
+            raise ConfigurationError(
+                f"not an address: {text!r}: the path is over {MAX_UNIX_PATH} bytes",
+                hint="UNIX socket paths are short: use a folder nearer to the root",
+            )
+        return UnixAddress(path)
+    if text.startswith("tcp://"):
+        host, _, port = text.removeprefix("tcp://").rpartition(":")
+        return TcpAddress(_host(host, text), _number(port, 0xFFFF, text))
+    raise ConfigurationError(f"not an address: {text!r}", hint=_HINT)
+
+
+def _number(digits: str, most: int, text: str) -> int:
+    # `int` alone would take "+1", " 1", "1_0" and digits of other scripts.
+    if not _DECIMAL.fullmatch(digits) or int(digits) > most:
+        raise ConfigurationError(
+            f"not an address: {text!r}: {digits!r} is not a number in 0..{most}", hint=_HINT
+        )
+    return int(digits)
+
+
+def _host(host: str, text: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        inner = host[1:-1]
+        if re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?", inner):
+            return inner
+    elif _HOST.fullmatch(host):
+        return host
+    raise ConfigurationError(f"not an address: {text!r}: {host!r} is not a host", hint=_HINT)
