@@ -52,7 +52,9 @@ class BerReader:
 
     def expect(self, tag: int, value: bytes, what: str) -> None:
         """Read a primitive element that can have but one value."""
+        start = self._pos
         if self.primitive(tag, what) != value:
+            self._pos = start
             raise self._error(f"{what} is not the one expected")
 
     def peek(self) -> int | None:

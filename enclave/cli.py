@@ -84,9 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROG, description="Attested AWS KMS from inside a Nitro Enclave.", allow_abbrev=False
     )
-    parser.add_argument(
-        "--version", action="version", version=f"{PROG} {VERSION}"
-    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser(
         "generate-random",

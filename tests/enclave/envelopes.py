@@ -72,7 +72,7 @@ class Envelope:
             }
         transport: dict[str, object] = {"algorithm": self.transport}
         if self.transport == "rsaes_oaep":
-            transport["parameters"] = _Explicit(parameters)
+            transport["parameters"] = algos.RSAESOAEPParams(parameters)
         recipient = {
             "version": self.recipient_version,
             "rid": cms.RecipientIdentifier(
@@ -102,12 +102,3 @@ class Envelope:
 
     def but(self, **changes: object) -> Envelope:
         return replace(self, **changes)  # type: ignore[arg-type]
-
-
-class _Explicit(algos.RSAESOAEPParams):  # type: ignore[misc]
-    """OAEP parameters that are written out although asn1crypto's defaults would do for some."""
-
-
-def indefinite(tag: int, *parts: bytes) -> bytes:
-    """An element of indefinite length."""
-    return bytes([tag, 0x80]) + b"".join(parts) + b"\0\0"
