@@ -17,8 +17,8 @@ import cbor2
 from enclave.errors import DecodingError
 
 MAX_DEPTH = 4
-"""Containers within containers. The deepest known are two: PCRs in a document's payload, locked
-PCRs in a DescribeNSM answer within its one-entry map."""
+"""Containers within containers. The deepest known are three: the list of locked PCRs, in the
+fields, in the one-entry map of a DescribeNSM answer."""
 
 _BREAK = 0xFF
 _FALSE_TRUE_NULL = (20, 21, 22)

@@ -42,6 +42,7 @@ _HINTS = {
     "root": "not from AWS: a simulated document verifies only against its simulator's root",
     "debug mode": "start the enclave without debug mode",
 }
+_BYTES = "give bytes, not hex: bytes.fromhex(...)"
 
 
 def verify(
@@ -61,9 +62,9 @@ def verify(
     Args:
         document: the document; one that is parsed already is read anew from its bytes, since
             only those are signed.
-        at: the present, aware. Without `max_age` a document is good for as long as its
-            certificate, which is three hours.
-        max_age: how old it may be; None: as old as its certificate lets it be.
+        at: the present, aware.
+        max_age: how old it may be; None: as old as its certificate, which lives three hours,
+            lets it be.
         pcrs: what PCRs must be, by index in 0..31, 48 bytes each; None: not looked at, which
             proves that an enclave runs, not what runs in it.
         nonce: what it must be; None: not looked at.
@@ -79,9 +80,10 @@ def verify(
     Raises:
         DecodingError: it is not an attestation document.
         AttestationError: it proves too little; its `failures` list everything that is wrong.
-        ConfigurationError: `at` is not aware, or an expected PCR is none.
+        ConfigurationError: `at` is not aware, or something is expected that no document has.
     """
-    _check_expectations(at, pcrs)
+    given = {"nonce": nonce, "user_data": user_data, "public_key": public_key}
+    _check_expectations(at, pcrs or {}, given, root_fingerprint)
     document = parse(document if isinstance(document, bytes) else document.raw)
     certificates, failures = chain.read([*document.cabundle, document.certificate])
     leaf = certificates[-1]
@@ -93,7 +95,7 @@ def verify(
     failures += chain.check(certificates, document.timestamp if is_ahead else at)
     failures += _times(document, leaf, at, max_age)
     failures += _pcrs(document, pcrs or {}, allow_debug=allow_debug)
-    for name, expected in (("nonce", nonce), ("user_data", user_data), ("public_key", public_key)):
+    for name, expected in given.items():
         got = getattr(document, name)
         if expected is not None and got != expected:
             failures.append(f"{name}: expected {_show(expected)}, got {_show(got)}")
@@ -103,18 +105,32 @@ def verify(
     return document
 
 
-def _check_expectations(at: datetime, pcrs: Mapping[int, bytes] | None) -> None:
-    if at.tzinfo is None:
+def _check_expectations(
+    at: datetime,
+    pcrs: Mapping[int, bytes],
+    given: Mapping[str, bytes | None],
+    root_fingerprint: bytes,
+) -> None:
+    """Refuse what no document could meet: hex where bytes belong, most of all."""
+    if at.utcoffset() is None:
         raise ConfigurationError(
             "the time to verify at has no time zone", hint="use datetime.now(UTC)"
         )
-    for index, value in (pcrs or {}).items():
-        if index not in range(PCR_COUNT) or type(value) is not bytes or len(value) != PCR_SIZE:
+    if not _is_bytes(root_fingerprint, 32):
+        raise ConfigurationError("root_fingerprint is not 32 bytes", hint=_BYTES)
+    for index, value in pcrs.items():
+        if index not in range(PCR_COUNT) or not _is_bytes(value, PCR_SIZE):
             raise ConfigurationError(
-                f"the expected PCR{index} cannot be: "
-                f"PCRs are numbered 0..{PCR_COUNT - 1} and have {PCR_SIZE} bytes",
-                hint="give bytes, not hex",
+                f"the expected PCR{index} is not one of 0..{PCR_COUNT - 1} with {PCR_SIZE} bytes",
+                hint=_BYTES,
             )
+    for name, expected in given.items():
+        if expected is not None and not _is_bytes(expected):
+            raise ConfigurationError(f"the expected {name} is not bytes", hint=_BYTES)
+
+
+def _is_bytes(value: object, size: int | None = None) -> bool:
+    return isinstance(value, bytes) and size in (None, len(value))
 
 
 def _signature(document: AttestationDocument, leaf: x509.Certificate | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ On the wire it is CBOR, tagged from outside: a message without fields is a bare 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cbor2
@@ -107,10 +107,10 @@ class Attestation:
     public_key: bytes | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in ("user_data", "nonce", "public_key"):
+            value = getattr(self, name)
             if value is not None:
-                _check_bytes(field.name, value, MAX_FIELD)
+                _check_bytes(name, value, MAX_FIELD)
 
 
 Request = DescribeNSM | DescribePCR | ExtendPCR | LockPCR | LockPCRs | GetRandom | Attestation
@@ -119,7 +119,7 @@ Request = DescribeNSM | DescribePCR | ExtendPCR | LockPCR | LockPCRs | GetRandom
 def encode(request: Request) -> bytes:
     """Encode a request: 10 to 4096 bytes, never none (an empty one wedges the driver)."""
     name = type(request).__name__
-    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
     return cbor2.dumps({name: values} if values else name)
 
 
@@ -190,7 +190,7 @@ class LockPCRsResponse:
 class GetRandomResponse:
     """Random bytes: 1 to 256, and 256 from every known NSM."""
 
-    random: bytes
+    random: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

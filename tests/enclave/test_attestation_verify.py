@@ -278,6 +278,11 @@ def test_what_was_expected_is_not_there(name: str) -> None:
         {"pcrs": {-1: bytes(48)}},
         {"pcrs": {0: bytes(32)}},
         {"pcrs": {0: "00" * 24}},
+        {"nonce": "00"},
+        {"user_data": "00"},
+        {"public_key": "00"},
+        {"root_fingerprint": "00" * 16},
+        {"root_fingerprint": bytes(31)},
     ],
 )
 def test_expectations_nothing_could_meet(impossible: dict[str, Any]) -> None:

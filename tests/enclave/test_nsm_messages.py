@@ -96,6 +96,10 @@ def test_answers() -> None:
     ) == m.GetRandomResponse(b"r" * 256)
 
 
+def test_random_bytes_are_not_shown() -> None:
+    assert repr(m.GetRandomResponse(b"secret")) == "GetRandomResponse()"
+
+
 def test_a_map_of_indefinite_length_is_an_answer() -> None:
     answer = b"\xbf" + cbor2.dumps("GetRandom") + b"\xbf" + cbor2.dumps("random") + b"\x41r\xff\xff"
     assert m.decode(answer, m.GetRandomResponse).random == b"r"
