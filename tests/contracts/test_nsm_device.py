@@ -18,15 +18,18 @@ from enclave.attestation import parse
 from enclave.attestation.verify import verify
 from enclave.errors import NsmRefusedError, NsmUnavailableError
 from enclave.nsm import DevNsm, Nsm, NsmDevice, messages
-from tests.enclave.fake_nsm import FakeNsm
+from simulator.authority import Authority
+from simulator.nsm import SimulatedNsm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DEVICES: list[Callable[[], NsmDevice]] = [
-    FakeNsm,
-    DevNsm,
-]
+
+def simulated_nsm() -> SimulatedNsm:
+    return SimulatedNsm(Authority.generate())
+
+
+DEVICES: list[Callable[[], NsmDevice]] = [simulated_nsm, DevNsm]
 
 
 @pytest.fixture(params=DEVICES, ids=lambda make: make.__name__)
