@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 import subprocess
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simulator.kms.service import KmsService
-    from simulator.kms.threaded import KmsSimulator
 
 HOST = "kms.eu-west-1.amazonaws.com"
 
@@ -67,7 +66,14 @@ def ask(service: KmsService, request: Request) -> tuple[int, dict[str, Any]]:
     return response.status, document
 
 
-def connect(simulator: KmsSimulator, host: str = HOST) -> ssl.SSLSocket:
+class Endpoint(Protocol):
+    """Where to connect on 127.0.0.1, and what to trust: a `KmsSimulator`, or a process."""
+
+    port: int
+    ca_pem: bytes
+
+
+def connect(simulator: Endpoint, host: str = HOST) -> ssl.SSLSocket:
     context = ssl.create_default_context(cadata=simulator.ca_pem.decode())
     context.set_alpn_protocols(["h2", "http/1.1"])
     raw = socket.create_connection(("127.0.0.1", simulator.port), timeout=20)
@@ -81,7 +87,7 @@ def connect(simulator: KmsSimulator, host: str = HOST) -> ssl.SSLSocket:
 class Client:
     """One connection of Python's own HTTP client, verified against the simulator's CA."""
 
-    def __init__(self, simulator: KmsSimulator) -> None:
+    def __init__(self, simulator: Endpoint) -> None:
         self.connection = http.client.HTTPConnection(HOST, simulator.port)
         self.connection.sock = connect(simulator)
         self.connection.auto_open = 0
