@@ -1,0 +1,138 @@
+"""``enclave-simulator kms``: the simulated KMS as a process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from simulator.kms.faults import describe_faults, parse_fault
+from simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
+from vsock_proxy.addresses import Address, TcpAddress, parse_address
+from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.listening import listening
+from vsock_proxy.notify import notify
+
+if TYPE_CHECKING:
+    import socket
+
+    from simulator.kms.server import KmsServer
+
+
+class _FaultAction(argparse.Action):
+    """Collects faults; ``help`` prints the table and exits, whatever else is missing."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        if values == "help":
+            parser.exit(message=describe_faults() + "\n")
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), parse_fault(values)])
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the ``kms`` command to ``enclave-simulator``."""
+    parser = subparsers.add_parser(
+        "kms",
+        help="serve a simulated AWS KMS over HTTPS",
+        description="Serve a simulated AWS KMS over HTTPS until SIGTERM.",
+        epilog="faults:\n" + describe_faults(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--listen", metavar="ADDRESS", default="tcp://127.0.0.1:0",
+        help="tcp://HOST:PORT or unix:/PATH (default: a free port on 127.0.0.1)")  # fmt: skip
+    add("--nitro-root", metavar="FILE", required=True,
+        help="PEM of the root certificate attestation documents must chain to")  # fmt: skip
+    add("--ca-file", metavar="FILE", required=True,
+        help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
+    add("--fault", metavar="NAME[:COUNT]", action=_FaultAction, default=[], dest="faults",
+        help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
+    add("--credentials", metavar="FILE",
+        help="JSON with AccessKeyId, SecretAccessKey and maybe Token: who alone may call "
+        f"(default: {SIMULATED_CREDENTIALS.access_key_id} with its fixed secret)")  # fmt: skip
+    add("--key-store", metavar="ID=STATE", action="append", default=[], dest="key_stores",
+        help="custom key store: CONNECTED, DISCONNECTED or EXTERNAL; may repeat")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: an option, or a file it names.
+        ListenError: the address cannot be listened on.
+    """
+    # botocore and cryptography take a moment to load; the other commands need neither.
+    from simulator.kms.server import KmsServer  # noqa: PLC0415
+    from simulator.kms.service import KeyStoreState, KmsService  # noqa: PLC0415
+    from simulator.kms.tls import CertificateAuthority  # noqa: PLC0415
+
+    address = parse_address(arguments.listen)
+    key_stores = {}
+    for text in arguments.key_stores:
+        name, _, state = text.partition("=")
+        if not name or state not in get_args(KeyStoreState):
+            raise ConfigurationError(
+                f"not a custom key store: {text!r}",
+                hint="write ID=CONNECTED, ID=DISCONNECTED or ID=EXTERNAL",
+            )
+        key_stores[name] = state
+    credentials = SIMULATED_CREDENTIALS
+    if arguments.credentials is not None:
+        credentials = _read_credentials(arguments.credentials)
+    try:
+        service = KmsService(
+            _read(arguments.nitro_root), credentials=[credentials], key_stores=key_stores
+        )
+    except ValueError as e:
+        raise ConfigurationError(
+            f"{arguments.nitro_root} holds no PEM certificate",
+            hint="--nitro-root takes the file that the simulated NSM's authority wrote",
+        ) from e
+    for fault in arguments.faults:
+        service.faults.inject(str(fault))
+    authority = CertificateAuthority(service.faults)
+    try:
+        Path(arguments.ca_file).write_bytes(authority.certificate_pem)
+    except OSError as e:
+        raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
+    with listening(address) as listener:
+        asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
+    return 0
+
+
+async def _serve(server: KmsServer, listener: socket.socket, address: Address) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await server.start()
+    if isinstance(address, TcpAddress):
+        address = TcpAddress(address.host, listener.getsockname()[1])
+    notify(f"READY=1\nSTATUS=listening on {address}")
+    await stop.wait()
+    await server.close()
+
+
+def _read_credentials(path: str) -> Credentials:
+    try:
+        document = json.loads(_read(path))
+        return Credentials(
+            document["AccessKeyId"], document["SecretAccessKey"], document.get("Token")
+        )
+    except (ValueError, LookupError, TypeError) as e:
+        raise ConfigurationError(
+            f"{path} holds no credentials",
+            hint='write {"AccessKeyId": "...", "SecretAccessKey": "...", "Token": "..."}',
+        ) from e
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        raise ConfigurationError(f"cannot read {path}: {e.strerror}") from e
