@@ -101,7 +101,16 @@ class KmsError(AgentError):
 
 
 class KmsUnreachableError(KmsError):
-    """No answer from KMS: dialling, TLS, or the connection failed, or a deadline passed."""
+    """No answer from KMS: dialling, TLS, or the connection failed, or a deadline passed.
+
+    Attributes:
+        transient: whether trying again may help; a certificate that does not verify will not
+            verify a second time.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", transient: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
 
 
 class KmsRefusedError(KmsError):

@@ -1,0 +1,184 @@
+"""The public face: an `Agent` makes attested KMS calls for the program it lives in."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from enclave.credentials import (
+    Credentials,
+    CredentialsProvider,
+    EnvironmentCredentials,
+    StaticCredentials,
+)
+from enclave.errors import ConfigurationError
+from enclave.exchange import attested_request, check_number_of_bytes, opened_answer
+from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient
+from enclave.kms.endpoint import parse_endpoint, regional_endpoint
+from enclave.kms.transport import Transport, tls_context
+from enclave.nsm import DevNsm, Nsm
+from enclave.recipient import NsmRecipient, Recipient
+from vsock_proxy.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
+from vsock_proxy.dialing import Dialer, SocketDialer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from enclave.clock import Clock
+    from enclave.nsm import NsmDevice
+
+DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
+"""Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
+
+
+class Agent:
+    """Attested KMS for one program in one enclave.
+
+    The key pair is made, and its document fetched, at the first call; both serve all later
+    calls, from any number of threads. Connections to KMS are kept.
+
+        with Agent(region="eu-central-1") as agent:
+            seed = agent.generate_random(32)
+
+    Args:
+        region: AWS region of KMS; else AWS_REGION, AWS_DEFAULT_REGION.
+        endpoint_url: https URL of KMS; else AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, else the
+            region's public endpoint. TLS must prove its host name.
+        proxy: where vsock-proxy listens, as an address or its text.
+        ca_bundle: file of CA certificates in PEM; else AWS_CA_BUNDLE, else botocore's.
+        credentials: what to sign with; else AWS_ACCESS_KEY_ID and its companions.
+        connect_timeout: seconds for one connection, TLS included.
+        read_timeout: seconds for one whole answer.
+        deadline: seconds for one call, retries and all.
+        max_connections: connections to KMS at once; further threads wait for one.
+        device: the NSM; production code leaves it out and gets ``/dev/nsm``.
+        dialer: where connections come from; production code leaves it out.
+        clock: time; production code leaves it out.
+        environ: where variables are looked up.
+
+    Raises:
+        ConfigurationError: an argument or variable makes no sense, or there is no region.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        proxy: Address | str = DEFAULT_PROXY,
+        ca_bundle: str | None = None,
+        credentials: Credentials | CredentialsProvider | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
+        deadline: float = DEADLINE,
+        max_connections: int = 16,
+        device: NsmDevice | None = None,
+        dialer: Dialer | None = None,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+        if not region:
+            raise ConfigurationError(
+                "no AWS region", hint="name one with --region, region= or AWS_REGION"
+            )
+        regional = regional_endpoint(region)  # also refuses what is no region
+        endpoint_url = (
+            endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
+        )
+        endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
+        if isinstance(credentials, Credentials):
+            credentials = StaticCredentials(credentials)
+        self._transport = Transport(
+            endpoint,
+            dialer=dialer or SocketDialer(),
+            proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
+            tls=tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None),
+            max_connections=max_connections,
+        )
+        self._kms = KmsClient(
+            self._transport,
+            endpoint=endpoint,
+            region=region,
+            credentials=credentials or EnvironmentCredentials(environ),
+            clock=clock,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            deadline=deadline,
+        )
+        self._clock = clock
+        self._device = device
+        self._opened_device: DevNsm | None = None
+        self._recipient: Recipient | None = None
+        self._preparing = threading.Lock()
+
+    def generate_random(
+        self, number_of_bytes: int, *, custom_key_store_id: str | None = None
+    ) -> bytes:
+        """Random bytes from KMS that only this enclave has seen (KMS GenerateRandom).
+
+        Args:
+            number_of_bytes: 1..1024.
+            custom_key_store_id: an AWS CloudHSM key store whose HSMs make the bytes.
+
+        Returns:
+            Exactly `number_of_bytes` bytes.
+
+        Raises:
+            ConfigurationError: the number is out of range.
+            NsmError: no attestation document.
+            CredentialsError: nothing to sign with.
+            KmsError: KMS was not reached, refused, or answered with something else.
+            DecodingError, DecryptionError: CiphertextForRecipient does not open.
+        """
+        parameters: dict[str, Any] = {"NumberOfBytes": number_of_bytes}
+        if custom_key_store_id is not None:
+            parameters["CustomKeyStoreId"] = custom_key_store_id
+        secret: bytes = self.attested("GenerateRandom", parameters)["Plaintext"]
+        return secret
+
+    def attested(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Make any KMS call that takes `Recipient`, and open its answer.
+
+        Args:
+            operation: one of `enclave.exchange.SECRET_FIELD`.
+            parameters: as the KMS API names them, without Recipient; JSON types, binary values
+                in base64.
+
+        Returns:
+            KMS's answer with the secret field as bytes and without CiphertextForRecipient.
+
+        Raises:
+            AgentError: as `generate_random` has it.
+        """
+        check_number_of_bytes(parameters)  # before a key pair is made for nothing
+        recipient = self._ready_recipient()
+        request = attested_request(operation, parameters, recipient.attestation_document())
+        answer = self._kms.call(operation, request)
+        return opened_answer(operation, parameters, answer, recipient.open)
+
+    def close(self) -> None:
+        """Close connections and the NSM device; the key pair goes with the object."""
+        self._transport.close()
+        with self._preparing:
+            self._recipient = None
+            if self._opened_device is not None:
+                self._opened_device.close()
+                self._opened_device = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _ready_recipient(self) -> Recipient:
+        if self._recipient is None:
+            with self._preparing:
+                if self._recipient is None:
+                    device = self._device
+                    if device is None:
+                        device = self._opened_device = DevNsm()
+                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
+        return self._recipient

@@ -1,0 +1,127 @@
+"""CBOR from outside, read strictly: the one way hostile bytes reach `cbor2`.
+
+`cbor2` is a full decoder: tags become dates, regular expressions, big numbers and shared
+references, nesting is hundreds of levels deep, a map key that comes twice is taken, and what
+follows the item is ignored. The NSM and attestation documents need none of that, so the bytes
+are walked first, head by head (RFC 8949 section 3), and anything outside a small subset is
+refused, with its offset. The same holds under every version of `cbor2`; its own limits do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cbor2
+
+from enclave.errors import DecodingError
+
+MAX_DEPTH = 4
+"""Containers within containers. The deepest known are two: PCRs in a document's payload, locked
+PCRs in a DescribeNSM answer within its one-entry map."""
+
+_BREAK = 0xFF
+_FALSE_TRUE_NULL = (20, 21, 22)
+
+
+def decode(data: bytes, *, format: str, offset: int = 0) -> Any:
+    """Decode exactly one item.
+
+    The subset: integers, byte and text strings of known length, arrays and maps of known or
+    indefinite length (the NSM has used both for maps), false, true, null. Map keys are unsigned
+    integers or text, each once.
+
+    Args:
+        data: the bytes; the caller has bounded their number.
+        format: what they should be, for the error.
+        offset: where `data` starts in what the caller calls `format`; errors count from there.
+
+    Raises:
+        DecodingError: the bytes are not one item of the subset, or more bytes follow it.
+    """
+    try:
+        _check(data)
+    except _RefusedError as e:
+        raise DecodingError(format, e.reason, offset=offset + e.at) from None
+    try:
+        return cbor2.loads(data)
+    except (cbor2.CBORError, ValueError) as e:  # What is left: text that is not UTF-8.
+        raise DecodingError(format, "text that is not UTF-8") from e
+
+
+class _RefusedError(Exception):
+    def __init__(self, reason: str, at: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.at = at
+
+
+def _check(data: bytes) -> None:
+    end = _skip(data, 0, MAX_DEPTH)
+    if end != len(data):
+        raise _RefusedError("bytes follow the end", end)
+
+
+def _skip(data: bytes, at: int, depth: int) -> int:
+    """Walk one item that starts at `at`; return where the next one starts."""
+    major, argument, after = _head(data, at)
+    if major in (0, 1):
+        return after
+    if major in (2, 3):
+        if argument is None:
+            raise _RefusedError("a string of indefinite length", at)
+        if argument > len(data) - after:
+            raise _RefusedError("cut short within a string", at)
+        return after + argument
+    if major in (4, 5):
+        if depth == 0:
+            raise _RefusedError(f"more than {MAX_DEPTH} containers deep", at)
+        return _skip_entries(data, after, argument, depth - 1, is_map=major == 5)
+    if major == 7 and argument in _FALSE_TRUE_NULL and after == at + 1:
+        return after
+    what = "a tag" if major == 6 else "a float, a break or an unknown simple value"
+    raise _RefusedError(what, at)
+
+
+def _skip_entries(data: bytes, at: int, count: int | None, depth: int, *, is_map: bool) -> int:
+    """Walk the `count` entries of a container, or those up to its break where that is None."""
+    # Keys are compared by value: 5 written in one byte and in two is the same key.
+    seen: set[tuple[int, int | bytes]] = set()
+    while count != 0:
+        if count is None:
+            if data[at : at + 1] == bytes([_BREAK]):
+                return at + 1
+        else:
+            count -= 1
+        if is_map:
+            key = _key(data, at)
+            if key in seen:
+                raise _RefusedError("a map key that comes twice", at)
+            seen.add(key)
+            at = _skip(data, at, depth)
+        at = _skip(data, at, depth)
+    return at
+
+
+def _key(data: bytes, at: int) -> tuple[int, int | bytes]:
+    major, argument, after = _head(data, at)
+    if major not in (0, 3) or argument is None:
+        raise _RefusedError("a map key that is neither a number nor text", at)
+    return major, argument if major == 0 else data[after : after + argument]
+
+
+def _head(data: bytes, at: int) -> tuple[int, int | None, int]:
+    """Read a head: major type, argument (None: indefinite length), and where the head ends."""
+    if at >= len(data):
+        raise _RefusedError("cut short", at)
+    major, info = data[at] >> 5, data[at] & 0x1F
+    at += 1
+    if info < 24:
+        return major, info, at
+    if info == 31 and major in (2, 3, 4, 5):
+        return major, None, at
+    if info > 27:
+        raise _RefusedError("a break or a reserved length", at - 1)
+    size = 1 << (info - 24)
+    if size > len(data) - at:
+        raise _RefusedError("cut short", at)
+    return major, int.from_bytes(data[at : at + size], "big"), at + size

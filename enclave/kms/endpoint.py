@@ -1,0 +1,81 @@
+"""Where KMS is: an https URL, given or made from the region."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from importlib import resources
+from urllib.parse import urlsplit
+
+from enclave.errors import ConfigurationError
+
+_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The host that TLS must prove, its port, and the path to post to."""
+
+    host: str
+    port: int
+    path: str
+
+    @property
+    def url(self) -> str:
+        """As it is signed: the default port is left out of Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}{'' if self.port == 443 else f':{self.port}'}{self.path}"
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """Read an endpoint URL.
+
+    Raises:
+        ConfigurationError: it is not https, or not a plain URL of a host.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as e:
+        raise ConfigurationError(f"not an endpoint URL: {url!r}: {e}") from e
+    if parts.scheme != "https":
+        raise ConfigurationError(
+            f"the endpoint {url!r} is not https",
+            hint="TLS must end, verified, inside the enclave: name an https:// endpoint",
+        )
+    if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"not an endpoint URL: {url!r}", hint="write https://HOST[:PORT][/PATH]"
+        )
+    if not parts.hostname.isascii() or not url.isprintable() or " " in url:
+        raise ConfigurationError(f"not an endpoint URL: {url!r}: it has characters no URL has")
+    return Endpoint(parts.hostname, 443 if port is None else port, parts.path or "/")
+
+
+def regional_endpoint(region: str) -> Endpoint:
+    """KMS's public endpoint in a region, in whichever partition it lies (botocore's data).
+
+    Raises:
+        ConfigurationError: that is not the name of a region.
+    """
+    if not _REGION.fullmatch(region) or len(region) > 64:
+        raise ConfigurationError(
+            f"not a region: {region!r}", hint="for example us-east-1 or eu-central-1"
+        )
+    for pattern, suffix in _partitions():
+        if pattern.fullmatch(region):
+            return Endpoint(f"kms.{region}.{suffix}", 443, "/")
+    # A region newer than the data: all but a few are in the standard partition.
+    return Endpoint(f"kms.{region}.amazonaws.com", 443, "/")
+
+
+@functools.cache
+def _partitions() -> list[tuple[re.Pattern[str], str]]:
+    # The one small file: botocore's own loader and resolver take 20 times as long to start.
+    data = json.loads(resources.files("botocore").joinpath("data/partitions.json").read_bytes())
+    return [
+        (re.compile(partition["regionRegex"]), partition["outputs"]["dnsSuffix"])
+        for partition in data["partitions"]
+    ]

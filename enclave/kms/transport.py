@@ -1,0 +1,257 @@
+"""HTTPS to KMS through the dialer: urllib3 over a connection that leaves through the parent.
+
+TLS ends here; the proxy on the parent carries bytes. Every stage ends by a deadline, and every
+error of the libraries below is translated here, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from urllib3.connection import HTTPSConnection
+
+from enclave.errors import ConfigurationError, DialError, KmsAnswerError, KmsUnreachableError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Mapping
+
+    from enclave.kms.endpoint import Endpoint
+    from vsock_proxy.addresses import Address
+    from vsock_proxy.dialing import Dialer
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER = 1_048_576
+"""Bytes of an answer's body that are read; KMS's largest are a tenth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer: status, lower-case headers, whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
+    """Verifying TLS: the CAs in `ca_bundle` (PEM), or those botocore carries.
+
+    botocore's list is part of the measured image; a system's list may be missing there.
+
+    Raises:
+        ConfigurationError: the file cannot be read or holds no certificate.
+    """
+    if ca_bundle is None:
+        from importlib import resources  # noqa: PLC0415 (start-up time of those who name a file)
+
+        ca_bundle = str(resources.files("botocore").joinpath("cacert.pem"))
+    try:
+        context = ssl.create_default_context(cafile=ca_bundle)
+    except (OSError, ValueError) as e:  # ssl.SSLError is an OSError
+        reason = getattr(e, "strerror", None) or str(e)
+        raise ConfigurationError(
+            f"cannot use the CA bundle {ca_bundle!r}: {reason}",
+            hint="name a file of certificates in PEM with --ca-bundle or AWS_CA_BUNDLE",
+        ) from e
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.sslsocket_class = _DeadlineSocket
+    return context
+
+
+class Transport:
+    """A pool of kept connections to one endpoint. Safe for many threads."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        dialer: Dialer,
+        proxy: Address,
+        tls: ssl.SSLContext,
+        max_connections: int = 16,
+    ) -> None:
+        self._path = endpoint.path
+        self._where = f"{endpoint.host} through {proxy}"
+        self._pool = urllib3.HTTPSConnectionPool(
+            endpoint.host,
+            endpoint.port,
+            maxsize=max_connections,
+            block=True,
+            ssl_context=tls,
+            dialer=dialer,
+            proxy_address=proxy,
+        )
+        self._pool.ConnectionCls = _DialedConnection
+
+    def post(
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        deadline: float,
+    ) -> Answer:
+        """Send one request and read the whole answer.
+
+        Args:
+            headers: signed headers; Host is added as it was signed.
+            body: the request.
+            connect_timeout: seconds for a connection with TLS, where a new one is needed, and
+                for sending.
+            read_timeout: seconds for the whole answer, first byte to last.
+            deadline: seconds for all of it together.
+
+        Raises:
+            KmsUnreachableError: no connection, no TLS, no whole answer in time.
+            KmsAnswerError: the answer is too long, or is not HTTP.
+        """
+        timeout = urllib3.Timeout(total=deadline, connect=connect_timeout, read=read_timeout)
+        with self._translated(min(connect_timeout, deadline), min(read_timeout, deadline)):
+            response = self._pool.urlopen(
+                "POST",
+                self._path,
+                body,
+                # No compressed answers: a small one could be made to grow without end.
+                {**headers, "Accept-Encoding": "identity", "User-Agent": "nitro-enclave-agent"},
+                retries=False,
+                redirect=False,
+                timeout=timeout,
+                pool_timeout=connect_timeout,  # type: ignore[arg-type] # seconds may be a float
+                preload_content=False,
+                decode_content=False,
+            )
+            whole = False
+            try:
+                received = response.read(MAX_ANSWER + 1)
+                if len(received) > MAX_ANSWER:
+                    raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
+                whole = True
+            finally:
+                if whole:
+                    response.release_conn()
+                else:
+                    response.close()  # What is left of this answer must not become the next.
+            answer_headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, answer_headers, received)
+
+    def close(self) -> None:
+        """Close every kept connection."""
+        self._pool.close()
+
+    @contextlib.contextmanager
+    def _translated(self, connect_timeout: float, read_timeout: float) -> Iterator[None]:
+        try:
+            yield
+        except DialError as e:
+            raise KmsUnreachableError(f"KMS cannot be reached: {e}", hint=e.hint) from e
+        except (urllib3.exceptions.SSLError, ssl.SSLError) as e:
+            raise _tls_error(e, self._where) from e
+        except urllib3.exceptions.ConnectTimeoutError as e:
+            raise KmsUnreachableError(
+                f"no TLS with {self._where} within {connect_timeout:g} s",
+                hint="the proxy is there; does it reach KMS from the parent?",
+            ) from e
+        except urllib3.exceptions.ReadTimeoutError as e:
+            raise KmsUnreachableError(
+                f"no whole answer from {self._where} within {read_timeout:g} s",
+                hint="a longer --cli-read-timeout helps only if KMS is slow, not if it is silent",
+            ) from e
+        except urllib3.exceptions.EmptyPoolError as e:
+            raise KmsUnreachableError(
+                f"every connection to {self._where} is busy",
+                hint="more threads than connections: give the Agent more max_connections",
+            ) from e
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            raise KmsUnreachableError(
+                f"the connection to {self._where} broke: {_plain(e)}",
+                hint="the proxy or KMS closed it in the middle of an answer",
+            ) from e
+        except ValueError as e:  # http.client on a header or length that makes no sense
+            raise KmsAnswerError("KMS's answer is not HTTP") from e
+
+
+class _DialedConnection(HTTPSConnection):
+    """urllib3's connection, on a socket of the dialer's."""
+
+    def __init__(self, *args: Any, dialer: Dialer, proxy_address: Address, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._dialer = dialer
+        self._proxy_address = proxy_address
+
+    def _new_conn(self) -> socket.socket:
+        timeout = self.timeout
+        if not isinstance(timeout, (int, float)):
+            raise TypeError("a connection without a deadline")  # `post` always sets one
+        started = time.monotonic()
+        dialed = self._dialer.dial(self._proxy_address, timeout)
+        # TLS gets what is left of the connect timeout, not a second one.
+        dialed.settimeout(max(timeout - (time.monotonic() - started), 0.001))
+        return dialed
+
+    def connect(self) -> None:
+        super().connect()
+        version = self.sock.version() if isinstance(self.sock, ssl.SSLSocket) else None
+        log.info("connected to %s through %s, %s", self.host, self._proxy_address, version)
+
+
+class _DeadlineSocket(ssl.SSLSocket):
+    """A TLS socket whose timeout bounds everything until the next `settimeout`.
+
+    The plain one starts its timeout anew at each byte, so that a peer who sends one byte a
+    second is never late. urllib3 sets the timeout once before sending and once before reading.
+    """
+
+    _ends: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        self._ends = None if value is None else time.monotonic() + value
+        super().settimeout(value)
+
+    def _count_down(self) -> None:
+        if self._ends is not None:
+            left = self._ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            super().settimeout(left)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._count_down()
+        return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self._count_down()
+        return super().send(*args, **kwargs)
+
+
+def _tls_error(error: Exception, where: str) -> KmsUnreachableError:
+    text = _plain(error)
+    if "CERTIFICATE_VERIFY_FAILED" not in text and "certificate" not in text.lower():
+        return KmsUnreachableError(
+            f"TLS with {where} failed: {text}",
+            hint="does the proxy lead to KMS, and to nothing else?",
+        )
+    hint = "trust a private CA with --ca-bundle; never turn verification off"
+    if "mismatch" in text:
+        hint = "the proxy leads to another host than the endpoint names"
+    elif "expired" in text or "not yet valid" in text:
+        hint = "is the enclave's clock right?"
+    return KmsUnreachableError(
+        f"{where} does not prove to be KMS: {text}", hint=hint, transient=False
+    )
+
+
+def _plain(error: BaseException) -> str:
+    """The innermost text: urllib3 wraps errors in errors."""
+    while error.args and isinstance(error.args[-1], BaseException):
+        error = error.args[-1]
+    return str(error)

@@ -1,0 +1,86 @@
+"""The seven things an NSM can be asked, as methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from enclave.nsm import messages
+from enclave.nsm.messages import (
+    Attestation,
+    AttestationResponse,
+    DescribeNSM,
+    DescribeNSMResponse,
+    DescribePCR,
+    DescribePCRResponse,
+    ExtendPCR,
+    ExtendPCRResponse,
+    GetRandom,
+    GetRandomResponse,
+    LockPCR,
+    LockPCRResponse,
+    LockPCRs,
+    LockPCRsResponse,
+)
+
+if TYPE_CHECKING:
+    from enclave.nsm.device import NsmDevice
+
+
+class Nsm:
+    """The NSM behind a device, which the caller opens and closes.
+
+    Every method raises `ConfigurationError` for an argument that cannot be, before anything is
+    sent, and else `NsmUnavailableError`, `NsmRefusedError` or `NsmAnswerError`.
+    """
+
+    def __init__(self, device: NsmDevice) -> None:
+        self._device = device
+
+    def describe(self) -> DescribeNSMResponse:
+        """Which NSM this is, and which PCRs are locked."""
+        return self._ask(DescribeNSM(), DescribeNSMResponse)
+
+    def describe_pcr(self, index: int) -> DescribePCRResponse:
+        """Read a PCR, 0..31: its 48 bytes, and whether it is locked."""
+        return self._ask(DescribePCR(index), DescribePCRResponse)
+
+    def extend_pcr(self, index: int, data: bytes) -> bytes:
+        """Set a PCR, 16..31, to SHA-384(old value || `data`); return its new 48 bytes.
+
+        Raises:
+            NsmRefusedError: ``ReadOnlyIndex``, the PCR is locked.
+        """
+        return self._ask(ExtendPCR(index, data), ExtendPCRResponse).data
+
+    def lock_pcr(self, index: int) -> None:
+        """Lock a PCR, 16..31, until the enclave ends. Documents list locked PCRs only.
+
+        Raises:
+            NsmRefusedError: ``ReadOnlyIndex``, it is locked already.
+        """
+        self._ask(LockPCR(index), LockPCRResponse)
+
+    def lock_pcrs(self, range: int) -> None:
+        """Lock PCRs 0 up to `range` - 1 (0..32) until the enclave ends; again is fine."""
+        self._ask(LockPCRs(range), LockPCRsResponse)
+
+    def get_random(self) -> bytes:
+        """Random bytes: 1 to 256, as many as the NSM gives at once (256 on every known one)."""
+        return self._ask(GetRandom(), GetRandomResponse).random
+
+    def attest(
+        self,
+        public_key: bytes | None = None,
+        user_data: bytes | None = None,
+        nonce: bytes | None = None,
+    ) -> bytes:
+        """Have an attestation document signed that holds these, each at most 1024 bytes.
+
+        Returns:
+            The document, COSE_Sign1, about 5 KB; see `enclave.attestation`.
+        """
+        request = Attestation(user_data=user_data, nonce=nonce, public_key=public_key)
+        return self._ask(request, AttestationResponse).document
+
+    def _ask(self, request: messages.Request, expected: type[messages.R]) -> messages.R:
+        return messages.decode(self._device.exchange(messages.encode(request)), expected)

@@ -1,0 +1,144 @@
+"""The NSM device: bytes in, bytes out. `DevNsm` is ``/dev/nsm``; nothing makes production code
+take another.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+from array import array
+from typing import TYPE_CHECKING, Protocol, Self
+
+from enclave.errors import NsmAnswerError, NsmError, NsmUnavailableError
+from enclave.nsm.messages import MAX_REQUEST, MAX_RESPONSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATH = "/dev/nsm"
+
+NSM_IOCTL_RAW = 0xC0200A00
+"""``_IOWR(0x0A, 0, struct nsm_raw)`` (<linux/nsm.h>)."""
+
+WAIT_SECONDS = 130.0
+"""How long a thread waits for another one's exchange: just over the 120 s after which the driver
+gives up on the NSM (drivers/misc/nsm.c, ``NSM_DEFAULT_TIMEOUT_MSECS``)."""
+
+# struct nsm_raw: address and length of the request, then of the response.
+_RAW = struct.Struct("=QQQQ")
+
+_HINTS = {
+    errno.ENOENT: (
+        "outside an enclave, run it under the simulator: enclave-simulator run -- COMMAND; "
+        "inside one, the kernel needs the nsm driver (CONFIG_NSM, Linux 6.8 and later)"
+    ),
+    errno.EACCES: f"this user may not open {PATH}: check its mode (the driver makes it 0666)",
+    errno.EBUSY: "another program holds the NSM: end it, or try again",
+    errno.ETIMEDOUT: "the NSM did not answer the driver within 120 s: restart the enclave",
+    errno.ENOTTY: f"{PATH} is not the NSM device: something else was put in its place",
+    errno.EINVAL: "the driver does not know this ioctl: the kernel's nsm driver is not AWS's",
+}
+_HINTS[errno.ENXIO] = _HINTS[errno.ENODEV] = _HINTS[errno.ENOENT]
+_HINTS[errno.EPERM] = _HINTS[errno.EACCES]
+
+
+class NsmDevice(Protocol):
+    """Where requests go. Tests hand in their own; production uses `DevNsm`."""
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send one request of 1..4096 bytes; return its answer, 1..12288 bytes.
+
+        Raises:
+            NsmError: no answer.
+        """
+        ...
+
+
+class DevNsm:
+    """The Linux driver's ``/dev/nsm``.
+
+    Threads may share one: the driver takes one request at a time, and so does this. After a
+    fork each process opens its own. A context manager.
+    """
+
+    def __init__(
+        self,
+        *,
+        _open: Callable[[str, int], int] = os.open,
+        _ioctl: Callable[[int, int, bytearray, bool], int] = fcntl.ioctl,
+        _wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """Open it.
+
+        Raises:
+            NsmUnavailableError: there is none, or this user may not open it.
+        """
+        # The underscored arguments are for this class's own tests: no hardware, no waiting.
+        self._ioctl = _ioctl
+        self._wait_seconds = _wait_seconds
+        # Held over the whole exchange. The driver's own lock would do to keep requests apart,
+        # but waiting there cannot be cut short, and a descriptor must not be closed in use.
+        self._lock = threading.Lock()
+        try:
+            self._fd = _open(PATH, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as e:
+            raise _unavailable(f"cannot open {PATH}", e) from e
+
+    def exchange(self, request: bytes) -> bytes:
+        """See `NsmDevice.exchange`.
+
+        At most 120 s, which is the driver's limit, and as much again behind another thread.
+
+        Raises:
+            NsmError: the request has a size that the driver must not be given.
+            NsmUnavailableError: the device is closed or busy, or the driver failed.
+            NsmAnswerError: the driver reports a length that cannot be.
+        """
+        # The driver sends an empty request on, never hears of it again, and is stuck for 120 s.
+        if not 0 < len(request) <= MAX_REQUEST:
+            raise NsmError(f"an NSM request of {len(request)} bytes, not 1..{MAX_REQUEST}")
+        if not self._lock.acquire(timeout=self._wait_seconds):
+            raise NsmUnavailableError(
+                f"{PATH} was busy with another thread's request for {self._wait_seconds:g} s",
+                hint=_HINTS[errno.ETIMEDOUT],
+            )
+        try:
+            return self._exchange(request)
+        finally:
+            self._lock.release()
+
+    def _exchange(self, request: bytes) -> bytes:
+        if self._fd < 0:
+            raise NsmUnavailableError(f"{PATH} is closed")
+        asked = array("B", request)
+        answered = array("B", bytes(MAX_RESPONSE))
+        raw = bytearray(_RAW.pack(*asked.buffer_info(), *answered.buffer_info()))
+        try:
+            self._ioctl(self._fd, NSM_IOCTL_RAW, raw, True)  # noqa: FBT003 (fcntl takes no keyword)
+        except OSError as e:
+            raise _unavailable(f"{PATH} failed", e) from e
+        length = _RAW.unpack(raw)[3]
+        if not 0 < length <= MAX_RESPONSE:
+            raise NsmAnswerError(f"{PATH} answered {length} bytes, not 1..{MAX_RESPONSE}")
+        return answered[:length].tobytes()
+
+    def close(self) -> None:
+        """Close it, once the request under way is done (120 s at most). Again is fine."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _unavailable(what: str, error: OSError) -> NsmUnavailableError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return NsmUnavailableError(f"{what}: {reason}", hint=_HINTS.get(error.errno or 0, ""))

@@ -1,0 +1,127 @@
+"""The recipient: an RSA key pair born in the enclave and the document that vouches for it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from enclave.clock import Clock, SystemClock
+from enclave.cms import open_enveloped_data
+from enclave.errors import DecodingError, NsmError
+
+if TYPE_CHECKING:
+    from enclave.nsm import Nsm
+
+log = logging.getLogger(__name__)
+
+KEY_BITS = 2048
+"""The one size KMS is known to take in an attestation document."""
+
+REFRESH_AFTER = 120.0
+"""Seconds a document is used before a new one is asked for. KMS is reported to refuse documents
+older than five minutes; AWS documents no figure."""
+
+USABLE_FOR = 240.0
+"""Seconds a document may be used while the NSM fails to give a new one."""
+
+
+class Recipient(Protocol):
+    """Whoever can be named in `Recipient` and open what comes back."""
+
+    def attestation_document(self) -> bytes:
+        """A document for this recipient's public key, young enough for KMS.
+
+        Raises:
+            NsmError: the NSM did not give one.
+        """
+        ...
+
+    def open(self, ciphertext_for_recipient: bytes) -> bytes:
+        """Open CiphertextForRecipient.
+
+        Raises:
+            DecodingError: it is malformed.
+            DecryptionError: it was not made for this recipient.
+        """
+        ...
+
+
+class NsmRecipient:
+    """An RSA-2048 key pair made here by `cryptography`, attested by the NSM.
+
+    The private key never leaves this object. Safe for many threads.
+    """
+
+    def __init__(self, nsm: Nsm, *, clock: Clock | None = None) -> None:
+        self._nsm = nsm
+        self._clock = clock or SystemClock()
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+        self._public_key = self._key.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        self._key_identifier = hashlib.sha256(self._public_key).digest()
+        self._refreshing = threading.Lock()
+        self._document = b""
+        self._fetched = float("-inf")
+
+    def attestation_document(self) -> bytes:
+        """See `Recipient.attestation_document`; the NSM is asked about every two minutes."""
+        age = self._clock.monotonic() - self._fetched
+        if age < REFRESH_AFTER:
+            return self._document
+        # One thread asks; the others go on with the old document as long as it serves.
+        if not self._refreshing.acquire(blocking=age >= USABLE_FOR):
+            return self._document
+        try:
+            now = self._clock.monotonic()
+            if now - self._fetched >= REFRESH_AFTER:
+                self._refresh(now)
+            return self._document
+        finally:
+            self._refreshing.release()
+
+    def open(self, ciphertext_for_recipient: bytes) -> bytes:
+        """See `Recipient.open`."""
+        secret = open_enveloped_data(ciphertext_for_recipient, self._key, self._key_identifier)
+        log.info(
+            "CiphertextForRecipient of %d bytes opened: %d bytes inside",
+            len(ciphertext_for_recipient),
+            len(secret),
+        )
+        return secret
+
+    def _refresh(self, now: float) -> None:
+        try:
+            document = self._nsm.attest(public_key=self._public_key)
+        except NsmError as e:
+            if now - self._fetched >= USABLE_FOR:
+                raise
+            log.warning("no fresh attestation document, going on with the last one: %s", e)
+            return
+        # Order matters to a thread that reads without the lock: never an old document as new.
+        self._document = document
+        self._fetched = now
+        if log.isEnabledFor(logging.INFO):
+            _log_document(document)
+
+
+def _log_document(document: bytes) -> None:
+    from enclave.attestation import parse  # noqa: PLC0415 (start-up time of those who do not log)
+
+    try:
+        parsed = parse(document)
+    except DecodingError as e:
+        # KMS judges the document; a form we do not know is worth a line, not a refusal.
+        log.warning("attestation document of %d bytes: %s", len(document), e)
+        return
+    log.info(
+        "attested by %s, PCR0 %s: attestation document of %d bytes",
+        parsed.module_id,
+        parsed.pcrs[0].hex() if 0 in parsed.pcrs else "not locked",
+        len(document),
+    )
