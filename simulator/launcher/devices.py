@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from simulator.launcher import abi, memory
@@ -178,7 +179,7 @@ def _device(call: Call, folder: int, path: int) -> Device | None:
         if not text.startswith(b"/"):
             folder = abi.signed(folder)
             place = "cwd" if folder == abi.AT_FDCWD else f"fd/{folder}"
-            text = os.fsencode(os.readlink(f"/proc/{call.thread}/{place}")) + b"/" + text
+            text = os.fsencode(Path(f"/proc/{call.thread}/{place}").readlink()) + b"/" + text
     except PermissionError:
         raise
     except OSError:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from simulator.launcher import bpf, memory, process
-from simulator.launcher.abi import ARCHITECTURES, Architecture
+from simulator.launcher.abi import ARCHITECTURES
 from simulator.launcher.errors import CommandError, LaunchError
 from simulator.launcher.supervisor import Supervisor
 from vsock_proxy.addresses import MAX_UNIX_PATH, UnixAddress
@@ -96,6 +96,7 @@ class Launcher:
         stdout: Stream = None,
         stderr: Stream = None,
         own_group: bool = True,
+        die_with_thread: bool = False,
     ) -> Session:
         """Start a program; it runs when this returns.
 
@@ -108,6 +109,8 @@ class Launcher:
             stderr: see stdin.
             own_group: put it into a process group of its own, all of which ends with the
                 session. A command line that leaves job control to the terminal does not.
+            die_with_thread: kill it when the thread that called this ends, however it ends
+                (PR_SET_PDEATHSIG).
 
         Raises:
             LaunchError: the kernel refuses; the hint says what is missing.
@@ -150,6 +153,7 @@ class Launcher:
                         "argv": list(argv),
                         "env": dict(os.environ if env is None else env),
                         "filter": bpf.assemble(architecture).hex(),
+                        "parent": os.getpid() if die_with_thread else 0,
                     },
                 )
                 supervisor = Supervisor(
@@ -219,18 +223,18 @@ def _handshake(control: socket.socket, child: int, plan: dict[str, object]) -> i
     if not fds:
         raise _failure(report)
     try:
-        _check_access(child, report["proof"])
+        _check_access(child, report)
     except BaseException:
         os.close(fds[0])
         raise
     return fds[0]
 
 
-def _check_access(child: int, proof: int) -> None:
+def _check_access(child: int, report: dict[str, Any]) -> None:
     """Try what the supervisor will need, so that a refusal shows now and not as odd errors."""
     try:
-        memory.read(child, proof, 1)
-        os.close(process.borrow(child, 0 if os.path.exists(f"/proc/{child}/fd/0") else 2))
+        memory.read(child, report["proof"], 1)
+        os.close(process.borrow(child, report["control"]))
     except OSError as e:
         raise LaunchError(
             f"cannot reach into the program: {e.strerror}", hint=_HINTS["access"]

@@ -45,7 +45,9 @@ class Listener:
         self.fd = fd
         # Linux 6.6 and later: wake the other side on this processor; halves the round trip.
         with contextlib.suppress(OSError):
-            fcntl.ioctl(fd, abi.SECCOMP_IOCTL_NOTIF_SET_FLAGS, abi.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+            fcntl.ioctl(
+                fd, abi.SECCOMP_IOCTL_NOTIF_SET_FLAGS, abi.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+            )
 
     def receive(self) -> Call | None:
         """The next call, or None where its thread died or was interrupted meanwhile."""
@@ -56,8 +58,8 @@ class Listener:
             if e.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        id, thread, _, number, _, _, *arguments = abi.NOTIFICATION.unpack(buffer)
-        return Call(id, thread, number, tuple(arguments))
+        identity, thread, _, number, _, _, *arguments = abi.NOTIFICATION.unpack(buffer)
+        return Call(identity, thread, number, tuple(arguments))
 
     def answer(self, call: Call, result: int | Outcome) -> None:
         """Let the thread go on: with a result, with ``-errno``, or into the kernel.

@@ -20,7 +20,7 @@ def socket_inode(thread: int, fd: int) -> int | None:
     if fd < 0:
         return None
     try:
-        target = os.readlink(f"/proc/{thread}/fd/{fd}")
+        target = os.readlink(f"/proc/{thread}/fd/{fd}")  # noqa: PTH115 (no Path in the hot end)
     except (FileNotFoundError, ProcessLookupError):
         return None
     if not target.startswith("socket:["):
@@ -30,7 +30,7 @@ def socket_inode(thread: int, fd: int) -> int | None:
 
 def live_unix_sockets() -> set[int]:
     """Inodes of all AF_UNIX sockets of this network namespace (proc(5), /proc/net/unix)."""
-    with open("/proc/net/unix", "rb") as f:  # noqa: PTH123 (the hot end of a sweep)
+    with open("/proc/net/unix", "rb") as f:  # noqa: PTH123 (the same)
         next(f)
         return {int(line.split(maxsplit=7)[6]) for line in f}
 

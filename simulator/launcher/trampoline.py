@@ -2,8 +2,8 @@
 COMMAND.
 
 ``python -I -S trampoline.py FD``: FD is a stream socket to the launcher. Comes in: one line of
-JSON (argv, env, filter in hex). Goes out: one line ``{"listener": ...}`` with
-the notification descriptor, or ``{"error": step, "errno": n}``. After the launcher's "g", the
+JSON (argv, env, filter in hex, parent to die with or 0). Goes out: one line ``{"proof": ...}``
+with the notification descriptor, or ``{"error": step, "errno": n}``. After the launcher's "g", the
 socket closes when COMMAND has begun.
 
 Only the standard library, and little of it: its start is part of every launch.
@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 
+PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
@@ -38,27 +39,32 @@ def install(program: bytes) -> int:
     number = SYS_SECCOMP[os.uname().machine]
     # The second flag (Linux 5.19) keeps signals from interrupting calls that are being
     # answered, so that none is done twice; without it the launcher works, less exactly.
-    for flags in (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0):
-        flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
-        listener = libc.syscall(number, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+    for more in (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0):
+        flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | more
+        listener: int = libc.syscall(number, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
         if listener >= 0:
             return listener
     raise OSError(ctypes.get_errno(), "seccomp")
 
 
 def main() -> None:
+    """Do what the module's first lines say."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     plan = json.loads(control.makefile("rb").readline())
+    if plan["parent"]:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != plan["parent"]:
+            os._exit(1)  # It died before it could take us with it.
     step = "no_new_privs"
     try:
         # Without privilege the kernel takes a filter only from who can gain none by exec.
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
+            raise OSError(ctypes.get_errno(), "prctl")  # noqa: TRY301 (told below, like all)
         step = "seccomp"
         listener = install(bytes.fromhex(plan["filter"]))
         proof = ctypes.create_string_buffer(b"readable", 8)
-        report = {"listener": listener, "proof": ctypes.addressof(proof)}
+        report = {"proof": ctypes.addressof(proof), "control": control.fileno()}
         socket.send_fds(control, [json.dumps(report).encode() + b"\n"], [listener])
         os.close(listener)
         if control.recv(1) != b"g":
@@ -70,7 +76,7 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(plan["argv"][0], plan["argv"], plan["env"])
+        os.execvpe(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 (no shell is wanted)
     except OSError as e:
         control.sendall(json.dumps({"error": step, "errno": e.errno}).encode() + b"\n")
         os._exit(127)

@@ -129,7 +129,7 @@ class Vsock:
             try:
                 # A UNIX socket connects at once, or waits while the other side's queue is
                 # full. Where a UNIX socket would wait, vsock is reset: so never wait.
-                os.set_blocking(connecting.fileno(), False)  # noqa: FBT003
+                os.set_blocking(connecting.fileno(), False)
                 connecting.connect(path)
             except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as e:
                 log.debug("connect %s: %s: %s", remote, path, e.strerror)
