@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from simulator.kms import command as kms
+from simulator.launcher import command as launcher
 from vsock_proxy.errors import AgentError
 
 
@@ -13,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     parser = argparse.ArgumentParser(prog="enclave-simulator", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (kms,):
+    for command in (launcher, kms):
         command.add_parser(subparsers)
     try:
         options = parser.parse_args(arguments)

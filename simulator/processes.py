@@ -1,0 +1,152 @@
+"""Service processes of the parent's side: started, waited for until ready, and ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from vsock_proxy.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+READY_WITHIN = 60.0
+"""Seconds a service may take to start, on however loaded a machine."""
+
+_STOP_WITHIN = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+_STATE_LIMIT = 4096
+_STDERR_SHOWN = 2000
+
+# PR_SET_PDEATHSIG: a launcher that is killed -9 must not leave its services behind. It holds
+# for the thread that started them, which may be gone already. Signals that the launcher has
+# blocked would stay blocked.
+_RUN = """\
+import ctypes, importlib, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
+module = sys.argv[2]
+sys.argv = sys.argv[2:]
+sys.exit(importlib.import_module(module).main())
+"""
+
+
+class ServiceError(AgentError):
+    """A service process did not start."""
+
+
+class Service:
+    """A process that runs one of this project's commands. A context manager that ends it.
+
+    It dies with the thread that started it, whatever happens to that.
+
+    Attributes:
+        process: the process.
+        state: what it told when it was ready, by name (sd_notify(3)).
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        show_stderr: bool = False,
+        ready_within: float = READY_WITHIN,
+    ) -> None:
+        """Start ``main`` of a module and wait until it says READY=1.
+
+        Args:
+            module: its `main` takes its arguments from `sys.argv`, as a command does.
+            arguments: the command's arguments.
+            env: environment; None passes this process's on.
+            show_stderr: pass its stderr on. Otherwise only a failure to start shows the end
+                of it, as the hint.
+            ready_within: seconds.
+
+        Raises:
+            ServiceError: it ended or said nothing in time.
+        """
+        self.name = " ".join((module, *arguments[:1]))
+        with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "notify"))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+                notified.bind(path)
+                self.process = subprocess.Popen(  # noqa: S603 (our own code, no shell)
+                    [sys.executable, "-c", _RUN, str(os.getpid()), module, *arguments],
+                    env={**(os.environ if env is None else env), "NOTIFY_SOCKET": path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=stderr if not show_stderr else sys.stderr,
+                    stderr=None if show_stderr else stderr,
+                    # Not among those whom the terminal tells of ctrl-C.
+                    process_group=0,
+                )
+                try:
+                    self.state = self._await_ready(notified, ready_within, stderr)
+                except BaseException:
+                    self.close()
+                    raise
+
+    def _await_ready(
+        self, notified: socket.socket, within: float, stderr: IO[bytes]
+    ) -> dict[str, str]:
+        deadline = time.monotonic() + within
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            poll = select.poll()
+            poll.register(notified, select.POLLIN)
+            poll.register(ended, select.POLLIN)
+            while (left := deadline - time.monotonic()) > 0:
+                happened = {fd for fd, _ in poll.poll(left * 1000)}
+                if notified.fileno() in happened:
+                    text = notified.recv(_STATE_LIMIT).decode(errors="replace")
+                    state = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+                    if state.get("READY") == "1":
+                        return state
+                elif ended in happened:
+                    code = self.process.wait()
+                    raise ServiceError(
+                        f"{self.name} ended with {code} before it was ready", hint=_tail(stderr)
+                    )
+        finally:
+            os.close(ended)
+        raise ServiceError(f"{self.name} was not ready within {within:g} s", hint=_tail(stderr))
+
+    def close(self) -> None:
+        """End the process, kindly first, and reap it."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _tail(stderr: IO[bytes]) -> str:
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, size - _STDERR_SHOWN))
+    return stderr.read().decode(errors="replace").strip()
