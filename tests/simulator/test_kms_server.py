@@ -109,12 +109,14 @@ def test_pipelined_requests_are_answered_in_turn(kms_simulator: KmsSimulator) ->
     [
         (b"nonsense\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\n\r\n", b"400"),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", b"501"),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"501"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nHost: " + b"x" * 100_000, b"431"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + bytes(MAX_BODY + 1),
          b"413"),
     ],
-    ids=["garbage", "no-host", "smuggling", "endless-header", "large-body"],
+    ids=["garbage", "no-host", "HEAD", "CONNECT", "smuggling", "endless-header", "large-body"],
 )  # fmt: skip
 def test_what_is_not_http_is_refused_and_closed(
     kms_simulator: KmsSimulator, wire: bytes, status: bytes
