@@ -38,6 +38,7 @@ DEADLINE = 60.0
 _HINTS = {
     "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
     "conditions, and the role's permissions, with this enclave",
+    "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
     "ExpiredTokenException": "the enclave holds expired credentials: renew them",
     "UnrecognizedClientException": "KMS does not know this access key, or the token is missing",
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
