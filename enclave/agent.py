@@ -57,6 +57,7 @@ class Agent(AttestedOperations):
         proxy: where vsock-proxy listens, as an address or its text.
         ca_bundle: file of CA certificates in PEM; else AWS_CA_BUNDLE, else botocore's.
         credentials: what to sign with; else AWS_ACCESS_KEY_ID and its companions.
+        sign_requests: False for an endpoint that wants no credentials; KMS itself does.
         connect_timeout: seconds for one connection, TLS included.
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
@@ -78,6 +79,7 @@ class Agent(AttestedOperations):
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
         credentials: Credentials | CredentialsProvider | None = None,
+        sign_requests: bool = True,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
@@ -99,6 +101,8 @@ class Agent(AttestedOperations):
         endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
         if isinstance(credentials, Credentials):
             credentials = StaticCredentials(credentials)
+        elif credentials is None:
+            credentials = EnvironmentCredentials(environ)
         self._transport = Transport(
             endpoint,
             dialer=dialer or SocketDialer(),
@@ -110,7 +114,7 @@ class Agent(AttestedOperations):
             self._transport,
             endpoint=endpoint,
             region=region,
-            credentials=credentials or EnvironmentCredentials(environ),
+            credentials=credentials if sign_requests else None,
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
-    "generate-random": "enclave.cli.kms",
+    "generate-random": "enclave.cli.generate_random",
+    "decrypt": "enclave.cli.kms",
+    "generate-data-key": "enclave.cli.kms",
+    "generate-data-key-pair": "enclave.cli.kms",
+    "derive-shared-secret": "enclave.cli.kms",
 }
 """The commands and their modules, in the order of ``--help``. A module has ``add_parser(subparsers,
 common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed.

@@ -23,7 +23,12 @@ def write(answer: str | bytes) -> None:
         OSError: it cannot be printed.
     """
     if isinstance(answer, str):
-        sys.stdout.write(answer)
+        try:
+            sys.stdout.write(answer)
+        except UnicodeEncodeError as e:
+            raise ConfigurationError(
+                f"cannot print the answer in {sys.stdout.encoding}", hint="set PYTHONUTF8=1"
+            ) from e
     elif sys.stdout.isatty():
         raise ConfigurationError(
             "binary output is not for a terminal", hint="redirect it to a file, or use a pipe"

@@ -1,47 +1,30 @@
-"""The KMS commands."""
+"""The attested KMS commands but ``generate-random``; the service model says what they take."""
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any
 
-from enclave.cli.options import kms_options
-from enclave.cli.output import render
+from enclave.cli.model import parameters
+from enclave.cli.operation import add_command
 
 if TYPE_CHECKING:
     import argparse
 
+_HELP = {
+    "Decrypt": "decrypt with a KMS key; only this enclave reads the plaintext",
+    "GenerateDataKey": "a data key for this enclave, and encrypted under a KMS key",
+    "GenerateDataKeyPair": "a key pair whose private key only this enclave reads",
+    "DeriveSharedSecret": "a secret shared between a KMS key and a peer's key",
+}
+
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands."""
-    command = subparsers.add_parser(
-        "generate-random",
-        help="random bytes from KMS that only this enclave can read",
-        description="Like `aws kms generate-random`, attested: KMS encrypts the bytes for a key "
-        "pair of this enclave, and they are opened here.",
-        parents=[kms_options(), common],
-    )
-    command.add_argument(
-        "--number-of-bytes", type=int, required=True, metavar="N", help="1 to 1024"
-    )
-    command.add_argument(
-        "--custom-key-store-id", metavar="ID", help="the AWS CloudHSM key store to ask"
-    )
-    command.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> str:
-    """Make the call; returns what to print."""
-    with arguments.surroundings.agent(
-        region=arguments.region,
-        endpoint_url=arguments.endpoint_url,
-        proxy=arguments.proxy,
-        ca_bundle=arguments.ca_bundle,
-        connect_timeout=arguments.cli_connect_timeout,
-        read_timeout=arguments.cli_read_timeout,
-    ) as agent:
-        secret = agent.generate_random(
-            arguments.number_of_bytes, custom_key_store_id=arguments.custom_key_store_id
+    for operation, text in _HELP.items():
+        add_command(
+            subparsers,
+            common,
+            operation=operation,
+            parameters=parameters(operation),
+            help=text,
         )
-    answer = {"Plaintext": base64.b64encode(secret).decode()}
-    return render(answer, output=arguments.output or "json", query=arguments.query)

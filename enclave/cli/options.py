@@ -10,6 +10,9 @@ from enclave.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RAW = "raw-in-base64-out"
+"""The value of ``--cli-binary-format`` by which text for a blob is its content, not base64."""
+
 DEFAULTS: Final[Mapping[str, Any]] = {
     "output": None,
     "query": None,
@@ -21,6 +24,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "proxy": "vsock://3:8000",
     "ca_bundle": None,
     "sign_request": True,
+    "cli_binary_format": "base64",
     "cli_connect_timeout": 10.0,
     "cli_read_timeout": 20.0,
 }
@@ -98,6 +102,12 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         type=float,
         metavar="SECONDS",
         help=f"for one whole answer (default: {DEFAULTS['cli_read_timeout']:g}; as above)",
+    )
+    add(
+        "--cli-binary-format",
+        choices=("base64", RAW),
+        help="what text for a blob is; bytes from fileb://PATH are bytes "
+        f"(default: {DEFAULTS['cli_binary_format']})",
     )
     return _hide(parser) if hidden else parser
 
