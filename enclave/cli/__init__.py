@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 from enclave.cli import console
 from enclave.cli.options import DEFAULTS, Parser, common_options, kms_options
 from enclave.cli.surroundings import Surroundings
-from enclave.errors import AgentError, ConfigurationError, CredentialsError, KmsRefusedError
+from enclave.errors import (
+    AgentError,
+    AttestationError,
+    ConfigurationError,
+    CredentialsError,
+    KmsRefusedError,
+)
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -27,6 +33,11 @@ COMMANDS = {
     "generate-data-key": "enclave.cli.kms",
     "generate-data-key-pair": "enclave.cli.kms",
     "derive-shared-secret": "enclave.cli.kms",
+    "attest": "enclave.cli.nsm",
+    "verify": "enclave.cli.verify",
+    "describe": "enclave.cli.nsm",
+    "extend-pcr": "enclave.cli.nsm",
+    "lock-pcr": "enclave.cli.nsm",
 }
 """The commands and their modules, in the order of ``--help``. A module has ``add_parser(subparsers,
 common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed.
@@ -51,6 +62,11 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
         with console.logging_to_stderr(debug=debug, verbose=arguments.verbose):
             answer = arguments.run(arguments)
         console.write(answer)
+    except AttestationError as e:
+        for failure in e.failures:
+            console.complain(f"attestation document refused: {failure}", "")
+        console.hint(e.hint)
+        return EXIT_OTHER
     except AgentError as e:
         console.complain(str(e), e.hint)
         return _exit_code(e)

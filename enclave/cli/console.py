@@ -38,11 +38,16 @@ def write(answer: str | bytes) -> None:
     sys.stdout.flush()
 
 
-def complain(error: str, hint: str) -> None:
+def complain(error: str, advice: str) -> None:
     """Print the error line and, where there is something to be said, the hint."""
     print(f"{PROG}: error: {printable(error)}", file=sys.stderr)
-    if hint:
-        print(f"{PROG}: hint: {printable(hint)}", file=sys.stderr)
+    hint(advice)
+
+
+def hint(advice: str) -> None:
+    """Print the hint line, where there is something to be said."""
+    if advice:
+        print(f"{PROG}: hint: {printable(advice)}", file=sys.stderr)
 
 
 def warn(text: str) -> None:

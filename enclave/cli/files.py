@@ -30,6 +30,19 @@ def read(path: str) -> bytes:
     return data
 
 
+def write(path: str, data: bytes) -> None:
+    """Write a file.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    try:
+        Path(path).write_bytes(data)
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        raise ConfigurationError(f"cannot write {path!r}: {reason}") from e
+
+
 def loaded(value: str) -> str | bytes:
     """The file's text for ``file://PATH``, its bytes for ``fileb://PATH``, else the value itself.
 

@@ -29,12 +29,12 @@ class Printer:
             ConfigurationError: an expression that is none, or YAML without PyYAML.
         """
         environ = arguments.surroundings.environ
-        self._output = arguments.output or environ.get("AWS_DEFAULT_OUTPUT") or default
-        if self._output not in FORMATS:
+        self.output = arguments.output or environ.get("AWS_DEFAULT_OUTPUT") or default
+        if self.output not in FORMATS:
             raise ConfigurationError(
-                f"AWS_DEFAULT_OUTPUT is {self._output!r}", hint=f"one of {', '.join(FORMATS)}"
+                f"AWS_DEFAULT_OUTPUT is {self.output!r}", hint=f"one of {', '.join(FORMATS)}"
             )
-        if self._output.startswith("yaml"):
+        if self.output.startswith("yaml"):
             from enclave.cli.yaml import require_yaml  # noqa: PLC0415 (seldom needed)
 
             require_yaml()
@@ -52,7 +52,7 @@ class Printer:
         """
         if self._select is not None:
             answer = self._select(answer)
-        match self._output:
+        match self.output:
             case "text":
                 from enclave.cli.text import format_text  # noqa: PLC0415 (seldom needed)
 
@@ -65,7 +65,7 @@ class Printer:
             case "yaml" | "yaml-stream":
                 from enclave.cli.yaml import format_yaml  # noqa: PLC0415 (as above)
 
-                return format_yaml(answer if self._output == "yaml" else [answer])
+                return format_yaml(answer if self.output == "yaml" else [answer])
         return "" if answer == {} else json.dumps(answer, indent=4, ensure_ascii=False) + "\n"
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from enclave.agent import Agent
-    from enclave.nsm import DevNsm, NsmDevice
+    from enclave.nsm import NsmDevice
 
 
 def _agent(**settings: Any) -> Agent:
@@ -20,7 +21,7 @@ def _agent(**settings: Any) -> Agent:
     return Agent(**settings)
 
 
-def _device() -> DevNsm:
+def _device() -> AbstractContextManager[NsmDevice]:
     from enclave.nsm import DevNsm  # noqa: PLC0415 (as above)
 
     return DevNsm()
@@ -32,12 +33,12 @@ class Surroundings:
 
     Attributes:
         agent: makes an `Agent` from its arguments.
-        device: opens the NSM.
+        device: opens the NSM, for a `with` block.
         now: the time, UTC.
         environ: variables.
     """
 
     agent: Callable[..., Agent] = _agent
-    device: Callable[[], DevNsm | NsmDevice] = _device
+    device: Callable[[], AbstractContextManager[NsmDevice]] = _device
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
