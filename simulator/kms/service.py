@@ -40,7 +40,8 @@ class KmsService:
 
     Attributes:
         faults: what goes wrong next.
-        requests: how often each operation was asked for; ``unknown`` for the others.
+        requests: how often each operation was asked for by a caller KMS knows, faults and
+            errors included.
     """
 
     def __init__(
@@ -83,36 +84,38 @@ class KmsService:
         """Answer one request, whatever is in it."""
         if request.target == CONTROL_PATH:
             return self._control(request)
-        service, _, name = request.headers.get("x-amz-target", "").partition(".")
-        if service != _SERVICE or name not in self._operations:
-            name = ""
-        self.requests[name or "unknown"] += 1
         request_id = str(uuid.uuid4())
-        fault = self.faults.take_for_request()
-        if fault in ANSWER_FAULTS:
-            return _spoiled(fault, name, request_id)
-        delivery = fault if fault in DELIVERY_FAULTS else ""
         if request.method != "POST" or not request.headers.get("content-type", "").startswith(
             _CONTENT_TYPE
         ):
             # The front end cannot tell which protocol this is, and answers in none.
-            body = b"<UnknownOperationException/>\n"
-            return Response(404, body, "application/xml", request_id, delivery)
+            return Response(404, b"<UnknownOperationException/>\n", "application/xml", request_id)
         try:
-            return _json(200, self._answer(name, request, fault), request_id, delivery)
+            name, document, caller = self._admit(request)
+        except KmsError as e:
+            return _json(e.status, e.document(), request_id)
+        self.requests[name] += 1
+        fault = self.faults.take_for_request()
+        if fault in ANSWER_FAULTS:
+            return _spoiled(fault, name, caller, request_id)
+        delivery = fault if fault in DELIVERY_FAULTS else ""
+        try:
+            parameters = parse_parameters(name, document)
+            answer = self._operations[name](_Call(self, caller, parameters, fault))
+            return _json(200, answer, request_id, delivery)
         except KmsError as e:
             return _json(e.status, e.document(), request_id, delivery)
 
-    def _answer(self, name: str, request: Request, fault: str) -> dict[str, Any]:
+    def _admit(self, request: Request) -> tuple[str, Any, Credentials]:
+        """Return operation, JSON and caller: what is wrong before that is no call yet."""
         try:
             document = json.loads(request.body)
         except (ValueError, RecursionError):
             raise KmsError("SerializationException") from None
-        if not name:
+        service, _, name = request.headers.get("x-amz-target", "").partition(".")
+        if service != _SERVICE or name not in self._operations:
             raise KmsError("UnknownOperationException")
-        caller = authenticate(request, self._credentials, self._region, self._now())
-        parameters = parse_parameters(name, document)
-        return self._operations[name](_Call(self, caller, parameters, fault))
+        return name, document, authenticate(request, self._credentials, self._region, self._now())
 
     # Operations
 
@@ -220,7 +223,7 @@ class _Call:
         return {field: None, "CiphertextForRecipient": _base64(ciphertext)}
 
 
-def _spoiled(fault: str, operation: str, request_id: str) -> Response:
+def _spoiled(fault: str, operation: str, caller: Credentials, request_id: str) -> Response:
     """Return what one of `ANSWER_FAULTS` answers with."""
     match fault:
         case "unavailable":
@@ -231,7 +234,7 @@ def _spoiled(fault: str, operation: str, request_id: str) -> Response:
         case "refuse":
             error = KmsError(
                 "AccessDeniedException",
-                f"User: {SIMULATED_CREDENTIALS.principal} is not authorized to perform: "
+                f"User: {caller.principal} is not authorized to perform: "
                 f"kms:{operation} on resource: * because no identity-based policy allows the "
                 f"kms:{operation} action",
             )

@@ -49,10 +49,14 @@ class Credentials:
 
 
 SIMULATED_CREDENTIALS = Credentials(
-    "AKIASIMULATED0000000",
+    "ASIASIMULATED0000000",
     "simulated/secret/access/key/0000000000000",
+    "simulated/session/token==",
 )
-"""What the simulated KMS knows unless told otherwise. Worth nothing anywhere else."""
+"""What the simulated KMS knows unless told otherwise: a role's, as a parent instance has them.
+
+Worth nothing anywhere else.
+"""
 
 
 def authenticate(

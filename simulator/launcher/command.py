@@ -29,7 +29,6 @@ _DEFAULT_REGION = "us-east-1"
 _REAL_CREDENTIALS = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
     "AWS_ROLE_ARN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -154,10 +153,12 @@ def _environment(env: dict[str, str], ca: Path) -> dict[str, str]:
 
     env = {name: value for name, value in env.items() if name not in _REAL_CREDENTIALS}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
+    credentials = SIMULATED_CREDENTIALS
     return env | {
         "AWS_CA_BUNDLE": str(ca),
-        "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_SESSION_TOKEN": credentials.session_token or "",
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
     }
