@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.kms import command as kms
 from simulator.launcher import foreground
 from simulator.launcher.errors import CommandError
 from simulator.launcher.launch import DEFAULT_CID, Launcher
@@ -63,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
         help="no KMS and no proxy, and the environment as it is")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action="append", default=[],
         help="a fault of the simulated KMS; see enclave-simulator kms --fault help")  # fmt: skip
+    kms.add_key_options(parser)
     add("--verbose", action="store_true", help="tell on stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
@@ -125,15 +127,15 @@ def _services(
 ) -> list[Service]:
     """Start the simulated KMS, and vsock-proxy in front of it."""
     faults = [word for fault in options.fault for word in ("--fault", fault)]
-    kms = stack.enter_context(
+    served = stack.enter_context(
         Service(
             "simulator.cli",
             ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}", f"--ca-file={ca}",
-             *faults],
+             *faults, *kms.key_option_words(options)],
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    host, _, port = kms.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+    host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
     allowlist = root.with_name("allowlist.yaml")
     allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
     proxy = stack.enter_context(
@@ -144,7 +146,7 @@ def _services(
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    return [kms, proxy]
+    return [served, proxy]
 
 
 def _environment(env: dict[str, str], ca: Path) -> dict[str, str]:
