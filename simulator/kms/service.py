@@ -88,7 +88,7 @@ class KmsService:
         self._envelopes = 0
         self._now = now
         self._random = random
-        self._principal = next(iter(self._credentials.values())).principal
+        self._owner = next(iter(self._credentials.values()), SIMULATED_CREDENTIALS).principal
         self._store = KeyStore(
             None if caller_policy is None else parse_policy(caller_policy, of_key=False)
         )
@@ -117,7 +117,7 @@ class KmsService:
         Raises:
             KmsError: as CreateKey and CreateAlias have it.
         """
-        parsed = default_policy(self._principal) if policy is None else parse_policy(policy)
+        parsed = default_policy(self._owner) if policy is None else parse_policy(policy)
         now = self._now()
         key = self._store.create(spec, usage, policy=parsed, now=now)
         self._store.add_alias(alias, key, now, arn=alias)
@@ -164,7 +164,9 @@ class KmsService:
     ) -> dict[str, Any] | None:
         parameters = parse_parameters(operation, document)
         recipient = self._recipient(parameters.get("Recipient"))
-        form = self._next_content_form()
+        if recipient is not None:
+            self._envelopes += 1
+        form = self._content_forms[self._envelopes % len(self._content_forms)]
         call = Call(operation, caller, parameters, recipient, form, fault, self._now())
         answer = self._operations[operation](call)
         if parameters.get("DryRun"):
@@ -214,10 +216,6 @@ class KmsService:
                 "Recipient needs both KeyEncryptionAlgorithm and AttestationDocument.",
             )
         return self._verifier.verify(recipient["AttestationDocument"], self._now())
-
-    def _next_content_form(self) -> ContentForm:
-        self._envelopes += 1
-        return self._content_forms[self._envelopes % len(self._content_forms)]
 
     # The control path
 
