@@ -158,6 +158,10 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
     files: dict[str, str] = {}
     for text in policies:
         alias, _, file = text.partition("=")
+        if not file:
+            raise ConfigurationError(
+                f"not a key policy: {text!r}", hint="write --key-policy alias/NAME=FILE"
+            )
         files[alias] = file
     for text in keys:
         alias, _, spec = text.partition("=")
