@@ -233,7 +233,7 @@ class Vsock:
         for fd, accept in list(self._accepts.items()):
             if not self._listener.waits(accept.call):
                 self._forget(fd)
-            elif code := _interruption(accept.call.thread):
+            elif code := _interruption(accept):
                 self._finish(fd, -code)
             elif accept.deadline is not None and time.monotonic() >= accept.deadline:
                 self._finish(fd, -errno.EAGAIN)
@@ -346,14 +346,17 @@ def _receive_deadline(listening: socket.socket) -> float | None:
     return time.monotonic() + seconds + micros / _SECOND
 
 
-def _interruption(thread: int) -> int:
+def _interruption(accept: _Accept) -> int:
     """The error that lets a thread handle its signal, or 0 where it has none."""
+    thread = accept.call.thread
     try:
         now = status(thread)
     except OSError:
         return 0  # It is dying: the next look finds it gone.
-    if now.own_signals or (now.shared_signals and thread == now.process):
-        # The signal is this thread's (the kernel prefers the first thread for a shared one),
-        # so the kernel will see to it: a restart or EINTR, as the handler asks.
-        return abi.ERESTARTSYS
-    return errno.EINTR if now.shared_signals else 0
+    if not now.own_signals | now.shared_signals:
+        return 0
+    # A shared signal is taken by the first thread if it can, by any other one otherwise. Only
+    # where the signal is surely this thread's may the kernel see ERESTARTSYS; and there is no
+    # restart of an accept with a timeout (sock_intr_errno in <net/sock.h>).
+    ours = now.own_signals or thread == now.process
+    return abi.ERESTARTSYS if ours and accept.deadline is None else errno.EINTR

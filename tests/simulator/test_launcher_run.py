@@ -1,0 +1,136 @@
+"""``enclave-simulator run`` as a process: what a shell sees of it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT = 60
+RUN = [sys.executable, "-c", "import sys; from simulator.cli import main; sys.exit(main())", "run"]
+ALONE = [*RUN, "--no-services", "--"]
+
+
+def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RUN, *words], capture_output=True, text=True, timeout=LIMIT, check=False, **options
+    )
+
+
+def begin(script: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*ALONE, "sh", "-c", script], stdout=subprocess.PIPE, **options)
+
+
+def line(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+def assert_gone(pidfd: int) -> None:
+    try:
+        assert select.select([pidfd], [], [], LIMIT)[0]
+    finally:
+        os.close(pidfd)
+
+
+def test_exit_code_output_and_options_of_the_command() -> None:
+    ran = run(
+        "--no-services", "--", "sh", "-c", 'test -c /dev/nsm; echo "$@"; exit 7', "-", "--cid"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, "--cid\n", "")
+
+
+def test_the_nsm_is_the_simulated_one() -> None:
+    script = """
+import ctypes, fcntl, os, struct
+request = ctypes.create_string_buffer(b"\\x6bDescribeNSM", 12)
+response = ctypes.create_string_buffer(4096)
+raw = struct.pack("QQQQ", ctypes.addressof(request), 12, ctypes.addressof(response), 4096)
+fcntl.ioctl(os.open("/dev/nsm", os.O_RDWR), 0xC0200A00, raw)
+print(b"-enc" in response.raw)
+"""
+    ran = run("--no-services", "--", sys.executable, "-c", script)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize(("command", "code"), [("/nonexistent", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_be_run(command: str, code: int) -> None:
+    ran = run("--no-services", command)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert ran.stderr.startswith(f"enclave-simulator: error: cannot run {command}: ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--cid", "3"], ["--cid", "x"], ["--parent-port", "80"], ["--parent-port", "80=tcp://h:1"],
+     ["--folder", "/" + "x" * 100], ["--fault"], []],
+)  # fmt: skip
+def test_options_that_cannot_be(options: list[str]) -> None:
+    ran = run("--no-services", *options, "--", *(["true"] if options else []))
+    assert ran.returncode in (1, 2)
+    assert "error: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_signal_is_passed_on() -> None:
+    with begin("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.01; done") as ran:
+        assert line(ran) == "ready"
+        ran.terminate()
+        assert line(ran) == "got it"
+        assert ran.wait(LIMIT) == 3
+
+
+def test_death_by_signal_is_told() -> None:
+    with begin("echo ready; exec sleep 600") as ran:
+        assert line(ran) == "ready"
+        ran.send_signal(signal.SIGHUP)
+        assert ran.wait(LIMIT) == 128 + signal.SIGHUP
+
+
+def test_what_the_command_leaves_behind_is_ended() -> None:
+    with begin("setsid sh -c 'echo $$; exec sleep 600 >/dev/null' & read line") as ran:
+        # Its parent goes first, so it is an orphan by then.
+        assert_gone_later = os.pidfd_open(int(line(ran)))
+        assert ran.wait(LIMIT) == 1
+        assert_gone(assert_gone_later)
+
+
+def test_nothing_survives_the_launcher() -> None:
+    with begin("echo $$; exec sleep 600") as ran:
+        command = os.pidfd_open(int(line(ran)))
+        ran.kill()
+        assert_gone(command)
+
+
+def test_the_terminal_interrupts_once(tmp_path: Path) -> None:
+    """Ctrl-C reaches the command from the terminal, and not a second time from us."""
+    script = "trap 'echo one >> count' INT; echo ready; read line; read line; cat count"
+    main, terminal = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [*ALONE, "bash", "-c", script], stdin=terminal, stdout=terminal, stderr=terminal,
+            cwd=tmp_path, start_new_session=True,
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509 (to own the terminal)
+        ) as ran:  # fmt: skip
+            os.close(terminal)
+            seen = b""
+            while b"ready" not in seen:
+                seen += os.read(main, 1000)
+            os.write(main, b"\x03")
+            while not (tmp_path / "count").exists():
+                assert select.select([main], [], [], LIMIT)[0]
+                seen += os.read(main, 1000)
+            os.write(main, b"line\nline\n")
+            assert ran.wait(LIMIT) == 0
+            assert (tmp_path / "count").read_text() == "one\n"
+    finally:
+        os.close(main)
