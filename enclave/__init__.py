@@ -6,8 +6,27 @@ with Agent(region="eu-central-1") as agent:
     seed = agent.generate_random(32)
 """
 
-from enclave.agent import Agent
-from enclave.credentials import Credentials
-from enclave.errors import AgentError
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from enclave.agent import Agent
+    from enclave.credentials import Credentials
+    from enclave.errors import AgentError
 
 __all__ = ["Agent", "AgentError", "Credentials"]
+
+_HOMES = {
+    "Agent": "enclave.agent",
+    "AgentError": "enclave.errors",
+    "Credentials": "enclave.credentials",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use (PEP 562): who wants only `enclave.nsm` need not wait for TLS and RSA.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

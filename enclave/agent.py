@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -13,8 +14,13 @@ from enclave.credentials import (
     StaticCredentials,
 )
 from enclave.errors import ConfigurationError
-from enclave.exchange import attested_request, check_number_of_bytes, opened_answer
-from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient
+from enclave.exchange import (
+    SECRET_FIELD,
+    attested_request,
+    check_number_of_bytes,
+    opened_answer,
+)
+from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswer, KmsClient
 from enclave.kms.endpoint import parse_endpoint, regional_endpoint
 from enclave.kms.transport import Transport, tls_context
 from enclave.nsm import DevNsm, Nsm
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 
     from enclave.clock import Clock
     from enclave.nsm import NsmDevice
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
@@ -135,28 +143,35 @@ class Agent:
         parameters: dict[str, Any] = {"NumberOfBytes": number_of_bytes}
         if custom_key_store_id is not None:
             parameters["CustomKeyStoreId"] = custom_key_store_id
-        secret: bytes = self.attested("GenerateRandom", parameters)["Plaintext"]
+        secret: bytes = self.call("GenerateRandom", parameters).content["Plaintext"]
         return secret
 
-    def attested(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Make any KMS call that takes `Recipient`, and open its answer.
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+        """Make any KMS call; attested where the operation takes `Recipient`.
+
+        A caller that brings a `Recipient` of its own gets KMS's answer untouched: what is in it
+        is not for us to open.
 
         Args:
-            operation: one of `enclave.exchange.SECRET_FIELD`.
-            parameters: as the KMS API names them, without Recipient; JSON types, binary values
-                in base64.
+            operation: as the KMS API names it.
+            parameters: as the KMS API names them; JSON types, binary values in base64.
 
         Returns:
-            KMS's answer with the secret field as bytes and without CiphertextForRecipient.
+            KMS's answer. Of an attested call the secret field is filled, as bytes, and
+            CiphertextForRecipient is gone; binary values are in base64 else.
 
         Raises:
             AgentError: as `generate_random` has it.
         """
+        if operation not in SECRET_FIELD or "Recipient" in parameters:
+            log.debug("KMS %s is passed through, not attested", operation)
+            return self._kms.call(operation, parameters)
         check_number_of_bytes(parameters)  # before a key pair is made for nothing
         recipient = self._ready_recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         answer = self._kms.call(operation, request)
-        return opened_answer(operation, parameters, answer, recipient.open)
+        content = opened_answer(operation, parameters, answer.content, recipient.open)
+        return KmsAnswer(content, answer.request_id)
 
     def close(self) -> None:
         """Close connections and the NSM device; the key pair goes with the object."""

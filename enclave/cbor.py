@@ -9,6 +9,7 @@ refused, with its offset. The same holds under every version of `cbor2`; its own
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cbor2
@@ -16,8 +17,8 @@ import cbor2
 from enclave.errors import DecodingError
 
 MAX_DEPTH = 4
-"""Containers within containers. The deepest known are two: PCRs in a document's payload, locked
-PCRs in a DescribeNSM answer within its one-entry map."""
+"""Containers within containers. The deepest known are three: the list of locked PCRs, in the
+fields, in the one-entry map of a DescribeNSM answer."""
 
 _BREAK = 0xFF
 _FALSE_TRUE_NULL = (20, 21, 22)
@@ -125,3 +126,63 @@ def _head(data: bytes, at: int) -> tuple[int, int | None, int]:
     if size > len(data) - at:
         raise _RefusedError("cut short", at)
     return major, int.from_bytes(data[at : at + size], "big"), at + size
+
+
+# What a decoded value must be: a shape hands the value back, or raises ValueError saying what it
+# is not.
+
+Shape = Callable[[object], object]
+
+
+def take(values: Mapping[Any, object], shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """Take fields out of a map, each checked by its shape; a missing one counts as null.
+
+    Fields without a shape are left alone: the NSM may grow one, and no running enclave could be
+    upgraded in step.
+
+    Raises:
+        ValueError: which field is not what.
+    """
+    taken = {}
+    for name, shape in shapes.items():
+        try:
+            taken[name] = shape(values.get(name))
+        except ValueError as e:
+            raise ValueError(f"{name} is not {e}") from None
+    return taken
+
+
+def number(most: int) -> Callable[[object], int]:
+    """An integer in 0..`most`."""
+
+    def shape(value: object) -> int:
+        if type(value) is int and 0 <= value <= most:  # A bool is an int, too: not here.
+            return value
+        raise ValueError(f"a number in 0..{most}")
+
+    return shape
+
+
+def data(least: int, most: int) -> Callable[[object], bytes]:
+    """A byte string of `least` to `most` bytes."""
+
+    def shape(value: object) -> bytes:
+        if isinstance(value, bytes) and least <= len(value) <= most:
+            return value
+        raise ValueError(f"{least}..{most} bytes")
+
+    return shape
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError("true or false")
+
+
+def text(value: object) -> str:
+    """1 to 256 characters, none of which does anything to a log or a terminal."""
+    if isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable():
+        return value
+    raise ValueError("1..256 printable characters")

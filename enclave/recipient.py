@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
 from enclave.cms import open_enveloped_data
-from enclave.errors import DecodingError, NsmError
+from enclave.errors import NsmError
 
 if TYPE_CHECKING:
     from enclave.nsm import Nsm
@@ -111,14 +112,7 @@ class NsmRecipient:
 
 
 def _log_document(document: bytes) -> None:
-    from enclave.attestation import parse  # noqa: PLC0415 (start-up time of those who do not log)
-
-    try:
-        parsed = parse(document)
-    except DecodingError as e:
-        # KMS judges the document; a form we do not know is worth a line, not a refusal.
-        log.warning("attestation document of %d bytes: %s", len(document), e)
-        return
+    parsed = parse(document)
     log.info(
         "attested by %s, PCR0 %s: attestation document of %d bytes",
         parsed.module_id,

@@ -18,11 +18,15 @@ VMADDR_CID_PARENT = 3
 MAX_VSOCK = 0xFFFF_FFFF
 """CIDs and vsock ports are 32-bit (<linux/vm_sockets.h>); the last one is the wildcard."""
 
+MAX_PORT = 0xFFFF
+"""TCP ports are 16-bit (RFC 9293, section 3.1)."""
+
 MAX_UNIX_PATH = 107
 """Bytes in a UNIX socket path: sun_path is char[108] with its NUL (unix(7))."""
 
 _HINT = "write vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+_IPV6 = re.compile(r"(?=.*:)[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?")
 _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 
@@ -90,7 +94,7 @@ def parse_address(text: str) -> Address:
         return UnixAddress(path)
     if text.startswith("tcp://"):
         host, _, port = text.removeprefix("tcp://").rpartition(":")
-        return TcpAddress(_host(host, text), _number(port, 0xFFFF, text))
+        return TcpAddress(_host(host, text), _number(port, MAX_PORT, text))
     raise ConfigurationError(f"not an address: {text!r}", hint=_HINT)
 
 
@@ -103,11 +107,17 @@ def _number(digits: str, most: int, text: str) -> int:
     return int(digits)
 
 
+def is_host(text: str) -> bool:
+    """Tell whether `text` can be a host: a name, an IPv4 address, or an IPv6 one without
+    brackets. Only its form is looked at.
+    """
+    return bool(_HOST.fullmatch(text) or _IPV6.fullmatch(text))
+
+
 def _host(host: str, text: str) -> str:
     if host.startswith("[") and host.endswith("]"):
-        inner = host[1:-1]
-        if re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?", inner):
-            return inner
+        if _IPV6.fullmatch(host[1:-1]):
+            return host[1:-1]
     elif _HOST.fullmatch(host):
         return host
     raise ConfigurationError(f"not an address: {text!r}: {host!r} is not a host", hint=_HINT)

@@ -46,7 +46,7 @@ class SocketDialer:
                 str(address), f"no answer within {timeout:g} s", hint=_hint(address, None)
             ) from e
         except OSError as e:
-            raise DialError(str(address), _reason(e), hint=_hint(address, e.errno)) from e
+            raise DialError(str(address), reason_of(e), hint=_hint(address, e.errno)) from e
 
 
 def _connect(family: int, name: tuple[int, int] | str, timeout: float) -> socket.socket:
@@ -60,7 +60,8 @@ def _connect(family: int, name: tuple[int, int] | str, timeout: float) -> socket
     return connecting
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Say in a few words why the system refused, without its error number."""
     if isinstance(error, socket.gaierror):
         return f"the name does not resolve ({error.strerror})"
     if error.errno is None:

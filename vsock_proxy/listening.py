@@ -54,6 +54,16 @@ def listening(address: Address, *, backlog: int = BACKLOG) -> Iterator[socket.so
                     os.unlink(address.path)  # noqa: PTH108 (a path, not a Path, is what we have)
 
 
+def local_address(server: socket.socket) -> Address:
+    """The address a socket of ours is bound to, with the real port where 0 was asked for."""
+    name = server.getsockname()
+    if server.family == socket.AF_UNIX:
+        return UnixAddress(os.fsdecode(name))
+    if server.family in (socket.AF_INET, socket.AF_INET6):
+        return TcpAddress(name[0], name[1])
+    return VsockAddress(*name)
+
+
 def _bound(
     family: int, name: tuple[int, int] | tuple[str, int] | str, backlog: int
 ) -> socket.socket:

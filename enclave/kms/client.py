@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from enclave.clock import Clock, SystemClock
@@ -42,6 +43,14 @@ _HINTS = {
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
     "NotFoundException": "keys are regional: is this the region of the key?",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class KmsAnswer:
+    """What KMS answered, as JSON types, and ``x-amzn-RequestId``, by which AWS finds the call."""
+
+    content: dict[str, Any] = field(repr=False)
+    request_id: str | None
 
 
 class KmsClient:
@@ -80,7 +89,7 @@ class KmsClient:
         self._read_timeout = read_timeout
         self._deadline = deadline
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
         """Call one operation.
 
         Args:
@@ -107,7 +116,7 @@ class KmsClient:
                 self._clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _attempt(self, operation: str, body: bytes, ends: float) -> dict[str, Any]:
+    def _attempt(self, operation: str, body: bytes, ends: float) -> KmsAnswer:
         headers = signed_headers(
             url=self._url,
             headers={
@@ -130,20 +139,20 @@ class KmsClient:
         return understood(answer)
 
 
-def understood(answer: Answer) -> dict[str, Any]:
-    """KMS's answer as a dictionary.
+def understood(answer: Answer) -> KmsAnswer:
+    """KMS's answer, read.
 
     Raises:
         KmsRefusedError: it is an error of KMS's (or of whatever stands before it).
         KmsAnswerError: it is neither that nor a JSON object.
     """
-    request_id = answer.headers.get("x-amzn-requestid")
+    request_id = answer.headers.get("x-amzn-requestid", "")[:128] or None
     try:
         content = json.loads(answer.body) if answer.body else {}
     except (ValueError, RecursionError):
         content = None
     if answer.status == 200 and isinstance(content, dict):
-        return content
+        return KmsAnswer(content, request_id)
     if answer.status == 200:
         raise KmsAnswerError("KMS's answer is not a JSON object")
     fields = content if isinstance(content, dict) else {}
@@ -154,7 +163,7 @@ def understood(answer: Answer) -> dict[str, Any]:
     raise KmsRefusedError(
         type_,
         str(message)[:2048],
-        request_id=request_id and request_id[:128],
+        request_id=request_id,
         status=answer.status,
         hint=_HINTS.get(type_, ""),
     )

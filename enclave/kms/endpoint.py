@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from enclave.errors import ConfigurationError
 
+_HINT = "write https://HOST[:PORT][/PATH]"
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
 
 
@@ -39,18 +40,18 @@ def parse_endpoint(url: str) -> Endpoint:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as e:
-        raise ConfigurationError(f"not an endpoint URL: {url!r}: {e}") from e
+        raise ConfigurationError(f"not an endpoint URL: {url!r}: {e}", hint=_HINT) from e
     if parts.scheme != "https":
         raise ConfigurationError(
             f"the endpoint {url!r} is not https",
             hint="TLS must end, verified, inside the enclave: name an https:// endpoint",
         )
     if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"not an endpoint URL: {url!r}", hint="write https://HOST[:PORT][/PATH]"
-        )
+        raise ConfigurationError(f"not an endpoint URL: {url!r}", hint=_HINT)
     if not parts.hostname.isascii() or not url.isprintable() or " " in url:
-        raise ConfigurationError(f"not an endpoint URL: {url!r}: it has characters no URL has")
+        raise ConfigurationError(
+            f"not an endpoint URL: {url!r}: it has characters no URL has", hint=_HINT
+        )
     return Endpoint(parts.hostname, 443 if port is None else port, parts.path or "/")
 
 

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 MAX_ANSWER = 1_048_576
 """Bytes of an answer's body that are read; KMS's largest are a tenth of it."""
 
+_PIECE = 65_536
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -132,9 +134,12 @@ class Transport:
             )
             whole = False
             try:
-                received = response.read(MAX_ANSWER + 1)
-                if len(received) > MAX_ANSWER:
-                    raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
+                received = bytearray()
+                # To the end: only the read that finds nothing tells an answer cut short.
+                while more := response.read(_PIECE):
+                    received += more
+                    if len(received) > MAX_ANSWER:
+                        raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
                 whole = True
             finally:
                 if whole:
@@ -142,7 +147,7 @@ class Transport:
                 else:
                     response.close()  # What is left of this answer must not become the next.
             answer_headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, answer_headers, received)
+            return Answer(response.status, answer_headers, bytes(received))
 
     def close(self) -> None:
         """Close every kept connection."""
@@ -199,7 +204,10 @@ class _DialedConnection(HTTPSConnection):
         return dialed
 
     def connect(self) -> None:
-        super().connect()
+        try:
+            super().connect()
+        except TimeoutError as e:  # urllib3 would call it a read timeout
+            raise urllib3.exceptions.ConnectTimeoutError(self, "TLS") from e
         version = self.sock.version() if isinstance(self.sock, ssl.SSLSocket) else None
         log.info("connected to %s through %s, %s", self.host, self._proxy_address, version)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from enclave.attestation.document import parse
+from enclave.errors import DecodingError, NsmAnswerError
 from enclave.nsm import messages
 from enclave.nsm.messages import (
     Attestation,
@@ -77,10 +79,20 @@ class Nsm:
         """Have an attestation document signed that holds these, each at most 1024 bytes.
 
         Returns:
-            The document, COSE_Sign1, about 5 KB; see `enclave.attestation`.
+            The document, about 5 KB. It parses (`enclave.attestation.parse`) and holds what was
+            asked for; that it proves anything is for its reader to verify.
         """
         request = Attestation(user_data=user_data, nonce=nonce, public_key=public_key)
-        return self._ask(request, AttestationResponse).document
+        raw = self._ask(request, AttestationResponse).document
+        try:
+            document = parse(raw)
+        except DecodingError as e:
+            raise NsmAnswerError(f"the NSM's answer to Attestation: {e}") from e
+        # After a timeout the driver may hand the late answer to the next request, whoever's.
+        for name in ("public_key", "user_data", "nonce"):
+            if (getattr(document, name) or b"") != (getattr(request, name) or b""):
+                raise NsmAnswerError(f"the NSM's document holds another {name} than asked for")
+        return raw
 
     def _ask(self, request: messages.Request, expected: type[messages.R]) -> messages.R:
         return messages.decode(self._device.exchange(messages.encode(request)), expected)

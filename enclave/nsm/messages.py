@@ -8,28 +8,23 @@ On the wire it is CBOR, tagged from outside: a message without fields is a bare 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cbor2
 
 from enclave import cbor
+from enclave.attestation.document import MAX_FIELD, PCR_COUNT, PCR_SIZE
 from enclave.errors import ConfigurationError, DecodingError, NsmAnswerError, NsmRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_REQUEST = 0x1000
 """Bytes in a request (<linux/nsm.h>, ``NSM_REQUEST_MAX_SIZE``)."""
 
 MAX_RESPONSE = 0x3000
 """Bytes in a response (<linux/nsm.h>, ``NSM_RESPONSE_MAX_SIZE``)."""
-
-MAX_FIELD = 1024
-"""Bytes in each of an attestation's public_key, user_data and nonce. AWS's text says 512 of the
-last two in one place and 1024 in another; AWS's own ``nsm-check`` sends 1024 in all three."""
-
-PCR_COUNT = 32
-PCR_SIZE = 48
-"""Bytes in a PCR: the NSM measures with SHA-384."""
 
 MAX_RANDOM = 256
 """Bytes in one GetRandom answer; the NSM has always given as many."""
@@ -112,10 +107,10 @@ class Attestation:
     public_key: bytes | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in ("user_data", "nonce", "public_key"):
+            value = getattr(self, name)
             if value is not None:
-                _check_bytes(field.name, value, MAX_FIELD)
+                _check_bytes(name, value, MAX_FIELD)
 
 
 Request = DescribeNSM | DescribePCR | ExtendPCR | LockPCR | LockPCRs | GetRandom | Attestation
@@ -124,7 +119,7 @@ Request = DescribeNSM | DescribePCR | ExtendPCR | LockPCR | LockPCRs | GetRandom
 def encode(request: Request) -> bytes:
     """Encode a request: 10 to 4096 bytes, never none (an empty one wedges the driver)."""
     name = type(request).__name__
-    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
     return cbor2.dumps({name: values} if values else name)
 
 
@@ -195,7 +190,7 @@ class LockPCRsResponse:
 class GetRandomResponse:
     """Random bytes: 1 to 256, and 256 from every known NSM."""
 
-    random: bytes
+    random: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +215,6 @@ R = TypeVar("R", bound=Response)
 def decode(answer: bytes, expected: type[R]) -> R:
     """Decode the answer to the request that `expected` belongs to.
 
-    Fields nobody knows are left alone: the NSM may grow one, and no running enclave could be
-    upgraded in step.
-
     Raises:
         NsmRefusedError: the NSM answered with an error.
         NsmAnswerError: the bytes are no answer, or the answer to something else, or a field is
@@ -244,75 +236,42 @@ def decode(answer: bytes, expected: type[R]) -> R:
             hint = _HINTS.get(body, "an error this version does not know")
             raise NsmRefusedError(request, body, hint=hint)
         if name == request and isinstance(body, dict) and shapes:
-            return expected(**_fields(request, body, shapes))
+            return _fill(expected, body)
     elif message == request and not shapes:
-        return expected(**_fields(request, {}, shapes))
+        return _fill(expected, {})
     raise NsmAnswerError(f"the NSM's answer to {request} is not one")
 
 
-def _fields(request: str, given: dict[str, object], shapes: Mapping[str, _Shape]) -> dict[str, Any]:
-    taken = {}
-    for name, shape in shapes.items():
-        try:
-            taken[name] = shape(given.get(name))
-        except ValueError as e:
-            raise NsmAnswerError(f"the NSM's answer to {request}: {name} is not {e}") from None
-    return taken
+def _fill(expected: type[R], body: Mapping[Any, object]) -> R:
+    try:
+        return expected(**cbor.take(body, _SHAPES[expected]))
+    except ValueError as e:
+        raise NsmAnswerError(f"the NSM's {expected.__name__} is malformed: {e}") from None
 
 
-# What a field must be: each function hands the value back, or raises ValueError saying what it
-# is not.
-
-
-def _u16(value: object) -> int:
-    if type(value) is int and 0 <= value <= 0xFFFF:  # A bool is an int, too: not here.
-        return value
-    raise ValueError("a 16-bit number")
+_U16 = cbor.number(0xFFFF)
 
 
 def _u16_set(value: object) -> frozenset[int]:
     if isinstance(value, list):
-        return frozenset(_u16(item) for item in value)
+        return frozenset(_U16(item) for item in value)
     raise ValueError("a list of numbers")
 
 
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("true or false")
-
-
-def _text(value: object) -> str:
-    # It ends up in logs and on terminals: no control characters.
-    if isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable():
-        return value
-    raise ValueError("1..256 printable characters")
-
-
-def _bytes(least: int, most: int) -> Callable[[object], bytes]:
-    def shape(value: object) -> bytes:
-        if isinstance(value, bytes) and least <= len(value) <= most:
-            return value
-        raise ValueError(f"{least}..{most} bytes")
-
-    return shape
-
-
-_Shape = Callable[[object], object]
-_SHAPES: Mapping[type, Mapping[str, _Shape]] = {
+_SHAPES: Mapping[type, Mapping[str, cbor.Shape]] = {
     DescribeNSMResponse: {
-        "version_major": _u16,
-        "version_minor": _u16,
-        "version_patch": _u16,
-        "module_id": _text,
-        "max_pcrs": _u16,
+        "version_major": _U16,
+        "version_minor": _U16,
+        "version_patch": _U16,
+        "module_id": cbor.text,
+        "max_pcrs": _U16,
         "locked_pcrs": _u16_set,
-        "digest": _text,
+        "digest": cbor.text,
     },
-    DescribePCRResponse: {"lock": _flag, "data": _bytes(PCR_SIZE, PCR_SIZE)},
-    ExtendPCRResponse: {"data": _bytes(PCR_SIZE, PCR_SIZE)},
+    DescribePCRResponse: {"lock": cbor.flag, "data": cbor.data(PCR_SIZE, PCR_SIZE)},
+    ExtendPCRResponse: {"data": cbor.data(PCR_SIZE, PCR_SIZE)},
     LockPCRResponse: {},
     LockPCRsResponse: {},
-    GetRandomResponse: {"random": _bytes(1, MAX_RANDOM)},
-    AttestationResponse: {"document": _bytes(1, MAX_RESPONSE)},
+    GetRandomResponse: {"random": cbor.data(1, MAX_RANDOM)},
+    AttestationResponse: {"document": cbor.data(1, MAX_RESPONSE)},
 }

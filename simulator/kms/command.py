@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -29,7 +30,8 @@ class _FaultAction(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
     ) -> None:
         if values == "help":
-            parser.exit(message=describe_faults() + "\n")
+            sys.stdout.write(describe_faults() + "\n")
+            parser.exit()
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), parse_fault(values)])
 
 

@@ -28,8 +28,7 @@ SECRET_FAULTS = {
     "wrong-length": "one byte of the secret fewer than asked for, inside the CMS",
     "extra-length": "one byte of the secret more than asked for, inside the CMS",
     "wrong-key": "CiphertextForRecipient for another key pair",
-    "corrupt-cms": "CiphertextForRecipient with one bit of the encrypted content flipped",
-    "wrong-key-id": "the KeyId of another key, where the answer has one",
+    "corrupt-cms": "CiphertextForRecipient with one bit of the encrypted key flipped",
 }
 """A true answer, but for the secret in it."""
 

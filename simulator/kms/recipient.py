@@ -79,7 +79,7 @@ class DocumentVerifier:
 
     def _parse(self, document: bytes, now: datetime) -> Attested:
         try:
-            header, _, payload, signature = cbor2.loads(document, max_depth=16)
+            header, unprotected, payload, signature = cbor2.loads(document, max_depth=16)
             fields = cbor2.loads(payload, max_depth=16)
             timestamp = datetime.fromtimestamp(fields["timestamp"] / 1000, UTC)
             chain = [
@@ -90,8 +90,8 @@ class DocumentVerifier:
             module_id, pcrs = fields["module_id"], dict(fields["pcrs"])
         except (cbor2.CBORError, ValueError, TypeError, LookupError, ArithmeticError) as e:
             raise _invalid("it cannot be parsed") from e
-        if header != _PROTECTED_HEADER:
-            raise _invalid("it is not signed with ES384")
+        if header != _PROTECTED_HEADER or unprotected != {}:
+            raise _invalid("it is not signed with ES384, or has other headers")
         if root_der != self._root_der:
             raise _invalid("its root certificate is not the one trusted")
         _check_chain(chain, now)

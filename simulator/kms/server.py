@@ -26,6 +26,7 @@ MAX_BODY = 1 << 20
 IDLE_TIMEOUT = 60.0
 """Seconds after which a connection without a whole request is closed."""
 
+_METHODS = (b"GET", b"POST", b"PUT", b"DELETE")
 _DRIP_INTERVAL = 0.05
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Connection(asyncio.Protocol):
             self._advance()
         except h11.RemoteProtocolError as e:
             log.info("not HTTP: %s", e)
-            self._refuse(e.error_status_hint, b"Bad Request")
+            self._refuse(e.error_status_hint)
 
     def _advance(self) -> None:
         while True:
@@ -120,10 +121,13 @@ class Connection(asyncio.Protocol):
                 case h11.Request():
                     self._request = event
                     self._body.clear()
+                    if event.method not in _METHODS:
+                        self._refuse(501)  # HEAD and CONNECT among them, whose answers differ
+                        return
                 case h11.Data():
                     self._body += event.data
                     if len(self._body) > MAX_BODY:
-                        self._refuse(413, b"Request Entity Too Large")
+                        self._refuse(413)
                         return
                 case h11.EndOfMessage():
                     self._stop_waiting()
@@ -204,9 +208,9 @@ class Connection(asyncio.Protocol):
         # One write: two would be two TLS records and, on a real network, two packets.
         self._transport.write(b"".join(self._http.send(event) or b"" for event in events))
 
-    def _refuse(self, status: int, text: bytes) -> None:
+    def _refuse(self, status: int) -> None:
         with contextlib.suppress(h11.LocalProtocolError):  # an answer is already on its way
-            self._deliver(Response(status, text + b"\n", "text/plain"))
+            self._deliver(Response(status, b"", "text/plain"))
         self._transport.close()
 
     # A connection that does not come up with a whole request in time is closed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -32,7 +31,7 @@ CONTROL_PATH = "/simulator/faults"
 DELETE clears. The real KMS has no path but ``/``.
 """
 
-_TARGET_PREFIX = "TrentService."
+_SERVICE = "TrentService"  # KMS's name in x-amz-target
 _CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
@@ -78,17 +77,20 @@ class KmsService:
         self._envelopes = 0
         self._now = now
         self._random = random
-        self._lock = threading.Lock()
         self._operations = {"GenerateRandom": self._generate_random}
 
     def handle(self, request: Request) -> Response:
         """Answer one request, whatever is in it."""
         if request.target == CONTROL_PATH:
             return self._control(request)
+        service, _, name = request.headers.get("x-amz-target", "").partition(".")
+        if service != _SERVICE or name not in self._operations:
+            name = ""
+        self.requests[name or "unknown"] += 1
         request_id = str(uuid.uuid4())
         fault = self.faults.take_for_request()
         if fault in ANSWER_FAULTS:
-            return _spoiled(fault, request, request_id)
+            return _spoiled(fault, name, request_id)
         delivery = fault if fault in DELIVERY_FAULTS else ""
         if request.method != "POST" or not request.headers.get("content-type", "").startswith(
             _CONTENT_TYPE
@@ -97,25 +99,20 @@ class KmsService:
             body = b"<UnknownOperationException/>\n"
             return Response(404, body, "application/xml", request_id, delivery)
         try:
-            with self._lock:
-                answer = self._answer(request, fault)
-            return _json(200, answer, request_id, delivery)
+            return _json(200, self._answer(name, request, fault), request_id, delivery)
         except KmsError as e:
             return _json(e.status, e.document(), request_id, delivery)
 
-    def _answer(self, request: Request, fault: str) -> dict[str, Any]:
+    def _answer(self, name: str, request: Request, fault: str) -> dict[str, Any]:
         try:
             document = json.loads(request.body)
         except (ValueError, RecursionError):
             raise KmsError("SerializationException") from None
-        name = request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
-        operation = self._operations.get(name)
-        self.requests[name if operation else "unknown"] += 1
-        if operation is None or not request.headers["x-amz-target"].startswith(_TARGET_PREFIX):
+        if not name:
             raise KmsError("UnknownOperationException")
         caller = authenticate(request, self._credentials, self._region, self._now())
         parameters = parse_parameters(name, document)
-        return operation(_Call(self, caller, parameters, fault))
+        return self._operations[name](_Call(self, caller, parameters, fault))
 
     # Operations
 
@@ -218,14 +215,13 @@ class _Call:
             enveloper = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
         ciphertext = enveloper.encrypt(secret, self._service.next_content_form())
         if self._fault == "corrupt-cms":
-            # The content's last bytes stand before the ends of contents, at most 10 bytes of them.
-            ciphertext = ciphertext[:-16] + bytes([ciphertext[-16] ^ 1]) + ciphertext[-15:]
+            # In the encrypted key: OAEP notices for certain, which CBC's padding does not.
+            ciphertext = ciphertext[:200] + bytes([ciphertext[200] ^ 1]) + ciphertext[201:]
         return {field: None, "CiphertextForRecipient": _base64(ciphertext)}
 
 
-def _spoiled(fault: str, request: Request, request_id: str) -> Response:
+def _spoiled(fault: str, operation: str, request_id: str) -> Response:
     """Return what one of `ANSWER_FAULTS` answers with."""
-    operation = request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
     match fault:
         case "unavailable":
             body = b"<html><body><h1>503 Service Unavailable</h1></body></html>\n"

@@ -154,7 +154,7 @@ def _scope(credential: str, date: str, region: str | None) -> list[str]:
         )
     wrong = []
     if region is not None and scope[1] != region:
-        wrong.append(f"Credential should be scoped to a valid region, not '{scope[1]}'. ")
+        wrong.append(f"Credential should be scoped to a valid Region, not '{scope[1]}'. ")
     if scope[2] != "kms":
         wrong.append("Credential should be scoped to correct service: 'kms'. ")
     if scope[3] != "aws4_request":

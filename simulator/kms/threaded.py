@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Self
 
-from simulator.kms.server import KmsServer
+from simulator.kms.server import IDLE_TIMEOUT, KmsServer
 from simulator.kms.tls import CertificateAuthority
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ class KmsSimulator:
         ca_pem: what clients must trust.
     """
 
-    def __init__(self, service: KmsService) -> None:
+    def __init__(self, service: KmsService, *, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self.service = service
         self.faults = service.faults
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = listener.getsockname()[1]
         authority = CertificateAuthority(service.faults)
         self.ca_pem = authority.certificate_pem
-        self._server = KmsServer(service, authority, listener)
+        self._server = KmsServer(service, authority, listener, idle_timeout=idle_timeout)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="simulated KMS", daemon=True)
         self._thread.start()

@@ -108,15 +108,15 @@ def _violations(shape: Any, value: Any, path: str) -> Iterator[str]:
     if kind == "list":
         for number, item in enumerate(value, 1):
             yield from _violations(shape.member, item, f"{path}.{number}.member")
+    if kind == "boolean":
+        return
+    noun, size = ("value", value) if kind in ("integer", "long") else ("length", len(value))
     rules = shape.metadata
-    measure, noun = (value, "value") if kind in ("integer", "long") else (None, "length")
-    if measure is None and kind in ("string", "blob", "list", "map"):
-        measure = len(value)
-    if measure is not None and measure > rules.get("max", measure):
+    if size > rules.get("max", size):
         yield _violation(
             value, path, f"Member must have {noun} less than or equal to {rules['max']}"
         )
-    if measure is not None and measure < rules.get("min", measure):
+    if size < rules.get("min", size):
         yield _violation(
             value, path, f"Member must have {noun} greater than or equal to {rules['min']}"
         )

@@ -112,7 +112,7 @@ def test_real_kms_answers_of_the_c_sdk_parse(suffix: str) -> None:
     assert envelope.ciphertext == vector(f"cms/sdkc-ciphertext_out{suffix}.bin")
 
 
-MALFORMED = {
+MALFORMED: dict[str, tuple[dict[str, object], str]] = {
     "another content type": ({"content_type": "signed_data"}, "contentType"),
     "another inner type": ({"inner_type": "digested_data"}, "type of the encrypted content"),
     "version 0": ({"version": "v0"}, "EnvelopedData version"),
@@ -142,7 +142,7 @@ def test_what_kms_never_sends_is_refused_by_name(case: str) -> None:
     assert caught.value.format == "CiphertextForRecipient"
 
 
-CLOSED = {
+CLOSED: dict[str, dict[str, bytes]] = {
     "another recipient": {"identifier": b"3" * 32},
     "a content key of 16 bytes": {"content_key": b"k" * 16},
     "content that ends in no padding": {"ciphertext": b"\x11" * 32},

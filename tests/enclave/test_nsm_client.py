@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import cbor2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclave.errors import NsmAnswerError, NsmError, NsmRefusedError
 from enclave.nsm import Nsm
+from tests.enclave.nitro import Document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,32 @@ def test_each_method_asks_and_answers() -> None:
     assert device.asked == "GetRandom"
 
 
+def test_attesting() -> None:
+    raw = Document(payload={"public_key": b"k", "user_data": b"u", "nonce": b"n"}).encode()
+    device = _Canned({"Attestation": {"document": raw}})
+    assert Nsm(device).attest(public_key=b"k", user_data=b"u", nonce=b"n") == raw
+    assert device.asked == {"Attestation": {"public_key": b"k", "user_data": b"u", "nonce": b"n"}}
+
+
+def test_empty_and_absent_are_one_when_attesting() -> None:
+    raw = Document(payload={"user_data": b""}).encode()
+    assert Nsm(_Canned({"Attestation": {"document": raw}})).attest(nonce=b"") == raw
+
+
+@pytest.mark.parametrize("name", ["public_key", "user_data", "nonce"])
+def test_a_document_made_for_another_request(name: str) -> None:
+    raw = Document(payload={name: b"earlier"}).encode()
+    nsm = Nsm(_Canned({"Attestation": {"document": raw}}))
+    for asked in (b"mine", None):
+        with pytest.raises(NsmAnswerError, match=f"another {name}"):
+            nsm.attest(**{name: asked})
+
+
+def test_a_document_that_is_none() -> None:
+    with pytest.raises(NsmAnswerError, match="malformed attestation document"):
+        Nsm(_Canned({"Attestation": {"document": b"doc"}})).attest()
+
+
 def test_a_refusal_keeps_its_code() -> None:
     with pytest.raises(NsmRefusedError, match="LockPCR: ReadOnlyIndex"):
         Nsm(_Canned({"Error": "ReadOnlyIndex"})).lock_pcr(0)
@@ -75,6 +102,7 @@ CALLS: list[Callable[[Nsm], object]] = [
 ]
 
 
+@settings(deadline=None)
 @given(wire=st.binary(max_size=100), call=st.sampled_from(CALLS))
 def test_whatever_the_nsm_answers_only_nsm_errors_leave(
     wire: bytes, call: Callable[[Nsm], object]

@@ -100,6 +100,13 @@ def test_the_drivers_failures(code: int, hint: str) -> None:
     assert hint in caught.value.hint
 
 
+def test_the_real_ioctl_takes_what_it_is_given() -> None:
+    """The kernel's answer to this ioctl on any other device is ENOTTY, not a wrong argument."""
+    with DevNsm(_open=_open) as nsm, pytest.raises(NsmUnavailableError) as caught:
+        nsm.exchange(b"x")
+    assert "not the NSM device" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("code", "hint"),
     [

@@ -1,0 +1,185 @@
+"""Proving an attestation document (AWS, "Verifying the root of trust"). Pure: no I/O, no clock.
+
+Nothing here is secret, so comparisons need not take constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from pycose.keys.curves import P384
+from pycose.keys.ec2 import EC2Key
+from pycose.messages.sign1message import Sign1Message
+
+from enclave.attestation import chain
+from enclave.attestation.document import (
+    PCR_COUNT,
+    PCR_SIZE,
+    PROTECTED_HEADER,
+    AttestationDocument,
+    parse,
+)
+from enclave.errors import AttestationError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from cryptography import x509
+
+AWS_ROOT_FINGERPRINT = bytes.fromhex(
+    "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"
+)
+"""SHA-256 of the DER of AWS Nitro Enclaves Root G1, which each document carries."""
+
+CLOCK_ALLOWANCE = timedelta(minutes=1)
+"""How far a document may be from the future: its clock and the verifier's are never one."""
+
+_HINTS = {
+    "root": "not from AWS: a simulated document verifies only against its simulator's root",
+    "debug mode": "start the enclave without debug mode",
+}
+_BYTES = "give bytes, not hex: bytes.fromhex(...)"
+
+
+def verify(
+    document: AttestationDocument | bytes,
+    *,
+    at: datetime,
+    max_age: timedelta | None,
+    pcrs: Mapping[int, bytes] | None,
+    nonce: bytes | None = None,
+    user_data: bytes | None = None,
+    public_key: bytes | None = None,
+    allow_debug: bool = False,
+    root_fingerprint: bytes = AWS_ROOT_FINGERPRINT,
+) -> AttestationDocument:
+    """Prove a document: signature, certificate chain, times, and what it says.
+
+    Args:
+        document: the document; one that is parsed already is read anew from its bytes, since
+            only those are signed.
+        at: the present, aware.
+        max_age: how old it may be; None: as old as its certificate, which lives three hours,
+            lets it be.
+        pcrs: what PCRs must be, by index in 0..31, 48 bytes each; None: not looked at, which
+            proves that an enclave runs, not what runs in it.
+        nonce: what it must be; None: not looked at.
+        user_data: what it must be; None: not looked at.
+        public_key: what it must be; None: not looked at.
+        allow_debug: take documents of debug mode, whose PCR0-2 are zero.
+        root_fingerprint: SHA-256 of the root certificate's DER. Other than AWS's only where
+            the whole of Nitro is simulated.
+
+    Returns:
+        The document, parsed.
+
+    Raises:
+        DecodingError: it is not an attestation document.
+        AttestationError: it proves too little; its `failures` list everything that is wrong.
+        ConfigurationError: `at` is not aware, or something is expected that no document has.
+    """
+    given = {"nonce": nonce, "user_data": user_data, "public_key": public_key}
+    _check_expectations(at, pcrs or {}, given, root_fingerprint)
+    document = parse(document if isinstance(document, bytes) else document.raw)
+    certificates, failures = chain.read([*document.cabundle, document.certificate])
+    leaf = certificates[-1]
+    failures += _signature(document, leaf)
+    failures += _root(document, root_fingerprint)
+    # A document from the near future is judged at its own time: its certificate may be a moment
+    # old, and would not be valid yet.
+    is_ahead = timedelta(0) < document.timestamp - at <= CLOCK_ALLOWANCE
+    failures += chain.check(certificates, document.timestamp if is_ahead else at)
+    failures += _times(document, leaf, at, max_age)
+    failures += _pcrs(document, pcrs or {}, allow_debug=allow_debug)
+    for name, expected in given.items():
+        got = getattr(document, name)
+        if expected is not None and got != expected:
+            failures.append(f"{name}: expected {_show(expected)}, got {_show(got)}")
+    if failures:
+        hints = (hint for word, hint in _HINTS.items() if any(f.startswith(word) for f in failures))
+        raise AttestationError(tuple(failures), hint=next(hints, ""))
+    return document
+
+
+def _check_expectations(
+    at: datetime,
+    pcrs: Mapping[int, bytes],
+    given: Mapping[str, bytes | None],
+    root_fingerprint: bytes,
+) -> None:
+    """Refuse what no document could meet: hex where bytes belong, most of all."""
+    if at.utcoffset() is None:
+        raise ConfigurationError(
+            "the time to verify at has no time zone", hint="use datetime.now(UTC)"
+        )
+    if not _is_bytes(root_fingerprint, 32):
+        raise ConfigurationError("root_fingerprint is not 32 bytes", hint=_BYTES)
+    for index, value in pcrs.items():
+        if index not in range(PCR_COUNT) or not _is_bytes(value, PCR_SIZE):
+            raise ConfigurationError(
+                f"the expected PCR{index} is not one of 0..{PCR_COUNT - 1} with {PCR_SIZE} bytes",
+                hint=_BYTES,
+            )
+    for name, expected in given.items():
+        if expected is not None and not _is_bytes(expected):
+            raise ConfigurationError(f"the expected {name} is not bytes", hint=_BYTES)
+
+
+def _is_bytes(value: object, size: int | None = None) -> bool:
+    return isinstance(value, bytes) and size in (None, len(value))
+
+
+def _signature(document: AttestationDocument, leaf: x509.Certificate | None) -> Iterator[str]:
+    key = leaf.public_key() if leaf else None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        yield "signature: no P-384 key in the certificate to check it with"
+        return
+    point = key.public_numbers()
+    message = Sign1Message(phdr_encoded=PROTECTED_HEADER, payload=document.payload)
+    message.signature = document.signature
+    message.key = EC2Key(crv=P384, x=point.x.to_bytes(48, "big"), y=point.y.to_bytes(48, "big"))
+    if not message.verify_signature():
+        yield "signature: not made over this payload by the certificate's key"
+
+
+def _root(document: AttestationDocument, root_fingerprint: bytes) -> Iterator[str]:
+    got = hashlib.sha256(document.cabundle[0]).digest()
+    if got != root_fingerprint:
+        yield f"root: expected the SHA-256 {root_fingerprint.hex()}, got {got.hex()}"
+
+
+def _times(
+    document: AttestationDocument,
+    leaf: x509.Certificate | None,
+    at: datetime,
+    max_age: timedelta | None,
+) -> Iterator[str]:
+    made = document.timestamp
+    if leaf and not leaf.not_valid_before_utc <= made <= leaf.not_valid_after_utc:
+        yield f"timestamp: {made:%F %TZ} is outside the certificate's validity"
+    if made - at > CLOCK_ALLOWANCE:
+        yield f"timestamp: {made:%F %TZ} is in the future of {at:%F %T%z}"
+    elif max_age is not None and at - made > max_age:
+        yield f"timestamp: {at - made} old, over {max_age}"
+
+
+def _pcrs(
+    document: AttestationDocument, expected: Mapping[int, bytes], *, allow_debug: bool
+) -> Iterator[str]:
+    if document.is_debug and not allow_debug:
+        yield "debug mode: PCR0, PCR1 and PCR2 are zero, so nothing says what runs in there"
+    for index, value in sorted(expected.items()):
+        got = document.pcrs.get(index)
+        if got != value:
+            shown = "none (documents list locked PCRs only)" if got is None else got.hex()
+            yield f"PCR{index}: expected {value.hex()}, got {shown}"
+
+
+def _show(value: bytes | None) -> str:
+    if value is None:
+        return "none"
+    return value.hex() if len(value) <= 64 else f"{value[:64].hex()}... ({len(value)} bytes)"

@@ -1,0 +1,48 @@
+"""Stand-ins for what production code takes from outside: time and connections."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from vsock_proxy.dialing import SocketDialer
+
+if TYPE_CHECKING:
+    import socket
+
+    from vsock_proxy.addresses import Address
+
+
+class ManualClock:
+    """Time that moves only when it is told to, or slept through."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._start = start or datetime.now(UTC)
+        self.elapsed = 0.0
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self.elapsed)
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.elapsed += seconds
+
+
+class RedirectingDialer:
+    """Dials one address whatever it is asked for, and remembers what that was.
+
+    So production's default, the vsock proxy on the parent, is asked for on machines without
+    vsock, and what it was asked for can be checked.
+    """
+
+    def __init__(self, target: Address) -> None:
+        self.target = target
+        self.dialed: list[Address] = []
+
+    def dial(self, address: Address, timeout: float) -> socket.socket:
+        self.dialed.append(address)
+        return SocketDialer().dial(self.target, timeout)

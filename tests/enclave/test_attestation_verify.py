@@ -1,0 +1,310 @@
+"""Verifying: one thing wrong, one failure; several things wrong, all of them listed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import cbor2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from enclave.attestation import AttestationDocument, parse
+from enclave.attestation.verify import CLOCK_ALLOWANCE, verify
+from enclave.errors import AttestationError, ConfigurationError, DecodingError
+from tests.enclave.nitro import LEAF, NOW, Certificate, Document, chain, key
+
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+CHAIN = chain()
+
+
+def _verify(document: Document, **expectations: Any) -> AttestationDocument:
+    standard: dict[str, Any] = {
+        "at": NOW,
+        "max_age": timedelta(minutes=5),
+        "pcrs": None,
+        "root_fingerprint": document.root_fingerprint,
+    }
+    return verify(document.encode(), **(standard | expectations))
+
+
+def _failures(document: Document, **expectations: Any) -> tuple[str, ...]:
+    with pytest.raises(AttestationError) as caught:
+        _verify(document, **expectations)
+    return caught.value.failures
+
+
+def test_a_good_document() -> None:
+    document = Document(payload={"nonce": b"n", "user_data": b"", "public_key": b"k"})
+    proven = _verify(
+        document,
+        pcrs={0: bytes(48), 1: b"\1" * 48},
+        nonce=b"n",
+        user_data=b"",
+        public_key=b"k",
+    )
+    assert proven.nonce == b"n"
+    assert proven.pcrs[1] == b"\1" * 48
+
+
+def test_only_the_bytes_count() -> None:
+    """A parsed document whose fields were changed afterwards proves what its bytes say."""
+    document = Document(payload={"nonce": b"true"})
+    forged = replace(parse(document.encode()), nonce=b"forged", timestamp=NOW + HOUR)
+    proven = verify(
+        forged, at=NOW, max_age=SECOND, pcrs=None, root_fingerprint=document.root_fingerprint
+    )
+    assert proven.nonce == b"true"
+
+
+def test_every_failure_is_listed_at_once() -> None:
+    document = Document(signer=key(0), payload={"nonce": b"other"})
+    failures = _failures(
+        document,
+        at=NOW + HOUR,
+        pcrs={3: b"\1" * 48, 16: b"\2" * 48},
+        nonce=b"mine",
+        root_fingerprint=bytes(32),
+    )
+    assert [failure.split(":")[0] for failure in failures] == [
+        "signature",
+        "root",
+        "timestamp",
+        "PCR3",
+        "PCR16",
+        "nonce",
+    ]
+    assert failures[3] == f"PCR3: expected {'01' * 48}, got {'03' * 48}"
+    assert "locked PCRs only" in failures[4]
+    assert failures[5] == f"nonce: expected {b'mine'.hex()}, got {b'other'.hex()}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("module_id", "i-0-enc0"),
+        ("timestamp", int(NOW.timestamp() * 1000) + 1),
+        ("pcrs", dict.fromkeys(range(16), b"\xff" * 48)),
+        ("public_key", b"k"),
+        ("user_data", b""),
+        ("nonce", b"n"),
+    ],
+)
+def test_a_field_changed_after_signing(field: str, value: object) -> None:
+    document = Document()
+    signature = document.sign(cbor2.dumps(document.payload))
+    changed = cbor2.dumps(document.payload | {field: value})
+    with pytest.raises(AttestationError) as caught:
+        verify(
+            cbor2.dumps([document.protected, {}, changed, signature]),
+            at=NOW,
+            max_age=None,
+            pcrs=None,
+            root_fingerprint=document.root_fingerprint,
+        )
+    assert caught.value.failures == (
+        "signature: not made over this payload by the certificate's key",
+    )
+
+
+@pytest.mark.parametrize("signature", [bytes(96), b"\xff" * 96, bytes(95) + b"\1"])
+def test_signatures_that_are_none(signature: bytes) -> None:
+    document = Document()
+    raw = document.encode()[:-96] + signature
+    with pytest.raises(AttestationError, match="signature"):
+        verify(raw, at=NOW, max_age=None, pcrs=None, root_fingerprint=document.root_fingerprint)
+
+
+def test_the_root_is_pinned_to_aws_unless_said_otherwise() -> None:
+    document = Document()
+    with pytest.raises(AttestationError) as caught:
+        verify(document.encode(), at=NOW, max_age=None, pcrs=None)
+    [failure] = caught.value.failures
+    assert failure.startswith("root: expected the SHA-256 641a0321a3e2")
+    assert "simulator" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "failures"),
+    [
+        ({LEAF: {"issuer": "other"}}, ["certificate: not issued by cabundle[3]"]),
+        ({LEAF: {"issuer_key": key(1)}}, ["certificate: not issued by cabundle[3]"]),
+        ({2: {"issuer_key": key(0)}}, ["cabundle[2]: not issued by cabundle[1]"]),
+        ({LEAF: {"not_after": NOW - SECOND}}, ["certificate: expired on 2025-06-01 11:59:59Z"]),
+        ({0: {"not_after": NOW - SECOND}}, ["cabundle[0]: expired on 2025-06-01 11:59:59Z"]),
+        (
+            {1: {"not_before": NOW + SECOND}},
+            ["cabundle[1]: not valid before 2025-06-01 12:00:01Z"],
+        ),
+        ({3: {"ca": False, "path_length": None}}, ["cabundle[3]: not a certificate authority"]),
+        ({1: {"ca": None}}, ["cabundle[1]: not a certificate authority"]),
+        ({0: {"path_length": 2}}, ["cabundle[0]: may not have 3 authorities below it"]),
+        ({2: {"path_length": 0}}, ["cabundle[2]: may not have 1 authorities below it"]),
+        ({2: {"key_cert_sign": False}}, ["cabundle[2]: may not sign certificates"]),
+        ({2: {"key_cert_sign": None}}, []),
+        ({LEAF: {"digital_signature": False}}, ["certificate: may not sign documents"]),
+        ({LEAF: {"key_cert_sign": None}}, []),
+        ({LEAF: {"ca": True}}, ["certificate: a certificate authority, where a leaf belongs"]),
+        ({LEAF: {"ca": None}}, []),
+        (
+            {1: {"extra": x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")}},
+            ["cabundle[1]: unknown critical extension 1.2.3.4"],
+        ),
+    ],
+)
+def test_one_thing_wrong_with_the_chain(
+    changes: dict[int, dict[str, Any]], failures: list[str]
+) -> None:
+    document = Document(chain(changes))
+    # A leaf that has expired by now had expired by the timestamp, too: not what is looked at.
+    if not failures:
+        _verify(document)
+        return
+    got = [failure for failure in _failures(document) if not failure.startswith("timestamp")]
+    assert got == failures
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_missing_intermediate(missing: int) -> None:
+    certificates = chain()
+    del certificates[missing]
+    name = "certificate" if missing == 3 else f"cabundle[{missing}]"
+    assert _failures(Document(certificates)) == (f"{name}: not issued by cabundle[{missing - 1}]",)
+
+
+def test_the_order_of_the_cabundle_counts() -> None:
+    root, one, two, three, leaf = chain()
+    failures = _failures(Document([root, two, one, three, leaf]))
+    assert "cabundle[1]: not issued by cabundle[0]" in failures
+    assert "cabundle[2]: not issued by cabundle[1]" in failures
+    # Leaf side first: then not even the root is where it belongs.
+    failures = _failures(
+        Document([three, two, one, root, leaf]), root_fingerprint=Document().root_fingerprint
+    )
+    assert failures[0].startswith("root:")
+
+
+def test_a_root_alone_may_sign_the_leaf() -> None:
+    root = chain()[0]
+    leaf = Certificate(
+        key(LEAF), "ca0", key(0), "leaf", ca=False, key_cert_sign=False, digital_signature=True
+    )
+    assert _verify(Document([root, leaf.der()])).cabundle == (root,)
+
+
+@pytest.mark.parametrize("place", range(LEAF + 1))
+def test_a_certificate_that_cannot_be_read(place: int) -> None:
+    certificates = chain()
+    certificates[place] = certificates[place][:-20]
+    name = "certificate" if place == LEAF else f"cabundle[{place}]"
+    failures = _failures(Document(certificates))
+    assert failures[0].startswith(f"{name}: not a readable certificate")
+    assert len(failures) == (2 if place == LEAF else 1)  # No leaf: no key to check with.
+
+
+@pytest.mark.parametrize("other", [ec.SECP256R1(), ec.SECP521R1(), ec.BrainpoolP384R1()])
+def test_the_leafs_key_must_be_on_p384(other: ec.EllipticCurve) -> None:
+    document = Document(chain({LEAF: {"key": ec.generate_private_key(other)}}))
+    assert _failures(document) == ("signature: no P-384 key in the certificate to check it with",)
+
+
+def test_an_rsa_leaf() -> None:
+    rsa_key = rsa.generate_private_key(65537, 1024)  # noqa: S505 (fast, and refused)
+    assert _failures(Document(chain({LEAF: {"key": rsa_key}}))) == (
+        "signature: no P-384 key in the certificate to check it with",
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "max_age", "failures"),
+    [
+        (NOW, timedelta(0), []),
+        (NOW + 5 * SECOND, 5 * SECOND, []),
+        (NOW + 6 * SECOND, 5 * SECOND, ["timestamp: 0:00:06 old, over 0:00:05"]),
+        (NOW + HOUR, None, []),
+        (NOW - CLOCK_ALLOWANCE, timedelta(0), []),
+        (
+            NOW - CLOCK_ALLOWANCE - SECOND,
+            None,
+            ["timestamp: 2025-06-01 12:00:00Z is in the future of 2025-06-01 11:58:59+0000"],
+        ),
+    ],
+)
+def test_age(at: datetime, max_age: timedelta | None, failures: list[str]) -> None:
+    document = Document()
+    if failures:
+        assert list(_failures(document, at=at, max_age=max_age)) == failures
+    else:
+        _verify(document, at=at, max_age=max_age)
+
+
+def test_a_leaf_made_a_moment_before_a_document_from_the_near_future() -> None:
+    document = Document(chain({LEAF: {"not_before": NOW - SECOND}}))
+    _verify(document, at=NOW - 30 * SECOND)
+
+
+@pytest.mark.parametrize("change", [{"not_before": NOW + SECOND}, {"not_after": NOW - SECOND}])
+def test_a_timestamp_outside_the_leafs_validity(change: dict[str, datetime]) -> None:
+    assert "timestamp: 2025-06-01 12:00:00Z is outside the certificate's validity" in _failures(
+        Document(chain({LEAF: change}))
+    )
+
+
+def test_debug_mode_is_refused_unless_allowed() -> None:
+    document = Document(payload={"pcrs": {0: bytes(48), 1: bytes(48), 2: bytes(48)}})
+    [failure] = _failures(document, pcrs={0: bytes(48)})
+    assert failure.startswith("debug mode")
+    assert _verify(document, allow_debug=True).is_debug
+
+
+@pytest.mark.parametrize("name", ["nonce", "user_data", "public_key"])
+def test_what_was_expected_is_not_there(name: str) -> None:
+    assert _failures(Document(), **{name: b""}) == (f"{name}: expected , got none",)
+    long = Document(payload={name: b"\1" * 1024})
+    [failure] = _failures(long, **{name: b"\2"})
+    assert failure == f"{name}: expected 02, got {'01' * 64}... (1024 bytes)"
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"at": NOW.replace(tzinfo=None)},
+        {"pcrs": {32: bytes(48)}},
+        {"pcrs": {-1: bytes(48)}},
+        {"pcrs": {0: bytes(32)}},
+        {"pcrs": {0: "00" * 24}},
+        {"nonce": "00"},
+        {"user_data": "00"},
+        {"public_key": "00"},
+        {"root_fingerprint": "00" * 16},
+        {"root_fingerprint": bytes(31)},
+    ],
+)
+def test_expectations_nothing_could_meet(impossible: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        _verify(Document(), **impossible)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_the_certificates_only_attestation_errors_leave(data: st.DataObject) -> None:
+    certificates = CHAIN
+    place = data.draw(st.integers(0, LEAF))
+    der = bytearray(certificates[place])
+    for _ in range(data.draw(st.integers(1, 3))):
+        der[data.draw(st.integers(0, len(der) - 1))] = data.draw(st.integers(0, 255))
+    changed = [*certificates]
+    changed[place] = bytes(der)
+    document = Document(changed)
+    try:
+        _verify(document)
+    except (AttestationError, DecodingError):
+        return
+    # It verifies only where the bytes drawn were those that stood there, or in the root: that
+    # one is believed for its fingerprint, which is taken from the changed one here.
+    assert place == 0 or changed == certificates

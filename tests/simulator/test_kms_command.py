@@ -1,0 +1,134 @@
+"""``enclave-simulator kms`` as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from simulator.kms.faults import FAULTS
+from simulator.kms.sigv4 import Credentials
+from tests.simulator.kms_client import Client, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from simulator.authority import Authority
+
+COMMAND = Path(sys.executable).with_name("enclave-simulator")
+PATIENCE = 60
+
+
+@dataclasses.dataclass
+class Running:
+    process: subprocess.Popen[str]
+    status: str
+    port: int
+    ca_pem: bytes
+
+
+@contextlib.contextmanager
+def running(authority: Authority, folder: Path, *options: str) -> Iterator[Running]:
+    """Start the command, and wait for what it tells its starter."""
+    root, ca = folder / "root.pem", folder / "ca.pem"
+    root.write_bytes(authority.root_pem)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+        ready.bind(str(folder / "notify"))
+        ready.settimeout(PATIENCE)
+        process = subprocess.Popen(
+            [COMMAND, "kms", "--nitro-root", root, "--ca-file", ca, *options],
+            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            state, _, status = ready.recv(4096).decode().partition("\n")
+            assert state == "READY=1"
+            _, _, port = status.rpartition(":")
+            yield Running(process, status, int(port), ca.read_bytes())
+        finally:
+            process.kill()
+            process.communicate(timeout=PATIENCE)
+
+
+def test_it_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> None:
+    with running(nitro_authority, tmp_path, "--fault", "throttle:1") as kms:
+        assert kms.status == f"STATUS=listening on tcp://127.0.0.1:{kms.port}"
+        with Client(kms) as client:
+            statuses = [client.call("GenerateRandom", {"NumberOfBytes": 1})[0] for _ in range(2)]
+            assert statuses == [400, 200]
+            kms.process.send_signal(signal.SIGTERM)
+            assert kms.process.wait(PATIENCE) == 0
+        assert kms.process.stderr is not None
+        assert kms.process.stderr.read() == ""
+
+
+def test_credentials_come_from_a_file(nitro_authority: Authority, tmp_path: Path) -> None:
+    own = Credentials("ASIAOWN", "own secret", "own token")
+    file = tmp_path / "credentials.json"
+    file.write_text(
+        json.dumps(
+            {
+                "AccessKeyId": own.access_key_id,
+                "SecretAccessKey": own.secret_access_key,
+                "Token": own.session_token,
+            }
+        )
+    )
+    with (
+        running(nitro_authority, tmp_path, "--credentials", str(file)) as kms,
+        Client(kms) as client,
+    ):
+        parameters = {"NumberOfBytes": 1}
+        assert client.call("GenerateRandom", parameters)[1]["__type"] == (
+            "UnrecognizedClientException"
+        )
+        response = client.start(signed("GenerateRandom", parameters, credentials=own))
+        assert response.status == 200
+        response.read()
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "kms", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+def test_fault_help_lists_every_fault() -> None:
+    listed = run("--fault", "help")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--nitro-root", "/absent"], "cannot read /absent: No such file or directory"),
+        (["--nitro-root", os.devnull], "/dev/null holds no PEM certificate"),
+        (["--ca-file", "/absent/ca.pem"], "cannot write /absent/ca.pem"),
+        (["--listen", "nonsense"], "not an address: 'nonsense'"),
+        (["--fault", "nonsense"], "no such fault: 'nonsense'"),
+        (["--key-store", "cks-1=BROKEN"], "not a custom key store: 'cks-1=BROKEN'"),
+        (["--credentials", os.devnull], "/dev/null holds no credentials"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_options_are_one_clear_line(
+    nitro_authority: Authority, tmp_path: Path, options: list[str], text: str
+) -> None:
+    root = tmp_path / "root.pem"
+    root.write_bytes(nitro_authority.root_pem)
+    refused = run("--nitro-root", root, "--ca-file", tmp_path / "ca.pem", *options)
+    assert refused.returncode == 1
+    first, *hints = refused.stderr.splitlines()
+    assert first.startswith(f"enclave-simulator: error: {text}")
+    assert all(hint.startswith("enclave-simulator: hint: ") for hint in hints)

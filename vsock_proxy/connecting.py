@@ -1,0 +1,182 @@
+"""Connecting an accepted client to its target: every address in turn, without blocking."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from vsock_proxy.dialing import reason_of
+
+if TYPE_CHECKING:
+    from vsock_proxy.loop import Loop
+    from vsock_proxy.targets import Answer, Candidate, SocketName, Target
+
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The machine, or this process, has no more of what a socket needs; later it may."""
+
+KEEPALIVE_IDLE = 60
+KEEPALIVE_INTERVAL = 10
+KEEPALIVE_PROBES = 6
+"""A TCP peer that vanished is noticed after 60 + 6 x 10 s without a byte from it."""
+
+
+def set_tcp_options(tcp: socket.socket) -> None:
+    """No delay for small writes, and keepalive. A listener hands these on to what it accepts."""
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+class Owner(Protocol):
+    """Who is told how it went. Each opening ends in exactly one of the first two."""
+
+    def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
+        """Both sockets are the owner's now. `server` is watched already: its events go on
+        coming to `opening` until they are handed over, and `events` are those so far.
+        """
+        ...
+
+    def not_connected(self, opening: Opening, reason: str) -> None:
+        """No address answered; the client's socket is the owner's to close."""
+        ...
+
+    def starved(self, opening: Opening) -> None:
+        """There is no descriptor to be had; `start` again when there may be."""
+        ...
+
+
+class Opening:
+    """A client that was accepted and has nobody to talk to yet.
+
+    Its own socket is not watched meanwhile: what it sends waits in the kernel.
+
+    Attributes:
+        client: the accepted socket.
+        peer: its address, for the log.
+        deadline: when to give up, in the loop's time.
+    """
+
+    __slots__ = (
+        "_attempt_deadline",
+        "_left",
+        "_loop",
+        "_owner",
+        "_reason",
+        "_server",
+        "_target",
+        "client",
+        "deadline",
+        "peer",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        client: socket.socket,
+        peer: object,
+        *,
+        target: Target,
+        owner: Owner,
+        timeout: float,
+    ) -> None:
+        self._loop = loop
+        self._target = target
+        self._owner = owner
+        self._server: socket.socket | None = None
+        self._left: list[Candidate] = []
+        self._reason = "it has no address"
+        self._attempt_deadline = self.deadline = loop.now + timeout
+        self.client = client
+        self.peer = peer
+
+    def start(self) -> None:
+        """Find out the addresses and try them."""
+        self._reason = "looking up its name takes too long"
+        self._target.find(self._found)
+
+    def ready(self, fd: int, events: int) -> None:
+        """The attempt succeeded or failed."""
+        server = self._server
+        if server is None or server.fileno() != fd:
+            return
+        code = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._attempt_failed(reason_of(OSError(code, os.strerror(code))))
+            return
+        self._server = None
+        self._owner.connected(self, server, events)
+
+    def look_over(self) -> None:
+        """Give up what took too long. Called once a tick."""
+        if self._loop.now >= self.deadline:
+            self.cancel()
+            self._owner.not_connected(self, self._reason)
+        elif self._server is None:
+            self._try_next()
+        elif self._loop.now >= self._attempt_deadline:
+            self._attempt_failed("no answer")
+
+    def cancel(self) -> None:
+        """Stop trying. The client's socket stays open."""
+        self._target.forget(self._found)
+        self._left = []
+        if self._server is not None:
+            self._loop.forget(self._server.fileno())
+            self._server.close()
+            self._server = None
+
+    def _found(self, answer: Answer) -> None:
+        if isinstance(answer, OSError):
+            self._owner.not_connected(self, reason_of(answer))
+            return
+        self._left = answer
+        self._loop.later(self._try_next)
+
+    def _try_next(self) -> None:
+        """Start connecting to the next address."""
+        if not self._left or self._server is not None:
+            return
+        family, name = self._left[0]
+        try:
+            server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as e:
+            if e.errno in SCARCE:
+                self.cancel()
+                self._owner.starved(self)
+            else:
+                self._attempt_failed(reason_of(e))
+            return
+        try:
+            self._start_attempt(server, name)
+        except BlockingIOError:
+            server.close()  # A UNIX socket whose backlog is full: the next tick tries it again.
+        except OSError as e:
+            server.close()
+            self._attempt_failed(reason_of(e))
+
+    def _start_attempt(self, server: socket.socket, name: SocketName) -> None:
+        if server.family in (socket.AF_INET, socket.AF_INET6):
+            set_tcp_options(server)
+        code = server.connect_ex(name)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        self._loop.add(server.fileno(), self)
+        self._server = server
+        # So that one dead address does not use up the time of the others.
+        time_left = self.deadline - self._loop.now
+        self._attempt_deadline = self._loop.now + time_left / len(self._left)
+
+    def _attempt_failed(self, reason: str) -> None:
+        self._reason = reason
+        self._target.failed(self._left.pop(0))
+        left = self._left
+        self.cancel()
+        if left:
+            self._left = left
+            self._loop.later(self._try_next)
+        else:
+            self._owner.not_connected(self, reason)

@@ -1,0 +1,260 @@
+"""From accepted to relayed: one listener, its connection limit, and what it has seen."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import select
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsock_proxy.addresses import TcpAddress
+from vsock_proxy.connecting import Opening, set_tcp_options
+from vsock_proxy.dialing import reason_of
+from vsock_proxy.relay import Connection, Limits, reset
+from vsock_proxy.throttle import Throttle
+
+if TYPE_CHECKING:
+    from vsock_proxy.loop import Loop
+    from vsock_proxy.targets import Target
+
+log = logging.getLogger(__name__)
+
+ACCEPTS_PER_TURN = 64
+"""Connections one listener may take before the others get their turn."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What one listener has seen since it began. Bytes are those of ended connections."""
+
+    accepted: int = 0
+    relayed: int = 0
+    waited: int = 0
+    refused: int = 0
+    failed: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class Forwarder:
+    """Accepts connections on one listening socket and relays each to one target.
+
+    Whatever goes wrong with a connection ends that connection, and no other, with a line in
+    the log.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        target: Target,
+        *,
+        name: str,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.counters = Counters()
+        self._loop = loop
+        self._listener: socket.socket | None = listener
+        self._target = target
+        self._name = name
+        self._warnings = Throttle(log, lambda: loop.now)
+        self._paused = False
+        self._relayed: set[Connection] = set()
+        self._opening: set[Opening] = set()
+        self._waiting: collections.deque[Opening] = collections.deque()
+        listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+        if listener.family in (socket.AF_INET, socket.AF_INET6):
+            set_tcp_options(listener)
+        loop.add(listener.fileno(), self, select.EPOLLIN)
+        loop.every_tick(self._look_over)
+
+    @property
+    def in_use(self) -> int:
+        """Connections relayed or on the way to it: what the limit counts."""
+        return len(self._relayed) + len(self._opening)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait for one of those to end."""
+        return len(self._waiting)
+
+    def stop_accepting(self) -> None:
+        """Close the listener; the connections there are go on."""
+        if self._listener is not None:
+            self._loop.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+
+    def cut(self) -> int:
+        """End every connection at once; returns how many there were."""
+        count = self.in_use + self.waiting
+        for opening in (*self._opening, *self._waiting):
+            opening.cancel()
+            opening.client.close()
+        self._opening.clear()
+        self._waiting.clear()
+        for connection in list(self._relayed):
+            connection.close(ConnectionAbortedError("the proxy stops"))
+        return count
+
+    # Accepting
+
+    def ready(self, _fd: int, _events: int) -> None:
+        """Somebody is at the listener."""
+        self._loop.later(self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            if self._listener is None:
+                return
+            if len(self._waiting) >= self.limits.waiting:
+                self._pause("too many connections wait already")
+                return
+            try:
+                client, peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue  # It left before we came.
+            except OSError as e:
+                self._pause(reason_of(e))
+                return
+            client.setblocking(False)  # noqa: FBT003
+            self._admit(client, peer)
+
+    def _admit(self, client: socket.socket, peer: object) -> None:
+        self.counters.accepted += 1
+        opening = Opening(
+            self._loop,
+            client,
+            peer,
+            target=self._target,
+            owner=self,
+            timeout=self.limits.connect_timeout,
+        )
+        if self.in_use < self.limits.connections:
+            self._start(opening)
+            return
+        self.counters.waited += 1
+        self._waiting.append(opening)
+        self._warnings.warning(
+            "%s: %d connections, which is the limit (-w): a further one waits",
+            self._name,
+            self.in_use,
+        )
+
+    def _pause(self, reason: str) -> None:
+        """Leave further connections in the kernel's backlog until one of ours ends.
+
+        Without this the listener, which stays readable, would keep the loop turning.
+        """
+        if not self._paused and self._listener is not None:
+            self._paused = True
+            self._loop.modify(self._listener.fileno(), 0)
+            self._warnings.warning("%s: not accepting for the moment: %s", self._name, reason)
+
+    def _go_on(self) -> None:
+        """There is, or may be, room again."""
+        if self._paused and self._listener is not None:
+            self._paused = False
+            self._loop.modify(self._listener.fileno(), select.EPOLLIN)
+        while self._waiting and self.in_use < self.limits.connections:
+            self._start(self._waiting.popleft())
+
+    # Connecting
+
+    def _start(self, opening: Opening) -> None:
+        self._opening.add(opening)
+        opening.start()
+
+    def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
+        """See `connecting.Owner.connected`."""
+        self._opening.discard(opening)
+        connection = Connection(
+            self._loop,
+            opening.client,
+            server,
+            limits=self.limits,
+            owner=self,
+            peer=opening.peer,
+        )
+        self._relayed.add(connection)
+        self.counters.relayed += 1
+        log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
+        self._loop.hand_over(server.fileno(), connection)
+        try:
+            self._loop.add(opening.client.fileno(), connection)
+        except OSError as e:
+            connection.close(e)
+            return
+        # The client has most likely said something already; its events come all the same.
+        connection.resume()
+        connection.ready(server.fileno(), events)
+
+    def not_connected(self, opening: Opening, reason: str) -> None:
+        """See `connecting.Owner.not_connected`."""
+        self.counters.failed += 1
+        self._opening.discard(opening)
+        self._turn_away(opening, f"cannot connect: {reason}")
+        self._go_on()
+
+    def starved(self, opening: Opening) -> None:
+        """See `connecting.Owner.starved`."""
+        self._opening.discard(opening)
+        self._waiting.appendleft(opening)
+        self._pause("out of file descriptors")
+
+    # Ending
+
+    def closed(self, connection: Connection, failure: OSError | None) -> None:
+        """See `relay.Owner.closed`."""
+        self._relayed.discard(connection)
+        self.counters.bytes_up += connection.up.delivered
+        self.counters.bytes_down += connection.down.delivered
+        log.debug(
+            "%s: connection of %s ended after %d bytes up, %d down%s",
+            self._name,
+            _Peer(connection.peer),
+            connection.up.delivered,
+            connection.down.delivered,
+            "" if failure is None else f": {reason_of(failure)}",
+        )
+        self._go_on()
+
+    def _look_over(self) -> None:
+        """End what took too long, and try again what could not be done. Called once a tick."""
+        for connection in list(self._relayed):
+            if connection.expired():
+                connection.close(TimeoutError("nothing delivered for too long"))
+        for opening in list(self._opening):
+            opening.look_over()
+        for opening in list(self._waiting):
+            if self._loop.now >= opening.deadline:
+                self._waiting.remove(opening)
+                self.counters.refused += 1
+                self._turn_away(opening, "no place became free in time")
+        self._go_on()
+        self._warnings.catch_up()
+
+    def _turn_away(self, opening: Opening, reason: str) -> None:
+        self._warnings.warning("%s: refused %s: %s", self._name, _Peer(opening.peer), reason)
+        reset(opening.client)
+
+
+class _Peer:
+    """A peer's address for the log, written only where the line is."""
+
+    def __init__(self, name: object) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        match self._name:
+            case (int(cid), int(port)):
+                return f"vsock://{cid}:{port}"
+            case (str(host), int(port), *_):
+                return str(TcpAddress(host, port))
+            case _:
+                return "a UNIX peer"

@@ -1,0 +1,171 @@
+"""Where connections are forwarded to: the socket addresses of one destination, found without
+blocking the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+
+log = logging.getLogger(__name__)
+
+KEEP = 30.0
+"""Seconds for which addresses are used before the name is looked up again. The C library does
+not tell how long they are good for; AWS's endpoints say 5 to 60 s."""
+
+SocketName = tuple[str, int] | tuple[str, int, int, int] | tuple[int, int] | str
+"""What `socket.connect` takes: IPv4, IPv6, vsock, UNIX."""
+
+Candidate = tuple[socket.AddressFamily, SocketName]
+
+Answer = list[Candidate] | OSError
+
+
+class Target(Protocol):
+    """One destination."""
+
+    def find(self, then: Callable[[Answer], None]) -> None:
+        """Call `then` on the loop, now or later, with the addresses in the order to try them,
+        or with why there are none.
+        """
+        ...
+
+    def forget(self, then: Callable[[Answer], None]) -> None:
+        """Do not call `then` after all."""
+        ...
+
+    def failed(self, candidate: Candidate) -> None:
+        """Nothing answered there: try it after the others from now on."""
+        ...
+
+
+LookUp = Callable[[str, int, socket.AddressFamily], list[Candidate]]
+"""Blocks for as long as it takes. Raises OSError."""
+
+
+def look_up(host: str, port: int, family: socket.AddressFamily) -> list[Candidate]:
+    """Ask the system (getaddrinfo(3)), in the order in which it would have them tried."""
+    # As bytes, so that the idna codec with errors of its own stays out of it.
+    found = socket.getaddrinfo(host.encode(), port, family, socket.SOCK_STREAM)
+    # typeshed adds what a Python without IPv6 gives for IPv6 addresses.
+    return [(family, name) for family, _, _, _, name in found]  # type: ignore[misc]
+
+
+def target_for(
+    address: Address,
+    call_from_thread: Callable[[Callable[[], None]], None],
+    *,
+    family: socket.AddressFamily = socket.AF_UNSPEC,
+) -> Target:
+    """Make the target for an address.
+
+    Args:
+        address: a host in it is looked up when it is needed, and again later.
+        call_from_thread: how a look-up's answer gets back onto the loop.
+        family: AF_INET or AF_INET6 where only those addresses will do.
+    """
+    match address:
+        case VsockAddress(cid, port):
+            return _Fixed([(socket.AF_VSOCK, (cid, port))])
+        case UnixAddress(path):
+            return _Fixed([(socket.AF_UNIX, path)])
+        case TcpAddress(host, port):
+            return HostName(host, port, call_from_thread, family=family)
+
+
+class _Fixed:
+    """Addresses that need no look-up."""
+
+    def __init__(self, candidates: list[Candidate]) -> None:
+        self._candidates = candidates
+
+    def find(self, then: Callable[[Answer], None]) -> None:
+        then(list(self._candidates))
+
+    def forget(self, then: Callable[[Answer], None]) -> None:
+        pass
+
+    def failed(self, candidate: Candidate) -> None:
+        pass
+
+
+class HostName:
+    """A host by its name (or IP address), looked up by a thread, one look-up at a time.
+
+    Where a look-up fails the addresses of the last good one serve on.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        call_from_thread: Callable[[Callable[[], None]], None],
+        *,
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+        look_up: LookUp = look_up,
+        monotonic: Callable[[], float] = time.monotonic,
+        keep: float = KEEP,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._family = family
+        self._call_from_thread = call_from_thread
+        self._look_up = look_up
+        self._monotonic = monotonic
+        self._keep = keep
+        self._known: list[Candidate] = []
+        self._good_until = monotonic()
+        self._busy = False
+        self._waiting: dict[Callable[[Answer], None], None] = {}
+
+    def find(self, then: Callable[[Answer], None]) -> None:
+        """See `Target.find`."""
+        if self._known and self._monotonic() < self._good_until:
+            then(list(self._known))
+            return
+        self._waiting[then] = None
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            # A daemon: the C library cannot be interrupted, and must not hold up the exit.
+            threading.Thread(target=self._in_thread, name="look-up", daemon=True).start()
+        except RuntimeError as e:
+            self._answered(OSError(f"no thread to look it up: {e}"))
+
+    def forget(self, then: Callable[[Answer], None]) -> None:
+        """See `Target.forget`."""
+        self._waiting.pop(then, None)
+
+    def failed(self, candidate: Candidate) -> None:
+        """See `Target.failed`."""
+        if candidate in self._known:
+            self._known.remove(candidate)
+            self._known.append(candidate)
+
+    def _in_thread(self) -> None:
+        answer: Answer
+        try:
+            answer = self._look_up(self._host, self._port, self._family)
+        except OSError as e:
+            answer = e
+        self._call_from_thread(lambda: self._answered(answer))
+
+    def _answered(self, answer: Answer) -> None:
+        self._busy = False
+        if isinstance(answer, OSError):
+            log.debug("cannot look up %s: %s", self._host, answer)
+            if self._known:
+                answer = self._known
+        else:
+            self._known = answer
+        self._good_until = self._monotonic() + self._keep
+        waiting, self._waiting = self._waiting, {}
+        for then in waiting:
+            then(answer if isinstance(answer, OSError) else list(answer))
