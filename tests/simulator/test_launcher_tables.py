@@ -84,8 +84,10 @@ def test_the_filter_does_what_the_table_says(
 
 
 def test_the_data_path_is_not_in_the_table() -> None:
-    data_path = {"read": 0, "write": 1, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47,
-                 "poll": 7, "epoll_wait": 232, "close": 3, "listen": 50, "shutdown": 48}  # fmt: skip
+    data_path = {
+        "read": 0, "write": 1, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47,
+        "poll": 7, "epoll_wait": 232, "close": 3, "listen": 50, "shutdown": 48,
+    }  # fmt: skip
     program = bpf.assemble(abi.X86_64)
     for number in data_path.values():
         for family in (40, 0):
