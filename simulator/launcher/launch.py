@@ -44,7 +44,7 @@ _HINTS = {
     "no_new_privs": "Linux 5.14 or newer is needed",
     "seccomp": "Linux 5.14 or newer with seccomp filters is needed, and none of whose parents "
     "has a notification filter of its own: is this inside another launcher?",
-    "device": "Linux 5.14 or newer is needed (SECCOMP_ADDFD_FLAG_SEND)",
+    "socket": "Linux 5.14 or newer is needed (SECCOMP_ADDFD_FLAG_SEND)",
     "access": "the launcher needs process_vm_readv and pidfd_getfd: in a container allow them "
     "(docker run --cap-add SYS_PTRACE), on the host see kernel.yama.ptrace_scope (0 or 1)",
 }
@@ -261,7 +261,7 @@ def _supervise(supervisor: Supervisor) -> Callable[[], None]:
 
 
 def _let_go(control: socket.socket, command: str) -> None:
-    """Let the trampoline try the device and become the program."""
+    """Let the trampoline try a socket and become the program."""
     try:
         control.sendall(b"g")
         text = control.recv(_REPORT_LIMIT)  # ends without a word where exec succeeds
