@@ -119,31 +119,41 @@ class Vsock:
         remote = self._read_address(call)
         if ours.remote is not None:
             return -errno.EISCONN
-        path = self._table.path_to(remote)
         with self._borrow(call) as connecting:
+            code = self._dial(connecting, ours, remote)
+            if os.get_blocking(connecting.fileno()):
+                return -code
+            # The virtio transport never connects or fails at once, and programs should meet
+            # here what they meet there: there are some that do not notice an immediate error.
+            ours.error = code
+            _wake_pollers(connecting)
+        return -errno.EINPROGRESS
+
+    def _dial(self, connecting: socket.socket, ours: VsockSocket, remote: VsockAddress) -> int:
+        """Connect a program's socket; 0 or the error that vsock would end with."""
+        fd = connecting.fileno()
+        blocking = os.get_blocking(fd)
+        try:
+            path = self._table.path_to(remote)
             if ours.local == UNBOUND:
                 port = self._table.free_port()
                 connecting.bind(self._table.connecting_name(remote, port))
                 ours.local = VsockAddress(abi.VMADDR_CID_ANY, port)
-            blocking = os.get_blocking(connecting.fileno())
-            try:
-                # A UNIX socket connects at once, or waits while the other side's queue is
-                # full. Where a UNIX socket would wait, vsock is reset: so never wait.
-                os.set_blocking(connecting.fileno(), False)
-                connecting.connect(path)
-            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as e:
-                log.debug("connect %s: %s: %s", remote, path, e.strerror)
-                return -errno.ECONNRESET
-            except PermissionError as e:
-                log.warning("connect %s: %s: %s", remote, path, e.strerror)
-                return -errno.ECONNRESET
-            finally:
-                os.set_blocking(connecting.fileno(), blocking)
-        ours.remote = remote
+            # A UNIX socket connects at once, or waits while the other side's queue is full.
+            # Where a UNIX socket would wait, vsock is reset: so never wait.
+            os.set_blocking(fd, False)
+            connecting.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, PermissionError) as e:
+            log.debug("connect %s: refused: %s: %s", remote, path, e.strerror)
+            return errno.ECONNRESET
+        except TimeoutError:
+            log.debug("connect %s: timed out: no such CID", remote)
+            return errno.ETIMEDOUT
+        finally:
+            os.set_blocking(fd, blocking)
         log.debug("connect %s: %s", remote, path)
-        # The virtio transport never connects at once, and programs should meet here what
-        # they meet there; the socket is writable already.
-        return 0 if blocking else -errno.EINPROGRESS
+        ours.remote = remote
+        return 0
 
     def _accept(self, call: Call, flags: int) -> int | Outcome:
         ours = self._find(call)
@@ -187,13 +197,18 @@ class Vsock:
             return Outcome.CONTINUE
         _, level, option, value_at, size_at, _ = call.arguments
         size = _read_int(call, size_at)
-        if level & 0xFFFF_FFFF == socket.SOL_SOCKET:  # the filter lets only SO_DOMAIN through
-            value = abi.AF_VSOCK.to_bytes(4, "little")[: max(size, 0)]
-        else:
-            known = ours.options.get(abi.signed(option))
-            if known is None:
+        match abi.signed(level), abi.signed(option):
+            case socket.SOL_SOCKET, socket.SO_ERROR:
+                if not ours.error:
+                    return Outcome.CONTINUE
+                value = ours.error.to_bytes(4, "little")[: max(size, 0)]
+                ours.error = 0
+            case socket.SOL_SOCKET, abi.SO_DOMAIN:
+                value = abi.AF_VSOCK.to_bytes(4, "little")[: max(size, 0)]
+            case abi.AF_VSOCK, name if name in ours.options:
+                value = ours.options[name]
+            case _:
                 return -errno.ENOPROTOOPT
-            value = known
         if size < len(value):
             return -errno.EINVAL
         if self._listener.waits(call):
@@ -336,6 +351,16 @@ def _readable(listening: socket.socket) -> bool:
     poll = select.poll()
     poll.register(listening, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _wake_pollers(connecting: socket.socket) -> None:
+    """Tell an edge-triggered epoll that something happened, as a connection's end does.
+
+    A UNIX socket connects without a word to its own pollers; setting the size of the send
+    buffer, to what it is, has the kernel wake them (sock_setsockopt, sk_write_space).
+    """
+    doubled = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    connecting.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, doubled // 2)
 
 
 def _receive_deadline(listening: socket.socket) -> float | None:
