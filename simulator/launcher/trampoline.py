@@ -10,6 +10,7 @@ Only the standard library, and little of it: its start is part of every launch.
 """
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -78,8 +79,9 @@ def main() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 (no shell is wanted)
-    except OSError as e:
-        control.sendall(json.dumps({"error": step, "errno": e.errno}).encode() + b"\n")
+    except (OSError, ValueError) as e:  # ValueError: a NUL in what is executed
+        code = getattr(e, "errno", errno.EINVAL)
+        control.sendall(json.dumps({"error": step, "errno": code}).encode() + b"\n")
         os._exit(127)
 
 

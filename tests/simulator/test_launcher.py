@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from simulator.launcher import CommandError, Launcher
+from simulator.launcher import CommandError, Launcher, LaunchError
 from vsock_proxy.addresses import UnixAddress
 from vsock_proxy.errors import ConfigurationError
 
@@ -284,7 +284,9 @@ def test_signals_that_python_ignores_are_not_ignored(launcher: Launcher) -> None
     assert launcher.run(["sh", "-c", "kill -PIPE $$"]) == 128 + signal.SIGPIPE
 
 
-@pytest.mark.parametrize(("path", "code"), [("/nonexistent", 127), ("/etc/passwd", 126)])
+@pytest.mark.parametrize(
+    ("path", "code"), [("/nonexistent", 127), ("/etc/passwd", 126), ("a\0b", 126)]
+)
 def test_a_command_that_cannot_be_run(launcher: Launcher, path: str, code: int) -> None:
     with pytest.raises(CommandError) as caught:
         launcher.run([path])
@@ -294,6 +296,26 @@ def test_a_command_that_cannot_be_run(launcher: Launcher, path: str, code: int) 
 def test_a_folder_too_deep_for_sockets(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="too long"):
         Launcher(nsm=EchoNsm(), folder=tmp_path / ("x" * 100)).run(["true"])
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        Launcher(nsm=EchoNsm(), folder=tmp_path / "x").run(["true"])
+    with pytest.raises(LaunchError, match="No such file"):
+        Launcher(nsm=EchoNsm()).run(["true"], cwd=tmp_path / "x")
+
+
+def test_a_launcher_inside_a_launcher_says_so(launcher: Launcher) -> None:
+    script = """
+from simulator.launcher import Launcher, LaunchError
+try:
+    Launcher(nsm=None).run(["true"])
+except LaunchError as e:
+    print(e, e.hint)
+"""
+    said = python(launcher, script)
+    assert said.startswith("the kernel refuses seccomp: Device or resource busy")
+    assert "inside another launcher?" in said
 
 
 def test_closing_ends_the_program_and_its_group(launcher: Launcher) -> None:
