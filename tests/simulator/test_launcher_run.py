@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import pytest
+
+from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 
 LIMIT = 60
 RUN = [sys.executable, "-c", "import sys; from simulator.cli import main; sys.exit(main())", "run"]
@@ -59,6 +64,64 @@ print(b"-enc" in response.raw)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True\n", "")
 
 
+def test_the_parent_offers_a_kms_and_no_real_credentials() -> None:
+    script = """
+import os, socket, ssl
+print({name: os.environ.get("AWS_" + name) for name in (
+    "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION")})
+vsock = socket.socket(socket.AF_VSOCK)
+vsock.settimeout(60)
+vsock.connect((3, 8000))
+trust = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
+with trust.wrap_socket(vsock, server_hostname="kms.eu-west-1.amazonaws.com") as tls:
+    print(tls.version())
+"""
+    real = {"ACCESS_KEY_ID": "AKIAREAL", "SECRET_ACCESS_KEY": "real", "SESSION_TOKEN": "real",
+            "PROFILE": "real", "REGION": "eu-west-1"}  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    env |= {"AWS_" + name: value for name, value in real.items()}
+    ran = run("--", sys.executable, "-c", script, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    seen = ast.literal_eval(ran.stdout.splitlines()[0])
+    assert seen == {
+        "ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
+        "SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+        "SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token,
+        "PROFILE": None,
+        "REGION": "eu-west-1",
+        "DEFAULT_REGION": "eu-west-1",
+    }
+    assert ran.stdout.splitlines()[1] == "TLSv1.3"
+
+
+def test_a_service_that_does_not_start_is_told() -> None:
+    ran = run("--fault", "nonsense", "--", "true")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    error, hint = ran.stderr.splitlines()[:2]
+    assert error.startswith("enclave-simulator: error: simulator.cli kms ended with ")
+    assert "nonsense" in hint
+
+
+def test_a_relative_folder_and_a_service_in_it() -> None:
+    script = """
+import socket
+with socket.socket(socket.AF_VSOCK) as client:
+    client.connect((3, 9000))
+    print(client.recv(10))
+"""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/3_9000")
+        server.listen()
+        command = [*RUN, "--no-services", "--folder", ".", "--", sys.executable, "-c", script]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE) as ran:
+            server.settimeout(LIMIT)
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"hello")
+            assert line(ran) == "b'hello'"
+            assert ran.wait(LIMIT) == 0
+
+
 @pytest.mark.parametrize(("command", "code"), [("/nonexistent", 127), ("/etc/passwd", 126)])
 def test_a_command_that_cannot_be_run(command: str, code: int) -> None:
     ran = run("--no-services", command)
@@ -104,10 +167,13 @@ def test_what_the_command_leaves_behind_is_ended() -> None:
 
 
 def test_nothing_survives_the_launcher() -> None:
-    with begin("echo $$; exec sleep 600") as ran:
-        command = os.pidfd_open(int(line(ran)))
-        ran.kill()
-        assert_gone(command)
+    # Killed, it cannot remove its folder either: so that is in one of ours, with a short path.
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "TMPDIR": folder}
+        with begin("echo $$; exec sleep 600", env=env) as ran:
+            command = os.pidfd_open(int(line(ran)))
+            ran.kill()
+            assert_gone(command)
 
 
 def test_the_terminal_interrupts_once() -> None:
