@@ -318,6 +318,46 @@ except LaunchError as e:
     assert "inside another launcher?" in said
 
 
+@pytest.mark.parametrize(
+    ("refused", "message", "hint"),
+    [
+        ("seccomp", "the kernel refuses seccomp: Operation not permitted", "seccomp filters"),
+        ("process_vm_readv", "cannot reach into the program: ", "--cap-add SYS_PTRACE"),
+        ("pidfd_getfd", "cannot reach into the program: ", "--cap-add SYS_PTRACE"),
+    ],
+)
+def test_what_a_container_may_refuse(refused: str, message: str, hint: str) -> None:
+    """A filter such as a container's, around the launcher."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("the numbers below are x86_64's")
+    script = """
+import ctypes, sys
+from simulator.launcher import Launcher, LaunchError, abi, bpf
+from simulator.launcher.trampoline import SockFprog
+number = {"seccomp": 317, "process_vm_readv": 310, "pidfd_getfd": 438}[sys.argv[1]]
+here = abi.Architecture(abi.X86_64.audit, {"refused": number}, abi.X86_64.stat)
+program = bpf.assemble(here, (bpf.Rule("refused", action=abi.SECCOMP_RET_ERRNO | 1),))
+buffer = ctypes.create_string_buffer(program, len(program))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+fprog = SockFprog(len(program) // 8, ctypes.addressof(buffer))
+assert libc.syscall(317, 1, 0, ctypes.byref(fprog)) == 0
+try:
+    Launcher(nsm=None).run(["true"])
+except LaunchError as e:
+    print(e)
+    print(e.hint)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, refused],
+        capture_output=True, text=True, check=False, timeout=LIMIT,
+    )  # fmt: skip
+    assert ran.stderr == ""
+    first, second = ran.stdout.splitlines()
+    assert first.startswith(message)
+    assert hint in second
+
+
 def test_closing_ends_the_program_and_its_group(launcher: Launcher) -> None:
     pipes: Any = {"stdout": subprocess.PIPE}
     with launcher.start(["sh", "-c", "sleep 600 & echo $!; wait"], **pipes) as session:
