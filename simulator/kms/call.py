@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -34,7 +34,7 @@ class Call:
 
     operation: str
     caller: Caller
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = field(repr=False)
     recipient: Attested | None
     content_form: ContentForm
     fault: str

@@ -78,6 +78,7 @@ class CryptoOperations:
         return {
             "KeyId": key.arn(call.caller),
             "EncryptionAlgorithm": algorithm,
+            **key.material_id,
             **call.secret("Plaintext", plaintext),
         }
 
@@ -113,6 +114,7 @@ class CryptoOperations:
         answer = {
             "CiphertextBlob": encode(_seal(key, plaintext, call)),
             "KeyId": key.arn(call.caller),
+            **key.material_id,
         }
         if not call.operation.endswith("WithoutPlaintext"):
             answer |= call.secret("Plaintext", plaintext)
@@ -127,6 +129,7 @@ class CryptoOperations:
             "PublicKey": encode(material.public_der(pair)),
             "KeyId": key.arn(call.caller),
             "KeyPairSpec": call.parameters["KeyPairSpec"],
+            **key.material_id,
         }
         if not call.operation.endswith("WithoutPlaintext"):
             answer |= call.secret("PrivateKeyPlaintext", private)

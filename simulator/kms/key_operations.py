@@ -154,8 +154,9 @@ class KeyOperations:
                 "LastUpdatedDate": alias.created.timestamp(),
             }
 
-        aliases = [a for a in self._store.aliases.values() if wanted in (None, a.key)]
-        return _page("Aliases", [entry(alias) for alias in aliases], call)
+        aliases = self._store.aliases.values()
+        entries = [entry(alias) for alias in aliases if wanted is None or alias.key is wanted]
+        return _page("Aliases", entries, call)
 
     # Policies
 
@@ -203,6 +204,8 @@ def _metadata(key: Key, call: Call) -> dict[str, Any]:
         "MultiRegion": False,
         **key.algorithms,
     }
+    if key.material_id:
+        metadata["CurrentKeyMaterialId"] = key.material_id["KeyMaterialId"]
     if key.deletion is not None:
         metadata["DeletionDate"] = key.deletion.timestamp()
     return metadata

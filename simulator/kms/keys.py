@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from simulator.kms.material import PrivateKey, generate_private_key
@@ -75,7 +76,7 @@ class Key:
     id: str
     spec: str
     usage: str
-    material: bytes | PrivateKey
+    material: bytes | PrivateKey = field(repr=False)
     policy: Policy
     description: str
     created: datetime
@@ -86,6 +87,13 @@ class Key:
     def algorithms(self) -> dict[str, list[str]]:
         """Return the member of answers that lists what the key can do."""
         return {_ALGORITHMS[self.usage]: list(_USAGES[self.spec][self.usage])}
+
+    @property
+    def material_id(self) -> dict[str, str]:
+        """Return the KeyMaterialId of answers, which only symmetric keys have."""
+        if self.spec != SYMMETRIC:
+            return {}
+        return {"KeyMaterialId": hashlib.sha256(self.id.encode()).hexdigest()}
 
     def arn(self, caller: Caller) -> str:
         """Return the key's ARN where the caller is: the keys are in every region asked."""
@@ -234,7 +242,7 @@ class KeyStore:
 
     def _find(self, name: str, caller: Caller) -> Key:
         """Return the key of an id, an alias, or the ARN of either."""
-        resource = name
+        kind, resource = "", name
         if name.startswith("arn:"):
             parts = name.split(":", 5)
             if len(parts) == 6 and parts[3] != caller.region:
@@ -243,7 +251,7 @@ class KeyStore:
             if name != caller.arn(f"{kind}/{rest}") or kind not in ("key", "alias"):
                 raise _not_found(f"Invalid keyId '{name}'")
             resource = rest if kind == "key" else parts[-1]
-        if resource.startswith("alias/"):
+        if resource.startswith("alias/") and kind != "key":
             alias = self.aliases.get(resource)
             if alias is None:
                 raise _not_found(f"Alias {caller.arn(resource)} is not found.")

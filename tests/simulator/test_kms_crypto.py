@@ -32,6 +32,8 @@ def test_only_the_same_context_decrypts(kms: Any, key: str) -> None:
     blob = sealed["CiphertextBlob"]
     opened = kms.decrypt(CiphertextBlob=blob, EncryptionContext=context)
     assert (opened["Plaintext"], opened["KeyId"]) == (b"secret", key)
+    metadata = kms.describe_key(KeyId=key)["KeyMetadata"]
+    assert opened["KeyMaterialId"] == metadata["CurrentKeyMaterialId"]
     for wrong in ({}, {"purpose": "test"}, {**context, "more": ""}):
         error = refusal(kms, "decrypt", CiphertextBlob=blob, EncryptionContext=wrong)
         assert error == ("InvalidCiphertextException", "")

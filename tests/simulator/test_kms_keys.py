@@ -122,6 +122,7 @@ def test_an_alias_is_given_once(kms: Any, key: str) -> None:
         ("nonsense", "Invalid keyId 'nonsense'"),
         (f"{PREFIX}{ABSENT}", f"Invalid keyId '{PREFIX}{ABSENT}'"),
         ("arn:", "Invalid keyId 'arn:'"),
+        (f"{PREFIX}key/alias/absent", f"Invalid keyId '{PREFIX}key/alias/absent'"),
         (
             f"arn:aws:kms:us-east-1:{ACCOUNT}:key/{ABSENT}",
             "Invalid arn us-east-1",
