@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed. Nothing takes that long."""
 
-NO_TICKS = 10_000.0
-"""A tick this long never comes: every turn of the loop is then one that a peer caused."""
+TICK = 20.0
+"""Seconds between ticks, of the rig's clock, which stands still until a test moves it: so every
+turn of the loop is one that a peer caused."""
 
 
 class Rig:
@@ -38,10 +39,10 @@ class Rig:
         *,
         target: Callable[[Loop], Target] | None = None,
         limits: Limits | None = None,
-        tick: float = NO_TICKS,
         listener: socket.socket | None = None,
     ) -> None:
-        self.loop = Loop(tick=tick)
+        self._time = 0.0
+        self.loop = Loop(tick=TICK, monotonic=lambda: self._time)
         listener = listener or listen(listen_on)
         self.address = local_address(listener)
         if target is not None:
@@ -81,6 +82,12 @@ class Rig:
         """Wait for something to become true of the forwarder; it is asked after every turn."""
         with self._turned:
             assert self._turned.wait_for(true, PATIENCE), "it never became true"
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and the tick come that sees it."""
+        assert seconds > TICK
+        self._time += seconds
+        self.loop.call_from_thread(lambda: None)
 
     def connect(self) -> socket.socket:
         return SocketDialer().dial(self.address, PATIENCE)
