@@ -29,6 +29,11 @@ TICK = 20.0
 turn of the loop is one that a peer caused."""
 
 
+TURNS_PER_MESSAGE = 4
+"""More turns of the loop than one message can cause: it arrives, and leaves two sockets with
+room again. A loop that spins takes thousands."""
+
+
 class Rig:
     """The thing under test: what `connect` opens comes out at `to`, or at `target`."""
 

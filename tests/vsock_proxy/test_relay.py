@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.vsock_proxy.rig import (
     PATIENCE,
+    TURNS_PER_MESSAGE,
     Place,
     Rig,
     Server,
@@ -48,8 +49,12 @@ class Ends:
         with self.rig.connect() as client, self.server.accept() as server:
             yield client, server
 
-    def connections(self) -> set[Connection]:
-        return self.rig.forwarder._relayed
+    def connection(self) -> Connection:
+        """The only one there is."""
+        relayed = self.rig.forwarder._relayed
+        self.rig.wait_until(lambda: bool(relayed))
+        (connection,) = relayed
+        return connection
 
     def wait_until_empty(self) -> None:
         self.rig.wait_until(lambda: self.rig.forwarder.in_use == 0)
@@ -135,7 +140,7 @@ def test_what_waits_for_a_peer_that_never_reads_is_bounded(ends: Ends) -> None:
             client.sendall(b"x" * 100_000_000)
 
     with ends.pair() as (client, server), in_thread(flood):
-        (connection,) = ends.connections()
+        connection = ends.connection()
         ends.rig.wait_until(lambda: bool(connection.up.tail))
         assert len(connection.up.tail) <= BUFFER_SIZE
         with ends.pair() as (other_client, other_server):
@@ -239,7 +244,7 @@ def test_small_writes_are_not_delayed(ends: Ends) -> None:
     with ends.pair() as (client, server):
         client.sendall(b"x")
         read_exactly(server, 1)
-        (connection,) = ends.connections()
+        connection = ends.connection()
         for end, kind in (
             (connection._client, ends.client_kind),
             (connection._server, ends.server_kind),
@@ -289,8 +294,7 @@ def test_nothing_spins_while_peers_idle_half_close_and_leave(ends: Ends) -> None
         for _ in range(100):
             quiet_client.sendall(b"x")
             read_exactly(quiet_server, 1)
-        # One turn for each byte; the rest are what the others' last moves still cause.
-        assert ends.rig.loop.turns - before < 100 + 100
+        assert ends.rig.loop.turns - before < TURNS_PER_MESSAGE * 100
 
 
 @settings(
