@@ -23,7 +23,7 @@ from vsock_proxy.addresses import (
     parse_address,
 )
 from vsock_proxy.allowlist import DEFAULT_PATH, load_allowlist
-from vsock_proxy.daemon import Daemon, Forward
+from vsock_proxy.daemon import Daemon, Forward, raise_descriptor_limit
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.relay import Limits
 
@@ -87,7 +87,9 @@ def _daemon(arguments: argparse.Namespace) -> Daemon:
     elif arguments.ipv6:
         family = socket.AF_INET6
     forward = Forward(listen, TcpAddress(host, port), family)
-    return Daemon([forward], limits=Limits(connections=connections))
+    limits = Limits(connections=connections)
+    raise_descriptor_limit(limits)
+    return Daemon([forward], limits=limits)
 
 
 def _local(text: str) -> Address:
@@ -162,5 +164,5 @@ def _log_to_stderr(*, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     root = logging.getLogger("vsock_proxy")
-    root.addHandler(handler)
+    root.handlers = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
