@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import logging
 import re
 import signal
@@ -26,6 +25,7 @@ from vsock_proxy.allowlist import DEFAULT_PATH, load_allowlist
 from vsock_proxy.daemon import Daemon, Forward, raise_descriptor_limit
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.relay import Limits
+from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"{PROGRAM} {importlib.metadata.version('nitro-enclave-agent')}",
+        version=f"{PROGRAM} {VERSION}",
     )
     parser.add_argument(
         "local_port",
