@@ -49,7 +49,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--user-data", metavar="BYTES", help="what user_data must be")
     add("--public-key", metavar="BYTES", help="what public_key must be")
     add("--max-age", metavar="SECONDS", type=float, default=300.0,
-        help="how old it may be (default: %(default)g; 0: as old as its certificate is good for)")  # fmt: skip
+        help="how old it may be (default: %(default)g; 0: any its certificate allows)")  # fmt: skip
     add("--at", metavar="TIME",
         help="verify as at this time, ISO 8601 with its zone (default: now)")  # fmt: skip
     add("--allow-debug", action="store_true",
