@@ -21,7 +21,7 @@ check: $(READY) ## ruff and mypy strict
 	$(BIN)/mypy
 
 bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 setup: $(READY) ## only the virtual environment
 

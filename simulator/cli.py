@@ -25,3 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"enclave-simulator: hint: {e.hint}", file=sys.stderr)
         return 1
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

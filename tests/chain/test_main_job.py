@@ -1,0 +1,67 @@
+"""The whole chain as processes, as `make run` has it: launcher, agent, proxy, KMS."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SIMULATOR = (sys.executable, "-m", "simulator.cli", "run")
+AGENT = (sys.executable, "-m", "enclave.cli")
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_the_main_job_prints_the_bytes_and_shows_its_hops() -> None:
+    done = run(*SIMULATOR, "--", *AGENT, "generate-random", "--number-of-bytes", "32", "--verbose")
+    assert done.returncode == 0, done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+    hops = [
+        r"attested by i-[0-9a-f]+-enc[0-9a-f]+, PCR0 [0-9a-f]{96}: attestation document of \d+ by",
+        r"connected to kms\.[a-z0-9-]+\.amazonaws\.com through vsock://3:8000, TLSv1\.3",
+        r"CiphertextForRecipient of \d+ bytes opened: 32 bytes inside",
+    ]
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(hops), done.stderr
+    for line, hop in zip(lines, hops, strict=True):
+        assert re.search(hop, line)
+
+
+def test_it_says_nothing_unless_asked() -> None:
+    command = ("generate-random", "--number-of-bytes", "8", "--output", "text", "--query")
+    done = run(*SIMULATOR, "--", *AGENT, *command, "length(Plaintext)")
+    assert (done.stdout, done.stderr, done.returncode) == ("12\n", "", 0)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "plaintext", "wrong-key", "cut", "garbage"])
+def test_a_fault_of_kms_is_two_lines_and_no_output(fault: str) -> None:
+    done = run(
+        *SIMULATOR, "--fault", fault, "--", *AGENT, "generate-random", "--number-of-bytes", "32"
+    )
+    assert done.stdout == ""
+    assert done.returncode in (254, 255)
+    assert done.stderr.startswith("enclave-agent: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_simulated_device_keeps_the_nsms_contract() -> None:
+    """The same suite as in process, now through the real ioctl of `DevNsm`."""
+    pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q")
+    done = run(
+        *SIMULATOR, "--no-services", "--", *pytest_, "-k", "DevNsm",
+        "tests/contracts/test_nsm_device.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed, done.stdout
+    assert int(passed[1]) >= 15

@@ -1,0 +1,116 @@
+"""The folders are the architecture: who may import whom (docs/adr/0001)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT = {
+    "vsock_proxy": set(),
+    "enclave": {"vsock_proxy"},
+    "parent": {"vsock_proxy"},
+    "simulator": {"vsock_proxy", "parent"},
+}
+"""Of our own packages, besides itself. The simulator shares no code with the enclave: two
+mirrored mistakes must not cancel out."""
+
+HEAVY = {
+    # What reaches an image must not pull these in, whatever extras are installed.
+    "vsock_proxy": {"botocore", "cbor2", "cryptography", "h11", "pycose", "urllib3", "asn1crypto"},
+    "enclave": {"asn1crypto", "boto3", "prometheus_client"},
+    "parent": set[str](),
+    "simulator": set[str](),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, wherever in it, for types only or not."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            # `from enclave import cbor` imports enclave.cbor; `from enclave import Agent` does
+            # not import a module enclave.Agent.
+            found |= {
+                deeper if (deeper := f"{node.module}.{alias.name}") in MODULES else node.module
+                for alias in node.names
+            }
+    return found
+
+
+def modules(package: str) -> dict[str, Path]:
+    named = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return named
+
+
+MODULES = {name: path for package in MAY_IMPORT for name, path in modules(package).items()}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_downward_only(package: str) -> None:
+    ours = {*MAY_IMPORT, "tests"}
+    for name, path in modules(package).items():
+        tops = {imported.partition(".")[0] for imported in imports(path)}
+        assert tops & ours <= {package} | MAY_IMPORT[package], name
+        assert not tops & HEAVY[package], name
+
+
+def test_there_are_no_circles() -> None:
+    graph = {name: imports(path) & set(MODULES) - {name} for name, path in MODULES.items()}
+    assert len(graph) > 40, "the test looks where there is nothing"
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, "circle: " + " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for imported in sorted(graph[name]):
+                visit(imported, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_protocol_logic_does_no_io() -> None:
+    """The pure modules: bytes and values in, bytes and values out."""
+    pure = [
+        "enclave.attestation.chain",
+        "enclave.attestation.document",
+        "enclave.attestation.verify",
+        "enclave.ber",
+        "enclave.cbor",
+        "enclave.cms",
+        "enclave.exchange",
+        "enclave.kms.retry",
+        "enclave.kms.signing",
+        "enclave.nsm.messages",
+        "vsock_proxy.addresses",
+        "vsock_proxy.allowlist",
+    ]
+    forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}
+    for name in pure:
+        assert not imports(MODULES[name]) & forbidden, name
+
+
+def test_only_dev_nsm_names_the_device() -> None:
+    """No option, variable or file makes production code take another NSM."""
+    naming = {
+        name
+        for package in ("enclave", "vsock_proxy")
+        for name, path in modules(package).items()
+        if any(
+            isinstance(node, ast.Constant) and node.value == "/dev/nsm"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    }
+    assert naming == {"enclave.nsm.device"}
