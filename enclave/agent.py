@@ -7,12 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from enclave.credentials import (
-    Credentials,
-    CredentialsProvider,
-    EnvironmentCredentials,
-    StaticCredentials,
-)
+from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.exchange import (
     SECRET_FIELD,
@@ -32,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.clock import Clock
+    from enclave.credentials import Credentials, CredentialsProvider
     from enclave.nsm import NsmDevice
 
 log = logging.getLogger(__name__)
@@ -55,7 +51,9 @@ class Agent:
             region's public endpoint. TLS must prove its host name.
         proxy: where vsock-proxy listens, as an address or its text.
         ca_bundle: file of CA certificates in PEM; else AWS_CA_BUNDLE, else botocore's.
-        credentials: what to sign with; else AWS_ACCESS_KEY_ID and its companions.
+        credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
+            address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
+            companions if any is set, else the parent's service at vsock://3:8002.
         connect_timeout: seconds for one connection, TLS included.
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
@@ -76,7 +74,7 @@ class Agent:
         endpoint_url: str | None = None,
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
-        credentials: Credentials | CredentialsProvider | None = None,
+        credentials: Credentials | CredentialsProvider | str = "auto",
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
@@ -96,11 +94,10 @@ class Agent:
             endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
         )
         endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
-        if isinstance(credentials, Credentials):
-            credentials = StaticCredentials(credentials)
+        dialer = dialer or SocketDialer()
         self._transport = Transport(
             endpoint,
-            dialer=dialer or SocketDialer(),
+            dialer=dialer,
             proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
             tls=tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None),
             max_connections=max_connections,
@@ -109,7 +106,7 @@ class Agent:
             self._transport,
             endpoint=endpoint,
             region=region,
-            credentials=credentials or EnvironmentCredentials(environ),
+            credentials=choose_provider(credentials, environ=environ, dialer=dialer, clock=clock),
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,

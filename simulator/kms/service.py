@@ -238,6 +238,10 @@ def _spoiled(fault: str, operation: str, caller: Credentials, request_id: str) -
                 f"kms:{operation} on resource: * because no identity-based policy allows the "
                 f"kms:{operation} action",
             )
+        case "expired-token":
+            error = KmsError(
+                "ExpiredTokenException", "The security token included in the request is expired"
+            )
         case "throttle":
             error = KmsError(
                 "ThrottlingException",
