@@ -14,7 +14,6 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from enclave.agent import DEFAULT_PROXY, Agent
-from enclave.credentials import DEFAULT_SERVICE
 from enclave.errors import AgentError, ConfigurationError, CredentialsError, KmsRefusedError
 from enclave.kms.client import CONNECT_TIMEOUT, READ_TIMEOUT
 from enclave.output import render
@@ -66,7 +65,6 @@ def generate_random(arguments: argparse.Namespace) -> str:
         endpoint_url=arguments.endpoint_url,
         proxy=arguments.proxy,
         ca_bundle=arguments.ca_bundle,
-        credentials=arguments.credentials,
         connect_timeout=arguments.cli_connect_timeout,
         read_timeout=arguments.cli_read_timeout,
     ) as agent:
@@ -118,14 +116,6 @@ def _add_global_options(command: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         default=str(DEFAULT_PROXY),
         help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT "
-        "(default: %(default)s)",
-    )
-    options.add_argument(
-        "--credentials",
-        metavar="SOURCE",
-        default="auto",
-        help="environment, the ADDRESS of the parent's credential service, or auto: the "
-        f"environment if it holds any, else the parent's at {DEFAULT_SERVICE} "
         "(default: %(default)s)",
     )
     options.add_argument(

@@ -96,8 +96,8 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGHUP, _exit)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private
