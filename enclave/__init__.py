@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enclave.agent import Agent
+    from enclave.boto import attach
     from enclave.credentials import Credentials
     from enclave.errors import AgentError
 
-__all__ = ["Agent", "AgentError", "Credentials"]
+__all__ = ["Agent", "AgentError", "Credentials", "attach"]
 
 _HOMES = {
     "Agent": "enclave.agent",
     "AgentError": "enclave.errors",
     "Credentials": "enclave.credentials",
+    "attach": "enclave.boto",
 }
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from enclave.clock import Clock
     from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.kms.endpoint import Endpoint
     from enclave.nsm import NsmDevice
 
 log = logging.getLogger(__name__)
@@ -94,19 +95,17 @@ class Agent:
             endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
         )
         endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
-        dialer = dialer or SocketDialer()
-        self._transport = Transport(
-            endpoint,
-            dialer=dialer,
-            proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
-            tls=tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None),
-            max_connections=max_connections,
-        )
+        self._dialer = dialer or SocketDialer()
+        self._proxy = parse_address(proxy) if isinstance(proxy, str) else proxy
+        self._tls = tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None)
+        self._transports: list[Transport] = []
         self._kms = KmsClient(
-            self._transport,
+            self.transport_to(endpoint, max_connections=max_connections),
             endpoint=endpoint,
             region=region,
-            credentials=choose_provider(credentials, environ=environ, dialer=dialer, clock=clock),
+            credentials=choose_provider(
+                credentials, environ=environ, dialer=self._dialer, clock=clock
+            ),
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
@@ -164,15 +163,43 @@ class Agent:
             log.debug("KMS %s is passed through, not attested", operation)
             return self._kms.call(operation, parameters)
         check_number_of_bytes(parameters)  # before a key pair is made for nothing
-        recipient = self._ready_recipient()
+        recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         answer = self._kms.call(operation, request)
         content = opened_answer(operation, parameters, answer.content, recipient.open)
         return KmsAnswer(content, answer.request_id)
 
+    def recipient(self) -> Recipient:
+        """The key pair and its document, made now if this is the first time.
+
+        Raises:
+            NsmUnavailableError: there is no NSM.
+        """
+        if self._recipient is None:
+            with self._preparing:
+                if self._recipient is None:
+                    device = self._device
+                    if device is None:
+                        device = self._opened_device = DevNsm()
+                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
+        return self._recipient
+
+    def transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
+        """Connections to another endpoint, the way this agent makes its own; closed with it."""
+        transport = Transport(
+            endpoint,
+            dialer=self._dialer,
+            proxy=self._proxy,
+            tls=self._tls,
+            max_connections=max_connections,
+        )
+        self._transports.append(transport)
+        return transport
+
     def close(self) -> None:
         """Close connections and the NSM device; the key pair goes with the object."""
-        self._transport.close()
+        for transport in self._transports:
+            transport.close()
         with self._preparing:
             self._recipient = None
             if self._opened_device is not None:
@@ -184,13 +211,3 @@ class Agent:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _ready_recipient(self) -> Recipient:
-        if self._recipient is None:
-            with self._preparing:
-                if self._recipient is None:
-                    device = self._device
-                    if device is None:
-                        device = self._opened_device = DevNsm()
-                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
-        return self._recipient

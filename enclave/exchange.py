@@ -32,6 +32,9 @@ MAX_DOCUMENT = 262_144
 MAX_NUMBER_OF_BYTES = 1024
 """Bytes that GenerateRandom and GenerateDataKey give at most; at least one."""
 
+KEY_ENCRYPTION_ALGORITHM = "RSAES_OAEP_SHA_256"
+"""The one that KMS has (KMS service model, KeyEncryptionMechanism)."""
+
 _KEY_SPEC_BYTES = {"AES_128": 16, "AES_256": 32}
 _CIPHERTEXT = "CiphertextForRecipient"
 _HINT_FORGED = "the answer is not trusted: whoever ended TLS may not be KMS"
@@ -69,7 +72,7 @@ def attested_request(
         **parameters,
         "Recipient": {
             "AttestationDocument": base64.b64encode(document).decode(),
-            "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+            "KeyEncryptionAlgorithm": KEY_ENCRYPTION_ALGORITHM,
         },
     }
 
@@ -96,17 +99,24 @@ def check_number_of_bytes(parameters: Mapping[str, Any]) -> None:
 def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes:
     """Take the envelope out of an answer, refusing what is not the answer to an attested request.
 
+    Args:
+        operation: one of `SECRET_FIELD`.
+        answer: KMS's answer; binary values in base64, or as bytes where a library has decoded
+            them.
+
     Raises:
         KmsAnswerError: the secret stands in the open, or there is no usable envelope.
     """
     secret_field = SECRET_FIELD[operation]
-    if answer.get(secret_field) not in (None, ""):
+    if answer.get(secret_field) not in (None, "", b""):
         raise KmsAnswerError(
             f"KMS sent {secret_field} in the open though Recipient was sent", hint=_HINT_FORGED
         )
     encoded = answer.get(_CIPHERTEXT)
-    if encoded in (None, ""):
+    if encoded in (None, "", b""):
         raise KmsAnswerError(f"KMS sent no {_CIPHERTEXT}", hint=_HINT_FORGED)
+    if isinstance(encoded, bytes):
+        return encoded
     if not isinstance(encoded, str) or len(encoded) > 4 * -(-MAX_ENVELOPE // 3):
         raise KmsAnswerError(f"{_CIPHERTEXT} is not text of up to {MAX_ENVELOPE} bytes")
     try:
@@ -126,7 +136,7 @@ def opened_answer(
     Args:
         operation: one of `SECRET_FIELD`.
         parameters: what was asked, as given to `attested_request`.
-        answer: KMS's answer.
+        answer: KMS's answer, as `ciphertext_for_recipient` takes it.
         open_: opens the envelope, `Recipient.open`.
 
     Returns:

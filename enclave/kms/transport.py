@@ -131,7 +131,7 @@ class Transport:
                 self._path,
                 body,
                 # No compressed answers: a small one could be made to grow without end.
-                {**headers, "Accept-Encoding": "identity", "User-Agent": "nitro-enclave-agent"},
+                {"User-Agent": "nitro-enclave-agent", **headers, "Accept-Encoding": "identity"},
                 retries=False,
                 redirect=False,
                 timeout=timeout,
