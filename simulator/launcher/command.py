@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator import credentials
+from simulator.kms import command as kms
 from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from simulator.launcher import foreground
 from simulator.launcher.errors import CommandError
@@ -72,6 +73,7 @@ def add_parser(subparsers: Any) -> None:
     add("--credentials", choices=("environment", "parent"), default="environment",
         help="whether COMMAND finds AWS credentials in its environment, where every SDK looks, or "
         f"asks for them at vsock://3:{credentials.PORT} (default: %(default)s)")  # fmt: skip
+    kms.add_key_options(parser)
     add("--verbose", action="store_true", help="tell on stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
@@ -134,15 +136,15 @@ def _services(
 ) -> list[Service]:
     """Start the simulated KMS, vsock-proxy in front of it, and where credentials come from."""
     faults = [word for fault in options.fault for word in ("--fault", fault)]
-    kms = stack.enter_context(
+    served = stack.enter_context(
         Service(
             "simulator.cli",
             ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}", f"--ca-file={ca}",
-             *faults],
+             *faults, *kms.key_option_words(options)],
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    host, _, port = kms.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+    host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
     allowlist = root.with_name("allowlist.yaml")
     allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
     proxy = stack.enter_context(
@@ -154,12 +156,12 @@ def _services(
         )
     )  # fmt: skip
     if options.credentials == "environment":
-        return [kms, proxy]
+        return [served, proxy]
     listen = f"unix:{folder}/{VMADDR_CID_PARENT}_{credentials.PORT}"
     service = stack.enter_context(
         Service("simulator.cli", ["credentials", "--listen", listen], show_stderr=options.verbose)
     )
-    return [kms, proxy, service]
+    return [served, proxy, service]
 
 
 def _environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:

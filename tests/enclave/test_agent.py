@@ -140,7 +140,8 @@ def test_no_retry_beyond_the_deadline(enclave: Enclave) -> None:
             return super().now() - (super().now() - self._start)
 
     enclave.kms.faults.inject("throttle")
-    with pytest.raises(KmsRefusedError):
+    # The second attempt starts with no time left: refused, if KMS is quick.
+    with pytest.raises((KmsRefusedError, KmsUnreachableError)):
         enclave.agent(clock=Jump()).generate_random(32)
     assert enclave.kms.service.requests["GenerateRandom"] <= 2
 

@@ -19,7 +19,7 @@ KNOWN = {c.access_key_id: c for c in (SIMULATED_CREDENTIALS, LASTING, TEMPORARY)
 def verify(
     request: Request, *, region: str | None = None, now: datetime | None = None
 ) -> Credentials:
-    return authenticate(request, KNOWN, region, now or datetime.now(UTC))
+    return authenticate(request, KNOWN, region, now or datetime.now(UTC)).credentials
 
 
 def with_headers(request: Request, **headers: str) -> Request:
