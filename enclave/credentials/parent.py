@@ -8,6 +8,7 @@ readable in the enclave alone, whoever signed the request.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from concurrent.futures import Future
@@ -73,12 +74,16 @@ class ParentCredentials:
         self._failures = 0
         self._answered_at = self._ask_at = float("-inf")
         self._asking: Future[Credentials] | None = None
+        self._process = os.getpid()
 
     def credentials(
         self, *, timeout: float = DEFAULT_TIMEOUT, rejected: Credentials | None = None
     ) -> Credentials:
         """See `CredentialsProvider.credentials`."""
         with self._lock:
+            if self._process != os.getpid():
+                # The thread that asks stayed behind in the process that was forked.
+                self._process, self._asking = os.getpid(), None
             now = self._clock.monotonic()
             if rejected is not None and rejected == self._current:
                 if now < self._answered_at + _SHORTEST_USE:

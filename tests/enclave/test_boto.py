@@ -15,6 +15,11 @@ import botocore.exceptions
 import pytest
 from botocore.config import Config
 from botocore.session import Session
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+)
 
 import enclave as public
 from enclave.boto import attach
@@ -142,6 +147,32 @@ def test_other_operations_pass_through_the_proxy(kms: Any, enclave: Enclave) -> 
         kms.describe_key(KeyId="11111111-2222-3333-4444-555555555555")
     assert enclave.dialer.dialed == [VsockAddress(3, 8000)]
     assert not enclave.nsm.calls["Attestation"]
+
+
+def test_all_five_operations(kms: Any) -> None:
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    data_key = kms.generate_data_key(KeyId=key, KeySpec="AES_256")
+    assert len(data_key["Plaintext"]) == 32
+    assert "CiphertextForRecipient" not in data_key
+    opened = kms.decrypt(CiphertextBlob=data_key["CiphertextBlob"], KeyId=key)
+    assert opened["Plaintext"] == data_key["Plaintext"]
+    pair = kms.generate_data_key_pair(KeyId=key, KeyPairSpec="ECC_NIST_P256")
+    private = load_der_private_key(pair["PrivateKeyPlaintext"], None)
+    public_key = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert pair["PublicKey"] == public_key
+    agreement = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="KEY_AGREEMENT")
+    shared = kms.derive_shared_secret(
+        KeyId=agreement["KeyMetadata"]["KeyId"],
+        KeyAgreementAlgorithm="ECDH",
+        PublicKey=pair["PublicKey"],
+    )
+    assert len(shared["SharedSecret"]) == 32
+    assert shared["KeyId"].endswith(agreement["KeyMetadata"]["KeyId"])
+
+
+def test_a_key_by_its_alias(kms: Any) -> None:
+    kms.create_alias(AliasName="alias/app", TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
+    assert len(kms.generate_data_key(KeyId="alias/app", NumberOfBytes=7)["Plaintext"]) == 7
 
 
 def test_its_own_validation_is_kept(kms: Any, enclave: Enclave) -> None:

@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +180,14 @@ def test_a_short_deadline_is_kept(service: Service) -> None:
     with pytest.raises(CredentialsError, match=r"within 0\.05 s") as caught:
         service.key(timeout=0.05)
     assert caught.value.transient
+
+
+def test_a_forked_child_asks_for_itself(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.provider._asking = Future()  # as a fork leaves it: nobody will ever answer
+    with pytest.raises(CredentialsError, match="within"):
+        service.key(timeout=0.01)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert service.key() == "ASIA1"
 
 
 def test_threads_do_not_share_an_error(service: Service) -> None:
