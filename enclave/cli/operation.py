@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from enclave.agent import Agent
     from enclave.cli.model import Parameter
+    from enclave.credentials import Credentials
 
 _METAVARS = {
     "blob": "BLOB",
@@ -108,7 +109,8 @@ def run(arguments: argparse.Namespace) -> str:
 
 def make_agent(arguments: argparse.Namespace) -> Agent:
     """An agent as the options of every KMS command have it."""
-    credentials, region = None, arguments.region
+    credentials: Credentials | str = arguments.credentials
+    region = arguments.region
     if arguments.profile is not None:
         from enclave.cli.profile import load  # noqa: PLC0415 (seldom needed)
 

@@ -102,3 +102,13 @@ def test_the_simulated_device_keeps_the_nsms_contract() -> None:
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed, done.stdout
     assert int(passed[1]) >= 15
+
+
+def test_credentials_from_the_parent() -> None:
+    done = run(
+        *SIMULATOR, "--credentials", "parent", "--",
+        *AGENT, "generate-random", "--number-of-bytes", "32", "--verbose",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "credentials from vsock://3:8002, good until " in done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
