@@ -19,6 +19,7 @@ from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswe
 from enclave.kms.endpoint import parse_endpoint, regional_endpoint
 from enclave.kms.transport import Transport, tls_context
 from enclave.nsm import DevNsm, Nsm
+from enclave.operations import AttestedOperations
 from enclave.recipient import NsmRecipient, Recipient
 from vsock_proxy.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
 from vsock_proxy.dialing import Dialer, SocketDialer
@@ -37,7 +38,7 @@ DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
 
 
-class Agent:
+class Agent(AttestedOperations):
     """Attested KMS for one program in one enclave.
 
     The key pair is made, and its document fetched, at the first call; both serve all later
@@ -55,6 +56,7 @@ class Agent:
         credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
             address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
             companions if any is set, else the parent's service at vsock://3:8002.
+        sign_requests: False for an endpoint that wants no credentials; KMS itself does.
         connect_timeout: seconds for one connection, TLS included.
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
@@ -76,6 +78,7 @@ class Agent:
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
         credentials: Credentials | CredentialsProvider | str = "auto",
+        sign_requests: bool = True,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
@@ -105,7 +108,9 @@ class Agent:
             region=region,
             credentials=choose_provider(
                 credentials, environ=environ, dialer=self._dialer, clock=clock
-            ),
+            )
+            if sign_requests
+            else None,
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
@@ -116,31 +121,6 @@ class Agent:
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
         self._preparing = threading.Lock()
-
-    def generate_random(
-        self, number_of_bytes: int, *, custom_key_store_id: str | None = None
-    ) -> bytes:
-        """Random bytes from KMS that only this enclave has seen (KMS GenerateRandom).
-
-        Args:
-            number_of_bytes: 1..1024.
-            custom_key_store_id: an AWS CloudHSM key store whose HSMs make the bytes.
-
-        Returns:
-            Exactly `number_of_bytes` bytes.
-
-        Raises:
-            ConfigurationError: the number is out of range.
-            NsmError: no attestation document.
-            CredentialsError: nothing to sign with.
-            KmsError: KMS was not reached, refused, or answered with something else.
-            DecodingError, DecryptionError: CiphertextForRecipient does not open.
-        """
-        parameters: dict[str, Any] = {"NumberOfBytes": number_of_bytes}
-        if custom_key_store_id is not None:
-            parameters["CustomKeyStoreId"] = custom_key_store_id
-        secret: bytes = self.call("GenerateRandom", parameters).content["Plaintext"]
-        return secret
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
         """Make any KMS call; attested where the operation takes `Recipient`.
@@ -157,12 +137,12 @@ class Agent:
             CiphertextForRecipient is gone; binary values are in base64 else.
 
         Raises:
-            AgentError: as `generate_random` has it.
+            AgentError: as `AttestedOperations` has it.
         """
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
             return self._kms.call(operation, parameters)
-        check_number_of_bytes(parameters)  # before a key pair is made for nothing
+        check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
         recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         answer = self._kms.call(operation, request)

@@ -39,6 +39,7 @@ _EXPIRED = "ExpiredTokenException"
 _HINTS = {
     "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
     "conditions, and the role's permissions, with this enclave",
+    "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
     _EXPIRED: "the enclave holds expired credentials: renew them",
     "UnrecognizedClientException": "KMS does not know this access key, or the token is missing",
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
@@ -63,7 +64,7 @@ class KmsClient:
         *,
         endpoint: Endpoint,
         region: str,
-        credentials: CredentialsProvider,
+        credentials: CredentialsProvider | None,
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -118,6 +119,8 @@ class KmsClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _attempt(self, operation: str, body: bytes, ends: float) -> KmsAnswer:
+        if self._credentials is None:
+            return self._post(operation, body, None, ends)
         credentials = self._credentials.credentials(timeout=self._left(ends))
         try:
             return self._post(operation, body, credentials, ends)
@@ -132,19 +135,21 @@ class KmsClient:
             return self._post(operation, body, renewed, ends)
 
     def _post(
-        self, operation: str, body: bytes, credentials: Credentials, ends: float
+        self, operation: str, body: bytes, credentials: Credentials | None, ends: float
     ) -> KmsAnswer:
-        headers = signed_headers(
-            url=self._url,
-            headers={
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": f"TrentService.{operation}",
-            },
-            body=body,
-            credentials=credentials,
-            region=self._region,
-            at=self._clock.now(),
-        )
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"TrentService.{operation}",
+        }
+        if credentials is not None:
+            headers = signed_headers(
+                url=self._url,
+                headers=headers,
+                body=body,
+                credentials=credentials,
+                region=self._region,
+                at=self._clock.now(),
+            )
         answer = self._transport.post(
             headers,
             body,
