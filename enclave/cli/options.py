@@ -77,8 +77,9 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--credentials",
         metavar="SOURCE",
-        help="environment; the address of the parent's credential service; or auto: the "
-        "environment where it has any, else vsock://3:8002 (default: auto)",
+        help="environment, the ADDRESS of the parent's credential service, or auto: the "
+        "environment if it holds any, else the parent's at vsock://3:8002 "
+        f"(default: {DEFAULTS['credentials']})",
     )
     add("--no-sign-request", dest="sign_request", action="store_false",
         help="use no credentials; KMS itself answers signed requests only")  # fmt: skip

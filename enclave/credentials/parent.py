@@ -1,8 +1,8 @@
 """Credentials from the parent, over vsock, renewed before they expire without holding anybody up.
 
-The parent is not trusted, and need not be: credentials say who pays and what a role may ask for,
-and a parent that gives out wrong ones has only refused to give out right ones. What KMS answers is
-readable in the enclave alone, whoever signed the request.
+The parent is not trusted: wrong credentials can keep KMS from answering, and they decide whose
+account answers. A key named by its ARN stays that key, since the exchange compares it; an alias is
+a key of whatever account the credentials are of (docs/credentials.md).
 """
 
 from __future__ import annotations

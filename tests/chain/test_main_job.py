@@ -112,3 +112,12 @@ def test_credentials_from_the_parent() -> None:
     assert done.returncode == 0, done.stderr
     assert "credentials from vsock://3:8002, good until " in done.stderr
     assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+
+
+def test_the_word_on_the_command_line_decides_whose_credentials() -> None:
+    command = ("generate-random", "--number-of-bytes", "8", "--credentials")
+    parent = run(*SIMULATOR, "--credentials", "parent", "--", *AGENT, *command, "vsock://3:8002")
+    assert parent.returncode == 0, parent.stderr
+    environment = run(*SIMULATOR, "--credentials", "parent", "--", *AGENT, *command, "environment")
+    assert environment.returncode == 253
+    assert environment.stderr.startswith("enclave-agent: error: no AWS credentials\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import logging
 import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,14 @@ def test_its_own_validation_is_kept(kms: Any, enclave: Enclave) -> None:
         kms.generate_random(NumberOfBytes="many")
     with pytest.raises(botocore.exceptions.ClientError, match="ValidationException"):
         kms.generate_random(NumberOfBytes=1025)
+
+
+def test_the_secret_is_in_no_log(kms: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = kms.generate_random(NumberOfBytes=32)["Plaintext"]
+    assert "CiphertextForRecipient" in caplog.text, "botocore logs whole answers"
+    for form in (repr(secret)[2:-1], secret.hex(), base64.b64encode(secret).decode()):
+        assert form not in caplog.text
 
 
 def test_other_handlers_see_what_they_always_saw(kms: Any) -> None:
