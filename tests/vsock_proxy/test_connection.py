@@ -135,6 +135,26 @@ def test_a_client_that_is_gone_for_good_ends_it(joined: Joined) -> None:
     assert joined.told == [None]
 
 
+def test_a_client_that_goes_for_good_after_its_half_close_ends_it(joined: Joined) -> None:
+    joined.client.ended = True
+    joined.happens(joined.client, ENDED)
+    assert joined.told == []
+    joined.client.send_error = broken(errno.EPIPE)
+    joined.happens(joined.client, ENDED)  # On vsock it looks no different from the first.
+    assert joined.told == [None]
+
+
+@pytest.mark.parametrize(
+    ("event", "reads"), [(select.EPOLLIN, 1), (select.EPOLLPRI, 2), (select.EPOLLRDHUP, 2)]
+)
+def test_a_read_is_only_followed_by_another_where_it_may_have_stopped_short(
+    joined: Joined, event: int, reads: int
+) -> None:
+    joined.client.arrived = b"abc"
+    joined.happens(joined.client, event)
+    assert joined.client.reads == reads
+
+
 def test_what_is_held_back_is_accounted_for(joined: Joined) -> None:
     joined.server.room = 1
     joined.client.arrived = b"x" * 100

@@ -23,15 +23,17 @@ from tests.vsock_proxy.rig import (
 )
 from vsock_proxy import connecting
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress
-from vsock_proxy.listening import listen
+from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.forwarding import Forwarder
+from vsock_proxy.listening import listen, local_address
+from vsock_proxy.loop import Loop
 from vsock_proxy.relay import Limits
-from vsock_proxy.targets import HostName
+from vsock_proxy.targets import HostName, target_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vsock_proxy.loop import Loop
     from vsock_proxy.names import Candidate
     from vsock_proxy.targets import LookUp
 
@@ -78,6 +80,23 @@ def candidate(address: Address) -> Candidate:
 
 def host_name(look_up: LookUp, *, keep: float = 100.0) -> Callable[[Loop], HostName]:
     return lambda loop: HostName("the.server", 1, loop.call_from_thread, look_up=look_up, keep=keep)
+
+
+def test_all_that_a_server_did_before_it_was_looked_at_is_seen(
+    place: Place, server: Server
+) -> None:
+    # It is connected to, speaks and leaves within one turn, whose events go to the opening.
+    with Loop(tick=1000) as loop, listen(place.address("proxy")) as listener:
+        target = target_for(server.address, loop.call_from_thread)
+        forwarder = Forwarder(loop, listener, target, name="the server")
+        with SocketDialer().dial(local_address(listener), PATIENCE) as client:
+            while not any(opening._server for opening in forwarder._opening):
+                loop.turn()
+            with server.accept() as accepted:
+                accepted.sendall(b"banner")
+            while forwarder.in_use:
+                loop.turn()
+            assert read_all(client) == b"banner"
 
 
 # The limit
