@@ -108,14 +108,15 @@ class Connection:
             sent, received = self.down, self.up
         if events & _NOT_PLAIN:
             sent.short_reads_lie = True
-        # What this side sent first: where it was reset, reading is what says so.
-        if events & _READABLE and not sent.done:
+        # What this side sent comes first: where it was reset, reading is what says so.
+        if sent.ended:
+            if events & _HANGUP:
+                received.probe()
+                self._settle()
+        elif events & _READABLE:
             self._pump(sent)
         if received.tail:
             self._pump(received)
-        elif sent.ended and events & _HANGUP:
-            received.probe()
-            self._settle()
 
     def resume(self) -> None:
         """Go on where the budget of a turn ended."""
