@@ -17,6 +17,7 @@ from enclave.agent import DEFAULT_PROXY, Agent
 from enclave.errors import AgentError, ConfigurationError, CredentialsError, KmsRefusedError
 from enclave.kms.client import CONNECT_TIMEOUT, READ_TIMEOUT
 from enclave.output import render
+from enclave.serve import command as serve
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         with _logging(debug=arguments.debug, verbose=arguments.verbose):
+            if arguments.command == "serve":
+                return serve.run(arguments)
             text = generate_random(arguments)
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -100,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--custom-key-store-id", metavar="ID", help="the AWS CloudHSM key store to ask"
     )
     _add_global_options(command)
+    _add_global_options(serve.add_parser(commands))
     return parser
 
 
