@@ -9,6 +9,7 @@ PCR8 measures the certificate, so a key policy can name who signed instead of wh
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -96,10 +97,13 @@ def decode(data: bytes, *, offset: int) -> Signature:
             f"the signature section is not what signers write: {e}", offset=offset + reader.at
         ) from None
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        # Decoded only when asked for: ask here, where failing has a name.
-        _ = certificate.public_key(), certificate.issuer
-        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        with warnings.catch_warnings():
+            # The library would tell the terminal what it thinks of odd but readable ones.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_pem_x509_certificate(pem)
+            # Decoded only when asked for: ask here, where failing has a name.
+            _ = certificate.public_key(), certificate.issuer
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except Exception as e:  # noqa: BLE001 (what the library raises for bad DER is no fixed list)
         raise EifError(
             f"the signing certificate cannot be read ({type(e).__name__})", offset=offset

@@ -62,10 +62,11 @@ def lint(statements: Sequence[Statement]) -> list[Finding]:
 def _without_attestation(statements: Sequence[Statement]) -> Iterator[Finding]:
     needs_document, needs_image = _guarded(statements)
     for statement in statements:
-        if not statement.allows or _pins_image(statement.conditions):
+        demanding = [c for c in statement.conditions if _needs_document(c)]
+        if not statement.allows or _pins_image(demanding):
             continue
         covered = [action for action in GUARDED_ACTIONS if statement.covers(action)]
-        if not any(_needs_document(condition) for condition in statement.conditions):
+        if not demanding:
             undocumented = [action for action in covered if action not in needs_document]
             if undocumented:
                 yield Finding(
@@ -116,11 +117,7 @@ def _needs_document(condition: Condition) -> bool:
 
 def _pins_image(conditions: Sequence[Condition]) -> bool:
     """Whether conditions compare all of an image: not only who runs it, or a part of it."""
-    compared = {
-        condition.key.lower()
-        for condition in conditions
-        if condition.operator in OPERATORS and (_needs_document(condition) or condition.is_negated)
-    }
+    compared = {c.key.lower() for c in conditions if c.operator in OPERATORS}
     return any(whole <= compared for whole in _WHOLE_IMAGES)
 
 
