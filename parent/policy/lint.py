@@ -94,19 +94,19 @@ def _guarded(statements: Sequence[Statement]) -> tuple[set[str], set[str]]:
         if _is_guard(statement):
             covered = {action for action in GUARDED_ACTIONS if statement.covers(action)}
             needs_document |= covered
-            if statement.conditions[0].is_negated and _pins_image(statement.conditions):
+            compares = all(condition.is_negated for condition in statement.conditions)
+            if not statement.conditions or (compares and _pins_image(statement.conditions)):
                 needs_image |= covered
     return needs_document, needs_image
 
 
 def _is_guard(statement: Statement) -> bool:
-    """Whether it denies everybody what has no document, or not the right one."""
+    """Whether it denies everybody what has no document, or not the right one, or anything."""
     return (
         not statement.allows
         and statement.principals in (None, ("*",))
-        and len(statement.conditions) == 1
-        and statement.conditions[0].holds({}) is True
-        and not statement.conditions[0].if_exists
+        and len(statement.conditions) <= 1
+        and all(c.holds({}) is True and not c.if_exists for c in statement.conditions)
     )
 
 

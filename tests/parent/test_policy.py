@@ -170,6 +170,14 @@ LINT: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         [statement(), statement(Action="kms:ReEncrypt*", Condition=None)],
         {"unattested"},
     ),
+    "re-encryption denied": (
+        [
+            statement(),
+            statement(Action="kms:ReEncrypt*", Condition=None),
+            statement(Effect="Deny", Principal="*", Action="kms:ReEncryptFrom", Condition=None),
+        ],
+        set(),
+    ),
     "encryption": ([statement(), statement(Action="kms:Encrypt", Condition=None)], set()),
     "another condition": ([compares("x", key="aws:SourceVpc")], {"unattested"}),
     "debug": ([compares("0" * 96)], {"debug"}),
