@@ -24,7 +24,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         ConfigurationError: it is not a regular file that can be read.
     """
     with _named(path, "read"):
-        stream = open(path, "rb", opener=_without_waiting)  # noqa: PTH123, SIM115 (only it has one)
+        stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (only it has one)
     with stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise ConfigurationError(f"{path} is not a file")
