@@ -94,6 +94,18 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.kms.retry",
         "enclave.kms.signing",
         "enclave.nsm.messages",
+        "parent.eif.build",
+        "parent.eif.cpio",
+        "parent.eif.describe",
+        "parent.eif.image",
+        "parent.eif.layout",
+        "parent.eif.metadata",
+        "parent.eif.signature",
+        "parent.policy.explain",
+        "parent.policy.generate",
+        "parent.policy.language",
+        "parent.policy.lint",
+        "parent.policy.measured",
         "vsock_proxy.allowlist",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}
