@@ -16,7 +16,8 @@ from parent.eif.describe import describe
 from parent.eif.image import chunks
 from parent.eif.layout import SectionType
 from tests.parent import eifs
-from tests.parent.test_policy import ADMINISTRATOR, REFUSAL, ROLE
+from tests.parent.test_policy import ADMINISTRATOR, ROLE
+from tests.parent.test_policy_explain import REFUSAL
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
