@@ -24,6 +24,7 @@ from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswe
 from enclave.kms.endpoint import parse_endpoint, regional_endpoint
 from enclave.kms.transport import Transport, tls_context
 from enclave.nsm import DevNsm, Nsm
+from enclave.operations import AttestedOperations
 from enclave.recipient import NsmRecipient, Recipient
 from vsock_proxy.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
 from vsock_proxy.dialing import Dialer, SocketDialer
@@ -40,7 +41,7 @@ DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
 
 
-class Agent:
+class Agent(AttestedOperations):
     """Attested KMS for one program in one enclave.
 
     The key pair is made, and its document fetched, at the first call; both serve all later
@@ -56,6 +57,7 @@ class Agent:
         proxy: where vsock-proxy listens, as an address or its text.
         ca_bundle: file of CA certificates in PEM; else AWS_CA_BUNDLE, else botocore's.
         credentials: what to sign with; else AWS_ACCESS_KEY_ID and its companions.
+        sign_requests: False for an endpoint that wants no credentials; KMS itself does.
         connect_timeout: seconds for one connection, TLS included.
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
@@ -77,6 +79,7 @@ class Agent:
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
         credentials: Credentials | CredentialsProvider | None = None,
+        sign_requests: bool = True,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
@@ -98,6 +101,8 @@ class Agent:
         endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
         if isinstance(credentials, Credentials):
             credentials = StaticCredentials(credentials)
+        elif credentials is None:
+            credentials = EnvironmentCredentials(environ)
         self._transport = Transport(
             endpoint,
             dialer=dialer or SocketDialer(),
@@ -109,7 +114,7 @@ class Agent:
             self._transport,
             endpoint=endpoint,
             region=region,
-            credentials=credentials or EnvironmentCredentials(environ),
+            credentials=credentials if sign_requests else None,
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
@@ -120,31 +125,6 @@ class Agent:
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
         self._preparing = threading.Lock()
-
-    def generate_random(
-        self, number_of_bytes: int, *, custom_key_store_id: str | None = None
-    ) -> bytes:
-        """Random bytes from KMS that only this enclave has seen (KMS GenerateRandom).
-
-        Args:
-            number_of_bytes: 1..1024.
-            custom_key_store_id: an AWS CloudHSM key store whose HSMs make the bytes.
-
-        Returns:
-            Exactly `number_of_bytes` bytes.
-
-        Raises:
-            ConfigurationError: the number is out of range.
-            NsmError: no attestation document.
-            CredentialsError: nothing to sign with.
-            KmsError: KMS was not reached, refused, or answered with something else.
-            DecodingError, DecryptionError: CiphertextForRecipient does not open.
-        """
-        parameters: dict[str, Any] = {"NumberOfBytes": number_of_bytes}
-        if custom_key_store_id is not None:
-            parameters["CustomKeyStoreId"] = custom_key_store_id
-        secret: bytes = self.call("GenerateRandom", parameters).content["Plaintext"]
-        return secret
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
         """Make any KMS call; attested where the operation takes `Recipient`.
@@ -161,12 +141,12 @@ class Agent:
             CiphertextForRecipient is gone; binary values are in base64 else.
 
         Raises:
-            AgentError: as `generate_random` has it.
+            AgentError: as `AttestedOperations` has it.
         """
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
             return self._kms.call(operation, parameters)
-        check_number_of_bytes(parameters)  # before a key pair is made for nothing
+        check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
         recipient = self._ready_recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         answer = self._kms.call(operation, request)

@@ -32,7 +32,16 @@ MAX_DOCUMENT = 262_144
 MAX_NUMBER_OF_BYTES = 1024
 """Bytes that GenerateRandom and GenerateDataKey give at most; at least one."""
 
+MAX_PLAINTEXT = 4096
+"""Bytes in a secret of any of the operations (KMS service model, PlaintextType)."""
+
 _KEY_SPEC_BYTES = {"AES_128": 16, "AES_256": 32}
+_SHARED_SECRET_BYTES = (32, 48, 66)
+"""One coordinate on P-256 or SM2, P-384, P-521: all that ECDH in KMS has."""
+
+_ECHOED = ("EncryptionAlgorithm", "KeyAgreementAlgorithm", "KeyPairSpec")
+"""What an answer repeats of the request (AWS KMS API Reference, "Response Elements")."""
+
 _CIPHERTEXT = "CiphertextForRecipient"
 _HINT_FORGED = "the answer is not trusted: whoever ended TLS may not be KMS"
 
@@ -64,7 +73,7 @@ def attested_request(
         raise ConfigurationError(
             f"attestation document of {len(document)} bytes", hint=f"KMS takes 1..{MAX_DOCUMENT}"
         )
-    check_number_of_bytes(parameters)
+    check_number_of_bytes(operation, parameters)
     return {
         **parameters,
         "Recipient": {
@@ -74,14 +83,14 @@ def attested_request(
     }
 
 
-def check_number_of_bytes(parameters: Mapping[str, Any]) -> None:
+def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None:
     """Refuse a NumberOfBytes that KMS would refuse, before anything is sent.
 
     Raises:
-        ConfigurationError: it is there and not in 1..1024.
+        ConfigurationError: it is not in 1..1024, or missing where it must be.
     """
     number = parameters.get("NumberOfBytes")
-    if number is None:
+    if number is None and operation != "GenerateRandom":
         return
     if (
         not isinstance(number, int)
@@ -139,27 +148,52 @@ def opened_answer(
     """
     envelope = ciphertext_for_recipient(operation, answer)
     _check_key_id(parameters.get("KeyId"), answer.get("KeyId"))
+    for name in _ECHOED:
+        asked, answered = parameters.get(name), answer.get(name)
+        if None not in (asked, answered) and asked != answered:
+            raise KmsAnswerError(f"KMS answered with another {name}", hint=_HINT_FORGED)
     secret = open_(envelope)
-    expected = _expected_length(operation, parameters)
-    if expected is not None and len(secret) != expected:
-        raise KmsAnswerError(
-            f"KMS gave {len(secret)} bytes where {expected} were asked for", hint=_HINT_FORGED
-        )
-    if not secret:
-        raise KmsAnswerError("KMS gave an empty secret", hint=_HINT_FORGED)
+    _check_secret(operation, parameters, secret)
     opened = {name: value for name, value in answer.items() if name != _CIPHERTEXT}
     opened[SECRET_FIELD[operation]] = secret
     return opened
 
 
-def _expected_length(operation: str, parameters: Mapping[str, Any]) -> int | None:
-    """Bytes the secret must have, or None where the request does not say."""
-    if operation not in ("GenerateRandom", "GenerateDataKey"):
-        return None
-    number = parameters.get("NumberOfBytes")
-    if isinstance(number, int):
-        return number
-    return _KEY_SPEC_BYTES.get(str(parameters.get("KeySpec")))
+def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) -> None:
+    """A secret must have the length that was asked for, or the form its operation gives."""
+    if not secret:
+        raise KmsAnswerError("KMS gave an empty secret", hint=_HINT_FORGED)
+    if len(secret) > MAX_PLAINTEXT:
+        raise KmsAnswerError(f"KMS gave {len(secret)} bytes, over {MAX_PLAINTEXT}")
+    match operation:
+        case "GenerateRandom" | "GenerateDataKey":
+            expected = parameters.get("NumberOfBytes")
+            if expected is None:
+                expected = _KEY_SPEC_BYTES.get(str(parameters.get("KeySpec")))
+            if expected is not None and len(secret) != expected:
+                raise KmsAnswerError(
+                    f"KMS gave {len(secret)} bytes where {expected} were asked for",
+                    hint=_HINT_FORGED,
+                )
+        case "GenerateDataKeyPair":
+            if not _is_one_der_sequence(secret):
+                raise KmsAnswerError("KMS's private key is not PKCS #8", hint=_HINT_FORGED)
+        case "DeriveSharedSecret":
+            if len(secret) not in _SHARED_SECRET_BYTES:
+                raise KmsAnswerError(
+                    f"KMS gave {len(secret)} bytes, the length of no curve's shared secret",
+                    hint=_HINT_FORGED,
+                )
+
+
+def _is_one_der_sequence(data: bytes) -> bool:
+    """Whether this is the outside of a DER SEQUENCE, from the first byte to the last (X.690)."""
+    if len(data) < 2 or data[0] != 0x30:
+        return False
+    if data[1] < 0x80:
+        return len(data) == 2 + data[1]
+    size = data[1] - 0x80
+    return len(data) == 2 + size + int.from_bytes(data[2 : 2 + size], "big")
 
 
 def _check_key_id(asked: object, answered: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vsock_proxy.errors import AgentError
@@ -80,24 +80,25 @@ class Service:
             ServiceError: it ended or said nothing in time.
         """
         self.name = " ".join((module, *arguments[:1]))
-        with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "notify"))
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-                notified.bind(path)
-                self.process = subprocess.Popen(  # noqa: S603 (our own code, no shell)
-                    [sys.executable, "-c", _RUN, str(os.getpid()), module, *arguments],
-                    env={**(os.environ if env is None else env), "NOTIFY_SOCKET": path},
-                    stdin=subprocess.DEVNULL,
-                    stdout=stderr if not show_stderr else sys.stderr,
-                    stderr=None if show_stderr else stderr,
-                    # Not among those whom the terminal tells of ctrl-C.
-                    process_group=0,
-                )
-                try:
-                    self.state = self._await_ready(notified, ready_within, stderr)
-                except BaseException:
-                    self.close()
-                    raise
+        with contextlib.ExitStack() as held:
+            stderr = held.enter_context(tempfile.TemporaryFile())
+            path = held.enter_context(tempfile.TemporaryDirectory()) + "/notify"
+            notified = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            notified.bind(path)
+            self.process = subprocess.Popen(  # noqa: S603 (our own code, no shell)
+                [sys.executable, "-c", _RUN, str(os.getpid()), module, *arguments],
+                env={**(os.environ if env is None else env), "NOTIFY_SOCKET": path},
+                stdin=subprocess.DEVNULL,
+                # COMMAND's stdout is its own.
+                stdout=sys.stderr if show_stderr else stderr,
+                stderr=None if show_stderr else stderr,
+                # Not among those whom the terminal tells of ctrl-C.
+                process_group=0,
+            )
+            held.callback(self._end)
+            self.state = self._await_ready(notified, ready_within, stderr)
+            # All of it is kept: a service also tells when it stops.
+            self._held = held.pop_all()
 
     def _await_ready(
         self, notified: socket.socket, within: float, stderr: IO[bytes]
@@ -126,6 +127,9 @@ class Service:
 
     def close(self) -> None:
         """End the process, kindly first, and reap it."""
+        self._held.close()
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             try:

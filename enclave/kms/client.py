@@ -38,6 +38,7 @@ DEADLINE = 60.0
 _HINTS = {
     "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
     "conditions, and the role's permissions, with this enclave",
+    "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
     "ExpiredTokenException": "the enclave holds expired credentials: renew them",
     "UnrecognizedClientException": "KMS does not know this access key, or the token is missing",
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
@@ -62,7 +63,7 @@ class KmsClient:
         *,
         endpoint: Endpoint,
         region: str,
-        credentials: CredentialsProvider,
+        credentials: CredentialsProvider | None,
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -117,17 +118,19 @@ class KmsClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _attempt(self, operation: str, body: bytes, ends: float) -> KmsAnswer:
-        headers = signed_headers(
-            url=self._url,
-            headers={
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": f"TrentService.{operation}",
-            },
-            body=body,
-            credentials=self._credentials.credentials(),
-            region=self._region,
-            at=self._clock.now(),
-        )
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"TrentService.{operation}",
+        }
+        if self._credentials is not None:
+            headers = signed_headers(
+                url=self._url,
+                headers=headers,
+                body=body,
+                credentials=self._credentials.credentials(),
+                region=self._region,
+                at=self._clock.now(),
+            )
         answer = self._transport.post(
             headers,
             body,

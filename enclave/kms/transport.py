@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -83,16 +84,23 @@ class Transport:
     ) -> None:
         self._path = endpoint.path
         self._where = f"{endpoint.host} through {proxy}"
-        self._pool = urllib3.HTTPSConnectionPool(
-            endpoint.host,
-            endpoint.port,
-            maxsize=max_connections,
-            block=True,
-            ssl_context=tls,
-            dialer=dialer,
-            proxy_address=proxy,
-        )
-        self._pool.ConnectionCls = _DialedConnection
+
+        def new_pool() -> urllib3.HTTPSConnectionPool:
+            pool = urllib3.HTTPSConnectionPool(
+                endpoint.host,
+                endpoint.port,
+                maxsize=max_connections,
+                block=True,
+                ssl_context=tls,
+                dialer=dialer,
+                proxy_address=proxy,
+            )
+            pool.ConnectionCls = _DialedConnection
+            return pool
+
+        self._new_pool = new_pool
+        self._pool = new_pool()
+        self._process = os.getpid()
 
     def post(
         self,
@@ -117,6 +125,9 @@ class Transport:
             KmsUnreachableError: no connection, no TLS, no whole answer in time.
             KmsAnswerError: the answer is too long, or is not HTTP.
         """
+        if self._process != os.getpid():
+            # After a fork two processes would speak on one TLS connection.
+            self._pool, self._process = self._new_pool(), os.getpid()
         timeout = urllib3.Timeout(total=deadline, connect=connect_timeout, read=read_timeout)
         with self._translated(min(connect_timeout, deadline), min(read_timeout, deadline)):
             response = self._pool.urlopen(
@@ -142,10 +153,9 @@ class Transport:
                         raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
                 whole = True
             finally:
-                if whole:
-                    response.release_conn()
-                else:
+                if not whole:
                     response.close()  # What is left of this answer must not become the next.
+                response.release_conn()  # Closed or not, its place in the pool is free again.
             answer_headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, answer_headers, bytes(received))
 

@@ -29,8 +29,9 @@ SECRET_FAULTS = {
     "extra-length": "one byte of the secret more than asked for, inside the CMS",
     "wrong-key": "CiphertextForRecipient for another key pair",
     "corrupt-cms": "CiphertextForRecipient with one bit of the encrypted key flipped",
+    "wrong-key-id": "the KeyId of another key, where the answer has one",
 }
-"""A true answer, but for the secret in it."""
+"""A true answer, but for the secret in it, or whose key it says it used."""
 
 DELIVERY_FAULTS = {
     "stall": "no answer at all; the connection stays open",

@@ -7,7 +7,6 @@ Only what the launcher uses. Sources: <linux/seccomp.h>, <linux/audit.h>, <linux
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 import struct
@@ -160,8 +159,3 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
-
-
-def error_name(code: int) -> str:
-    """``ECONNRESET`` for 104, for logs."""
-    return errno.errorcode.get(code, str(code))

@@ -46,7 +46,7 @@ class Rule:
     action: int = abi.SECCOMP_RET_USER_NOTIF
 
 
-_SOL_SOCKET = 1
+_SOL_SOCKET, _SO_ERROR = 1, 4
 
 RULES = (
     # The data path would bypass the filter through a ring: programs then fall back.
@@ -60,6 +60,7 @@ RULES = (
     Rule("getpeername"),
     Rule("getsockopt", (When(1, abi.AF_VSOCK),)),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, abi.SO_DOMAIN))),
+    Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_ERROR))),
     Rule("setsockopt", (When(1, abi.AF_VSOCK),)),
     # Any command of the NSM's type, so that a wrong one gets the driver's own answer.
     Rule("ioctl", (When(1, abi.NSM_IOCTL_MAGIC << 8, mask=0xFF00),)),

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.kms import command as kms
 from simulator.launcher import foreground
 from simulator.launcher.errors import CommandError
 from simulator.launcher.launch import DEFAULT_CID, Launcher
@@ -29,7 +30,6 @@ _DEFAULT_REGION = "us-east-1"
 _REAL_CREDENTIALS = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
     "AWS_ROLE_ARN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -64,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
         help="no KMS and no proxy, and the environment as it is")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action="append", default=[],
         help="a fault of the simulated KMS; see enclave-simulator kms --fault help")  # fmt: skip
+    kms.add_key_options(parser)
     add("--verbose", action="store_true", help="tell on stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
@@ -88,8 +89,8 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGHUP, _exit)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private
@@ -126,15 +127,15 @@ def _services(
 ) -> list[Service]:
     """Start the simulated KMS, and vsock-proxy in front of it."""
     faults = [word for fault in options.fault for word in ("--fault", fault)]
-    kms = stack.enter_context(
+    served = stack.enter_context(
         Service(
             "simulator.cli",
             ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}", f"--ca-file={ca}",
-             *faults],
+             *faults, *kms.key_option_words(options)],
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    host, _, port = kms.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+    host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
     allowlist = root.with_name("allowlist.yaml")
     allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
     proxy = stack.enter_context(
@@ -145,7 +146,7 @@ def _services(
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    return [kms, proxy]
+    return [served, proxy]
 
 
 def _environment(env: dict[str, str], ca: Path) -> dict[str, str]:
@@ -154,10 +155,12 @@ def _environment(env: dict[str, str], ca: Path) -> dict[str, str]:
 
     env = {name: value for name, value in env.items() if name not in _REAL_CREDENTIALS}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
+    credentials = SIMULATED_CREDENTIALS
     return env | {
         "AWS_CA_BUNDLE": str(ca),
-        "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_SESSION_TOKEN": credentials.session_token or "",
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
     }

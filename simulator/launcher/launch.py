@@ -44,7 +44,7 @@ _HINTS = {
     "no_new_privs": "Linux 5.14 or newer is needed",
     "seccomp": "Linux 5.14 or newer with seccomp filters is needed, and none of whose parents "
     "has a notification filter of its own: is this inside another launcher?",
-    "device": "Linux 5.14 or newer is needed (SECCOMP_ADDFD_FLAG_SEND)",
+    "socket": "Linux 5.14 or newer is needed (SECCOMP_ADDFD_FLAG_SEND)",
     "access": "the launcher needs process_vm_readv and pidfd_getfd: in a container allow them "
     "(docker run --cap-add SYS_PTRACE), on the host see kernel.yama.ptrace_scope (0 or 1)",
 }
@@ -61,8 +61,8 @@ class Launcher:
         nsm: answers `/dev/nsm`.
         cid: the enclave's context id.
         folder: where vsock addresses are UNIX sockets: a service of the parent listens on
-            ``3_PORT``, a program in the enclave can be reached at ``CID_PORT``. None makes one
-            that goes with the session.
+            ``3_PORT``, a program in the enclave can be reached at ``CID_PORT``. Enclaves that
+            share one need different CIDs. None makes one that goes with the session.
         parent_ports: services of the parent that listen elsewhere.
     """
 
@@ -113,9 +113,9 @@ class Launcher:
                 (PR_SET_PDEATHSIG).
 
         Raises:
-            LaunchError: the kernel refuses; the hint says what is missing.
+            LaunchError: the kernel refuses (the hint says what is missing), or `cwd` is wrong.
             CommandError: there is no such program, or it cannot be executed.
-            ConfigurationError: the folder's path is too long for UNIX sockets.
+            ConfigurationError: the folder does not exist, or its path is too long.
         """
         architecture = ARCHITECTURES.get(os.uname().machine)
         if architecture is None or sys.platform != "linux":
@@ -124,27 +124,22 @@ class Launcher:
                 hint="Linux on x86_64 or aarch64 is needed",
             )
         with contextlib.ExitStack() as held:
-            folder = self.folder
-            if folder is None:
-                folder = Path(tempfile.mkdtemp(prefix="enclave-"))
-                held.callback(shutil.rmtree, folder, ignore_errors=True)
-            if len(os.fsencode(folder)) + _LONGEST_NAME > MAX_UNIX_PATH:
-                raise ConfigurationError(
-                    f"the path of {folder} is too long for UNIX sockets",
-                    hint="choose a folder nearer to the root, or a shorter TMPDIR",
-                )
+            folder = self._open_folder(held)
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    child = subprocess.Popen(  # noqa: S603 (to run what it is told is its purpose)
-                        [sys.executable, "-I", "-S", str(_TRAMPOLINE), str(theirs.fileno())],
-                        pass_fds=[theirs.fileno()],
-                        cwd=cwd,
-                        stdin=stdin,
-                        stdout=stdout,
-                        stderr=stderr,
-                        process_group=0 if own_group else None,
-                    )
+                    try:
+                        child = subprocess.Popen(  # noqa: S603 (to run what it is told, it is for)
+                            [sys.executable, "-I", "-S", str(_TRAMPOLINE), str(theirs.fileno())],
+                            pass_fds=[theirs.fileno()],
+                            cwd=cwd,
+                            stdin=stdin,
+                            stdout=stdout,
+                            stderr=stderr,
+                            process_group=0 if own_group else None,
+                        )
+                    except OSError as e:
+                        raise LaunchError(f"cannot begin in {cwd or '.'}: {e.strerror}") from e
                 held.callback(_end, child, own_group=own_group)
                 listener = _handshake(
                     ours,
@@ -165,8 +160,26 @@ class Launcher:
                     parent_ports={port: to.path for port, to in self.parent_ports.items()},
                 )
                 held.callback(_supervise(supervisor))
+                # Runs before the line above does: calls that nobody answers any more fail with
+                # ENOSYS, and a program that still ran would take that for the kernel's word.
+                held.callback(_kill, child, own_group=own_group)
                 _let_go(ours, argv[0])
             return Session(child, folder, held.pop_all())
+
+    def _open_folder(self, held: contextlib.ExitStack) -> Path:
+        if self.folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="enclave-"))
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            folder = self.folder.absolute()
+        if len(os.fsencode(folder)) + _LONGEST_NAME > MAX_UNIX_PATH:
+            raise ConfigurationError(
+                f"the path of {folder} is too long for UNIX sockets",
+                hint="choose a folder nearer to the root, or a shorter TMPDIR",
+            )
+        if not folder.is_dir():
+            raise ConfigurationError(f"no such folder: {folder}")
+        return folder
 
 
 class Session:
@@ -261,7 +274,7 @@ def _supervise(supervisor: Supervisor) -> Callable[[], None]:
 
 
 def _let_go(control: socket.socket, command: str) -> None:
-    """Let the trampoline try the device and become the program."""
+    """Let the trampoline try a socket and become the program."""
     try:
         control.sendall(b"g")
         text = control.recv(_REPORT_LIMIT)  # ends without a word where exec succeeds
@@ -279,12 +292,16 @@ def _failure(report: dict[str, Any], command: str = "") -> AgentError:
     return CommandError(command, reason, exit_code=127 if code == errno.ENOENT else 126)
 
 
-def _end(child: subprocess.Popen[Any], *, own_group: bool) -> None:
+def _kill(child: subprocess.Popen[Any], *, own_group: bool) -> None:
     with contextlib.suppress(ProcessLookupError):
         if own_group:
             os.killpg(child.pid, signal.SIGKILL)
         elif child.poll() is None:
             child.kill()
+
+
+def _end(child: subprocess.Popen[Any], *, own_group: bool) -> None:
+    _kill(child, own_group=own_group)
     child.wait()
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream is not None:

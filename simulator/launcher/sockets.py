@@ -71,11 +71,13 @@ class VsockSocket:
     Attributes:
         local: where it is bound, UNBOUND before.
         remote: its peer, once connected.
+        error: of a failed non-blocking connect, until SO_ERROR is asked for; 0 for none.
         options: values of the SO_VM_SOCKETS_* options, as the bytes they are given in.
     """
 
     local: VsockAddress = UNBOUND
     remote: VsockAddress | None = None
+    error: int = 0
     options: dict[int, bytes] = field(
         default_factory=lambda: {
             abi.SO_VM_SOCKETS_BUFFER_SIZE: (256 * 1024).to_bytes(8, "little"),

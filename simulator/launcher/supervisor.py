@@ -14,6 +14,8 @@ import os
 import select
 from typing import TYPE_CHECKING
 
+from simulator.launcher.accepting import Accepts
+from simulator.launcher.access import Access
 from simulator.launcher.devices import Device, Devices, NsmDevice
 from simulator.launcher.notification import Call, Listener, Outcome
 from simulator.launcher.process import live_unix_sockets
@@ -54,9 +56,11 @@ class Supervisor:
         self._warned = False
         opened: Inodes[Device] = Inodes(live_unix_sockets)
         table = VsockTable(cid, folder, parent_ports, live_unix_sockets)
-        self._vsock = Vsock(self._listener, table, self._epoll)
+        access = Access(self._listener, table)
+        self._accepts = Accepts(self._listener, access, table, self._epoll)
+        vsock = Vsock(self._listener, access, table, self._accepts)
         devices = Devices(self._listener, architecture, nsm, cid, opened)
-        by_name = {**devices.handlers, **self._vsock.handlers}
+        by_name = {**devices.handlers, **vsock.handlers}
         self._handlers: dict[int, Callable[[Call], int | Outcome]] = {
             number: by_name[name]
             for name, number in architecture.syscalls.items()
@@ -71,7 +75,7 @@ class Supervisor:
             while self._turn():
                 pass
         finally:
-            self._vsock.close()
+            self._accepts.close()
             self._listener.close()
             self._epoll.close()
 
@@ -84,20 +88,20 @@ class Supervisor:
         os.close(self._stop)
 
     def _turn(self) -> bool:
-        timeout = _CHECK_WAITING if self._vsock.waiting else None
+        timeout = _CHECK_WAITING if self._accepts.waiting else None
         for fd, events in self._epoll.poll(timeout):
             if fd == self._stop:
                 return False
             if fd != self._listener.fd:
-                self._vsock.ready(fd)
+                self._accepts.ready(fd)
             elif events & select.EPOLLIN:
                 call = self._listener.receive()
                 if call is not None:
                     self._listener.answer(call, self._handle(call))
             elif events & select.EPOLLHUP:
                 return False
-        if self._vsock.waiting:
-            self._vsock.check_waiting()
+        if self._accepts.waiting:
+            self._accepts.check_waiting()
         return True
 
     def _handle(self, call: Call) -> int | Outcome:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from enclave.nsm import Nsm
+from simulator.authority import Authority
+from simulator.nsm import SimulatedNsm
+
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATOR = (sys.executable, "-m", "simulator.cli", "run")
 AGENT = (sys.executable, "-m", "enclave.cli")
@@ -52,6 +56,39 @@ def test_a_fault_of_kms_is_two_lines_and_no_output(fault: str) -> None:
     assert done.returncode in (254, 255)
     assert done.stderr.startswith("enclave-agent: error: ")
     assert "Traceback" not in done.stderr
+
+
+_USE_KEY = """
+import sys
+from enclave import Agent
+from enclave.errors import KmsRefusedError
+with Agent() as agent:
+    try:
+        made = agent.call("GenerateDataKey", {"KeyId": "alias/demo", "KeySpec": "AES_256"}).content
+    except KmsRefusedError as e:
+        sys.exit(e.type)
+    again = agent.call("Decrypt", {"CiphertextBlob": made["CiphertextBlob"]}).content
+    print(made["Plaintext"] == again["Plaintext"])
+"""
+
+
+def test_a_key_policy_tells_enclaves_apart(tmp_path: Path) -> None:
+    image = Nsm(SimulatedNsm(Authority.generate())).describe_pcr(0).data.hex()
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "kms:*",
+        "Resource": "*",
+        "Condition": {"StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR0": image}},
+    }
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"Statement": [statement]}))
+    options = ("--key=alias/demo", f"--key-policy=alias/demo={policy}")
+    command = ("--", sys.executable, "-c", _USE_KEY)
+    done = run(*SIMULATOR, *options, *command)
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+    debugged = run(*SIMULATOR, *options, "--debug-mode", *command)
+    assert (debugged.stdout, debugged.stderr) == ("", "AccessDeniedException\n")
 
 
 def test_the_simulated_device_keeps_the_nsms_contract() -> None:

@@ -1,0 +1,353 @@
+/* A program that knows nothing of any simulator: plain system calls, linked statically.
+ * Each mode prints what it saw and exits 0, or says on stderr which check failed and exits 1. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NSM_IOCTL 0xC0200A00
+#define CHECK(truth)                                                                        \
+    do {                                                                                    \
+        if (!(truth)) {                                                                     \
+            fprintf(stderr, "line %d: %s (%s)\n", __LINE__, #truth, strerror(errno));       \
+            exit(1);                                                                        \
+        }                                                                                   \
+    } while (0)
+#define FAILS(call, code)                                                                   \
+    do {                                                                                    \
+        errno = 0;                                                                          \
+        CHECK((call) == -1);                                                                \
+        CHECK(errno == (code));                                                             \
+    } while (0)
+
+struct nsm_raw {
+    struct { uint64_t address, length; } request, response;
+};
+
+static struct sockaddr_vm at(unsigned cid, unsigned port) {
+    return (struct sockaddr_vm){.svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port};
+}
+
+static int stream(int flags) {
+    int s = socket(AF_VSOCK, SOCK_STREAM | flags, 0);
+    CHECK(s >= 0);
+    return s;
+}
+
+static int dial(int s, unsigned cid, unsigned port) {
+    struct sockaddr_vm to = at(cid, port);
+    return connect(s, (struct sockaddr *)&to, sizeof to);
+}
+
+static int serve(unsigned port, int flags) {
+    int s = stream(flags);
+    struct sockaddr_vm here = at(VMADDR_CID_ANY, port);
+    CHECK(bind(s, (struct sockaddr *)&here, sizeof here) == 0);
+    CHECK(listen(s, 16) == 0);
+    return s;
+}
+
+static void ask(int nsm, const char *request) {
+    char response[0x3000];
+    struct nsm_raw raw = {{(uintptr_t)request, strlen(request)},
+                          {(uintptr_t)response, sizeof response}};
+    CHECK(ioctl(nsm, NSM_IOCTL, &raw) == 0);
+    CHECK(raw.response.length == strlen(request) + 5);
+    CHECK(memcmp(response, "echo:", 5) == 0);
+    CHECK(memcmp(response + 5, request, strlen(request)) == 0);
+}
+
+static void nsm(void) {
+    int device = open("/dev/nsm", O_RDWR | O_CLOEXEC);
+    CHECK(device >= 0);
+    CHECK(fcntl(device, F_GETFD) == FD_CLOEXEC);
+    ask(device, "hello");
+    ask(dup(device), "through a duplicate");
+    CHECK(chdir("/dev") == 0);
+    ask(open("./nsm", O_RDONLY), "by another name");
+    ask(openat(open("/", O_PATH), "dev/../dev//nsm", O_RDONLY), "by a relative one");
+
+    char buffer[8];
+    struct stat status;
+    FAILS(read(device, buffer, sizeof buffer), EINVAL);
+    FAILS(lseek(device, 0, SEEK_SET), ESPIPE);
+    FAILS(ioctl(device, 0xC0200A01, buffer), EINVAL);
+    FAILS(open("/dev/nsm", O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
+    FAILS(open("/dev/nsm", O_RDONLY | O_DIRECTORY), ENOTDIR);
+    FAILS(access("/dev/nsm", X_OK), EACCES);
+    CHECK(access("/dev/nsm", R_OK | W_OK) == 0);
+    CHECK(stat("/dev/nsm", &status) == 0 && S_ISCHR(status.st_mode));
+    FAILS(ioctl(open("/dev/null", O_RDWR), NSM_IOCTL, buffer), ENOTTY);
+}
+
+/* drivers/misc/nsm.c, path by path. */
+static void driver(void) {
+    int device = open("/dev/nsm", O_RDWR);
+    static char large[0x2000], response[16];
+    struct nsm_raw raw = {{(uintptr_t)large, 0x1001}, {(uintptr_t)response, 4}};
+    FAILS(ioctl(device, NSM_IOCTL, &raw), EMSGSIZE);
+    raw.request.length = UINT64_MAX;
+    FAILS(ioctl(device, NSM_IOCTL, &raw), EMSGSIZE);
+    raw.request.length = 0x1000;
+    CHECK(ioctl(device, NSM_IOCTL, &raw) == 0);
+    CHECK(raw.response.length == 4 && memcmp(response, "echo\0", 5) == 0);
+    raw.response.length = UINT64_MAX;
+    raw.request.length = 1;
+    CHECK(ioctl(device, NSM_IOCTL, &raw) == 0 && raw.response.length == 6);
+    raw.response.address = 8;
+    FAILS(ioctl(device, NSM_IOCTL, &raw), EFAULT);
+    raw.request.address = 8;
+    FAILS(ioctl(device, NSM_IOCTL, &raw), EFAULT);
+    FAILS(ioctl(device, NSM_IOCTL, 8), EFAULT);
+    FAILS(ioctl(device, NSM_IOCTL, -8L), EFAULT);
+    FAILS(ioctl(-1, NSM_IOCTL, &raw), EBADF);
+}
+
+/* Memory that is not there, sizes that make no sense, numbers out of range. */
+static void hostile(void) {
+    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(munmap(page + 4096, 4096) == 0);
+    char *end = page + 4096;
+    memcpy(end - 9, "/dev/nsm", 9);
+    CHECK(open(end - 9, O_RDONLY) >= 0);
+    FAILS(open(memcpy(end - 8, "/dev/nsm", 8), O_RDONLY), EFAULT);
+    FAILS(open((char *)8, O_RDONLY), EFAULT);
+    FAILS(open((char *)-8L, O_RDONLY), EFAULT);
+    char *endless = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    FAILS(open(memset(endless, 'x', 8192), O_RDONLY), ENAMETOOLONG);
+
+    int s = stream(0);
+    struct sockaddr_vm address = at(3, 1), inet = {.svm_family = AF_INET};
+    FAILS(connect(s, (void *)8, sizeof address), EFAULT);
+    FAILS(connect(s, (void *)&address, 0), EINVAL);
+    FAILS(connect(s, (void *)&address, sizeof address - 1), EINVAL);
+    FAILS(connect(s, (void *)&address, UINT32_MAX), EINVAL);
+    FAILS(connect(s, (void *)&inet, sizeof inet), EINVAL);
+    FAILS(bind(s, (void *)(end - 8), sizeof address), EFAULT);
+    FAILS(connect(-1, (void *)&address, sizeof address), EBADF);
+    FAILS(syscall(SYS_connect, INT32_MAX, &address, sizeof address), EBADF);
+
+    socklen_t size = -1;
+    FAILS(getsockname(s, (void *)&address, &size), EINVAL);
+    FAILS(getsockname(s, (void *)&address, (void *)8), EFAULT);
+    size = sizeof address;
+    FAILS(getsockname(s, (void *)8, &size), EFAULT);
+    size = 4;
+    address = at(77, 77);
+    CHECK(getsockname(s, (void *)&address, &size) == 0);
+    CHECK(size == 16 && address.svm_port == 77);
+    FAILS(getpeername(s, (void *)&address, &size), ENOTCONN);
+
+    uint64_t value = 4096;
+    CHECK(setsockopt(s, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &value, sizeof value) == 0);
+    value = 0, size = sizeof value;
+    CHECK(getsockopt(s, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &value, &size) == 0);
+    CHECK(value == 4096 && size == 8);
+    FAILS(setsockopt(s, AF_VSOCK, 99, &value, sizeof value), ENOPROTOOPT);
+    FAILS(setsockopt(s, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &value, 4), EINVAL);
+    FAILS(setsockopt(s, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, (void *)8, 8), EFAULT);
+    int family = 0;
+    size = sizeof family;
+    CHECK(getsockopt(s, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 && family == AF_VSOCK);
+
+    FAILS(accept4(s, NULL, NULL, 0), EINVAL);
+    FAILS(accept4(s, NULL, NULL, 0x1234), EINVAL);
+    FAILS(socket(AF_VSOCK, SOCK_DGRAM, 0), ENODEV);
+    FAILS(socket(AF_VSOCK, SOCK_SEQPACKET, 0), ESOCKTNOSUPPORT);
+    FAILS(socket(AF_VSOCK, SOCK_STREAM, 6), EPROTONOSUPPORT);
+    FAILS(syscall(SYS_io_uring_setup, 8, page), ENOSYS);
+    if (fork() == 0) { /* Dies in the middle of calls, again and again. */
+        for (int i = 0; i < 50; i++)
+            if (fork() == 0) {
+                int dying = serve(VMADDR_PORT_ANY, 0);
+                alarm(1);
+                ualarm(1000 * (1 + i), 0);
+                accept(dying, NULL, NULL);
+                _exit(0);
+            }
+        while (wait(NULL) > 0)
+            ;
+        _exit(0);
+    }
+    CHECK(wait(NULL) > 0);
+    ask(open("/dev/nsm", O_RDWR), "still there");
+}
+
+static void talk(int s) {
+    char buffer[16];
+    CHECK(write(s, "ping", 4) == 4);
+    CHECK(read(s, buffer, sizeof buffer) == 4);
+    CHECK(memcmp(buffer, "pong", 4) == 0);
+}
+
+static void connects(unsigned port) {
+    int s = stream(0);
+    CHECK(dial(s, 3, port) == 0);
+    struct sockaddr_vm peer;
+    socklen_t size = sizeof peer;
+    CHECK(getpeername(s, (void *)&peer, &size) == 0);
+    CHECK(peer.svm_family == AF_VSOCK && peer.svm_cid == 3 && peer.svm_port == port);
+    FAILS(dial(s, 3, port), EISCONN);
+    talk(s);
+    close(s);
+    FAILS(dial(stream(0), 3, port + 1), ECONNRESET);
+    FAILS(dial(stream(0), 5, port), ETIMEDOUT);
+
+    s = stream(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    CHECK(fcntl(s, F_GETFL) & O_NONBLOCK && fcntl(s, F_GETFD) == FD_CLOEXEC);
+    int epoll = epoll_create1(0), error = -1;
+    struct epoll_event event = {.events = EPOLLOUT | EPOLLET};
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, s, &event) == 0);
+    /* Each failure is told later, at an edge, and once; then the socket may try again. */
+    struct { unsigned cid, port; int error; } dials[] = {
+        {3, port + 1, ECONNRESET}, {5, port, ETIMEDOUT}, {3, port, 0}};
+    for (int i = 0; i < 3; i++) {
+        epoll_wait(epoll, &event, 1, 0);
+        FAILS(dial(s, dials[i].cid, dials[i].port), EINPROGRESS);
+        CHECK(epoll_wait(epoll, &event, 1, 10000) == 1 && event.events & EPOLLOUT);
+        for (int again = 0; again < 2; again++) {
+            size = sizeof error;
+            CHECK(getsockopt(s, SOL_SOCKET, SO_ERROR, &error, &size) == 0);
+            CHECK(error == (again ? 0 : dials[i].error));
+        }
+    }
+    CHECK(fcntl(s, F_GETFL) & O_NONBLOCK);
+    CHECK(fcntl(s, F_SETFL, 0) == 0);
+    talk(s);
+}
+
+static void *client(void *port) {
+    int device = open("/dev/nsm", O_RDWR), s = stream(0);
+    char request[32];
+    snprintf(request, sizeof request, "thread %ld", (long)gettid());
+    CHECK(dial(s, VMADDR_CID_LOCAL, (unsigned)(uintptr_t)port) == 0);
+    for (int i = 0; i < 20; i++) {
+        ask(device, request);
+        talk(s);
+    }
+    return NULL;
+}
+
+/* Threads that accept, dial, and ask the NSM, all at once. */
+static void *answer(void *listening) {
+    struct sockaddr_vm peer;
+    socklen_t size = sizeof peer;
+    int s = accept4((int)(intptr_t)listening, (void *)&peer, &size, SOCK_CLOEXEC);
+    CHECK(s >= 0 && size == 16 && fcntl(s, F_GETFD) == FD_CLOEXEC);
+    struct sockaddr_vm same, here;
+    CHECK(getpeername(s, (void *)&same, &size) == 0 && memcmp(&peer, &same, sizeof peer) == 0);
+    CHECK(getsockname(s, (void *)&here, &size) == 0);
+    CHECK(peer.svm_cid == VMADDR_CID_LOCAL && here.svm_cid == VMADDR_CID_LOCAL);
+    CHECK(here.svm_port == 700);
+    char buffer[4];
+    while (read(s, buffer, 4) == 4)
+        CHECK(write(s, "pong", 4) == 4);
+    close(s);
+    return NULL;
+}
+
+static void threads(void) {
+    pthread_t all[32];
+    int listening = serve(700, 0);
+    for (int i = 0; i < 16; i++)
+        CHECK(pthread_create(&all[i], NULL, answer, (void *)(intptr_t)listening) == 0);
+    for (int i = 16; i < 32; i++)
+        CHECK(pthread_create(&all[i], NULL, client, (void *)700) == 0);
+    for (int i = 16; i < 32; i++)
+        CHECK(pthread_join(all[i], NULL) == 0);
+    /* The clients' sockets are open still: end them so that the servers see it. */
+    for (int fd = 3; fd < 256; fd++)
+        if (fd != listening)
+            shutdown(fd, SHUT_RDWR);
+    for (int i = 0; i < 16; i++)
+        CHECK(pthread_join(all[i], NULL) == 0);
+}
+
+static void children(void) {
+    int listening = serve(VMADDR_PORT_ANY, 0), device = open("/dev/nsm", O_RDWR), status;
+    struct sockaddr_vm here, again = at(VMADDR_CID_ANY, 0);
+    socklen_t size = sizeof here;
+    CHECK(getsockname(listening, (void *)&here, &size) == 0 && here.svm_port > 1023);
+    again.svm_port = here.svm_port;
+    FAILS(bind(stream(0), (void *)&again, sizeof again), EADDRINUSE);
+    again = at(99, 1);
+    FAILS(bind(stream(0), (void *)&again, sizeof again), EADDRNOTAVAIL);
+    for (int i = 0; i < 4; i++)
+        if (fork() == 0) {
+            ask(device, "inherited");
+            int s = stream(0);
+            CHECK(dial(s, 16, here.svm_port) == 0);
+            talk(s);
+            _exit(0);
+        }
+    for (int i = 0; i < 4; i++) {
+        char buffer[4];
+        int s = accept(listening, NULL, NULL);
+        CHECK(s >= 0 && read(s, buffer, 4) == 4 && write(s, "pong", 4) == 4);
+        close(s);
+    }
+    while (wait(&status) > 0)
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(listening);
+    CHECK(close(serve(here.svm_port, 0)) == 0);
+}
+
+static void nothing(int number) { (void)number; }
+static void dial_900(int number) { (void)number; dial(socket(AF_VSOCK, SOCK_STREAM, 0), 16, 900); }
+
+static void interrupted(void) {
+    int listening = serve(900, 0);
+    struct sigaction action = {.sa_handler = nothing};
+    sigaction(SIGALRM, &action, NULL);
+    ualarm(20000, 0);
+    FAILS(accept(listening, NULL, NULL), EINTR);
+    action = (struct sigaction){.sa_handler = dial_900, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    ualarm(20000, 0);
+    CHECK(accept(listening, NULL, NULL) >= 0);
+    struct timeval limit = {.tv_usec = 100000};
+    CHECK(setsockopt(listening, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+    FAILS(accept(listening, NULL, NULL), EAGAIN);
+    FAILS(accept(serve(901, SOCK_NONBLOCK), NULL, NULL), EAGAIN);
+}
+
+static void many(unsigned port, int count) {
+    for (int i = 0; i < count; i++) {
+        int s = stream(0);
+        CHECK(dial(s, 3, port) == 0);
+        close(s);
+        close(open("/dev/nsm", O_RDWR));
+    }
+}
+
+int main(int count, char **words) {
+    const char *mode = count > 1 ? words[1] : "";
+    unsigned port = count > 2 ? atoi(words[2]) : 0;
+    if (!strcmp(mode, "nsm")) nsm();
+    else if (!strcmp(mode, "driver")) driver();
+    else if (!strcmp(mode, "hostile")) hostile();
+    else if (!strcmp(mode, "connects")) connects(port);
+    else if (!strcmp(mode, "threads")) threads();
+    else if (!strcmp(mode, "children")) children();
+    else if (!strcmp(mode, "interrupted")) interrupted();
+    else if (!strcmp(mode, "many")) many(port, 500);
+    else return 2;
+    puts("good");
+    return 0;
+}
