@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from parent.eif import build_command, describe_command
+from parent.policy import command as key_policy
 from vsock_proxy.errors import AgentError
 from vsock_proxy.version import VERSION
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "enclave-parent"
 
-COMMANDS = (describe_command, build_command)
+COMMANDS = (describe_command, build_command, key_policy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -83,7 +83,9 @@ def from_folder(folder: Path) -> list[Entry]:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
-    for item in os.scandir(folder):
+    with os.scandir(folder) as scanned:
+        items = list(scanned)
+    for item in items:
         path = prefix + item.name
         yield _from_file(path, Path(item.path))
         if item.is_dir(follow_symlinks=False):
