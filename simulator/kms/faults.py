@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ANSWER_FAULTS = {
     "refuse": "AccessDeniedException, as IAM or a key policy gives it",
+    "expired-token": "ExpiredTokenException, as credentials past their time get it",
     "throttle": "ThrottlingException",
     "internal": "KMSInternalException, HTTP 500",
     "dependency-timeout": "DependencyTimeoutException, HTTP 500",

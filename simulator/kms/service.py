@@ -246,6 +246,10 @@ def _spoiled(fault: str, operation: str, caller: Caller, request_id: str) -> Res
                 f"kms:{operation} on resource: * because no identity-based policy allows the "
                 f"kms:{operation} action",
             )
+        case "expired-token":
+            error = KmsError(
+                "ExpiredTokenException", "The security token included in the request is expired"
+            )
         case "throttle":
             error = KmsError(
                 "ThrottlingException",
