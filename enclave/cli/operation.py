@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from enclave.agent import Agent
     from enclave.cli.model import Parameter
-    from enclave.credentials import Credentials
 
 _METAVARS = {
     "blob": "BLOB",
