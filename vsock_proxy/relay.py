@@ -31,8 +31,8 @@ class Limits:
         linger_timeout: the same, once one side has ended its sending.
     """
 
-    connections: int = 4096
-    waiting: int = 1024
+    connections: int = 1024
+    waiting: int = 256
     connect_timeout: float = 10.0
     idle_timeout: float = 3600.0
     linger_timeout: float = 120.0
