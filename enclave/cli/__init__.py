@@ -40,7 +40,8 @@ COMMANDS = {
     "lock-pcr": "enclave.cli.nsm",
 }
 """The commands and their modules, in the order of ``--help``. A module has ``add_parser(subparsers,
-common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed.
+common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed,
+or to the exit code of a command that prints for itself.
 """
 
 # AWS CLI User Guide, "Command line return codes".
@@ -60,7 +61,9 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
         arguments.surroundings = surroundings or Surroundings()
         debug = arguments.debug
         with console.logging_to_stderr(debug=debug, verbose=arguments.verbose):
-            answer = arguments.run(arguments)
+            answer: str | bytes | int = arguments.run(arguments)
+        if isinstance(answer, int):
+            return answer
         console.write(answer)
     except AttestationError as e:
         for failure in e.failures:
