@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check bench clean setup help
+.PHONY: run test check bench fuzz-eif clean setup help
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ check: $(READY) ## ruff and mypy strict
 
 bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
 	$(BIN)/python -m tests.bench $(BENCH)
+
+fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
+	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
 
 setup: $(READY) ## only the virtual environment
 

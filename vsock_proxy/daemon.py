@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import resource
 import socket
@@ -126,25 +127,30 @@ class Daemon:
         return sum(f.in_use + f.waiting for f in self.forwarders)
 
 
-def raise_descriptor_limit(limits: Limits) -> None:
-    """Let this process have the descriptors that `limits` need, or as many as it may.
+def within_descriptors(limits: Limits) -> Limits:
+    """Let this process have the descriptors that `limits` need; returns those it can keep.
 
     Systems start processes with 1024 of them for the sake of programs that use select(2); the
-    hard limit is what is really allowed.
+    hard limit is what is really allowed. Where that is too low, fewer connections are better
+    than many that were accepted and find no descriptor for their other half.
     """
     wanted = 2 * limits.connections + limits.waiting + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
+        return limits
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        log.warning(
-            "%d file descriptors are allowed (ulimit -n), %d connections may need %d",
-            allowed,
-            limits.connections,
-            wanted,
-        )
+    if allowed == wanted:
+        return limits
+    waiting = max(1, min(limits.waiting, (allowed - _SPARE_DESCRIPTORS) // 4))
+    connections = max(1, (allowed - _SPARE_DESCRIPTORS - waiting) // 2)
+    log.warning(
+        "%d file descriptors (ulimit -Hn) are enough for %d connections, not for %d",
+        allowed,
+        connections,
+        limits.connections,
+    )
+    return dataclasses.replace(limits, connections=connections, waiting=waiting)
 
 
 def _short(address: Address) -> str:

@@ -62,6 +62,7 @@ class Forwarder:
         self._name = name
         self._warnings = Throttle(log, lambda: loop.now)
         self._paused = False
+        self._pause_reason = ""
         self._relayed: set[Connection] = set()
         self._opening: set[Opening] = set()
         self._waiting: collections.deque[Opening] = collections.deque()
@@ -154,6 +155,8 @@ class Forwarder:
         if not self._paused and self._listener is not None:
             self._paused = True
             self._loop.modify(self._listener.fileno(), 0)
+        if reason != self._pause_reason:
+            self._pause_reason = reason
             self._warnings.warning("%s: not accepting for the moment: %s", self._name, reason)
 
     def _go_on(self) -> None:
@@ -182,6 +185,7 @@ class Forwarder:
             peer=opening.peer,
         )
         self._relayed.add(connection)
+        self._pause_reason = ""
         self.counters.relayed += 1
         log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
         self._loop.hand_over(server.fileno(), connection)

@@ -25,13 +25,7 @@ PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed. Nothing takes that long."""
 
 TICK = 20.0
-"""Seconds between ticks, of the rig's clock, which stands still until a test moves it: so every
-turn of the loop is one that a peer caused."""
-
-
-TURNS_PER_MESSAGE = 4
-"""More turns of the loop than one message can cause: it arrives, and leaves two sockets with
-room again. A loop that spins takes thousands."""
+"""Seconds between ticks, of the rig's clock, which stands still until a test moves it."""
 
 
 class Rig:
@@ -65,23 +59,32 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.loop.call_from_thread(self._stop)
+        self._halt()
+        self.forwarder.stop_accepting()
+        self.forwarder.cut()
+        self.loop.close()
+
+    def _halt(self) -> None:
+        self._stopping = True
+        self.loop.call_from_thread(lambda: None)
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
-    def _stop(self) -> None:
-        self._stopping = True
-
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self.loop.turn()
-                with self._turned:
-                    self._turned.notify_all()
-        finally:
-            self.forwarder.stop_accepting()
-            self.forwarder.cut()
-            self.loop.close()
+        while not self._stopping:
+            self.loop.turn()
+            with self._turned:
+                self._turned.notify_all()
+
+    def assert_quiet(self) -> None:
+        """Halt, and see that nothing would make the loop turn: that it does not spin."""
+        self._halt()
+        for _ in range(10):  # What the peers' last moves still cause.
+            self.loop.later(lambda: None)  # So that no turn waits.
+            self.loop.turn()
+        assert self.loop._epoll.poll(0) == []
+        assert not self.loop._unfinished
+        assert not self.loop._later
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true of the forwarder; it is asked after every turn."""
