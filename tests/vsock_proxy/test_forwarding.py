@@ -78,6 +78,20 @@ def candidate(address: Address) -> Candidate:
     return (socket.AF_INET, (address.host, address.port))
 
 
+@contextlib.contextmanager
+def hole() -> Iterator[Address]:
+    """An address that lets nobody in and says nothing: its backlog is full."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield local_address(server)
+
+
 def host_name(look_up: LookUp, *, keep: float = 100.0) -> Callable[[Loop], HostName]:
     return lambda loop: HostName("the.server", 1, loop.call_from_thread, look_up=look_up, keep=keep)
 
@@ -282,16 +296,8 @@ def test_every_address_of_a_name_is_tried(tmp_path: Path) -> None:
 
 
 def test_an_address_that_swallows_everything_costs_only_its_share(tmp_path: Path) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=0) as hole,
-        contextlib.ExitStack() as stack,
-        Place("tcp", tmp_path).server() as server,
-    ):
-        for _ in range(4):  # Its backlog full, the kernel answers nobody else.
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(hole.getsockname())
-        found = [(socket.AF_INET, hole.getsockname()), candidate(server.address)]
+    with hole() as swallows, Place("tcp", tmp_path).server() as server:
+        found = [candidate(swallows), candidate(server.address)]
         target = host_name(lambda *_: list(found))
         limits = Limits(connect_timeout=100)
         proxy = UnixAddress(str(tmp_path / "proxy"))
@@ -302,6 +308,20 @@ def test_an_address_that_swallows_everything_costs_only_its_share(tmp_path: Path
                 with server.accept() as accepted:
                     check(client, accepted)
             ask(rig, server)  # Which is now tried first.
+
+
+def test_a_server_that_never_answers_is_given_up(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hole() as address:
+        target = host_name(lambda *_: [candidate(address)])
+        limits = Limits(connect_timeout=100)
+        with Rig(place.address("proxy"), target=target, limits=limits) as rig:
+            with rig.connect() as client:
+                rig.wait_until(lambda: any(o._server for o in rig.forwarder._opening))
+                rig.pass_time(101)
+                assert refused(client)
+    assert "cannot connect: no answer" in caplog.text
 
 
 def test_a_full_backlog_of_a_unix_server_is_waited_for(place: Place) -> None:
