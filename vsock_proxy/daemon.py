@@ -10,7 +10,6 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import Address, TcpAddress
 from vsock_proxy.forwarding import Forwarder
 from vsock_proxy.listening import listening, local_address
 from vsock_proxy.loop import Loop
@@ -20,6 +19,8 @@ from vsock_proxy.targets import target_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vsock_proxy.addresses import Address
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Daemon:
     def _open(self, forward: Forward, limits: Limits) -> None:
         listener = self._listeners.enter_context(listening(forward.listen))
         target = target_for(forward.to, self._loop.call_from_thread, family=forward.family)
-        name = _short(forward.to)
+        name = str(forward.to).removeprefix("tcp://")
         self.forwarders.append(Forwarder(self._loop, listener, target, name=name, limits=limits))
         self.addresses.append(local_address(listener))
         log.info("listening on %s, forwarding to %s", self.addresses[-1], name)
@@ -151,8 +152,3 @@ def within_descriptors(limits: Limits) -> Limits:
         limits.connections,
     )
     return dataclasses.replace(limits, connections=connections, waiting=waiting)
-
-
-def _short(address: Address) -> str:
-    text = str(address)
-    return text.removeprefix("tcp://") if isinstance(address, TcpAddress) else text

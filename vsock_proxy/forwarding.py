@@ -89,9 +89,8 @@ class Forwarder:
             self._listener.close()
             self._listener = None
 
-    def cut(self) -> int:
-        """End every connection at once; returns how many there were."""
-        count = self.in_use + self.waiting
+    def cut(self) -> None:
+        """End every connection at once."""
         for opening in (*self._opening, *self._waiting):
             opening.cancel()
             opening.client.close()
@@ -99,7 +98,6 @@ class Forwarder:
         self._waiting.clear()
         for connection in list(self._relayed):
             connection.close(ConnectionAbortedError("the proxy stops"))
-        return count
 
     # Accepting
 

@@ -62,7 +62,6 @@ class Connection:
         up: from the client, the side that was accepted, to the server.
         down: from the server to the client.
         peer: who the client is, for the log.
-        opened: monotonic seconds.
     """
 
     __slots__ = (
@@ -74,7 +73,6 @@ class Connection:
         "_owner",
         "_server",
         "down",
-        "opened",
         "peer",
         "up",
     )
@@ -95,7 +93,7 @@ class Connection:
         self._client_fd = client.fileno()
         self._limits = limits
         self._owner = owner
-        self._active = self.opened = loop.now
+        self._active = loop.now
         self.peer = peer
         self.up = Flow(client, server)
         self.down = Flow(server, client)
