@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from enclave.boot import BootOptions, add_options, run_boot_duties, seed_from_kms
 from enclave.cli.options import kms_options
-from enclave.errors import ConfigurationError
+from enclave.errors import ConfigurationError, NsmUnavailableError
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN: Final = "tcp://127.0.0.1:8009"
 
@@ -83,21 +85,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for name in ("max_clients", "max_calls"):
         if not 1 <= getattr(arguments, name) <= 65_536:
-            raise ConfigurationError(f"--{name.replace('_', '-')} is not in 1..65536")
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
     # What takes a while to load, and the other commands need not wait for.
     import asyncio  # noqa: PLC0415
 
     from enclave.agent import Agent  # noqa: PLC0415
-    from enclave.nsm import DevNsm, Nsm  # noqa: PLC0415
     from enclave.serve.service import Service  # noqa: PLC0415
     from vsock_proxy.listening import listening  # noqa: PLC0415
 
     boot = BootOptions.from_args(arguments)
     with contextlib.ExitStack() as held:
-        device = held.enter_context(DevNsm())
-        # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-        run_boot_duties(boot, Nsm(device))
-        listener = held.enter_context(listening(address))
         agent = held.enter_context(
             Agent(
                 region=arguments.region,
@@ -110,10 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
                 max_connections=arguments.max_calls,
                 credentials=arguments.credentials,
                 sign_requests=arguments.sign_request,
-                device=device,
                 environ=_without_own_url(environ),
             )
         )
+        # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
+        _do_boot_duties(boot)
+        listener = held.enter_context(listening(address))
         if boot.seed_from_kms:
             # Needs KMS, which may be slow to come up: nobody waits for it.
             threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
@@ -132,6 +132,17 @@ def run(arguments: argparse.Namespace) -> int:
         logging.shutdown()
         os._exit(code)
     return code
+
+
+def _do_boot_duties(options: BootOptions) -> None:
+    from enclave.nsm import DevNsm, Nsm  # noqa: PLC0415 (as in `run`)
+
+    try:
+        with DevNsm() as device:
+            run_boot_duties(options, Nsm(device))
+    except NsmUnavailableError as e:
+        # Every attested call will say so as well; the endpoint can still tell how it is.
+        log.warning("no boot duties: %s", e)
 
 
 def listen_address(text: str) -> Address:
