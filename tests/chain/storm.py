@@ -26,6 +26,7 @@ from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from simulator.launcher.launch import Launcher
 from simulator.nsm import SimulatedNsm
 from simulator.processes import Service
+from tests.chain.test_serve import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,9 @@ CALLS, CLIENTS, KILLS = 10_000, 16, 3
 DEADLINE = 10.0
 SLACK = 2.0
 """Seconds beyond the deadline for a loaded machine: the answer must be on its way by then."""
+
+MET = 50
+"""Calls that must fail before the proxy comes back, so that each time without it is felt."""
 
 EXPECTED = {"ServiceUnavailable", "ThrottlingException"}
 
@@ -88,32 +92,46 @@ class Proxy:
 def serving(folder: Path, *options: str) -> Iterator[tuple[int, Proxy]]:
     """The whole chain: the endpoint's port, and the proxy to be killed."""
     authority = Authority.generate()
-    root, ca, ready = folder / "root.pem", folder / "ca.pem", folder / "port"
+    root, ca = folder / "root.pem", folder / "ca.pem"
     root.write_bytes(authority.root_pem)
     kms_arguments = ["kms", f"--nitro-root={root}", f"--ca-file={ca}"]
-    os.mkfifo(ready)
     with (
         Service("simulator.cli", kms_arguments) as kms,
         contextlib.closing(Proxy(folder, kms)) as proxy,
     ):
         env = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             "AWS_CA_BUNDLE": str(ca),
             "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
             "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
             "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
             "AWS_REGION": "us-east-1",
         }
-        # The program that `serve` runs once it is ready tells the port, and stays.
-        program = f'echo "$AWS_ENDPOINT_URL_KMS" > {ready}; exec sleep 600'
+        port = free_port()
         argv = [
-            sys.executable, "-m", "enclave.cli", "serve", "--listen", "tcp://127.0.0.1:0",
-            "--deadline", str(DEADLINE), *options, "--", "sh", "-c", program,
+            sys.executable, "-m", "enclave.cli", "serve", "--listen", f"tcp://127.0.0.1:{port}",
+            "--deadline", str(DEADLINE), *options,
         ]  # fmt: skip
-        launcher = Launcher(nsm=SimulatedNsm(authority), folder=folder)
-        with launcher.start(argv, env=env):
-            url = ready.read_text().strip()
-            yield int(url.rpartition(":")[2]), proxy
+        with Launcher(nsm=SimulatedNsm(authority), folder=folder).start(argv, env=env):
+            wait_until_ready(port)
+            yield port, proxy
+
+
+def wait_until_ready(port: int) -> None:
+    """Ask until the endpoint says that calls succeed.
+
+    Raises:
+        TimeoutError: it does not within a minute.
+    """
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.05)
+    raise TimeoutError("the endpoint is not ready")
 
 
 def client(port: int, tally: Tally) -> None:
@@ -136,8 +154,9 @@ def client(port: int, tally: Tally) -> None:
             tally.slowest = max(tally.slowest, took)
             if status == 200:
                 tally.secrets.append(base64.b64decode(fields["Plaintext"]))
-            else:
-                tally.errors[fields["__type"]] += 1
+                continue
+            tally.errors[fields["__type"]] += 1
+        time.sleep(0.05)  # an SDK would wait as well
     connection.close()
 
 
@@ -155,10 +174,8 @@ def storm(*options: str) -> Tally:
             while tally.ended < kill * CALLS // (KILLS + 1):
                 time.sleep(0.005)
             proxy.kill()
-            before = tally.ended
-            # Without it for as long as it takes until somebody notices, or a good while.
-            ends = time.monotonic() + 1.0
-            while not tally.errors and tally.ended < before + 1000 and time.monotonic() < ends:
+            enough = tally.errors.total() + MET
+            while tally.errors.total() < enough and tally.ended < CALLS:
                 time.sleep(0.005)
             proxy.start()
         for thread in threads:
@@ -179,11 +196,18 @@ def failures(tally: Tally) -> list[str]:
         found.append("bytes were given out twice")
     if set(tally.errors) - EXPECTED:
         found.append(f"errors of other types: {dict(tally.errors)}")
+    if tally.errors.total() < KILLS * MET:
+        found.append("too few calls have met a dead proxy: nothing was shown")
     if tally.slowest > DEADLINE + SLACK:
         found.append(f"a call took {tally.slowest:.1f} s")
     if len(tally.secrets) < CALLS // 2:
         found.append("fewer than half of the calls have succeeded")
     return found
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -192,14 +216,14 @@ def main() -> int:
     for options in ((), ("--pool",)):
         started = time.monotonic()
         tally = storm(*options)
-        print(
+        say(
             f"serve {' '.join(options)}: {CALLS} calls of {CLIENTS} clients in "
             f"{time.monotonic() - started:.1f} s, the proxy killed {KILLS} times: "
             f"{len(tally.secrets)} right, {tally.errors.total()} typed errors "
             f"{dict(tally.errors)}, slowest {tally.slowest:.2f} s"
         )
         for failure in failures(tally):
-            print(f"storm: error: {failure}")
+            say(f"storm: error: {failure}")
             code = 1
     return code
 
