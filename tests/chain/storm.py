@@ -8,28 +8,15 @@ right answer or in one typed error within the deadline, and no bytes may come tw
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
 import json
-import os
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from simulator.authority import Authority
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from simulator.launcher.launch import Launcher
-from simulator.nsm import SimulatedNsm
-from simulator.processes import Service
-from tests.chain.test_serve import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.chain.serving import chain, serving
 
 CALLS, CLIENTS, KILLS = 10_000, 16, 3
 DEADLINE = 10.0
@@ -64,76 +51,6 @@ class Tally:
         return len(self.secrets) + self.errors.total() + len(self.wrong)
 
 
-class Proxy:
-    """vsock-proxy on the parent, as often as it is started."""
-
-    def __init__(self, folder: Path, kms: Service) -> None:
-        host, port = kms.state["STATUS"].removeprefix("listening on tcp://").split(":")
-        allowlist = folder / "allowlist.yaml"
-        allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
-        self._arguments = ["--config", str(allowlist), f"unix:{folder}/3_8000", host, port]
-        self._running = self._start()
-
-    def _start(self) -> Service:
-        return Service("vsock_proxy.cli", self._arguments)
-
-    def kill(self) -> None:
-        self._running.process.kill()
-        self._running.process.wait()
-
-    def start(self) -> None:
-        self._running = self._start()
-
-    def close(self) -> None:
-        self._running.close()
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[int, Proxy]]:
-    """The whole chain: the endpoint's port, and the proxy to be killed."""
-    authority = Authority.generate()
-    root, ca = folder / "root.pem", folder / "ca.pem"
-    root.write_bytes(authority.root_pem)
-    kms_arguments = ["kms", f"--nitro-root={root}", f"--ca-file={ca}"]
-    with (
-        Service("simulator.cli", kms_arguments) as kms,
-        contextlib.closing(Proxy(folder, kms)) as proxy,
-    ):
-        env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            "AWS_CA_BUNDLE": str(ca),
-            "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
-            "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
-            "AWS_REGION": "us-east-1",
-        }
-        port = free_port()
-        argv = [
-            sys.executable, "-m", "enclave.cli", "serve", "--listen", f"tcp://127.0.0.1:{port}",
-            "--deadline", str(DEADLINE), *options,
-        ]  # fmt: skip
-        with Launcher(nsm=SimulatedNsm(authority), folder=folder).start(argv, env=env):
-            wait_until_ready(port)
-            yield port, proxy
-
-
-def wait_until_ready(port: int) -> None:
-    """Ask until the endpoint says that calls succeed.
-
-    Raises:
-        TimeoutError: it does not within a minute.
-    """
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        with contextlib.closing(connection), contextlib.suppress(OSError):
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.05)
-    raise TimeoutError("the endpoint is not ready")
-
-
 def client(port: int, tally: Tally) -> None:
     """Call until all calls are begun. Every call has one answer, and its time."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE + SLACK)
@@ -164,20 +81,22 @@ def storm(*options: str) -> Tally:
     """One run: `KILLS` times the proxy dies, and is back while calls wait for it."""
     tally = Tally()
     with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), *options) as (port, proxy),
+        chain() as made,
+        serving(made, "--deadline", str(DEADLINE), *options) as served,
     ):
-        threads = [threading.Thread(target=client, args=(port, tally)) for _ in range(CLIENTS)]
+        threads = [
+            threading.Thread(target=client, args=(served.port, tally)) for _ in range(CLIENTS)
+        ]
         for thread in threads:
             thread.start()
         for kill in range(1, KILLS + 1):
             while tally.ended < kill * CALLS // (KILLS + 1):
                 time.sleep(0.005)
-            proxy.kill()
+            made.proxy.kill()
             enough = tally.errors.total() + MET
             while tally.errors.total() < enough and tally.ended < CALLS:
                 time.sleep(0.005)
-            proxy.start()
+            made.proxy.start()
         for thread in threads:
             thread.join(120)
             if thread.is_alive():
