@@ -38,6 +38,10 @@ class Proxy:
     def _start(self) -> Service:
         return Service("vsock_proxy.cli", self._arguments)
 
+    @property
+    def pid(self) -> int:
+        return self._running.process.pid
+
     def kill(self) -> None:
         self._running.process.kill()
         self._running.process.wait()
@@ -57,11 +61,15 @@ class Chain:
         launcher: starts programs in the enclave.
         env: what they are started with: credentials, region, the CA of the simulated KMS.
         proxy: the way out.
+        folder: where vsock is, and the CA of the simulated KMS, ``ca.pem``.
+        kms_pid: the process of the simulated KMS.
     """
 
     launcher: Launcher
     env: dict[str, str]
     proxy: Proxy
+    folder: Path
+    kms_pid: int
 
 
 @dataclass
@@ -91,7 +99,8 @@ def chain() -> Iterator[Chain]:
             "AWS_REGION": "us-east-1",
         }
         launcher = Launcher(nsm=SimulatedNsm(authority), folder=folder)
-        yield Chain(launcher, env, stack.enter_context(contextlib.closing(Proxy(folder, kms))))
+        proxy = stack.enter_context(contextlib.closing(Proxy(folder, kms)))
+        yield Chain(launcher, env, proxy, folder, kms.process.pid)
 
 
 @contextlib.contextmanager
