@@ -7,6 +7,9 @@ import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
+from vsock_proxy import hybrid
+from vsock_proxy.addresses import HybridAddress
+
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
     from vsock_proxy.names import Candidate, SocketName
@@ -67,6 +70,7 @@ class Opening:
     """
 
     __slots__ = (
+        "_answer",
         "_attempt_deadline",
         "_error",
         "_left",
@@ -94,6 +98,7 @@ class Opening:
         self._target = target
         self._owner = owner
         self._server: socket.socket | None = None
+        self._answer: hybrid.Answer | None = None
         self._left: list[Candidate] = []
         self._error: OSError = TimeoutError("looking up its name takes too long")
         self.since = loop.now
@@ -114,6 +119,14 @@ class Opening:
         if code:
             self._attempt_failed(OSError(code, os.strerror(code)))
             return
+        if self._answer is not None:
+            try:
+                self._answer.read(server.recv)
+            except BlockingIOError:
+                return
+            except OSError as e:
+                self._attempt_failed(e)
+                return
         self._server = None
         self._owner.connected(self, server, events)
 
@@ -170,9 +183,14 @@ class Opening:
     def _start_attempt(self, server: socket.socket, name: SocketName) -> None:
         if server.family in (socket.AF_INET, socket.AF_INET6):
             set_tcp_options(server)
-        code = server.connect_ex(name)
+        self._answer = None
+        code = server.connect_ex(name.path if isinstance(name, HybridAddress) else name)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
+        if isinstance(name, HybridAddress):
+            # A UNIX socket is connected by now, and has room for so little.
+            self._answer = hybrid.Answer()
+            server.send(hybrid.request(name.port), socket.MSG_NOSIGNAL)
         self._loop.add(server.fileno(), self)
         self._server = server
         # So that one dead address does not use up the time of the others.

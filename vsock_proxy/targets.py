@@ -8,10 +8,10 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.names import Candidate, look_up
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Target(Protocol):
         ...
 
 
-LookUp = Callable[[str, int, socket.AddressFamily], list[Candidate]]
+LookUp = Callable[[str, int, socket.AddressFamily], Sequence[Candidate]]
 """Blocks for as long as it takes. Raises OSError."""
 
 
@@ -70,6 +70,8 @@ def target_for(
             return _Fixed([(socket.AF_VSOCK, (cid, port))])
         case UnixAddress(path):
             return _Fixed([(socket.AF_UNIX, path)])
+        case HybridAddress():
+            return _Fixed([(socket.AF_UNIX, address)])
         case TcpAddress(host, port):
             return HostName(
                 host,
@@ -159,7 +161,7 @@ class HostName:
     def _in_thread(self) -> None:
         answer: Answer
         try:
-            answer = self._look_up(self._host, self._port, self._family)
+            answer = list(self._look_up(self._host, self._port, self._family))
         except OSError as e:
             answer = e
         self._call_from_thread(lambda: self._answered(answer))
@@ -183,7 +185,7 @@ class HostName:
         """Leave out the addresses that are not allowed; those of the preferred family first."""
         allowed = []
         for family, name in sorted(found, key=lambda candidate: candidate[0] != self._prefer):
-            address = str(name[0])
+            address = str(name[0])  # type: ignore[index]
             if self._allowlist is None or self._allowlist.allows_resolved(
                 self._host, address, self._port
             ):
