@@ -4,6 +4,7 @@ What it answers is docs/credentials.md; where the credentials come from, and how
 fresh, docs/parent.md.
 """
 
-from parent.credentials.service import CredentialService, CredentialSettings
+from parent.credentials.service import CredentialService
+from parent.credentials.settings import CredentialSettings, read_credentials_section
 
-__all__ = ["CredentialService", "CredentialSettings"]
+__all__ = ["CredentialService", "CredentialSettings", "read_credentials_section"]

@@ -20,11 +20,10 @@ def answer(request: Request, cache: Cache, cids: Collection[int] | None) -> Resp
     Args:
         request: the question.
         cache: what is at hand.
-        cids: the enclaves that get an answer; None for all of them. A connection that is no vsock
-            connection has no CID, and is let in by whoever let it reach the socket.
+        cids: the enclaves that get an answer, and then nobody else does; None for everybody.
     """
-    if cids is not None and request.cid is not None and request.cid not in cids:
-        return message(403, f"the enclave with CID {request.cid} is not let in here")
+    if cids is not None and request.cid not in cids:
+        return message(403, f"CID {request.cid} is not among those that get credentials here")
     if not _is_local(request.host):
         # A web page on this machine, whose name leads here (DNS rebinding).
         return message(403, "the Host header is neither localhost nor an address")

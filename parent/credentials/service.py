@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parent.clock import Clock, SystemClock
@@ -15,36 +15,18 @@ from parent.credentials.answers import answer
 from parent.credentials.cache import Cache
 from parent.credentials.model import Credentials, CredentialsError
 from parent.http import HttpServer, Limits
-from vsock_proxy.addresses import VMADDR_CID_ANY, Address, VsockAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from parent.credentials.settings import CredentialSettings
     from parent.http import Request, Response
 
 log = logging.getLogger(__name__)
 
-DEFAULT_ADDRESS = VsockAddress(VMADDR_CID_ANY, 8002)
-"""Where enclaves ask for credentials."""
-
 _LOOK = 30.0
 """Seconds between two looks at the clock: the wall clock may have been set."""
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialSettings:
-    """The section ``credentials`` of the configuration.
-
-    Attributes:
-        listen: where enclaves ask.
-        cids: the enclaves that get an answer; None for all of them.
-        profile: of AWS's configuration file; None for what AWS_PROFILE says.
-    """
-
-    listen: Address = DEFAULT_ADDRESS
-    cids: frozenset[int] | None = None
-    profile: str | None = None
 
 
 class CredentialService:

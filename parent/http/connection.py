@@ -7,6 +7,7 @@ import email.utils
 from typing import TYPE_CHECKING, Protocol
 
 from parent.http.protocol import Exchange
+from vsock_proxy.peers import peer_cid
 
 if TYPE_CHECKING:
     from parent.http.protocol import Request, Response
@@ -50,9 +51,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment] # it is one
-        match transport.get_extra_info("peername"):
-            case (int(cid), int()):  # AF_VSOCK's; an IP peer's begins with a string
-                self.cid = cid
+        self.cid = peer_cid(
+            transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        )
         self._exchange = Exchange(self.cid)
         if self._owner.admit(self):
             loop = asyncio.get_running_loop()
