@@ -168,6 +168,27 @@ def test_a_good_time_forgives() -> None:
     assert machine.failures == 1
 
 
+@pytest.mark.parametrize("lying", [False, True])
+def test_the_end_comes_whatever_fails(lying: bool) -> None:
+    """What may still run is said, and is found again by the next daemon."""
+    machine = running()
+    machine.stop(0)
+    now, commands = 0.0, 0
+    while (command := machine.next(now)) != Done():
+        commands += 1
+        assert commands < 10 * STOP_ATTEMPTS
+        match command:
+            case Wait(until):
+                now = until
+            case Look():
+                machine.looked(now, (enclave(),), complete=True)
+            case Terminate() if lying:
+                machine.terminated()
+            case Terminate():
+                machine.terminate_failed(now, "E11")
+    assert machine.error
+
+
 @given(
     first=st.floats(0.1, 1e4),
     factor=st.floats(1, 1e4),
