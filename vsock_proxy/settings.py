@@ -63,6 +63,11 @@ class Setting:
         """The line it begins on, from 1."""
         return self.node.start_mark.line + 1
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list, where it may also be something else."""
+        return isinstance(self.node, yaml.SequenceNode)
+
     def wrong(self, what: str, *, hint: str = "") -> ConfigurationError:
         """Make the error that says that this value is wrong: ``FILE:LINE: KEY: WHAT``."""
         key = f"{self.name}: " if self.name else ""

@@ -17,15 +17,16 @@ import pytest
 from tests.vsock_proxy.rig import PATIENCE, Server, read_all
 from vsock_proxy import cli
 from vsock_proxy.addresses import VMADDR_CID_ANY, TcpAddress, VsockAddress, parse_address
+from vsock_proxy.allowlist import load_allowlist
 from vsock_proxy.cli import main
-from vsock_proxy.daemon import Daemon, Forward
+from vsock_proxy.daemon import Daemon
 from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.forwards import Forward
+from vsock_proxy.relay import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from vsock_proxy.relay import Limits
 
 COMMAND = [sys.executable, "-c", "import sys; from vsock_proxy.cli import main; sys.exit(main())"]
 
@@ -138,10 +139,10 @@ def test_a_missing_or_empty_allowlist_allows_nothing(
     path = tmp_path / "allowlist.yaml"
     arguments = ["--config", str(path), "tcp://127.0.0.1:0", "127.0.0.1", "443"]
     assert main(arguments) == 1
-    assert "cannot read the allowlist" in capsys.readouterr().err
+    assert f"cannot read {path}: No such file" in capsys.readouterr().err
     path.write_text("")
     assert main(arguments) == 1
-    assert "is empty: nothing is allowed" in capsys.readouterr().err
+    assert f"{path}: empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["8000", "host"], ["-4", "-6", "8000", "a", "1"]])
@@ -175,13 +176,13 @@ def test_the_arguments_of_awss_proxy_mean_what_they_say(
     allowlist: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[list[Forward], int]] = []
+    seen: list[list[Forward]] = []
 
     class NoDaemon(Daemon):
         """A test opens no vsock."""
 
-        def __init__(self, forwards: list[Forward], *, limits: Limits) -> None:
-            seen.append((forwards, limits.connections))
+        def __init__(self, forwards: list[Forward], **_: object) -> None:
+            seen.append(forwards)
 
         def run(self) -> None:
             pass
@@ -190,5 +191,11 @@ def test_the_arguments_of_awss_proxy_mean_what_they_say(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     host = "kms.us-east-1.amazonaws.com"
     assert main([*options, "--config", str(allowlist), "8000", host, "443"]) == 0
-    forward = Forward(VsockAddress(VMADDR_CID_ANY, 8000), TcpAddress(host, 443), family)
-    assert seen == [([forward], connections)]
+    forward = Forward(
+        VsockAddress(VMADDR_CID_ANY, 8000),
+        TcpAddress(host, 443),
+        family,
+        allowlist=load_allowlist(allowlist),
+        limits=Limits(connections=connections),
+    )
+    assert seen == [[forward]]

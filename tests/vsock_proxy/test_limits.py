@@ -60,7 +60,7 @@ def test_a_connection_that_waits_too_long_is_refused(
                 rig.pass_time(101)
                 assert refused(second)
             check(first, accepted)
-        assert rig.forwarder.counters.refused == 1
+        assert rig.forwarder.counters.refused == {"limit": 1}
     assert "the server: refused a UNIX peer: no place became free in time" in caplog.text
 
 
