@@ -76,7 +76,7 @@ class EnclaveComponent:
         self._console = console if settings.debug else None
         self._monotonic = monotonic
         self._machine = Lifecycle(settings, chance=chance, now=monotonic())
-        self._stop_asked = False
+        self._stop_asked = self._given_up = False
         self._woken = threading.Condition()
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
         self._shown: tuple[State, bool, str, dict[str, JSON]] = self._show()
@@ -101,8 +101,11 @@ class EnclaveComponent:
         # Half a second is kept for a nitro-cli that does not answer to be killed.
         self._thread.join(max(0.0, timeout - 0.5))
         if self._thread.is_alive():
-            log.warning("%s: nitro-cli did not end it in time", self.name)
+            log.warning("%s: nitro-cli did not end it in time; it may still run", self.name)
             self._runner.cancel()
+            with self._woken:
+                self._given_up = True
+                self._woken.notify_all()
             self._thread.join(max(0.0, deadline - self._monotonic()))
         if self._console:
             self._console.stop()
@@ -117,7 +120,7 @@ class EnclaveComponent:
 
     def _live(self) -> None:
         machine = self._machine
-        while True:
+        while not self._given_up:
             now = self._monotonic()
             with self._woken:
                 if self._stop_asked:
@@ -134,9 +137,11 @@ class EnclaveComponent:
 
     def _wait(self, until: float) -> None:
         with self._woken:
-            already = self._stop_asked and self._machine.state is not State.STOPPING
+            # A wait of its own, between two attempts at the end, is not cut short by having been
+            # told to stop.
+            told = self._stop_asked and self._machine.state is not State.STOPPING
             left = until - self._monotonic()
-            if not already and left > 0:
+            if not told and not self._given_up and left > 0:
                 self._woken.wait(min(left, threading.TIMEOUT_MAX))
 
     def _carry_out(self, command: Command) -> None:

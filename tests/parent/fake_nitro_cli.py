@@ -166,7 +166,7 @@ def run(arguments: argparse.Namespace, folder: Path, what: str) -> None:
     made.write_text(json.dumps(told))
     made.rename(folder / f"{about['EnclaveID']}.json")
     if what == "orphan":
-        time.sleep(60)
+        time.sleep(1000)
     print(json.dumps(about, indent=2))
 
 
@@ -226,7 +226,7 @@ def main() -> None:
         fail("E07")
     what = fault(folder, arguments.command)
     if what == "hang":
-        time.sleep(60)
+        time.sleep(1000)
     if what == "garbage":
         print("not JSON at all")
         return
