@@ -14,13 +14,13 @@ import socket
 from typing import TYPE_CHECKING
 
 from parent.logs.intake import READ_SIZE, Intake, Source
+from parent.logs.settings import MAX_CIDS, LogSettings
 from vsock_proxy.peers import cid_allowed, peer_cid
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from parent.logs.settings import LogSettings
     from parent.logs.sinks import Sink
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,9 @@ class LogServer:
 
     def _source(self, cid: int | None) -> Source:
         if cid not in self.sources:
+            if len(self.sources) >= MAX_CIDS:
+                # Many CIDs came and went; what is open keeps its counts and its limits.
+                self.sources = {c: s for c, s in self.sources.items() if s.connections}
             name = "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
             self.sources[cid] = Source(cid, name, self._settings)
         return self.sources[cid]

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_ANY, Address, VsockAddress
+from vsock_proxy.addresses import (
+    MAX_VSOCK,
+    VMADDR_CID_ANY,
+    VMADDR_CID_PARENT,
+    Address,
+    VsockAddress,
+)
 
 if TYPE_CHECKING:
     from vsock_proxy.settings import Setting
 
 LOG_PORT = 8003
 """vsock port of the log sink, beside 8000 (KMS) and 8002 (credentials)."""
+
+MAX_CIDS = 64
+"""That a section may name; an instance has four enclaves at most."""
 
 LISTEN = VsockAddress(VMADDR_CID_ANY, LOG_PORT)
 
@@ -36,7 +43,7 @@ class LogSettings:
 
     Attributes:
         listen: where enclaves connect.
-        cids: those that may; None only where `listen` is not vsock.
+        cids: those that may; None for everybody who can connect.
         to: ``journal``, ``stderr`` (the daemon's own log), or a file.
         lines_per_second: of one enclave; what is beyond is left out and counted.
         bytes_per_second: of one enclave; beyond it, its connections are read more slowly.
@@ -66,10 +73,10 @@ def read_logs_section(node: Setting) -> LogSettings:
     if "cids" in fields:
         if not isinstance(listen, VsockAddress):
             raise fields["cids"].wrong("only vsock has CIDs")
-        cids = frozenset(item.integer(0, MAX_VSOCK - 1) for item in fields["cids"].items(64))
+        cids = _cids(fields["cids"])
     elif isinstance(listen, VsockAddress):
         raise node.wrong(
-            "key 'cids' is missing", hint="name the CIDs of the enclaves that may log: cids: [16]"
+            "key 'cids' is missing", hint="name the enclaves: cids: [16]; or all: cids: any"
         )
 
     def number(key: str, otherwise: int, most: int) -> int:
@@ -89,8 +96,17 @@ def read_logs_section(node: Setting) -> LogSettings:
     )
 
 
+def _cids(setting: Setting) -> frozenset[int] | None:
+    if not setting.is_list:
+        setting.choice("any")
+        return None
+    return frozenset(
+        item.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1) for item in setting.items(MAX_CIDS)
+    )
+
+
 def _target(setting: Setting) -> str | LogFile:
-    if not isinstance(setting.node, yaml.MappingNode):
+    if isinstance(setting.node.value, str):
         return setting.choice("journal", "stderr")
     fields = setting.fields("file", "size", "keep", required=("file",))
     path = Path(fields["file"].string())

@@ -15,7 +15,7 @@ import pytest
 from parent.logs.component import LogSink
 from parent.logs.intake import Intake, Source
 from parent.logs.server import LogServer
-from parent.logs.settings import LISTEN, LogFile, LogSettings, read_logs_section
+from parent.logs.settings import LISTEN, MAX_CIDS, LogFile, LogSettings, read_logs_section
 from parent.logs.sinks import Journal, open_sink
 from vsock_proxy.addresses import UnixAddress
 from vsock_proxy.errors import AgentError, ConfigurationError
@@ -204,6 +204,18 @@ def test_cids_are_told_apart() -> None:
     assert (one.dropped, other.dropped) == (3, 0)
 
 
+def test_cids_that_come_and_go_are_forgotten(tmp_path: Path, kept: Kept) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        settings = unix(tmp_path)
+        server = LogServer(listener, kept, settings, names={16: "one"}, monotonic=lambda: 0)
+        server._source(16).connections = 1
+        for cid in range(17, 1000):
+            server._source(cid)
+        assert len(server.sources) <= MAX_CIDS
+        assert server.sources[16].name == "one"
+        server.close()
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     path = str(tmp_path / "journal")
@@ -292,6 +304,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
     settings = read("cids: [16, 17]")
     assert settings == LogSettings(cids=frozenset({16, 17}), listen=LISTEN, to="journal")
     assert str(settings.listen) == "vsock://any:8003"
+    assert read("cids: any").cids is None
     settings = read(
         "listen: unix:/run/logs\nto: {file: /var/log/e.log, size: 1 MiB, keep: 3}\n"
         "lines_per_second: 5\nbytes_per_second: 8 KiB\nconnections: 2\n"
@@ -309,6 +322,8 @@ def test_the_section_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("cids: [3]", "1: cids: '3' is not an integer in 4.."),
+        ("cids: all", "1: cids: 'all' is none of"),
         ("to: journal", "1: key 'cids' is missing"),
         ("listen: unix:/x\ncids: [16]", "2: cids: only vsock has CIDs"),
         ("cids: [16]\nto: syslog", "2: to: 'syslog' is none of"),
