@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_PARENT
 from vsock_proxy.errors import ConfigurationError
 
@@ -148,7 +146,7 @@ def _read(item: Setting) -> EnclaveSettings:
 
 
 def _cpus(setting: Setting) -> tuple[int, tuple[int, ...]]:
-    if not isinstance(setting.node, yaml.SequenceNode):
+    if not setting.is_list:
         return setting.integer(1, 1024), ()
     # CPU 0 stays with the parent, always.
     ids = tuple(item.integer(1, 8191) for item in setting.items(1024))
