@@ -33,7 +33,9 @@ _HINT = "write lines such as `- {address: kms.us-east-1.amazonaws.com, port: 443
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 # A last label that begins with a letter is never that of an IPv4 address, in any spelling
 # inet_aton(3) knows (127.1, 0x7f.1, 2130706433).
-_PATTERN = re.compile(rf"(?:(?:\*|{_LABEL})\.)+{_LABEL}\.[A-Za-z](?:[A-Za-z0-9-]{{0,61}})\.?")
+_PATTERN = re.compile(
+    rf"(?:(?:\*|{_LABEL})\.)+{_LABEL}\.[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?\.?"
+)
 
 _EC2_SERVICES = ipaddress.IPv6Network("fd00:ec2::/32")
 """Instance metadata, DNS, time, pod identity over IPv6 (AWS, "Access instance metadata")."""

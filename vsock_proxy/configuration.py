@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import MAX_VSOCK, TcpAddress, VsockAddress
+from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_ANY, TcpAddress, VsockAddress
 from vsock_proxy.allowlist import Allowlist, load_allowlist, read_allowlist
 from vsock_proxy.daemon import DRAIN_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
@@ -97,6 +97,8 @@ def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: 
     listen, to = fields["listen"].address(), fields["to"].address()
     if isinstance(to, TcpAddress | VsockAddress) and not 0 < to.port < MAX_VSOCK:
         raise fields["to"].wrong("nothing can be reached on this port")
+    if isinstance(to, VsockAddress) and to.cid == VMADDR_CID_ANY:
+        raise fields["to"].wrong("any is no target")
     if isinstance(to, TcpAddress) and not (reloading or allowlist.allows(to.host, to.port)):
         raise fields["to"].wrong(
             f"{to.host} port {to.port} is not on the allowlist",

@@ -31,8 +31,6 @@ _KINDS = {
     errno.ENETUNREACH: "unreachable",
     errno.EHOSTUNREACH: "unreachable",
     errno.ENOENT: "missing",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
 }
 
 
@@ -42,6 +40,8 @@ def kind_of(error: OSError) -> str:
         return "name"
     if isinstance(error, TimeoutError):
         return "timeout"
+    if isinstance(error, PermissionError):
+        return "permission"
     return _KINDS.get(error.errno or 0, "other")
 
 

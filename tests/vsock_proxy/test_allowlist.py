@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vsock_proxy.allowlist import Allowlist, load_allowlist, parse_allowlist
+from vsock_proxy.allowlist import Allowlist, is_special, load_allowlist, parse_allowlist
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.settings import MAX_SIZE
 
@@ -47,6 +47,91 @@ def test_case_and_the_trailing_dot_mean_nothing_in_names(host: str) -> None:
     assert parse_allowlist(AWS_STYLE).allows(host, 443)
     listed = f"allowlist: [{{address: {host}, port: 443}}]".encode()
     assert parse_allowlist(listed).allows("kms.us-east-1.amazonaws.com", 443)
+
+
+def listing(*addresses: str) -> Allowlist:
+    lines = [f"- {{address: '{address}', port: 443}}" for address in addresses]
+    return parse_allowlist("\n".join(["allowlist:", *lines]).encode())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "matches"),
+    [
+        ("kms.*.amazonaws.com", "kms.eu-central-1.amazonaws.com", True),
+        ("KMS.*.AmazonAWS.com.", "kms.EU-central-1.amazonaws.com.", True),
+        ("*.kms.eu-west-1.vpce.amazonaws.com", "vpce-0a-1b.kms.eu-west-1.vpce.amazonaws.com", True),
+        ("*.*.amazonaws.com", "kms.eu-central-1.amazonaws.com", True),
+        ("kms.*.amazonaws.com", "kms.amazonaws.com", False),
+        ("kms.*.amazonaws.com", "kms..amazonaws.com", False),
+        ("kms.*.amazonaws.com", "kms.a.b.amazonaws.com", False),
+        ("kms.*.amazonaws.com", "kms.eu-central-1.amazonaws.com.evil.example", False),
+        ("kms.*.amazonaws.com", "evil.kms.eu-central-1.amazonaws.com", False),
+        ("kms.*.amazonaws.com", "kms-evil.eu-central-1.amazonaws.com", False),
+        ("kms.*.amazonaws.com", "kms.eu-central-1.amazonaws.com.cn", False),
+        ("*.amazonaws.com", "amazonaws.com", False),
+        ("*.amazonaws.com", ".amazonaws.com", False),
+    ],
+)
+def test_a_wildcard_stands_for_exactly_one_whole_label(
+    pattern: str, host: str, matches: bool
+) -> None:
+    assert listing(pattern).allows(host, 443) is matches
+    assert not listing(pattern).allows(host, 444)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.com", "*.*", "*.*.com", "kms.*", "kms.amazonaws.*", "kms-*.amazonaws.com", "*a.b.c",
+     "**.amazonaws.com", "*.0.0.1", "127.*.0.1", "*.*.*.*", "1.2.*.0x7f", "*..amazonaws.com",
+     "::*", "*.b_.c-"],
+)  # fmt: skip
+def test_a_pattern_names_a_domain(pattern: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^allowlist:2: address: .* is not a pattern"):
+        listing(pattern)
+
+
+_octet = st.integers(0, 255)
+
+
+@given(st.one_of(st.ip_addresses(), st.tuples(_octet, _octet).map("{0[0]}.{0[1]}".format)))
+def test_no_pattern_matches_an_ip_address(address: object) -> None:
+    patterns = listing("*.b.c", "*.*.b.c", "*.*.*.b.c", "a.*.b.c")
+    assert not patterns.allows(str(address), 443)
+
+
+def test_an_address_is_listed_in_any_spelling() -> None:
+    assert listing("2001:DB8:0:0::1").allows("2001:db8::1", 443)
+
+
+PUBLIC = ["52.94.1.1", "10.0.0.5", "172.31.0.2", "192.168.1.1", "100.64.0.1", "2600:1f18::1",
+          "fd12::1", "64:ff9b::52.94.1.1", "::ffff:10.0.0.5"]  # fmt: skip
+SPECIAL = [
+    "169.254.169.254", "169.254.170.2", "127.0.0.1", "127.8.9.1", "0.1.2.3",  "0.0.0.0",  # noqa: S104
+    "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "ff02::1",
+    "fd00:ec2::254", "::ffff:169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe",
+    "2002:7f00:1::", "::127.0.0.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_name_may_resolve_to_public_and_private_addresses(address: str) -> None:
+    assert not is_special(address)
+    assert listing("kms.amazonaws.com").allows_resolved("kms.amazonaws.com", address, 443)
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_a_name_must_not_resolve_to_what_only_the_parent_should_reach(address: str) -> None:
+    assert is_special(address)
+    assert not listing("kms.amazonaws.com", "*.a.b").allows_resolved("x.a.b", address, 443)
+
+
+def test_a_special_address_may_be_listed_itself() -> None:
+    allowed = listing("a.b", "127.0.0.1", "localhost", "::1")
+    assert allowed.allows_resolved("a.b", "127.0.0.1", 443)
+    assert not allowed.allows_resolved("a.b", "127.0.0.1", 444)
+    assert not allowed.allows_resolved("a.b", "127.0.0.2", 443)
+    assert allowed.allows_resolved("LOCALHOST.", "127.0.0.2", 443)
+    assert not allowed.allows_resolved("localhost", "169.254.169.254", 443)
 
 
 def test_an_empty_list_allows_nothing_and_is_no_error() -> None:
