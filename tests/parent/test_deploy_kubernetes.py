@@ -10,13 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from parent.credentials.settings import read_credentials_section
-from parent.enclaves.settings import EnclaveSettings, read_enclaves_section
-from parent.logs.settings import read_logs_section
-from parent.operations.settings import read_operations_section
+from parent.daemon.configuration import load_configuration
 from vsock_proxy.addresses import TcpAddress
-from vsock_proxy.configuration import read_proxy_section
-from vsock_proxy.settings import parse_settings
 
 MANIFEST = Path(__file__).resolve().parents[2] / "parent/deploy/kubernetes/enclave-parent.yaml"
 OBJECTS: dict[str, Any] = {o["kind"]: o for o in yaml.safe_load_all(MANIFEST.read_text())}
@@ -56,29 +51,22 @@ def test_the_check_finds_faults(path: tuple[Any, ...], value: object) -> None:
         kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
 
 
-def enclaves() -> tuple[EnclaveSettings, ...]:
-    text = OBJECTS["ConfigMap"]["data"]["parent.yaml"]
-    fields = parse_settings(text.encode(), source="parent.yaml").fields(
-        "proxy", "credentials", "logs", "operations", "enclaves"
-    )
-    cids = {
-        read_credentials_section(fields["credentials"]).cids,
-        read_logs_section(fields["logs"]).cids,
-        *(forward.cids for forward in read_proxy_section(fields["proxy"]).forwards),
-    }
-    found = read_enclaves_section(fields["enclaves"])
-    assert cids == {frozenset(enclave.cid for enclave in found)}
-    listen = read_operations_section(fields["operations"]).listen
-    assert listen == TcpAddress("0.0.0.0", CONTAINER["ports"][0]["containerPort"])  # noqa: S104
-    return found
-
-
-def test_the_configuration_is_the_daemons_and_fits_the_pod() -> None:
-    found = enclaves()
-    limits = CONTAINER["resources"]["limits"]
-    assert limits[DEVICE] == CONTAINER["resources"]["requests"][DEVICE] == str(len(found))
-    assert limits["hugepages-2Mi"] == f"{sum(e.memory_mib for e in found)}Mi"
-    assert limits["hugepages-2Mi"] == CONTAINER["resources"]["requests"]["hugepages-2Mi"]
+def test_the_configuration_is_the_daemons_and_fits_the_pod(tmp_path: Path) -> None:
+    path = tmp_path / "parent.yaml"
+    path.write_text(OBJECTS["ConfigMap"]["data"]["parent.yaml"])
+    found = load_configuration(path)
+    assert found.proxy
+    assert found.credentials
+    assert found.logs
+    assert found.operations
+    port = CONTAINER["ports"][0]["containerPort"]
+    assert found.operations.listen == TcpAddress("0.0.0.0", port)  # noqa: S104
+    cids = {found.credentials.cids, found.logs.cids, *(f.cids for f in found.proxy.forwards)}
+    assert cids == {frozenset(enclave.cid for enclave in found.enclaves)}
+    limits, requests = (CONTAINER["resources"][key] for key in ("limits", "requests"))
+    assert limits[DEVICE] == requests[DEVICE] == str(len(found.enclaves))
+    pages = f"{sum(enclave.memory_mib for enclave in found.enclaves)}Mi"
+    assert limits["hugepages-2Mi"] == requests["hugepages-2Mi"] == pages
 
 
 def test_names_within_the_manifest_agree() -> None:
