@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from parent.credentials import CredentialSettings, read_credentials_section
 from parent.enclaves.settings import EnclaveSettings, read_enclaves_section
+from parent.logs.settings import LogSettings, read_logs_section
 from parent.operations import OperationsSettings, read_operations_section
 from vsock_proxy.configuration import ProxySettings, read_proxy_section
 from vsock_proxy.errors import ConfigurationError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vsock_proxy.addresses import Address
     from vsock_proxy.settings import Setting
 
-SECTIONS = ("proxy", "credentials", "enclaves", "operations")
+SECTIONS = ("proxy", "credentials", "logs", "enclaves", "operations")
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Configuration:
 
     proxy: ProxySettings | None = None
     credentials: CredentialSettings | None = None
+    logs: LogSettings | None = None
     enclaves: tuple[EnclaveSettings, ...] = ()
     operations: OperationsSettings | None = None
 
@@ -66,6 +68,7 @@ def load_configuration(path: Path, *, reloading: bool = False) -> Configuration:
     configuration = Configuration(
         proxy=reader.section("proxy", lambda s: read_proxy_section(s, reloading=reloading)),
         credentials=reader.section("credentials", read_credentials_section),
+        logs=reader.section("logs", read_logs_section),
         enclaves=reader.section("enclaves", read_enclaves_section) or (),
         operations=reader.section("operations", read_operations_section),
     )
@@ -114,5 +117,7 @@ def _listeners(configuration: Configuration) -> Iterator[tuple[str, Address]]:
         yield from (("proxy", forward.listen) for forward in configuration.proxy.forwards)
     if configuration.credentials:
         yield "credentials", configuration.credentials.listen
+    if configuration.logs:
+        yield "logs", configuration.logs.listen
     if configuration.operations:
         yield "operations", configuration.operations.listen

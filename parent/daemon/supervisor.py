@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from parent.credentials import CredentialService
 from parent.enclaves.component import enclave_components
+from parent.logs.component import LogSink
 from parent.operations import OperationsService
 from parent.proxy import ProxyService
 
@@ -60,6 +61,9 @@ class Supervisor:
             listeners.append(self._proxy)
         if self._credentials:
             listeners.append(self._credentials)
+        if configuration.logs:
+            names = {enclave.cid: enclave.name for enclave in configuration.enclaves}
+            listeners.append(LogSink(configuration.logs, names=names))
         enclaves: list[Component] = [*enclave_components(configuration.enclaves)]
         self.operations = configuration.operations and OperationsService(
             configuration.operations, [*listeners, *enclaves]
@@ -111,6 +115,8 @@ class Supervisor:
             stay += [f"credentials.{key}" for key in self._credentials.reconfigure(new.credentials)]
         elif old.credentials != new.credentials:
             stay.append("credentials")
+        if old.logs != new.logs:
+            stay.append("logs")
         if old.enclaves != new.enclaves:
             stay.append("enclaves")
         if old.operations != new.operations:

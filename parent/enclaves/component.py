@@ -210,7 +210,8 @@ class EnclaveComponent:
         before, after = self._shown, self._show()
         self._shown = after
         if (before[0], before[2]) != (after[0], after[2]):
-            level = logging.INFO if after[1] or after[0] is State.STOPPED else logging.WARNING
+            told = after[0] in (State.STARTING, State.STOPPING, State.STOPPED)
+            level = logging.INFO if after[1] or told else logging.WARNING
             log.log(level, "%s: %s", self.name, after[2])
         if self._console:
             running = self._machine.enclave if after[0] is State.RUNNING else None
