@@ -60,6 +60,7 @@ def _write_job(shared: Path, tests: list[str]) -> None:
         "folder": str(ROOT),
         "environment": {
             "HOME": "/run",
+            "HYPOTHESIS_STORAGE_DIRECTORY": "/run/hypothesis",
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONDONTWRITEBYTECODE": "1",
             "TEST_OVER_VSOCK": "1",
