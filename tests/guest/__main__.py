@@ -25,7 +25,7 @@ KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 TESTS = ("tests/vsock_proxy", "tests/chain/test_over_vsock.py")
 
-DEADLINE = 300.0
+DEADLINE = 120.0
 """Seconds for everything, boot included; it takes a quarter of that on a slow day."""
 
 MEMORY = "1G"  # At most: the file behind it is sparse.
