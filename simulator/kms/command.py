@@ -58,6 +58,9 @@ def add_parser(subparsers: Any) -> None:
         help="PEM of the root certificate attestation documents must chain to")  # fmt: skip
     add("--ca-file", metavar="FILE", required=True,
         help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
+    add("--ca-key", metavar="FILE",
+        help="PEM of that authority's private key, made where there is none: with it --ca-file "
+        "can be built into an image (default: a new one each time)")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action=_FaultAction, default=[], dest="faults",
         help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
     add("--credentials", metavar="FILE",
@@ -144,11 +147,19 @@ def run(arguments: argparse.Namespace) -> int:
     _add_keys(service, arguments.keys, arguments.key_policies)
     for fault in arguments.faults:
         service.faults.inject(str(fault))
-    authority = CertificateAuthority(service.faults)
+    key = arguments.ca_key and Path(arguments.ca_key)
     try:
+        authority = CertificateAuthority(
+            service.faults, key_pem=key.read_bytes() if key and key.exists() else None
+        )
+        if key:
+            key.touch(mode=0o600)
+            key.write_bytes(authority.key_pem)
         Path(arguments.ca_file).write_bytes(authority.certificate_pem)
     except OSError as e:
-        raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
+        raise ConfigurationError(f"cannot use {e.filename}: {e.strerror}") from e
+    except ValueError as e:
+        raise ConfigurationError(f"{key} holds no PEM key on P-256: {e}") from e
     with listening(address) as listener:
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
@@ -35,9 +40,14 @@ class CertificateAuthority:
     addresses, and the client finds out by itself.
     """
 
-    def __init__(self, faults: FaultQueue | None = None) -> None:
+    def __init__(self, faults: FaultQueue | None = None, *, key_pem: bytes | None = None) -> None:
+        """Make an authority; of a key that there was before, one that clients trust already.
+
+        Raises:
+            ValueError: `key_pem` holds no P-256 key.
+        """
         self._faults = faults
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = _load(key_pem) if key_pem else ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Simulated KMS CA")])
         self._certificate = (
             _builder(self._name, self._name, self._key)
@@ -51,6 +61,11 @@ class CertificateAuthority:
     def certificate_pem(self) -> bytes:
         """What clients must trust."""
         return self._certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The authority's private key. It simulates; nothing real trusts it."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def server_context(self) -> ssl.SSLContext:
         """Return the context to listen with."""
@@ -100,6 +115,13 @@ class CertificateAuthority:
             path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
             context.load_cert_chain(path)
         return context
+
+
+def _load(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("not a P-256 key")  # noqa: TRY004 (the caller's value, not its type)
+    return key
 
 
 def _builder(

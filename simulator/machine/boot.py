@@ -27,8 +27,10 @@ from vsock_proxy.addresses import VMADDR_CID_PARENT
 from vsock_proxy.loop import Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from vsock_proxy.addresses import UnixAddress
 
 _LAST_WORDS = 0.2
 """Seconds for what the guest sent just before it ended."""
@@ -40,13 +42,13 @@ class Image:
 
     Attributes:
         kernel: a bzImage or vmlinux.
-        cmdline: its command line.
-        ramdisks: in order.
+        ramdisk: all ramdisks, one after the other.
+        cmdline: the kernel's command line.
     """
 
-    kernel: bytes
+    kernel: Path
+    ramdisk: Path
     cmdline: str
-    ramdisks: Sequence[bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class Enclave:
         exchange: answers /dev/nsm, such as `SimulatedNsm.exchange`.
         cid: its context id.
         folder: where vsock addresses are UNIX sockets; see `parent_side`.
+        parent_ports: services of the parent that listen elsewhere.
         guest_ports: ports of the guest that are there as ``CID_PORT``.
         memory: MiB.
         cpus: how many.
@@ -67,6 +70,7 @@ class Enclave:
     exchange: Callable[[bytes], bytes]
     cid: int
     folder: Path
+    parent_ports: Mapping[int, UnixAddress] = field(default_factory=dict)
     guest_ports: Sequence[int] = ()
     memory: int = 1024
     cpus: int = 1
@@ -100,8 +104,8 @@ class Enclave:
             loop = stack.enter_context(Loop())
             init = self._parent(stack, loop)
             machine = qemu.Machine(
-                kernel=private / "kernel",
-                ramdisk=private / "ramdisk",
+                kernel=image.kernel,
+                ramdisk=image.ramdisk,
                 cmdline=image.cmdline,
                 memory=self.memory,
                 cpus=self.cpus,
@@ -109,14 +113,9 @@ class Enclave:
                 nsm=private / "nsm",
                 vsock=private / "vsock",
             )
-            machine.kernel.write_bytes(image.kernel)
-            # An uncompressed archive begins at a multiple of 4, and zeros between are skipped
-            # (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
-            padded = (ramdisk + bytes(-len(ramdisk) % 4) for ramdisk in image.ramdisks)
-            machine.ramdisk.write_bytes(b"".join(padded))
             nsm = Endpoint(loop, machine.nsm, NsmDevice(self.exchange))
             stack.callback(nsm.close)
-            vsock_device = VsockDevice(loop, self.cid, Folder(self.folder))
+            vsock_device = VsockDevice(loop, self.cid, Folder(self.folder, self.parent_ports))
             stack.callback(vsock_device.close)
             vsock = Endpoint(loop, machine.vsock, vsock_device)
             stack.callback(vsock.close)
