@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enclave.agent import Agent
+    from enclave.boto import attach
     from enclave.credentials import Credentials
     from enclave.errors import AgentError
     from enclave.results import (
@@ -30,6 +31,7 @@ __all__ = [
     "DataKeyResult",
     "DecryptResult",
     "SharedSecretResult",
+    "attach",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "DataKeyResult": "enclave.results",
     "DecryptResult": "enclave.results",
     "SharedSecretResult": "enclave.results",
+    "attach": "enclave.boto",
 }
 
 

@@ -35,6 +35,9 @@ MAX_NUMBER_OF_BYTES = 1024
 MAX_PLAINTEXT = 4096
 """Bytes in a secret of any of the operations (KMS service model, PlaintextType)."""
 
+KEY_ENCRYPTION_ALGORITHM = "RSAES_OAEP_SHA_256"
+"""The one that KMS has (KMS service model, KeyEncryptionMechanism)."""
+
 _KEY_SPEC_BYTES = {"AES_128": 16, "AES_256": 32}
 _SHARED_SECRET_BYTES = (32, 48, 66)
 """One coordinate on P-256 or SM2, P-384, P-521: all that ECDH in KMS has."""
@@ -78,7 +81,7 @@ def attested_request(
         **parameters,
         "Recipient": {
             "AttestationDocument": base64.b64encode(document).decode(),
-            "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+            "KeyEncryptionAlgorithm": KEY_ENCRYPTION_ALGORITHM,
         },
     }
 
@@ -105,17 +108,24 @@ def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None
 def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes:
     """Take the envelope out of an answer, refusing what is not the answer to an attested request.
 
+    Args:
+        operation: one of `SECRET_FIELD`.
+        answer: KMS's answer; binary values in base64, or as bytes where a library has decoded
+            them.
+
     Raises:
         KmsAnswerError: the secret stands in the open, or there is no usable envelope.
     """
     secret_field = SECRET_FIELD[operation]
-    if answer.get(secret_field) not in (None, ""):
+    if answer.get(secret_field) not in (None, "", b""):
         raise KmsAnswerError(
             f"KMS sent {secret_field} in the open though Recipient was sent", hint=_HINT_FORGED
         )
     encoded = answer.get(_CIPHERTEXT)
-    if encoded in (None, ""):
+    if encoded in (None, "", b""):
         raise KmsAnswerError(f"KMS sent no {_CIPHERTEXT}", hint=_HINT_FORGED)
+    if isinstance(encoded, bytes):
+        return encoded
     if not isinstance(encoded, str) or len(encoded) > 4 * -(-MAX_ENVELOPE // 3):
         raise KmsAnswerError(f"{_CIPHERTEXT} is not text of up to {MAX_ENVELOPE} bytes")
     try:
@@ -135,7 +145,7 @@ def opened_answer(
     Args:
         operation: one of `SECRET_FIELD`.
         parameters: what was asked, as given to `attested_request`.
-        answer: KMS's answer.
+        answer: KMS's answer, as `ciphertext_for_recipient` takes it.
         open_: opens the envelope, `Recipient.open`.
 
     Returns:

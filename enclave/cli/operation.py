@@ -9,7 +9,7 @@ from botocore import xform_name
 
 from enclave.cli.console import PROG
 from enclave.cli.model import check, operation_model
-from enclave.cli.options import kms_options
+from enclave.cli.options import DEFAULTS, kms_options
 from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
@@ -108,8 +108,10 @@ def run(arguments: argparse.Namespace) -> str:
 
 def make_agent(arguments: argparse.Namespace) -> Agent:
     """An agent as the options of every KMS command have it."""
-    credentials, region = None, arguments.region
+    credentials, region = arguments.credentials, arguments.region
     if arguments.profile is not None:
+        if credentials != DEFAULTS["credentials"]:
+            raise ConfigurationError("--credentials and --profile at once", hint="give one of them")
         from enclave.cli.profile import load  # noqa: PLC0415 (seldom needed)
 
         profile = load(arguments.profile, arguments.surroundings.environ)

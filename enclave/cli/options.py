@@ -23,6 +23,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "endpoint_url": None,
     "proxy": "vsock://3:8000",
     "ca_bundle": None,
+    "credentials": "auto",
     "sign_request": True,
     "cli_binary_format": "base64",
     "cli_connect_timeout": 10.0,
@@ -72,6 +73,13 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         metavar="NAME",
         help="keys and region from the files of the AWS CLI, where the enclave has them; "
         "roles, SSO and credential programs are not followed",
+    )
+    add(
+        "--credentials",
+        metavar="SOURCE",
+        help="environment, the ADDRESS of the parent's credential service, or auto: the "
+        "environment if it holds any, else the parent's at vsock://3:8002 "
+        f"(default: {DEFAULTS['credentials']})",
     )
     add("--no-sign-request", dest="sign_request", action="store_false",
         help="use no credentials; KMS itself answers signed requests only")  # fmt: skip

@@ -102,3 +102,22 @@ def test_the_simulated_device_keeps_the_nsms_contract() -> None:
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed, done.stdout
     assert int(passed[1]) >= 15
+
+
+def test_credentials_from_the_parent() -> None:
+    done = run(
+        *SIMULATOR, "--credentials", "parent", "--",
+        *AGENT, "generate-random", "--number-of-bytes", "32", "--verbose",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "credentials from vsock://3:8002, good until " in done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+
+
+def test_the_word_on_the_command_line_decides_whose_credentials() -> None:
+    command = ("generate-random", "--number-of-bytes", "8", "--credentials")
+    parent = run(*SIMULATOR, "--credentials", "parent", "--", *AGENT, *command, "vsock://3:8002")
+    assert parent.returncode == 0, parent.stderr
+    environment = run(*SIMULATOR, "--credentials", "parent", "--", *AGENT, *command, "environment")
+    assert environment.returncode == 253
+    assert environment.stderr.startswith("enclave-agent: error: no AWS credentials\n")

@@ -338,7 +338,7 @@ def test_what_makes_no_sense_is_refused_at_once(
 
 def test_no_credentials(enclave: Enclave) -> None:
     with pytest.raises(CredentialsError, match="no AWS credentials"):
-        enclave.agent(credentials=None).generate_random(32)
+        enclave.agent(credentials="environment").generate_random(32)
     assert not enclave.dialer.dialed
 
 
@@ -350,7 +350,7 @@ def test_the_environment_is_enough(enclave: Enclave) -> None:
         "AWS_SECRET_ACCESS_KEY": SIMULATED.secret_key,
         "AWS_SESSION_TOKEN": str(SIMULATED.token),
     }
-    agent = enclave.agent(region=None, ca_bundle=None, credentials=None, environ=environ)
+    agent = enclave.agent(region=None, ca_bundle=None, credentials="auto", environ=environ)
     assert len(agent.generate_random(32)) == 32
 
 
