@@ -26,6 +26,12 @@ bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
 	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
 
+machine-tools: $(READY) ## a QEMU for enclave-simulator boot, unpacked from Debian's packages
+	$(BIN)/enclave-simulator setup-machine
+
+boot-test: $(READY) ## build an enclave image, boot it under QEMU, run the main job inside
+	$(BIN)/python -m tests.boot
+
 setup: $(READY) ## only the virtual environment
 
 $(READY): pyproject.toml
