@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain once more while it ends.
         sys.stdout = None
         return 1
+    except OSError as e:
+        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return status

@@ -106,7 +106,6 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.policy.language",
         "parent.policy.lint",
         "parent.policy.measured",
-        "vsock_proxy.addresses",
         "vsock_proxy.allowlist",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}

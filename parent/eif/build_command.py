@@ -17,7 +17,7 @@ from parent.eif.build import build, sign
 from parent.eif.describe import describe, measurements
 from parent.eif.metadata import Metadata, parse_json
 from parent.eif.signature import Signer
-from parent.files import opened, print_json, progress, read_small, replacing
+from parent.files import opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.version import VERSION
 
@@ -93,8 +93,8 @@ def run_build(arguments: argparse.Namespace) -> int:
         ramdisks = _ramdisks(arguments, stack)
         kernel = stack.enter_context(opened(arguments.kernel))
         head = kernel.read(64)
+        total = sum(map(size, (arguments.kernel, *arguments.ramdisk)))
         output = stack.enter_context(replacing(arguments.output))
-        total = sum(path.stat().st_size for path in (arguments.kernel, *arguments.ramdisk))
         with progress(total, "building") as advance:
             build(
                 output,

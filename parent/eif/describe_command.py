@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from parent.eif.describe import as_nitro_cli, describe
 from parent.eif.errors import EifError
-from parent.files import opened, print_json, progress
+from parent.files import opened, print_json, progress, size
 
 if TYPE_CHECKING:
     import argparse
@@ -36,10 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Describe an image."""
-    with opened(arguments.image) as stream:
-        size = arguments.image.stat().st_size
-        with progress(size, "measuring") as advance:
-            description = describe(stream, progress=advance)
+    path = arguments.image
+    with opened(path) as stream, progress(size(path), "measuring") as advance:
+        description = describe(stream, progress=advance)
     print_json(as_nitro_cli(description))
     failures = description.failures(datetime.now(UTC))
     if arguments.check and failures:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 from parent.eif.cpio import Entry, directory, file, under
 from parent.eif.image import CHUNK
+from parent.files import opened
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def read_chunks(path: Path) -> Iterator[bytes]:
         ConfigurationError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             yield from _chunks(stream)
     except OSError as e:
         raise ConfigurationError(f"cannot read {path}: {e.strerror}") from e

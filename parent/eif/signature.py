@@ -9,6 +9,7 @@ PCR8 measures the certificate, so a key policy can name who signed instead of wh
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ class Signature:
 def decode(data: bytes, *, offset: int) -> Signature:
     """Read the payload of a signature section.
 
-    Several signatures may stand in it, of which everybody reads the first, over PCR0.
+    The array has room for signatures over other PCRs, but nobody writes or reads any.
 
     Args:
         data: the payload.
@@ -85,21 +86,25 @@ def decode(data: bytes, *, offset: int) -> Signature:
     """
     reader = _Reader(data)
     try:
-        reader.expect_some()
+        reader.expect_one()
         reader.expect_map_of_two("signing_certificate")
         pem = reader.byte_array()
         reader.expect_text("signature")
         cose = _Reader(reader.byte_array())
+        reader.expect_end()
         protected, payload, signature = cose.sign1()
-    except (ValueError, IndexError) as e:
+    except ValueError as e:
         raise EifError(
             f"the signature section is not what signers write: {e}", offset=offset + reader.at
         ) from None
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        # Decoded only when asked for: ask here, where failing has a name.
-        _ = certificate.public_key(), certificate.issuer
-        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        with warnings.catch_warnings():
+            # The library would tell the terminal what it thinks of odd but readable ones.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_pem_x509_certificate(pem)
+            # Decoded only when asked for: ask here, where failing has a name.
+            _ = certificate.public_key(), certificate.issuer
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except Exception as e:  # noqa: BLE001 (what the library raises for bad DER is no fixed list)
         raise EifError(
             f"the signing certificate cannot be read ({type(e).__name__})", offset=offset
@@ -216,7 +221,7 @@ class _Reader:
     """The few forms of CBOR (RFC 8949) that a signature section is made of, and no others.
 
     A full decoder would follow tags into dates, regular expressions and e-mails.
-    Raises ValueError or IndexError, with `at` where it stopped.
+    Raises ValueError, with `at` where it stopped.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -225,6 +230,8 @@ class _Reader:
 
     def head(self, major: int) -> int:
         """Take the head of an item of a type; returns its number, count or length."""
+        if self.at == len(self._data):
+            raise ValueError("cut short")
         initial = self._data[self.at]
         if initial >> 5 != major:
             raise ValueError(f"no {_NAMES[major].split()[-1]} where it belongs")
@@ -246,9 +253,13 @@ class _Reader:
             raise ValueError("cut short")
         return bytes(self.head(_UNSIGNED) for _ in range(count))
 
-    def expect_some(self) -> None:
-        if self.head(_ARRAY) == 0:
-            raise ValueError("an empty array")
+    def expect_one(self) -> None:
+        if self.head(_ARRAY) != 1:
+            raise ValueError("an array of other than one signature")
+
+    def expect_end(self) -> None:
+        if self.at != len(self._data):
+            raise ValueError("bytes after the end")
 
     def expect_text(self, text: str) -> None:
         if self._take(self.head(_TEXT)) != text.encode():
@@ -267,8 +278,7 @@ class _Reader:
         if self.head(_MAP) != 0:
             raise ValueError("an unprotected header")
         payload, signature = self.byte_string(), self.byte_string()
-        if self.at != len(self._data):
-            raise ValueError("bytes after the COSE_Sign1")
+        self.expect_end()
         return protected, payload, signature
 
     def _take(self, size: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from parent.eif.describe import check
 from parent.eif.layout import MAGIC
-from parent.files import opened, print_json, progress, read_small
+from parent.files import opened, print_json, progress, read_small, size
 from parent.policy import explain, generate, language, lint, measured
 from vsock_proxy.errors import ConfigurationError
 
@@ -135,7 +135,7 @@ def _policy(path: Path) -> tuple[language.Statement, ...]:
 def _measured(path: Path) -> measured.Measured:
     with opened(path) as stream:
         if stream.read(len(MAGIC)) == MAGIC:
-            with progress(path.stat().st_size, "measuring") as advance:
+            with progress(size(path), "measuring") as advance:
                 description = check(stream, at=datetime.now(UTC), progress=advance)
             return measured.Measured(description.pcrs, str(path))
     return measured.parse(read_small(path, measured.MAX_DOCUMENT))

@@ -91,7 +91,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a policy.
+    """One statement of a policy. Its Resource is not looked at: a key policy is about its key.
 
     Attributes:
         name: its Sid, or which one it is.

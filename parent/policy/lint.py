@@ -62,10 +62,11 @@ def lint(statements: Sequence[Statement]) -> list[Finding]:
 def _without_attestation(statements: Sequence[Statement]) -> Iterator[Finding]:
     needs_document, needs_image = _guarded(statements)
     for statement in statements:
-        if not statement.allows or _pins_image(statement.conditions):
+        demanding = [c for c in statement.conditions if _needs_document(c)]
+        if not statement.allows or _pins_image(demanding):
             continue
         covered = [action for action in GUARDED_ACTIONS if statement.covers(action)]
-        if not any(_needs_document(condition) for condition in statement.conditions):
+        if not demanding:
             undocumented = [action for action in covered if action not in needs_document]
             if undocumented:
                 yield Finding(
@@ -93,19 +94,19 @@ def _guarded(statements: Sequence[Statement]) -> tuple[set[str], set[str]]:
         if _is_guard(statement):
             covered = {action for action in GUARDED_ACTIONS if statement.covers(action)}
             needs_document |= covered
-            if statement.conditions[0].is_negated and _pins_image(statement.conditions):
+            compares = all(condition.is_negated for condition in statement.conditions)
+            if not statement.conditions or (compares and _pins_image(statement.conditions)):
                 needs_image |= covered
     return needs_document, needs_image
 
 
 def _is_guard(statement: Statement) -> bool:
-    """Whether it denies everybody what has no document, or not the right one."""
+    """Whether it denies everybody what has no document, or not the right one, or anything."""
     return (
         not statement.allows
         and statement.principals in (None, ("*",))
-        and len(statement.conditions) == 1
-        and statement.conditions[0].holds({}) is True
-        and not statement.conditions[0].if_exists
+        and len(statement.conditions) <= 1
+        and all(c.holds({}) is True and not c.if_exists for c in statement.conditions)
     )
 
 
@@ -116,11 +117,7 @@ def _needs_document(condition: Condition) -> bool:
 
 def _pins_image(conditions: Sequence[Condition]) -> bool:
     """Whether conditions compare all of an image: not only who runs it, or a part of it."""
-    compared = {
-        condition.key.lower()
-        for condition in conditions
-        if condition.operator in OPERATORS and (_needs_document(condition) or condition.is_negated)
-    }
+    compared = {c.key.lower() for c in conditions if c.operator in OPERATORS}
     return any(whole <= compared for whole in _WHOLE_IMAGES)
 
 

@@ -98,7 +98,9 @@ COSE = [b"", {}, b"", b""]
     ("data", "reason"),
     [
         (b"", "not what signers write"),
-        (b"\x80", "an empty array"),
+        (b"\x80", "other than one signature"),
+        (cbor2.dumps([entry(), entry()]), "other than one signature"),
+        (cbor2.dumps([entry()]) + b"\0", "bytes after the end"),
         (b"\xa0", "no array"),
         (b"\x9f\xff", "indefinite"),
         (b"\x81" * 100_000, "no map"),
@@ -114,7 +116,7 @@ COSE = [b"", {}, b"", b""]
         (cbor2.dumps([entry()]), "not what signers write"),
         (cbor2.dumps([entry(signature=list(cbor2.dumps([b""])))]), "no COSE_Sign1"),
         (cbor2.dumps([entry(signature=list(cbor2.dumps([b"", {1: 2}, b"", b""])))]), "unprotected"),
-        (cbor2.dumps([entry(signature=list(cbor2.dumps(COSE) + b"\0"))]), "bytes after"),
+        (cbor2.dumps([entry(signature=list(cbor2.dumps(COSE) + b"\0"))]), "bytes after the end"),
         (cbor2.dumps([entry(signature=list(cbor2.dumps(COSE)))]), "certificate cannot be read"),
     ],
 )
