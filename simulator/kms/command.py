@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,6 +24,8 @@ from vsock_proxy.notify import notify
 
 if TYPE_CHECKING:
     import socket
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from simulator.kms.server import KmsServer
     from simulator.kms.service import KmsService
@@ -147,22 +151,33 @@ def run(arguments: argparse.Namespace) -> int:
     _add_keys(service, arguments.keys, arguments.key_policies)
     for fault in arguments.faults:
         service.faults.inject(str(fault))
-    key = arguments.ca_key and Path(arguments.ca_key)
+    authority = CertificateAuthority(service.faults, key=_authority_key(arguments.ca_key))
     try:
-        authority = CertificateAuthority(
-            service.faults, key_pem=key.read_bytes() if key and key.exists() else None
-        )
-        if key:
-            key.touch(mode=0o600)
-            key.write_bytes(authority.key_pem)
         Path(arguments.ca_file).write_bytes(authority.certificate_pem)
     except OSError as e:
-        raise ConfigurationError(f"cannot use {e.filename}: {e.strerror}") from e
-    except ValueError as e:
-        raise ConfigurationError(f"{key} holds no PEM key on P-256: {e}") from e
+        raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
     with listening(address) as listener:
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0
+
+
+def _authority_key(path: str | None) -> EllipticCurvePrivateKey | None:
+    """The key in a file, which is made where there is none."""
+    from simulator.kms.tls import generate_key, key_pem, load_key  # noqa: PLC0415 (as in `run`)
+
+    if path is None:
+        return None
+    try:
+        if not Path(path).exists():
+            key = generate_key()
+            with open(path, "xb", opener=partial(os.open, mode=0o600)) as f:
+                f.write(key_pem(key))
+            return key
+        return load_key(_read(path))
+    except OSError as e:
+        raise ConfigurationError(f"cannot write {path}: {e.strerror}") from e
+    except ValueError as e:
+        raise ConfigurationError(f"{path} holds no PEM key on P-256") from e
 
 
 def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None:

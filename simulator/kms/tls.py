@@ -40,14 +40,12 @@ class CertificateAuthority:
     addresses, and the client finds out by itself.
     """
 
-    def __init__(self, faults: FaultQueue | None = None, *, key_pem: bytes | None = None) -> None:
-        """Make an authority; of a key that there was before, one that clients trust already.
-
-        Raises:
-            ValueError: `key_pem` holds no P-256 key.
-        """
+    def __init__(
+        self, faults: FaultQueue | None = None, *, key: ec.EllipticCurvePrivateKey | None = None
+    ) -> None:
+        """Make an authority; with a `key` there was before, one that clients trust already."""
         self._faults = faults
-        self._key = _load(key_pem) if key_pem else ec.generate_private_key(ec.SECP256R1())
+        self._key = key or generate_key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Simulated KMS CA")])
         self._certificate = (
             _builder(self._name, self._name, self._key)
@@ -61,11 +59,6 @@ class CertificateAuthority:
     def certificate_pem(self) -> bytes:
         """What clients must trust."""
         return self._certificate.public_bytes(Encoding.PEM)
-
-    @property
-    def key_pem(self) -> bytes:
-        """The authority's private key. It simulates; nothing real trusts it."""
-        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def server_context(self) -> ssl.SSLContext:
         """Return the context to listen with."""
@@ -117,7 +110,22 @@ class CertificateAuthority:
         return context
 
 
-def _load(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def generate_key() -> ec.EllipticCurvePrivateKey:
+    """Make an authority's key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Encode it as PEM, in the clear: nothing real trusts it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read what `key_pem` wrote.
+
+    Raises:
+        ValueError: it is no P-256 key.
+    """
     key = load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("not a P-256 key")  # noqa: TRY004 (the caller's value, not its type)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from enclave.attestation.verify import verify
 from parent.eif.describe import check
-from simulator.kms.tls import CertificateAuthority
+from simulator.kms.tls import CertificateAuthority, generate_key, key_pem
 from simulator.machine import debian, qemu
 from simulator.machine.errors import MachineError
 from tests.boot import image
@@ -128,8 +128,9 @@ def main() -> int:
 
 def _boot(private: Path, cache: Path, step: Step) -> list[str]:
     eif, root = private / "image.eif", private / "nitro-root.pem"
-    authority = CertificateAuthority()
-    (private / "ca.key").write_bytes(authority.key_pem)
+    key = generate_key()
+    (private / "ca.key").write_bytes(key_pem(key))
+    authority = CertificateAuthority(key=key)
     image.build(cache, eif, kms_ca=authority.certificate_pem)
     with eif.open("rb") as stream:
         pcrs = check(stream, at=datetime.now(UTC)).pcrs

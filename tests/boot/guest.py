@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enclave.attestation.document import parse
-from enclave.boot import BootOptions, run_boot_duties
 from enclave.nsm import Nsm
 from enclave.nsm.device import DevNsm
 from tests.boot.ports import DOCUMENT_PORT, ECHO_PORT, EXIT_PORT, GUEST_PORT, HEARTBEAT_PORT
@@ -51,13 +50,30 @@ def heartbeat() -> str:
     return "0xB7 came back from vsock://3:9000"
 
 
-def boot_duties() -> str:
-    with DevNsm() as device:
-        outcomes = run_boot_duties(BootOptions(), Nsm(device))
-    for outcome in outcomes:
-        assert outcome.done, outcome
-    assert Path("/sys/class/net/lo/flags").read_text().strip() == "0x9", "lo is down"
-    return "; ".join(f"{each.duty}: {each.text}" for each in outcomes)
+def served() -> str:
+    """An unmodified SDK's call, through the local endpoint, whose boot duties come before it."""
+    loopback = Path("/sys/class/net/lo/flags")
+    assert loopback.read_text().strip() == "0x8", "lo is up, though nobody raised it"
+    command = [sys.executable, "-m", "enclave.cli", "serve", "--verbose", "--",
+               sys.executable, "-c", SDK_CLIENT]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    print(done.stderr, end="", flush=True)
+    assert done.returncode == 0, f"serve ended with {done.returncode}"
+    for duty in ("entropy from the NSM: 256 bytes mixed in, 1024 bits", "loopback: lo was down"):
+        assert duty in done.stderr, duty
+    assert loopback.read_text().strip() == "0x9", "lo is down"
+    return done.stdout.strip()
+
+
+SDK_CLIENT = """
+import botocore.session
+kms = botocore.session.get_session().create_client(
+    "kms", aws_access_key_id="anything", aws_secret_access_key="anything"
+)
+plaintext = kms.generate_random(NumberOfBytes=32)["Plaintext"]
+assert len(plaintext) == 32
+print("botocore got", len(plaintext), "bytes from", kms.meta.endpoint_url)
+"""
 
 
 def main_job() -> str:
@@ -68,6 +84,16 @@ def main_job() -> str:
     print("boot-test: $ enclave-agent generate-random --number-of-bytes 32 --verbose", flush=True)
     subprocess.run(command, check=True, timeout=100)
     return "answered by KMS on the host"
+
+
+def contract() -> str:
+    """The suite that every NSM device must pass, over this kernel's driver."""
+    suite = "/opt/agent/tests/contracts/test_nsm_device.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/opt/agent",
+               "-p", "no:cacheprovider", "-k", "DevNsm", suite]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.splitlines()[-1]
 
 
 def document() -> str:
@@ -160,7 +186,7 @@ def dial_when_up(port: int) -> socket.socket:
 
 
 CHECKS: tuple[Callable[[], str], ...] = (
-    heartbeat, boot_duties, main_job, document, much, refused, called, proxy
+    heartbeat, served, main_job, contract, document, much, refused, called, proxy
 )  # fmt: skip
 
 

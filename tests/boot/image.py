@@ -25,7 +25,7 @@ COMMAND = ("/usr/bin/python3", "-B", "-m", "tests.boot.guest")
 ENVIRONMENT = (
     "PATH=/usr/bin",
     "PYTHONPATH=/opt/agent:/opt/site",
-    "AWS_REGION=us-east-1",
+    "AWS_DEFAULT_REGION=us-east-1",
     "AWS_CA_BUNDLE=/etc/kms-ca.pem",
 )
 PYTHON_VERSION = "3.13"  # trixie's
@@ -63,7 +63,9 @@ def fetch(cache: Path, *, mirror: str | None = None) -> None:
     if not (cache / "python").exists():
         packages.unpack(["python3", "busybox-static"], cache / "python")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["parent"]]
+    extras = project["optional-dependencies"]
+    pytest = [each for each in extras["dev"] if each.startswith("pytest==")]
+    wanted = [*project["dependencies"], *extras["parent"], *extras["simulator"], *pytest]
     stamp = cache / "site" / "wanted"
     if not stamp.exists() or stamp.read_text() != "\n".join(wanted):
         # For the guest's Python, not this one's: so wheels only.
@@ -124,7 +126,9 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
         if not unused and "__pycache__" not in parts:
             yield cpio.Entry(f"opt/site/{entry.path}", entry.mode, entry.size, entry.content)
     sources = [*ROOT.glob("enclave/**/*"), *ROOT.glob("vsock_proxy/**/*")]
-    sources += [ROOT / "tests/__init__.py", *HERE.glob("*.py")]
+    # A product's image has neither tests nor simulator. This one runs the NSM's contract suite.
+    sources += [*ROOT.glob("simulator/**/*"), ROOT / "tests/__init__.py", *HERE.glob("*.py")]
+    sources += ROOT.glob("tests/contracts/*.py")
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":
             name = path.relative_to(ROOT).as_posix()
