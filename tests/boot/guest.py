@@ -86,13 +86,24 @@ def main_job() -> str:
     return "answered by KMS on the host"
 
 
-def contract() -> str:
+def nsm_contract() -> str:
     """The suite that every NSM device must pass, over this kernel's driver."""
-    suite = "/opt/agent/tests/contracts/test_nsm_device.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/opt/agent",
-               "-p", "no:cacheprovider", "-k", "DevNsm", suite]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout
+    return passed("tests/contracts/test_nsm_device.py", "-k", "DevNsm")
+
+
+def vsock_tests() -> str:
+    """Dialing, listening and relaying, over this kernel's AF_VSOCK."""
+    return passed("tests/vsock_proxy", "--vsock", "-m", "vsock")
+
+
+def passed(*arguments: str) -> str:
+    """Run tests of the project; none may fail, and some must run."""
+    print("boot-test: $ pytest", *arguments, flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=300, cwd="/opt/agent"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()[-1]
 
 
@@ -186,7 +197,8 @@ def dial_when_up(port: int) -> socket.socket:
 
 
 CHECKS: tuple[Callable[[], str], ...] = (
-    heartbeat, served, main_job, contract, document, much, refused, called, proxy
+    heartbeat, served, main_job, nsm_contract, vsock_tests, document, much, refused, called,
+    proxy,
 )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ _LEFT_OUT = (
     "etc", "usr/lib/systemd", "usr/lib/udev", "usr/sbin", "usr/share", "var",
     "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base",
 )  # fmt: skip
+_TEST_TOOLS = "pytest==", "pytest-timeout==", "hypothesis=="
 _BOTOCORE_KEPT = ("kms", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 
 
@@ -64,8 +65,8 @@ def fetch(cache: Path, *, mirror: str | None = None) -> None:
         packages.unpack(["python3", "busybox-static"], cache / "python")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    pytest = [each for each in extras["dev"] if each.startswith("pytest==")]
-    wanted = [*project["dependencies"], *extras["parent"], *extras["simulator"], *pytest]
+    tools = [each for each in extras["dev"] if each.startswith(_TEST_TOOLS)]
+    wanted = [*project["dependencies"], *extras["parent"], *extras["simulator"], *tools]
     stamp = cache / "site" / "wanted"
     if not stamp.exists() or stamp.read_text() != "\n".join(wanted):
         # For the guest's Python, not this one's: so wheels only.
@@ -126,9 +127,10 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
         if not unused and "__pycache__" not in parts:
             yield cpio.Entry(f"opt/site/{entry.path}", entry.mode, entry.size, entry.content)
     sources = [*ROOT.glob("enclave/**/*"), *ROOT.glob("vsock_proxy/**/*")]
-    # A product's image has neither tests nor simulator. This one runs the NSM's contract suite.
-    sources += [*ROOT.glob("simulator/**/*"), ROOT / "tests/__init__.py", *HERE.glob("*.py")]
-    sources += ROOT.glob("tests/contracts/*.py")
+    # A product's image has neither tests nor simulator. This one runs tests.
+    sources += [ROOT / "pyproject.toml", *ROOT.glob("simulator/**/*"), *ROOT.glob("tests/*.py")]
+    for folder in ("boot", "contracts", "vsock_proxy"):
+        sources += ROOT.glob(f"tests/{folder}/*.py")
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":
             name = path.relative_to(ROOT).as_posix()
