@@ -8,7 +8,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Self
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.addresses import Address, TcpAddress, UnixAddress
 from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.forwarding import Forwarder
 from vsock_proxy.listening import listen, local_address
@@ -29,10 +29,6 @@ LARGE = 6_000_000
 
 TICK = 20.0
 """Seconds between ticks, of the rig's clock, which stands still until a test moves it."""
-
-
-VMADDR_CID_LOCAL = 1
-"""This kernel's own loopback (vsock(7)), where it has the vsock_loopback module."""
 
 
 class Rig:
@@ -118,8 +114,6 @@ class Place:
     def address(self, name: str) -> Address:
         if self.kind == "unix":
             return UnixAddress(str(self._folder / name))
-        if self.kind == "vsock":
-            return VsockAddress(VMADDR_CID_LOCAL, socket.VMADDR_PORT_ANY)
         return TcpAddress("127.0.0.1", 0)
 
     @contextlib.contextmanager

@@ -28,9 +28,9 @@ BRIEF = 0.05
 """Seconds: a timeout that a test wants to see pass. Nothing depends on it being enough."""
 
 
-@pytest.fixture
-def server(kind: str, tmp_path: Path) -> Iterator[Server]:
-    with Place(kind, tmp_path).server() as server:
+@pytest.fixture(params=["unix", "tcp"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with Place(request.param, tmp_path).server() as server:
         yield server
 
 
