@@ -43,7 +43,9 @@ def reset(end: socket.socket) -> None:
 
     UNIX sockets and vsock have no such thing; there it is a plain close.
     """
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    # Python takes nothing but a number for an option of a vsock socket: a TypeError.
+    if end.family in (socket.AF_INET, socket.AF_INET6):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     end.close()
 
 
