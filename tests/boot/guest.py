@@ -93,15 +93,26 @@ def nsm_contract() -> str:
 
 def vsock_tests() -> str:
     """Dialing, listening and relaying, over this kernel's AF_VSOCK."""
-    return passed("tests/vsock_proxy", "--vsock", "-m", "vsock")
+    return passed(*VSOCK_TESTS, TEST_OVER_VSOCK="1")
 
 
-def passed(*arguments: str) -> str:
+VSOCK_TESTS = [
+    f"tests/vsock_proxy/test_{name}.py" for name in ("dialing", "relay", "relay_trouble", "daemon")
+]
+
+
+def passed(*arguments: str, **environment: str) -> str:
     """Run tests of the project; none may fail, and some must run."""
     print("boot-test: $ pytest", *arguments, flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=300, cwd="/opt/agent"
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd="/opt/agent",
+        env={**os.environ, **environment, "NO_COLOR": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()[-1]
