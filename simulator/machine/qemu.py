@@ -85,9 +85,14 @@ def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
         if not lacking:
             return command
         reasons.append(f"{name} {lacking}")
+    hint = _HINT
+    if system == "nitro-enclave":
+        hint = f"-M {system}: {_NEEDS[system].versions}"
+    elif not all(_lacks(command, _NEEDS["nitro-enclave"]) for _, command in found):
+        hint += "; --machine nitro-enclave does here, if documents need not be signed"
     raise MachineError(
         "no usable QEMU: " + ("; ".join(reasons) or f"no {PROGRAM} in PATH, none in {unpacked}"),
-        hint=_HINT if system == "microvm" else f"-M {system}: {_NEEDS[system].versions}",
+        hint=hint,
     )
 
 
