@@ -6,22 +6,19 @@ import argparse
 import contextlib
 import logging
 import re
-import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parent import files
 from simulator import parent_services
-from simulator.machine import debian, qemu
+from simulator.machine import qemu
 from simulator.machine.parent_side import EXIT_PORT
+from simulator.processes import exit_on_signals
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from simulator.authority import Authority
     from simulator.machine.boot import Image, UnsignedImage
     from simulator.machine.image import CheckedImage
@@ -86,13 +83,13 @@ def add_parser(subparsers: Any) -> None:
         "setup-machine",
         help="unpack a QEMU that boot can use",
         description="Download a QEMU that boot can use from Debian's backports, and unpack it "
-        "into a folder. It needs apt-get and dpkg-deb, no privilege, about 40 MB of download and "
-        "200 MB of room. Nothing is installed.",
+        "into a folder, unless the one in PATH will do. It needs apt-get and dpkg-deb, no "
+        "privilege, about 40 MB of download and 200 MB of room. Nothing is installed.",
     )
     _add_cache(parser)
     parser.add_argument("--mirror", metavar="URL",
         help="a mirror of Debian (default: the one in this machine's apt)")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="even if there is one already")
+    parser.add_argument("--again", action="store_true", help="even if there is one that will do")
     parser.set_defaults(run=set_up)
 
 
@@ -115,8 +112,7 @@ def boot(options: argparse.Namespace) -> int:
     command = qemu.find(options.machine, cache=options.cache)
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)
+    exit_on_signals()
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private
@@ -204,22 +200,13 @@ def _booted(
 
 
 def set_up(options: argparse.Namespace) -> int:
-    """Unpack QEMU.
+    """Unpack QEMU, and print the command that runs it.
 
     Raises:
         MachineError: it cannot be had.
     """
-    cache = options.cache or debian.cache_folder()
-    with debian.locked(cache):
-        if options.again or not (cache / "qemu").exists():
-            print("enclave-simulator: QEMU from Debian's packages", file=sys.stderr)  # noqa: T201
-            begun = time.monotonic()
-            packages = debian.Packages(cache / "apt", mirror=options.mirror)
-            packages.update()
-            qemu.set_up(packages, cache)
-            taken = time.monotonic() - begun
-            print(f"enclave-simulator: unpacked in {taken:.0f} s", file=sys.stderr)  # noqa: T201
-    sys.stdout.write(" ".join(qemu.find(cache=cache)) + "\n")
+    qemu.set_up(options.cache, mirror=options.mirror, again=options.again)
+    sys.stdout.write(" ".join(qemu.find(cache=options.cache)) + "\n")
     return 0
 
 
@@ -253,8 +240,3 @@ _ENCLAVE_ID = "0123456789abcdef"
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,576}", re.ASCII)
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{1,17}")
 _MAX_CERTIFICATE = 64 * 1024
-
-
-def _exit(number: int, _frame: FrameType | None) -> None:
-    """End as by this signal, but through every `finally`."""
-    sys.exit(128 + number)

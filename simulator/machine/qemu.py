@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -96,13 +97,26 @@ def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
     )
 
 
-def set_up(packages: debian.Packages, cache: Path) -> None:
-    """Unpack QEMU from Debian's backports.
+def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
+    """Unpack QEMU from Debian's backports, where none is there that will do.
+
+    Args:
+        cache: where to; None is `debian.cache_folder`.
+        mirror: see `debian.Packages`.
+        again: even so.
 
     Raises:
         MachineError: it cannot be had.
     """
-    packages.unpack(["qemu-system-x86"], cache / "qemu", backports=True)
+    cache = cache or debian.cache_folder()
+    with debian.locked(cache):
+        if not again:
+            with contextlib.suppress(MachineError):
+                find(cache=cache)
+                return
+        packages = debian.Packages(cache / "apt", mirror=mirror)
+        packages.update()
+        packages.unpack(["qemu-system-x86"], cache / "qemu", backports=True)
 
 
 def microvm(machine: Machine, *, kernel: Path, ramdisk: Path, cmdline: str, nsm: Path) -> list[str]:

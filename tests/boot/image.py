@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from parent.eif import build as eif
 from parent.eif import cpio, rootfs
 from parent.eif.metadata import BUILD_FIELDS, Metadata
-from simulator.machine.debian import Packages
+from simulator.machine.debian import Packages, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,14 +49,19 @@ _TEST_TOOLS = "pytest==", "pytest-timeout==", "hypothesis=="
 _BOTOCORE_KEPT = ("kms", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 
 
-def fetch(cache: Path, *, mirror: str | None = None) -> None:
+def fetch(cache: Path) -> None:
     """Get what the image is made of, as far as it is not there yet.
 
     Raises:
         MachineError: Debian's packages cannot be had.
         subprocess.CalledProcessError: Python's cannot.
     """
-    packages = Packages(cache / "apt", mirror=mirror)
+    with locked(cache):
+        _fetch(cache)
+
+
+def _fetch(cache: Path) -> None:
+    packages = Packages(cache / "apt")
     if not (cache / "kernel").exists() or not (cache / "python").exists():
         packages.update()
     if not (cache / "kernel").exists():
@@ -70,9 +76,10 @@ def fetch(cache: Path, *, mirror: str | None = None) -> None:
     stamp = cache / "site" / "wanted"
     if not stamp.exists() or stamp.read_text() != "\n".join(wanted):
         # For the guest's Python, not this one's: so wheels only.
+        shutil.rmtree(cache / "site", ignore_errors=True)
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-             "--upgrade", "--target", str(cache / "site"), "--python-version", PYTHON_VERSION,
+            [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
+             "--target", str(cache / "site"), "--python-version", PYTHON_VERSION,
              "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64",
              "--platform", "manylinux_2_34_x86_64", "--only-binary=:all:", *wanted],
             check=True,
