@@ -97,7 +97,8 @@ def vsock_tests() -> str:
 
 
 VSOCK_TESTS = [
-    f"tests/vsock_proxy/test_{name}.py" for name in ("dialing", "relay", "relay_trouble", "daemon")
+    f"tests/vsock_proxy/test_{name}.py"
+    for name in ("vsock", "dialing", "relay", "relay_trouble", "daemon")
 ]
 
 
