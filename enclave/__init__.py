@@ -13,15 +13,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enclave.agent import Agent
+    from enclave.boto import attach
     from enclave.credentials import Credentials
     from enclave.errors import AgentError
+    from enclave.results import (
+        DataKeyPairResult,
+        DataKeyResult,
+        DecryptResult,
+        SharedSecretResult,
+    )
 
-__all__ = ["Agent", "AgentError", "Credentials"]
+__all__ = [
+    "Agent",
+    "AgentError",
+    "Credentials",
+    "DataKeyPairResult",
+    "DataKeyResult",
+    "DecryptResult",
+    "SharedSecretResult",
+    "attach",
+]
 
 _HOMES = {
     "Agent": "enclave.agent",
     "AgentError": "enclave.errors",
     "Credentials": "enclave.credentials",
+    "DataKeyPairResult": "enclave.results",
+    "DataKeyResult": "enclave.results",
+    "DecryptResult": "enclave.results",
+    "SharedSecretResult": "enclave.results",
+    "attach": "enclave.boto",
 }
 
 

@@ -7,12 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from enclave.credentials import (
-    Credentials,
-    CredentialsProvider,
-    EnvironmentCredentials,
-    StaticCredentials,
-)
+from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.exchange import (
     SECRET_FIELD,
@@ -24,6 +19,7 @@ from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswe
 from enclave.kms.endpoint import parse_endpoint, regional_endpoint
 from enclave.kms.transport import Transport, tls_context
 from enclave.nsm import DevNsm, Nsm
+from enclave.operations import AttestedOperations
 from enclave.recipient import NsmRecipient, Recipient
 from vsock_proxy.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
 from vsock_proxy.dialing import Dialer, SocketDialer
@@ -32,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.clock import Clock
+    from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.kms.endpoint import Endpoint
     from enclave.nsm import NsmDevice
 
 log = logging.getLogger(__name__)
@@ -40,7 +38,7 @@ DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
 
 
-class Agent:
+class Agent(AttestedOperations):
     """Attested KMS for one program in one enclave.
 
     The key pair is made, and its document fetched, at the first call; both serve all later
@@ -55,7 +53,10 @@ class Agent:
             region's public endpoint. TLS must prove its host name.
         proxy: where vsock-proxy listens, as an address or its text.
         ca_bundle: file of CA certificates in PEM; else AWS_CA_BUNDLE, else botocore's.
-        credentials: what to sign with; else AWS_ACCESS_KEY_ID and its companions.
+        credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
+            address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
+            companions if any is set, else the parent's service at vsock://3:8002.
+        sign_requests: False for an endpoint that wants no credentials; KMS itself does.
         connect_timeout: seconds for one connection, TLS included.
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
@@ -76,7 +77,8 @@ class Agent:
         endpoint_url: str | None = None,
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
-        credentials: Credentials | CredentialsProvider | None = None,
+        credentials: Credentials | CredentialsProvider | str = "auto",
+        sign_requests: bool = True,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
@@ -96,20 +98,19 @@ class Agent:
             endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
         )
         endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
-        if isinstance(credentials, Credentials):
-            credentials = StaticCredentials(credentials)
-        self._transport = Transport(
-            endpoint,
-            dialer=dialer or SocketDialer(),
-            proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
-            tls=tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None),
-            max_connections=max_connections,
-        )
+        self._dialer = dialer or SocketDialer()
+        self._proxy = parse_address(proxy) if isinstance(proxy, str) else proxy
+        self._tls = tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None)
+        self._transports: list[Transport] = []
         self._kms = KmsClient(
-            self._transport,
+            self.transport_to(endpoint, max_connections=max_connections),
             endpoint=endpoint,
             region=region,
-            credentials=credentials or EnvironmentCredentials(environ),
+            credentials=choose_provider(
+                credentials, environ=environ, dialer=self._dialer, clock=clock
+            )
+            if sign_requests
+            else None,
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
@@ -120,31 +121,6 @@ class Agent:
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
         self._preparing = threading.Lock()
-
-    def generate_random(
-        self, number_of_bytes: int, *, custom_key_store_id: str | None = None
-    ) -> bytes:
-        """Random bytes from KMS that only this enclave has seen (KMS GenerateRandom).
-
-        Args:
-            number_of_bytes: 1..1024.
-            custom_key_store_id: an AWS CloudHSM key store whose HSMs make the bytes.
-
-        Returns:
-            Exactly `number_of_bytes` bytes.
-
-        Raises:
-            ConfigurationError: the number is out of range.
-            NsmError: no attestation document.
-            CredentialsError: nothing to sign with.
-            KmsError: KMS was not reached, refused, or answered with something else.
-            DecodingError, DecryptionError: CiphertextForRecipient does not open.
-        """
-        parameters: dict[str, Any] = {"NumberOfBytes": number_of_bytes}
-        if custom_key_store_id is not None:
-            parameters["CustomKeyStoreId"] = custom_key_store_id
-        secret: bytes = self.call("GenerateRandom", parameters).content["Plaintext"]
-        return secret
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
         """Make any KMS call; attested where the operation takes `Recipient`.
@@ -161,21 +137,49 @@ class Agent:
             CiphertextForRecipient is gone; binary values are in base64 else.
 
         Raises:
-            AgentError: as `generate_random` has it.
+            AgentError: as `AttestedOperations` has it.
         """
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
             return self._kms.call(operation, parameters)
-        check_number_of_bytes(parameters)  # before a key pair is made for nothing
-        recipient = self._ready_recipient()
+        check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
+        recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         answer = self._kms.call(operation, request)
         content = opened_answer(operation, parameters, answer.content, recipient.open)
         return KmsAnswer(content, answer.request_id)
 
+    def recipient(self) -> Recipient:
+        """The key pair and its document, made now if this is the first time.
+
+        Raises:
+            NsmUnavailableError: there is no NSM.
+        """
+        if self._recipient is None:
+            with self._preparing:
+                if self._recipient is None:
+                    device = self._device
+                    if device is None:
+                        device = self._opened_device = DevNsm()
+                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
+        return self._recipient
+
+    def transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
+        """Connections to another endpoint, the way this agent makes its own; closed with it."""
+        transport = Transport(
+            endpoint,
+            dialer=self._dialer,
+            proxy=self._proxy,
+            tls=self._tls,
+            max_connections=max_connections,
+        )
+        self._transports.append(transport)
+        return transport
+
     def close(self) -> None:
         """Close connections and the NSM device; the key pair goes with the object."""
-        self._transport.close()
+        for transport in self._transports:
+            transport.close()
         with self._preparing:
             self._recipient = None
             if self._opened_device is not None:
@@ -187,13 +191,3 @@ class Agent:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _ready_recipient(self) -> Recipient:
-        if self._recipient is None:
-            with self._preparing:
-                if self._recipient is None:
-                    device = self._device
-                    if device is None:
-                        device = self._opened_device = DevNsm()
-                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
-        return self._recipient

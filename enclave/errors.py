@@ -93,7 +93,15 @@ class DecryptionError(AgentError):
 
 
 class CredentialsError(AgentError):
-    """No AWS credentials, or half of them, or expired ones."""
+    """No AWS credentials, or half of them, or expired ones.
+
+    Attributes:
+        transient: whether asking again may help, as it may where the parent did not answer.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", transient: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
 
 
 class KmsError(AgentError):

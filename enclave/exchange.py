@@ -32,7 +32,19 @@ MAX_DOCUMENT = 262_144
 MAX_NUMBER_OF_BYTES = 1024
 """Bytes that GenerateRandom and GenerateDataKey give at most; at least one."""
 
+MAX_PLAINTEXT = 4096
+"""Bytes in a secret of any of the operations (KMS service model, PlaintextType)."""
+
+KEY_ENCRYPTION_ALGORITHM = "RSAES_OAEP_SHA_256"
+"""The one that KMS has (KMS service model, KeyEncryptionMechanism)."""
+
 _KEY_SPEC_BYTES = {"AES_128": 16, "AES_256": 32}
+_SHARED_SECRET_BYTES = (32, 48, 66)
+"""One coordinate on P-256 or SM2, P-384, P-521: all that ECDH in KMS has."""
+
+_ECHOED = ("EncryptionAlgorithm", "KeyAgreementAlgorithm", "KeyPairSpec")
+"""What an answer repeats of the request (AWS KMS API Reference, "Response Elements")."""
+
 _CIPHERTEXT = "CiphertextForRecipient"
 _HINT_FORGED = "the answer is not trusted: whoever ended TLS may not be KMS"
 
@@ -64,24 +76,24 @@ def attested_request(
         raise ConfigurationError(
             f"attestation document of {len(document)} bytes", hint=f"KMS takes 1..{MAX_DOCUMENT}"
         )
-    check_number_of_bytes(parameters)
+    check_number_of_bytes(operation, parameters)
     return {
         **parameters,
         "Recipient": {
             "AttestationDocument": base64.b64encode(document).decode(),
-            "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+            "KeyEncryptionAlgorithm": KEY_ENCRYPTION_ALGORITHM,
         },
     }
 
 
-def check_number_of_bytes(parameters: Mapping[str, Any]) -> None:
+def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None:
     """Refuse a NumberOfBytes that KMS would refuse, before anything is sent.
 
     Raises:
-        ConfigurationError: it is there and not in 1..1024.
+        ConfigurationError: it is not in 1..1024, or missing where it must be.
     """
     number = parameters.get("NumberOfBytes")
-    if number is None:
+    if number is None and operation != "GenerateRandom":
         return
     if (
         not isinstance(number, int)
@@ -96,17 +108,24 @@ def check_number_of_bytes(parameters: Mapping[str, Any]) -> None:
 def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes:
     """Take the envelope out of an answer, refusing what is not the answer to an attested request.
 
+    Args:
+        operation: one of `SECRET_FIELD`.
+        answer: KMS's answer; binary values in base64, or as bytes where a library has decoded
+            them.
+
     Raises:
         KmsAnswerError: the secret stands in the open, or there is no usable envelope.
     """
     secret_field = SECRET_FIELD[operation]
-    if answer.get(secret_field) not in (None, ""):
+    if answer.get(secret_field) not in (None, "", b""):
         raise KmsAnswerError(
             f"KMS sent {secret_field} in the open though Recipient was sent", hint=_HINT_FORGED
         )
     encoded = answer.get(_CIPHERTEXT)
-    if encoded in (None, ""):
+    if encoded in (None, "", b""):
         raise KmsAnswerError(f"KMS sent no {_CIPHERTEXT}", hint=_HINT_FORGED)
+    if isinstance(encoded, bytes):
+        return encoded
     if not isinstance(encoded, str) or len(encoded) > 4 * -(-MAX_ENVELOPE // 3):
         raise KmsAnswerError(f"{_CIPHERTEXT} is not text of up to {MAX_ENVELOPE} bytes")
     try:
@@ -126,7 +145,7 @@ def opened_answer(
     Args:
         operation: one of `SECRET_FIELD`.
         parameters: what was asked, as given to `attested_request`.
-        answer: KMS's answer.
+        answer: KMS's answer, as `ciphertext_for_recipient` takes it.
         open_: opens the envelope, `Recipient.open`.
 
     Returns:
@@ -139,27 +158,52 @@ def opened_answer(
     """
     envelope = ciphertext_for_recipient(operation, answer)
     _check_key_id(parameters.get("KeyId"), answer.get("KeyId"))
+    for name in _ECHOED:
+        asked, answered = parameters.get(name), answer.get(name)
+        if None not in (asked, answered) and asked != answered:
+            raise KmsAnswerError(f"KMS answered with another {name}", hint=_HINT_FORGED)
     secret = open_(envelope)
-    expected = _expected_length(operation, parameters)
-    if expected is not None and len(secret) != expected:
-        raise KmsAnswerError(
-            f"KMS gave {len(secret)} bytes where {expected} were asked for", hint=_HINT_FORGED
-        )
-    if not secret:
-        raise KmsAnswerError("KMS gave an empty secret", hint=_HINT_FORGED)
+    _check_secret(operation, parameters, secret)
     opened = {name: value for name, value in answer.items() if name != _CIPHERTEXT}
     opened[SECRET_FIELD[operation]] = secret
     return opened
 
 
-def _expected_length(operation: str, parameters: Mapping[str, Any]) -> int | None:
-    """Bytes the secret must have, or None where the request does not say."""
-    if operation not in ("GenerateRandom", "GenerateDataKey"):
-        return None
-    number = parameters.get("NumberOfBytes")
-    if isinstance(number, int):
-        return number
-    return _KEY_SPEC_BYTES.get(str(parameters.get("KeySpec")))
+def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) -> None:
+    """A secret must have the length that was asked for, or the form its operation gives."""
+    if not secret:
+        raise KmsAnswerError("KMS gave an empty secret", hint=_HINT_FORGED)
+    if len(secret) > MAX_PLAINTEXT:
+        raise KmsAnswerError(f"KMS gave {len(secret)} bytes, over {MAX_PLAINTEXT}")
+    match operation:
+        case "GenerateRandom" | "GenerateDataKey":
+            expected = parameters.get("NumberOfBytes")
+            if expected is None:
+                expected = _KEY_SPEC_BYTES.get(str(parameters.get("KeySpec")))
+            if expected is not None and len(secret) != expected:
+                raise KmsAnswerError(
+                    f"KMS gave {len(secret)} bytes where {expected} were asked for",
+                    hint=_HINT_FORGED,
+                )
+        case "GenerateDataKeyPair":
+            if not _is_one_der_sequence(secret):
+                raise KmsAnswerError("KMS's private key is not PKCS #8", hint=_HINT_FORGED)
+        case "DeriveSharedSecret":
+            if len(secret) not in _SHARED_SECRET_BYTES:
+                raise KmsAnswerError(
+                    f"KMS gave {len(secret)} bytes, the length of no curve's shared secret",
+                    hint=_HINT_FORGED,
+                )
+
+
+def _is_one_der_sequence(data: bytes) -> bool:
+    """Whether this is the outside of a DER SEQUENCE, from the first byte to the last (X.690)."""
+    if len(data) < 2 or data[0] != 0x30:
+        return False
+    if data[1] < 0x80:
+        return len(data) == 2 + data[1]
+    size = data[1] - 0x80
+    return len(data) == 2 + size + int.from_bytes(data[2 : 2 + size], "big")
 
 
 def _check_key_id(asked: object, answered: object) -> None:

@@ -9,6 +9,7 @@ from vsock_proxy.dialing import SocketDialer
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from vsock_proxy.addresses import Address
 
@@ -36,13 +37,14 @@ class RedirectingDialer:
     """Dials one address whatever it is asked for, and remembers what that was.
 
     So production's default, the vsock proxy on the parent, is asked for on machines without
-    vsock, and what it was asked for can be checked.
+    vsock, and what it was asked for can be checked. `others` are exceptions to the one address.
     """
 
-    def __init__(self, target: Address) -> None:
+    def __init__(self, target: Address, others: Mapping[Address, Address] | None = None) -> None:
         self.target = target
+        self.others = dict(others or {})
         self.dialed: list[Address] = []
 
     def dial(self, address: Address, timeout: float) -> socket.socket:
         self.dialed.append(address)
-        return SocketDialer().dial(self.target, timeout)
+        return SocketDialer().dial(self.others.get(address, self.target), timeout)

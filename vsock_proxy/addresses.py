@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ MAX_UNIX_PATH = 107
 
 _HINT = "write vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
-_IPV6 = re.compile(r"(?=.*:)[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?")
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 
@@ -111,12 +112,23 @@ def is_host(text: str) -> bool:
     """Tell whether `text` can be a host: a name, an IPv4 address, or an IPv6 one without
     brackets. Only its form is looked at.
     """
-    return bool(_HOST.fullmatch(text) or _IPV6.fullmatch(text))
+    return bool(_HOST.fullmatch(text)) or _is_ipv6(text)
+
+
+def _is_ipv6(text: str) -> bool:
+    address, has_zone, zone = text.partition("%")
+    if has_zone and not _ZONE.fullmatch(zone):
+        return False
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _host(host: str, text: str) -> str:
     if host.startswith("[") and host.endswith("]"):
-        if _IPV6.fullmatch(host[1:-1]):
+        if _is_ipv6(host[1:-1]):
             return host[1:-1]
     elif _HOST.fullmatch(host):
         return host

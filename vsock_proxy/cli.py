@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import logging
 import re
 import signal
@@ -23,9 +22,10 @@ from vsock_proxy.addresses import (
     parse_address,
 )
 from vsock_proxy.allowlist import DEFAULT_PATH, load_allowlist
-from vsock_proxy.daemon import Daemon, Forward
+from vsock_proxy.daemon import Daemon, Forward, raise_descriptor_limit
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.relay import Limits
+from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,9 @@ def _daemon(arguments: argparse.Namespace) -> Daemon:
     elif arguments.ipv6:
         family = socket.AF_INET6
     forward = Forward(listen, TcpAddress(host, port), family)
-    return Daemon([forward], limits=Limits(connections=connections))
+    limits = Limits(connections=connections)
+    raise_descriptor_limit(limits)
+    return Daemon([forward], limits=limits)
 
 
 def _local(text: str) -> Address:
@@ -137,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"{PROGRAM} {importlib.metadata.version('nitro-enclave-agent')}",
+        version=f"{PROGRAM} {VERSION}",
     )
     parser.add_argument(
         "local_port",
@@ -162,5 +164,5 @@ def _log_to_stderr(*, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     root = logging.getLogger("vsock_proxy")
-    root.addHandler(handler)
+    root.handlers = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)

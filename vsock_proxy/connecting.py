@@ -11,7 +11,8 @@ from vsock_proxy.dialing import reason_of
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
-    from vsock_proxy.targets import Answer, Candidate, SocketName, Target
+    from vsock_proxy.names import Candidate, SocketName
+    from vsock_proxy.targets import Answer, Target
 
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The machine, or this process, has no more of what a socket needs; later it may."""
@@ -23,8 +24,12 @@ KEEPALIVE_PROBES = 6
 
 
 def set_tcp_options(tcp: socket.socket) -> None:
-    """No delay for small writes, and keepalive. A listener hands these on to what it accepts."""
+    """No delay for small writes, keepalive, and urgent bytes in line: a relay loses none.
+
+    A listener hands all of these on to what it accepts (Linux).
+    """
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)

@@ -65,7 +65,6 @@ class Daemon:
         tick: float = 1.0,
     ) -> None:
         limits = limits or Limits()
-        raise_descriptor_limit(2 * limits.connections * len(forwards) + limits.waiting)
         self.forwarders: list[Forwarder] = []
         self.addresses: list[Address] = []
         self._drain_timeout = drain_timeout
@@ -127,20 +126,25 @@ class Daemon:
         return sum(f.in_use + f.waiting for f in self.forwarders)
 
 
-def raise_descriptor_limit(wanted: int) -> None:
-    """Let this process open `wanted` sockets, or as many as it may.
+def raise_descriptor_limit(limits: Limits) -> None:
+    """Let this process have the descriptors that `limits` need, or as many as it may.
 
-    Systems start processes with 1024 descriptors for the sake of programs that use select(2);
-    the hard limit is what is really allowed.
+    Systems start processes with 1024 of them for the sake of programs that use select(2); the
+    hard limit is what is really allowed.
     """
-    wanted += _SPARE_DESCRIPTORS
+    wanted = 2 * limits.connections + limits.waiting + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < wanted:
-        log.warning("only %d file descriptors (ulimit -n): further connections wait", allowed)
+        log.warning(
+            "%d file descriptors are allowed (ulimit -n), %d connections may need %d",
+            allowed,
+            limits.connections,
+            wanted,
+        )
 
 
 def _short(address: Address) -> str:

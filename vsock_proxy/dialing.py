@@ -5,10 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
+import time
 from typing import Protocol
 
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.errors import DialError
+from vsock_proxy.names import SocketName, look_up_within
+
+_SHORTEST = 0.001
+"""Seconds: to a socket, no time at all would mean not to wait, and to the kernel forever."""
 
 
 class Dialer(Protocol):
@@ -38,9 +44,7 @@ class SocketDialer:
                 case UnixAddress(path):
                     return _connect(socket.AF_UNIX, path, timeout)
                 case TcpAddress(host, port):
-                    connected = socket.create_connection((host, port), timeout)
-                    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    return connected
+                    return _connect_tcp(host, port, timeout)
         except TimeoutError as e:
             raise DialError(
                 str(address), f"no answer within {timeout:g} s", hint=_hint(address, None)
@@ -49,15 +53,57 @@ class SocketDialer:
             raise DialError(str(address), reason_of(e), hint=_hint(address, e.errno)) from e
 
 
-def _connect(family: int, name: tuple[int, int] | str, timeout: float) -> socket.socket:
+def _connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
+    """Try every address of a host, with its share of the time for each."""
+    deadline = time.monotonic() + timeout
+    candidates = look_up_within(timeout, host, port)
+    error = OSError("the name has no address")
+    for tried, (family, name) in enumerate(candidates):
+        share = (deadline - time.monotonic()) / (len(candidates) - tried)
+        try:
+            connected = _connect(family, name, max(share, _SHORTEST))
+        except OSError as e:
+            error = e
+        else:
+            connected.settimeout(timeout)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connected
+    raise error
+
+
+def _connect(family: int, name: SocketName, timeout: float) -> socket.socket:
     connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if family == socket.AF_UNIX:
+            _connect_unix(connecting, name, timeout)
+        else:
+            connecting.settimeout(timeout)
+            connecting.connect(name)
         connecting.settimeout(timeout)
-        connecting.connect(name)
     except BaseException:
         connecting.close()
         raise
     return connecting
+
+
+def _connect_unix(connecting: socket.socket, name: SocketName, timeout: float) -> None:
+    """Wait for room in a full backlog.
+
+    A non-blocking connect, which is what Python's timeout makes of it, fails there at once,
+    and nothing says when to try again (unix(7)). The kernel's own timeout does wait.
+    """
+    _set_send_timeout(connecting, max(timeout, _SHORTEST))
+    try:
+        connecting.connect(name)
+    except BlockingIOError:
+        raise TimeoutError from None
+    _set_send_timeout(connecting, 0)
+
+
+def _set_send_timeout(unix: socket.socket, seconds: float) -> None:
+    whole, rest = divmod(seconds, 1)
+    timeval = struct.pack("@ll", int(whole), int(rest * 1e6))
+    unix.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
 
 def reason_of(error: OSError) -> str:

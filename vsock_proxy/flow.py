@@ -44,7 +44,8 @@ class Flow:
         delivered: bytes the sink has taken.
         tail: bytes read that the sink had no room for. While there are any nothing is read, so
             they are never more than one buffer: this is the backpressure.
-        hangup: the source's end is known to be on its way. Set from the event that says so.
+        short_reads_lie: an event said that there is an end, or a mark of urgent data, in the
+            source: a read may stop short of what is there, and no edge follows.
         reset: the source is known to be broken, so that an end of its bytes is not to be
             mistaken for an orderly one.
         ended: the source's end was read.
@@ -57,8 +58,8 @@ class Flow:
         "done",
         "ended",
         "failure",
-        "hangup",
         "reset",
+        "short_reads_lie",
         "sink",
         "source",
         "tail",
@@ -69,7 +70,7 @@ class Flow:
         self.sink = sink
         self.delivered = 0
         self.tail = _NOTHING
-        self.hangup = False
+        self.short_reads_lie = False
         self.reset = False
         self.ended = False
         self.done = False
@@ -79,8 +80,8 @@ class Flow:
         """Move bytes until a side would block, the budget is spent, or the end is passed on.
 
         Made for edge-triggered readiness: a read that does not fill the buffer emptied the
-        source, and whatever comes after it raises a new edge, so it is not read again. The one
-        exception is an end that was already there (`hangup`): no edge would follow it.
+        source, and whatever comes after it raises a new edge, so it is not read again. The
+        exception is `short_reads_lie`.
 
         Args:
             buffer: scratch space; what is in it afterwards means nothing.
@@ -114,7 +115,7 @@ class Flow:
             if rest:
                 self.tail = memoryview(bytes(rest))
                 return False
-            if count < len(buffer) and not self.hangup:
+            if count < len(buffer) and not self.short_reads_lie:
                 return False
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import select
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -21,7 +22,7 @@ never reads costs one buffer, and a hostile enclave can be a thousand such peers
 
 MAX_EVENTS = 1024
 
-EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+EDGES = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 """Everything a stream can report, registered once: two system calls fewer per change of mind."""
 
 
@@ -66,6 +67,9 @@ class Loop:
         self._later: collections.deque[Callable[[], None]] = collections.deque()
         self._epoll = select.epoll()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waker_open = True
+        # Reentrant: a signal handler may come while its own thread holds it.
+        self._waker_lock = threading.RLock()
         self.add(self._waker, self, select.EPOLLIN)
         self._whole_buffer = memoryview(bytearray(BUFFER_SIZE))
         self._held = 0
@@ -83,7 +87,9 @@ class Loop:
     def close(self) -> None:
         """Give back the loop's own descriptors; handlers' are theirs to close."""
         self._epoll.close()
-        os.close(self._waker)
+        with self._waker_lock:
+            self._waker_open = False
+            os.close(self._waker)
 
     def add(self, fd: int, handler: Handler, events: int = EDGES) -> None:
         """Watch `fd`. Raises OSError where the kernel has no room for it."""
@@ -111,9 +117,13 @@ class Loop:
         self._later.append(call)
 
     def call_from_thread(self, call: Callable[[], None]) -> None:
-        """Call on the loop, soon. Safe from other threads and from signal handlers."""
+        """Call on the loop, soon. Safe from other threads and from signal handlers; a loop
+        that was closed meanwhile calls nothing.
+        """
         self._later.append(call)
-        os.eventfd_write(self._waker, 1)
+        with self._waker_lock:
+            if self._waker_open:
+                os.eventfd_write(self._waker, 1)
 
     def every_tick(self, call: Callable[[], None]) -> None:
         """Call once a tick: all timeouts are looked over then.

@@ -13,8 +13,9 @@ from vsock_proxy.flow import Flow
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
 
-_READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_NOT_PLAIN = _HANGUP | select.EPOLLPRI
+_READABLE = _NOT_PLAIN | select.EPOLLIN
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -105,8 +106,8 @@ class Connection:
             sent, received = self.up, self.down
         else:
             sent, received = self.down, self.up
-        if events & _HANGUP:
-            sent.hangup = True
+        if events & _NOT_PLAIN:
+            sent.short_reads_lie = True
         # What this side sent first: where it was reset, reading is what says so.
         if events & _READABLE and not sent.done:
             self._pump(sent)

@@ -12,17 +12,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.names import Candidate, look_up
 
 log = logging.getLogger(__name__)
 
 KEEP = 30.0
 """Seconds for which addresses are used before the name is looked up again. The C library does
 not tell how long they are good for; AWS's endpoints say 5 to 60 s."""
-
-SocketName = tuple[str, int] | tuple[str, int, int, int] | tuple[int, int] | str
-"""What `socket.connect` takes: IPv4, IPv6, vsock, UNIX."""
-
-Candidate = tuple[socket.AddressFamily, SocketName]
 
 Answer = list[Candidate] | OSError
 
@@ -47,14 +43,6 @@ class Target(Protocol):
 
 LookUp = Callable[[str, int, socket.AddressFamily], list[Candidate]]
 """Blocks for as long as it takes. Raises OSError."""
-
-
-def look_up(host: str, port: int, family: socket.AddressFamily) -> list[Candidate]:
-    """Ask the system (getaddrinfo(3)), in the order in which it would have them tried."""
-    # As bytes, so that the idna codec with errors of its own stays out of it.
-    found = socket.getaddrinfo(host.encode(), port, family, socket.SOCK_STREAM)
-    # typeshed adds what a Python without IPv6 gives for IPv6 addresses.
-    return [(family, name) for family, _, _, _, name in found]  # type: ignore[misc]
 
 
 def target_for(
@@ -137,7 +125,8 @@ class HostName:
             # A daemon: the C library cannot be interrupted, and must not hold up the exit.
             threading.Thread(target=self._in_thread, name="look-up", daemon=True).start()
         except RuntimeError as e:
-            self._answered(OSError(f"no thread to look it up: {e}"))
+            error = OSError(f"no thread to look it up: {e}")
+            self._call_from_thread(lambda: self._answered(error))
 
     def forget(self, then: Callable[[Answer], None]) -> None:
         """See `Target.forget`."""

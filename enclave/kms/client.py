@@ -24,7 +24,7 @@ from enclave.kms.signing import signed_headers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from enclave.credentials import CredentialsProvider
+    from enclave.credentials import Credentials, CredentialsProvider
     from enclave.kms.endpoint import Endpoint
     from enclave.kms.transport import Answer, Transport
 
@@ -35,10 +35,12 @@ READ_TIMEOUT = 20.0
 DEADLINE = 60.0
 """Seconds for one call with all its retries."""
 
+_EXPIRED = "ExpiredTokenException"
 _HINTS = {
     "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
     "conditions, and the role's permissions, with this enclave",
-    "ExpiredTokenException": "the enclave holds expired credentials: renew them",
+    "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
+    _EXPIRED: "the enclave holds expired credentials: renew them",
     "UnrecognizedClientException": "KMS does not know this access key, or the token is missing",
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
     "NotFoundException": "keys are regional: is this the region of the key?",
@@ -62,7 +64,7 @@ class KmsClient:
         *,
         endpoint: Endpoint,
         region: str,
-        credentials: CredentialsProvider,
+        credentials: CredentialsProvider | None,
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -117,26 +119,49 @@ class KmsClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _attempt(self, operation: str, body: bytes, ends: float) -> KmsAnswer:
-        headers = signed_headers(
-            url=self._url,
-            headers={
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": f"TrentService.{operation}",
-            },
-            body=body,
-            credentials=self._credentials.credentials(),
-            region=self._region,
-            at=self._clock.now(),
-        )
+        if self._credentials is None:
+            return self._post(operation, body, None, ends)
+        credentials = self._credentials.credentials(timeout=self._left(ends))
+        try:
+            return self._post(operation, body, credentials, ends)
+        except KmsRefusedError as e:
+            if e.type != _EXPIRED:
+                raise
+            # KMS's clock decides, not ours. Once: new ones that have expired too are an error.
+            renewed = self._credentials.credentials(timeout=self._left(ends), rejected=credentials)
+            if renewed == credentials:
+                raise
+            log.info("KMS calls the credentials expired, trying %s with new ones", operation)
+            return self._post(operation, body, renewed, ends)
+
+    def _post(
+        self, operation: str, body: bytes, credentials: Credentials | None, ends: float
+    ) -> KmsAnswer:
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"TrentService.{operation}",
+        }
+        if credentials is not None:
+            headers = signed_headers(
+                url=self._url,
+                headers=headers,
+                body=body,
+                credentials=credentials,
+                region=self._region,
+                at=self._clock.now(),
+            )
         answer = self._transport.post(
             headers,
             body,
             connect_timeout=self._connect_timeout,
             read_timeout=self._read_timeout,
-            deadline=max(ends - self._clock.monotonic(), 0.001),
+            deadline=self._left(ends),
         )
         log.debug("%s: %d, %d bytes", operation, answer.status, len(answer.body))
         return understood(answer)
+
+    def _left(self, ends: float) -> float:
+        return max(ends - self._clock.monotonic(), 0.001)
 
 
 def understood(answer: Answer) -> KmsAnswer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from enclave.errors import AgentError, KmsRefusedError, KmsUnreachableError
+from enclave.errors import AgentError, CredentialsError, KmsRefusedError, KmsUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def is_worth_retrying(error: AgentError) -> bool:
     """
     if isinstance(error, KmsRefusedError):
         return error.type in _TRANSIENT or error.status >= 500
-    return isinstance(error, KmsUnreachableError) and error.transient
+    return isinstance(error, KmsUnreachableError | CredentialsError) and error.transient
 
 
 def wait_before(attempt: int, uniform: Callable[[float, float], float]) -> float:

@@ -10,17 +10,15 @@ import contextlib
 import logging
 import os
 import ssl
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import urllib3
-from urllib3.connection import HTTPSConnection
 
+from enclave.dialed import DeadlineTlsSocket, DialedHTTPSConnection, innermost_text, read_body
 from enclave.errors import ConfigurationError, DialError, KmsAnswerError, KmsUnreachableError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator, Mapping
 
     from enclave.kms.endpoint import Endpoint
@@ -31,8 +29,6 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER = 1_048_576
 """Bytes of an answer's body that are read; KMS's largest are a tenth of it."""
-
-_PIECE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
         ) from e
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    context.sslsocket_class = _DeadlineSocket
+    context.sslsocket_class = DeadlineTlsSocket
     return context
 
 
@@ -93,9 +89,9 @@ class Transport:
                 block=True,
                 ssl_context=tls,
                 dialer=dialer,
-                proxy_address=proxy,
+                address=proxy,
             )
-            pool.ConnectionCls = _DialedConnection
+            pool.ConnectionCls = _KmsConnection
             return pool
 
         self._new_pool = new_pool
@@ -135,7 +131,7 @@ class Transport:
                 self._path,
                 body,
                 # No compressed answers: a small one could be made to grow without end.
-                {**headers, "Accept-Encoding": "identity", "User-Agent": "nitro-enclave-agent"},
+                {"User-Agent": "nitro-enclave-agent", **headers, "Accept-Encoding": "identity"},
                 retries=False,
                 redirect=False,
                 timeout=timeout,
@@ -145,19 +141,16 @@ class Transport:
             )
             whole = False
             try:
-                received = bytearray()
-                # To the end: only the read that finds nothing tells an answer cut short.
-                while more := response.read(_PIECE):
-                    received += more
-                    if len(received) > MAX_ANSWER:
-                        raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
+                received = read_body(response, MAX_ANSWER)
+                if len(received) > MAX_ANSWER:
+                    raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
                 whole = True
             finally:
                 if not whole:
                     response.close()  # What is left of this answer must not become the next.
                 response.release_conn()  # Closed or not, its place in the pool is free again.
             answer_headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, answer_headers, bytes(received))
+            return Answer(response.status, answer_headers, received)
 
     def close(self) -> None:
         """Close every kept connection."""
@@ -188,71 +181,25 @@ class Transport:
             ) from e
         except (urllib3.exceptions.HTTPError, OSError) as e:
             raise KmsUnreachableError(
-                f"the connection to {self._where} broke: {_plain(e)}",
+                f"the connection to {self._where} broke: {innermost_text(e)}",
                 hint="the proxy or KMS closed it in the middle of an answer",
             ) from e
         except ValueError as e:  # http.client on a header or length that makes no sense
             raise KmsAnswerError("KMS's answer is not HTTP") from e
 
 
-class _DialedConnection(HTTPSConnection):
-    """urllib3's connection, on a socket of the dialer's."""
-
-    def __init__(self, *args: Any, dialer: Dialer, proxy_address: Address, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._dialer = dialer
-        self._proxy_address = proxy_address
-
-    def _new_conn(self) -> socket.socket:
-        timeout = self.timeout
-        if not isinstance(timeout, (int, float)):
-            raise TypeError("a connection without a deadline")  # `post` always sets one
-        started = time.monotonic()
-        dialed = self._dialer.dial(self._proxy_address, timeout)
-        # TLS gets what is left of the connect timeout, not a second one.
-        dialed.settimeout(max(timeout - (time.monotonic() - started), 0.001))
-        return dialed
-
+class _KmsConnection(DialedHTTPSConnection):
     def connect(self) -> None:
         try:
             super().connect()
         except TimeoutError as e:  # urllib3 would call it a read timeout
             raise urllib3.exceptions.ConnectTimeoutError(self, "TLS") from e
         version = self.sock.version() if isinstance(self.sock, ssl.SSLSocket) else None
-        log.info("connected to %s through %s, %s", self.host, self._proxy_address, version)
-
-
-class _DeadlineSocket(ssl.SSLSocket):
-    """A TLS socket whose timeout bounds everything until the next `settimeout`.
-
-    The plain one starts its timeout anew at each byte, so that a peer who sends one byte a
-    second is never late. urllib3 sets the timeout once before sending and once before reading.
-    """
-
-    _ends: float | None = None
-
-    def settimeout(self, value: float | None) -> None:
-        self._ends = None if value is None else time.monotonic() + value
-        super().settimeout(value)
-
-    def _count_down(self) -> None:
-        if self._ends is not None:
-            left = self._ends - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            super().settimeout(left)
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self._count_down()
-        return super().recv_into(*args, **kwargs)
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self._count_down()
-        return super().send(*args, **kwargs)
+        log.info("connected to %s through %s, %s", self.host, self.address, version)
 
 
 def _tls_error(error: Exception, where: str) -> KmsUnreachableError:
-    text = _plain(error)
+    text = innermost_text(error)
     if "CERTIFICATE_VERIFY_FAILED" not in text and "certificate" not in text.lower():
         return KmsUnreachableError(
             f"TLS with {where} failed: {text}",
@@ -266,10 +213,3 @@ def _tls_error(error: Exception, where: str) -> KmsUnreachableError:
     return KmsUnreachableError(
         f"{where} does not prove to be KMS: {text}", hint=hint, transient=False
     )
-
-
-def _plain(error: BaseException) -> str:
-    """The innermost text: urllib3 wraps errors in errors."""
-    while error.args and isinstance(error.args[-1], BaseException):
-        error = error.args[-1]
-    return str(error)

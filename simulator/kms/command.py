@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from simulator.kms.faults import describe_faults, parse_fault
+from simulator.kms.messages import KmsError
 from simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.errors import ConfigurationError
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     import socket
 
     from simulator.kms.server import KmsServer
+    from simulator.kms.service import KmsService
+
+
+_PRINCIPAL = re.compile(r"arn:aws[a-z-]*:(iam|sts)::\d{12}:\S+")
 
 
 class _FaultAction(argparse.Action):
@@ -58,7 +65,31 @@ def add_parser(subparsers: Any) -> None:
         f"(default: {SIMULATED_CREDENTIALS.access_key_id} with its fixed secret)")  # fmt: skip
     add("--key-store", metavar="ID=STATE", action="append", default=[], dest="key_stores",
         help="custom key store: CONNECTED, DISCONNECTED or EXTERNAL; may repeat")  # fmt: skip
+    add_key_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_key_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a user's keys are made of; ``run`` has the same and passes them on."""
+    add = parser.add_argument
+    add("--key", metavar="alias/NAME[=SPEC]", action="append", default=[], dest="keys",
+        help="make a key (default: SYMMETRIC_DEFAULT); may repeat")  # fmt: skip
+    add("--key-policy", metavar="alias/NAME=FILE", action="append", default=[],
+        dest="key_policies", help="JSON of that key's policy (default: IAM decides)")  # fmt: skip
+    add("--caller-policy", metavar="FILE",
+        help="JSON of the IAM policy callers have (default: they may do everything)")  # fmt: skip
+    add("--principal", metavar="ARN",
+        help=f"who callers are (default: {SIMULATED_CREDENTIALS.principal})")  # fmt: skip
+
+
+def key_option_words(options: argparse.Namespace) -> list[str]:
+    """Return `add_key_options`'s part of a command line again."""
+    words = [f"--key={key}" for key in options.keys]
+    words += [f"--key-policy={policy}" for policy in options.key_policies]
+    for name in ("caller_policy", "principal"):
+        if (value := getattr(options, name)) is not None:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return words
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,15 +117,31 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = SIMULATED_CREDENTIALS
     if arguments.credentials is not None:
         credentials = _read_credentials(arguments.credentials)
+    if arguments.principal is not None:
+        if not _PRINCIPAL.fullmatch(arguments.principal):
+            raise ConfigurationError(
+                f"not a principal: {arguments.principal!r}",
+                hint="write arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION",
+            )
+        credentials = dataclasses.replace(credentials, principal=arguments.principal)
+    caller_policy = None
+    if arguments.caller_policy is not None:
+        caller_policy = _read_text(arguments.caller_policy)
     try:
         service = KmsService(
-            _read(arguments.nitro_root), credentials=[credentials], key_stores=key_stores
+            _read(arguments.nitro_root),
+            credentials=[credentials],
+            key_stores=key_stores,
+            caller_policy=caller_policy,
         )
+    except KmsError as e:
+        raise ConfigurationError(f"{arguments.caller_policy}: {e.message}") from e
     except ValueError as e:
         raise ConfigurationError(
             f"{arguments.nitro_root} holds no PEM certificate",
             hint="--nitro-root takes the file that the simulated NSM's authority wrote",
         ) from e
+    _add_keys(service, arguments.keys, arguments.key_policies)
     for fault in arguments.faults:
         service.faults.inject(str(fault))
     authority = CertificateAuthority(service.faults)
@@ -105,6 +152,35 @@ def run(arguments: argparse.Namespace) -> int:
     with listening(address) as listener:
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0
+
+
+def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None:
+    files: dict[str, str] = {}
+    for text in policies:
+        alias, _, file = text.partition("=")
+        if not file:
+            raise ConfigurationError(
+                f"not a key policy: {text!r}", hint="write --key-policy alias/NAME=FILE"
+            )
+        files[alias] = file
+    for text in keys:
+        alias, _, spec = text.partition("=")
+        file = files.pop(alias, "")
+        try:
+            service.add_key(
+                alias,
+                spec=spec or "SYMMETRIC_DEFAULT",
+                policy=_read_text(file) if file else None,
+            )
+        except KmsError as e:
+            raise ConfigurationError(
+                f"no key {text!r}: {e.message or e.type}",
+                hint="write --key alias/NAME, --key alias/NAME=ECC_NIST_P256 or the like",
+            ) from e
+    if files:
+        raise ConfigurationError(
+            f"a policy for {next(iter(files))!r}, but no such key", hint="make it with --key"
+        )
 
 
 async def _serve(server: KmsServer, listener: socket.socket, address: Address) -> None:
@@ -131,6 +207,13 @@ def _read_credentials(path: str) -> Credentials:
             f"{path} holds no credentials",
             hint='write {"AccessKeyId": "...", "SecretAccessKey": "...", "Token": "..."}',
         ) from e
+
+
+def _read_text(path: str) -> str:
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as e:
+        raise ConfigurationError(f"{path} is not text in UTF-8") from e
 
 
 def _read(path: str) -> bytes:

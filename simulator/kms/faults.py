@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ANSWER_FAULTS = {
     "refuse": "AccessDeniedException, as IAM or a key policy gives it",
+    "expired-token": "ExpiredTokenException, as credentials past their time get it",
     "throttle": "ThrottlingException",
     "internal": "KMSInternalException, HTTP 500",
     "dependency-timeout": "DependencyTimeoutException, HTTP 500",
@@ -29,8 +30,9 @@ SECRET_FAULTS = {
     "extra-length": "one byte of the secret more than asked for, inside the CMS",
     "wrong-key": "CiphertextForRecipient for another key pair",
     "corrupt-cms": "CiphertextForRecipient with one bit of the encrypted key flipped",
+    "wrong-key-id": "the KeyId of another key, where the answer has one",
 }
-"""A true answer, but for the secret in it."""
+"""A true answer, but for the secret in it, or whose key it says it used."""
 
 DELIVERY_FAULTS = {
     "stall": "no answer at all; the connection stays open",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import uuid
@@ -10,18 +9,22 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from simulator.kms.cms import ContentForm, Enveloper
+from simulator.kms.call import Call
+from simulator.kms.crypto_operations import CryptoOperations
 from simulator.kms.faults import ANSWER_FAULTS, DELIVERY_FAULTS, FaultQueue
+from simulator.kms.key_operations import KeyOperations
+from simulator.kms.keys import SYMMETRIC, KeyStore, default_policy
 from simulator.kms.messages import KmsError, Request, Response
+from simulator.kms.policy import parse_policy
 from simulator.kms.recipient import MAX_DOCUMENT_AGE, Attested, DocumentVerifier
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials, authenticate
+from simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Caller, Credentials, authenticate
 from simulator.kms.validation import parse_parameters
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from simulator.kms.cms import ContentForm
 
 KeyStoreState = Literal["CONNECTED", "DISCONNECTED", "EXTERNAL"]
 """A custom key store: a CloudHSM cluster, connected or not, or an external key store."""
@@ -40,7 +43,8 @@ class KmsService:
 
     Attributes:
         faults: what goes wrong next.
-        requests: how often each operation was asked for; ``unknown`` for the others.
+        requests: how often each operation was asked for by a caller KMS knows, faults and
+            errors included.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class KmsService:
         credentials: Iterable[Credentials] = (SIMULATED_CREDENTIALS,),
         key_stores: Mapping[str, KeyStoreState] | None = None,
         region: str | None = None,
+        caller_policy: str | None = None,
         max_document_age: timedelta = MAX_DOCUMENT_AGE,
         content_forms: tuple[ContentForm, ...] = ("constructed", "primitive"),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -61,11 +66,17 @@ class KmsService:
             nitro_root: PEM of the root certificate attestation documents must chain to.
             credentials: who may call.
             key_stores: custom key stores by their id.
-            region: take only credentials scoped to this region; None: any.
+            region: take only credentials scoped to this region; None: any, and the keys are in
+                each.
+            caller_policy: JSON of the IAM policy callers have, without principals; None: they
+                may do everything that key policies leave to IAM.
             max_document_age: how old a document may be.
             content_forms: how the CMS content is written, in turn.
             now: the clock for signatures and documents.
             random: where random bytes come from.
+
+        Raises:
+            KmsError: MalformedPolicyDocumentException.
         """
         self.faults = FaultQueue()
         self.requests: Counter[str] = Counter()
@@ -77,52 +88,103 @@ class KmsService:
         self._envelopes = 0
         self._now = now
         self._random = random
-        self._operations = {"GenerateRandom": self._generate_random}
+        self._owner = next(iter(self._credentials.values()), SIMULATED_CREDENTIALS).principal
+        self._store = KeyStore(
+            None if caller_policy is None else parse_policy(caller_policy, of_key=False)
+        )
+        self._operations: dict[str, Callable[[Call], dict[str, Any] | None]] = {
+            **KeyOperations(self._store).by_name(),
+            **CryptoOperations(self._store, random).by_name(),
+            "GenerateRandom": self._generate_random,
+        }
+
+    def add_key(
+        self,
+        alias: str,
+        *,
+        spec: str = SYMMETRIC,
+        usage: str | None = None,
+        policy: str | None = None,
+    ) -> str:
+        """Make a key, past all policies, and return its id.
+
+        Args:
+            alias: begins with ``alias/``.
+            spec: KeySpec, for example ``ECC_NIST_P256``.
+            usage: KeyUsage; None takes what attested calls need.
+            policy: JSON of the key policy; None leaves all to IAM, as KMS's default does.
+
+        Raises:
+            KmsError: as CreateKey and CreateAlias have it.
+        """
+        parsed = default_policy(self._owner) if policy is None else parse_policy(policy)
+        now = self._now()
+        key = self._store.create(spec, usage, policy=parsed, now=now)
+        self._store.add_alias(alias, key, now, arn=alias)
+        return key.id
 
     def handle(self, request: Request) -> Response:
         """Answer one request, whatever is in it."""
         if request.target == CONTROL_PATH:
             return self._control(request)
-        service, _, name = request.headers.get("x-amz-target", "").partition(".")
-        if service != _SERVICE or name not in self._operations:
-            name = ""
-        self.requests[name or "unknown"] += 1
         request_id = str(uuid.uuid4())
-        fault = self.faults.take_for_request()
-        if fault in ANSWER_FAULTS:
-            return _spoiled(fault, name, request_id)
-        delivery = fault if fault in DELIVERY_FAULTS else ""
         if request.method != "POST" or not request.headers.get("content-type", "").startswith(
             _CONTENT_TYPE
         ):
             # The front end cannot tell which protocol this is, and answers in none.
-            body = b"<UnknownOperationException/>\n"
-            return Response(404, body, "application/xml", request_id, delivery)
+            return Response(404, b"<UnknownOperationException/>\n", "application/xml", request_id)
         try:
-            return _json(200, self._answer(name, request, fault), request_id, delivery)
+            name, document, caller = self._admit(request)
+        except KmsError as e:
+            return _json(e.status, e.document(), request_id)
+        self.requests[name] += 1
+        fault = self.faults.take_for_request()
+        if fault in ANSWER_FAULTS:
+            return _spoiled(fault, name, caller, request_id)
+        delivery = fault if fault in DELIVERY_FAULTS else ""
+        try:
+            answer = self._answer(name, document, caller, fault)
+            return _json(200, answer, request_id, delivery)
         except KmsError as e:
             return _json(e.status, e.document(), request_id, delivery)
 
-    def _answer(self, name: str, request: Request, fault: str) -> dict[str, Any]:
+    def _admit(self, request: Request) -> tuple[str, Any, Caller]:
+        """Return operation, JSON and caller: what is wrong before that is no call yet."""
         try:
             document = json.loads(request.body)
         except (ValueError, RecursionError):
             raise KmsError("SerializationException") from None
-        if not name:
+        service, _, name = request.headers.get("x-amz-target", "").partition(".")
+        if service != _SERVICE or name not in self._operations:
             raise KmsError("UnknownOperationException")
-        caller = authenticate(request, self._credentials, self._region, self._now())
-        parameters = parse_parameters(name, document)
-        return self._operations[name](_Call(self, caller, parameters, fault))
+        return name, document, authenticate(request, self._credentials, self._region, self._now())
 
-    # Operations
+    def _answer(
+        self, operation: str, document: Any, caller: Caller, fault: str
+    ) -> dict[str, Any] | None:
+        parameters = parse_parameters(operation, document)
+        recipient = self._recipient(parameters.get("Recipient"))
+        if recipient is not None:
+            self._envelopes += 1
+        form = self._content_forms[self._envelopes % len(self._content_forms)]
+        call = Call(operation, caller, parameters, recipient, form, fault, self._now())
+        answer = self._operations[operation](call)
+        if parameters.get("DryRun"):
+            raise KmsError(
+                "DryRunOperationException",
+                "The request would have succeeded, but the DryRun option is set.",
+            )
+        if fault == "wrong-key-id" and answer and "KeyId" in answer:
+            answer["KeyId"] = caller.arn(f"key/{uuid.uuid4()}")
+        return answer
 
-    def _generate_random(self, call: _Call) -> dict[str, Any]:
+    def _generate_random(self, call: Call) -> dict[str, Any]:
+        self._store.authorize(call, None)
         number_of_bytes = call.parameters.get("NumberOfBytes")
         if number_of_bytes is None:
             raise KmsError("ValidationException", "NumberOfBytes is required.")
         self._check_key_store(call.parameters.get("CustomKeyStoreId"))
-        recipient = call.recipient()
-        return call.secret("Plaintext", self._random(number_of_bytes), recipient)
+        return call.secret("Plaintext", self._random(number_of_bytes))
 
     def _check_key_store(self, key_store_id: str | None) -> None:
         if key_store_id is None:
@@ -144,20 +206,16 @@ class KmsService:
                     "The operation is not supported by external key stores.",
                 )
 
-    # What attested operations share
-
-    def attested(self, document: bytes) -> Attested:
-        """Verify a Recipient's document.
-
-        Raises:
-            KmsError: it does not verify.
-        """
-        return self._verifier.verify(document, self._now())
-
-    def next_content_form(self) -> ContentForm:
-        """Return how to write the next envelope's content."""
-        self._envelopes += 1
-        return self._content_forms[self._envelopes % len(self._content_forms)]
+    def _recipient(self, recipient: dict[str, Any] | None) -> Attested | None:
+        """Return the verified Recipient, or None where the caller sent none."""
+        if recipient is None:
+            return None
+        if len(recipient) < 2:
+            raise KmsError(
+                "ValidationException",
+                "Recipient needs both KeyEncryptionAlgorithm and AttestationDocument.",
+            )
+        return self._verifier.verify(recipient["AttestationDocument"], self._now())
 
     # The control path
 
@@ -173,54 +231,7 @@ class KmsService:
         return _json(200, {"faults": self.faults.pending(), "requests": dict(self.requests)}, "")
 
 
-class _Call:
-    """One call of an operation: who, with what, and what shall go wrong with its secret."""
-
-    def __init__(
-        self, service: KmsService, caller: Credentials, parameters: dict[str, Any], fault: str
-    ) -> None:
-        self.caller = caller
-        self.parameters = parameters
-        self._service = service
-        self._fault = fault
-
-    def recipient(self) -> Attested | None:
-        """Return the verified Recipient, or None where the caller sent none.
-
-        Raises:
-            KmsError: half a Recipient, or one whose document does not verify.
-        """
-        recipient = self.parameters.get("Recipient")
-        if recipient is None:
-            return None
-        if len(recipient) < 2:
-            raise KmsError(
-                "ValidationException",
-                "Recipient needs both KeyEncryptionAlgorithm and AttestationDocument.",
-            )
-        return self._service.attested(recipient["AttestationDocument"])
-
-    def secret(self, field: str, secret: bytes, recipient: Attested | None) -> dict[str, Any]:
-        """Return the members that carry a secret: in the clear, or for the recipient alone."""
-        if self._fault == "wrong-length":
-            secret = secret[:-1]
-        elif self._fault == "extra-length":
-            secret += b"\0"
-        if recipient is None or self._fault == "plaintext":
-            return {field: _base64(secret)}
-        if self._fault == "no-ciphertext":
-            return {field: None}
-        enveloper = recipient.enveloper
-        if self._fault == "wrong-key":
-            enveloper = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
-        ciphertext = enveloper.encrypt(secret, self._service.next_content_form())
-        if self._fault == "corrupt-cms":
-            # In the encrypted key: OAEP notices for certain, which CBC's padding does not.
-            ciphertext = ciphertext[:200] + bytes([ciphertext[200] ^ 1]) + ciphertext[201:]
-        return {field: None, "CiphertextForRecipient": _base64(ciphertext)}
-
-
-def _spoiled(fault: str, operation: str, request_id: str) -> Response:
+def _spoiled(fault: str, operation: str, caller: Caller, request_id: str) -> Response:
     """Return what one of `ANSWER_FAULTS` answers with."""
     match fault:
         case "unavailable":
@@ -231,9 +242,13 @@ def _spoiled(fault: str, operation: str, request_id: str) -> Response:
         case "refuse":
             error = KmsError(
                 "AccessDeniedException",
-                f"User: {SIMULATED_CREDENTIALS.principal} is not authorized to perform: "
+                f"User: {caller.principal} is not authorized to perform: "
                 f"kms:{operation} on resource: * because no identity-based policy allows the "
                 f"kms:{operation} action",
+            )
+        case "expired-token":
+            error = KmsError(
+                "ExpiredTokenException", "The security token included in the request is expired"
             )
         case "throttle":
             error = KmsError(
@@ -252,9 +267,9 @@ def _spoiled(fault: str, operation: str, request_id: str) -> Response:
     return _json(error.status, error.document(), request_id)
 
 
-def _json(status: int, document: dict[str, Any], request_id: str, delivery: str = "") -> Response:
-    return Response(status, json.dumps(document).encode(), _CONTENT_TYPE, request_id, delivery)
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _json(
+    status: int, document: dict[str, Any] | None, request_id: str, delivery: str = ""
+) -> Response:
+    # Operations without an answer have an empty body, as KMS's have.
+    body = b"" if document is None else json.dumps(document).encode()
+    return Response(status, body, _CONTENT_TYPE, request_id, delivery)

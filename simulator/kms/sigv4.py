@@ -48,16 +48,43 @@ class Credentials:
     principal: str = "arn:aws:sts::000000000000:assumed-role/simulated/i-0123456789abcdef0"
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose request it is, and which region's KMS it is meant for."""
+
+    credentials: Credentials
+    region: str
+
+    @property
+    def principal(self) -> str:
+        """Return the caller's ARN."""
+        return self.credentials.principal
+
+    @property
+    def account(self) -> str:
+        """Return the caller's account number."""
+        return self.principal.split(":")[4]
+
+    def arn(self, resource: str) -> str:
+        """Return the ARN of a resource of the caller's, for example ``key/ID``."""
+        partition = self.principal.split(":")[1]
+        return f"arn:{partition}:kms:{self.region}:{self.account}:{resource}"
+
+
 SIMULATED_CREDENTIALS = Credentials(
-    "AKIASIMULATED0000000",
+    "ASIASIMULATED0000000",
     "simulated/secret/access/key/0000000000000",
+    "simulated/session/token==",
 )
-"""What the simulated KMS knows unless told otherwise. Worth nothing anywhere else."""
+"""What the simulated KMS knows unless told otherwise: a role's, as a parent instance has them.
+
+Worth nothing anywhere else.
+"""
 
 
 def authenticate(
     request: Request, known: Mapping[str, Credentials], region: str | None, now: datetime
-) -> Credentials:
+) -> Caller:
     """Return whose request it is.
 
     Args:
@@ -106,7 +133,7 @@ def authenticate(
     token = request.headers.get("x-amz-security-token", "")
     if not hmac.compare_digest(token.encode(), (credentials.session_token or "").encode()):
         raise KmsError("UnrecognizedClientException", _INVALID_TOKEN)
-    return credentials
+    return Caller(credentials, scope[1])
 
 
 def _parameters(text: str, header: str) -> dict[str, str]:

@@ -101,7 +101,7 @@ def _violations(shape: Any, value: Any, path: str) -> Iterator[str]:
     if kind == "structure":
         for name in shape.required_members:
             if name not in value:
-                yield _violation(None, _join(path, name), "Member must not be null")
+                yield _violation("Value null", _join(path, name), "Member must not be null")
         for name, item in value.items():
             yield from _violations(shape.members[name], item, _join(path, name))
         return
@@ -112,20 +112,21 @@ def _violations(shape: Any, value: Any, path: str) -> Iterator[str]:
         return
     noun, size = ("value", value) if kind in ("integer", "long") else ("length", len(value))
     rules = shape.metadata
+    shown = _shown(value, sensitive=rules.get("sensitive", False))
     if size > rules.get("max", size):
         yield _violation(
-            value, path, f"Member must have {noun} less than or equal to {rules['max']}"
+            shown, path, f"Member must have {noun} less than or equal to {rules['max']}"
         )
     if size < rules.get("min", size):
         yield _violation(
-            value, path, f"Member must have {noun} greater than or equal to {rules['min']}"
+            shown, path, f"Member must have {noun} greater than or equal to {rules['min']}"
         )
     if "enum" in rules and value not in rules["enum"]:
         members = ", ".join(rules["enum"])
-        yield _violation(value, path, f"Member must satisfy enum value set: [{members}]")
+        yield _violation(shown, path, f"Member must satisfy enum value set: [{members}]")
     if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
         yield _violation(
-            value, path, f"Member must satisfy regular expression pattern: {rules['pattern']}"
+            shown, path, f"Member must satisfy regular expression pattern: {rules['pattern']}"
         )
 
 
@@ -134,7 +135,12 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _violation(value: Any, path: str, constraint: str) -> str:
+def _shown(value: Any, *, sensitive: bool) -> str:
+    if sensitive:
+        return "Value"
     # Blobs show as their buffer, never as what is in them.
-    shown = "null" if value is None else f"'{'a blob' if isinstance(value, bytes) else value}'"
-    return f"Value {shown} at '{path}' failed to satisfy constraint: {constraint}"
+    return f"Value '{'a blob' if isinstance(value, bytes) else value}'"
+
+
+def _violation(shown: str, path: str, constraint: str) -> str:
+    return f"{shown} at '{path}' failed to satisfy constraint: {constraint}"

@@ -12,6 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator import credentials
+from simulator.kms import command as kms
+from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from simulator.launcher import foreground
 from simulator.launcher.errors import CommandError
 from simulator.launcher.launch import DEFAULT_CID, Launcher
@@ -27,9 +30,12 @@ PROXY_PORT = 8000
 
 _DEFAULT_REGION = "us-east-1"
 _REAL_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
     "AWS_ROLE_ARN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -64,6 +70,10 @@ def add_parser(subparsers: Any) -> None:
         help="no KMS and no proxy, and the environment as it is")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action="append", default=[],
         help="a fault of the simulated KMS; see enclave-simulator kms --fault help")  # fmt: skip
+    add("--credentials", choices=("environment", "parent"), default="environment",
+        help="whether COMMAND finds AWS credentials in its environment, where every SDK looks, or "
+        f"asks for them at vsock://3:{credentials.PORT} (default: %(default)s)")  # fmt: skip
+    kms.add_key_options(parser)
     add("--verbose", action="store_true", help="tell on stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
@@ -100,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
             root.write_bytes(authority.root_pem)
             for service in _services(stack, options, folder, root, ca):
                 services.add(service.process.pid)
-            env = _environment(env, ca)
+            env = _environment(env, ca, with_credentials=options.credentials == "environment")
         launcher = Launcher(
             nsm=SimulatedNsm(authority, debug_mode=options.debug_mode),
             cid=options.cid,
@@ -124,17 +134,17 @@ def run(options: argparse.Namespace) -> int:
 def _services(
     stack: contextlib.ExitStack, options: argparse.Namespace, folder: Path, root: Path, ca: Path
 ) -> list[Service]:
-    """Start the simulated KMS, and vsock-proxy in front of it."""
+    """Start the simulated KMS, vsock-proxy in front of it, and where credentials come from."""
     faults = [word for fault in options.fault for word in ("--fault", fault)]
-    kms = stack.enter_context(
+    served = stack.enter_context(
         Service(
             "simulator.cli",
             ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}", f"--ca-file={ca}",
-             *faults],
+             *faults, *kms.key_option_words(options)],
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    host, _, port = kms.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+    host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
     allowlist = root.with_name("allowlist.yaml")
     allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
     proxy = stack.enter_context(
@@ -145,22 +155,27 @@ def _services(
             show_stderr=options.verbose,
         )
     )  # fmt: skip
-    return [kms, proxy]
+    if options.credentials == "environment":
+        return [served, proxy]
+    listen = f"unix:{folder}/{VMADDR_CID_PARENT}_{credentials.PORT}"
+    service = stack.enter_context(
+        Service("simulator.cli", ["credentials", "--listen", listen], show_stderr=options.verbose)
+    )
+    return [served, proxy, service]
 
 
-def _environment(env: dict[str, str], ca: Path) -> dict[str, str]:
+def _environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:
     """The caller's environment, with nothing in it that leads to the real KMS."""
-    from simulator.kms.sigv4 import SIMULATED_CREDENTIALS  # noqa: PLC0415 (as in `run`)
-
     env = {name: value for name, value in env.items() if name not in _REAL_CREDENTIALS}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
-    return env | {
-        "AWS_CA_BUNDLE": str(ca),
-        "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
-        "AWS_REGION": region,
-        "AWS_DEFAULT_REGION": region,
-    }
+    env |= {"AWS_CA_BUNDLE": str(ca), "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    if with_credentials:
+        env |= {
+            "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+            "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
+        }
+    return env
 
 
 def _parent_port(text: str) -> tuple[int, UnixAddress]:

@@ -160,6 +160,9 @@ class Launcher:
                     parent_ports={port: to.path for port, to in self.parent_ports.items()},
                 )
                 held.callback(_supervise(supervisor))
+                # Runs before the line above does: calls that nobody answers any more fail with
+                # ENOSYS, and a program that still ran would take that for the kernel's word.
+                held.callback(_kill, child, own_group=own_group)
                 _let_go(ours, argv[0])
             return Session(child, folder, held.pop_all())
 
@@ -289,12 +292,16 @@ def _failure(report: dict[str, Any], command: str = "") -> AgentError:
     return CommandError(command, reason, exit_code=127 if code == errno.ENOENT else 126)
 
 
-def _end(child: subprocess.Popen[Any], *, own_group: bool) -> None:
+def _kill(child: subprocess.Popen[Any], *, own_group: bool) -> None:
     with contextlib.suppress(ProcessLookupError):
         if own_group:
             os.killpg(child.pid, signal.SIGKILL)
         elif child.poll() is None:
             child.kill()
+
+
+def _end(child: subprocess.Popen[Any], *, own_group: bool) -> None:
+    _kill(child, own_group=own_group)
     child.wait()
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream is not None:

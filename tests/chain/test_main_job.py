@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from enclave.nsm import Nsm
+from simulator.authority import Authority
+from simulator.nsm import SimulatedNsm
+
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATOR = (sys.executable, "-m", "simulator.cli", "run")
 AGENT = (sys.executable, "-m", "enclave.cli")
@@ -54,6 +58,39 @@ def test_a_fault_of_kms_is_two_lines_and_no_output(fault: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+_USE_KEY = """
+import sys
+from enclave import Agent
+from enclave.errors import KmsRefusedError
+with Agent() as agent:
+    try:
+        made = agent.call("GenerateDataKey", {"KeyId": "alias/demo", "KeySpec": "AES_256"}).content
+    except KmsRefusedError as e:
+        sys.exit(e.type)
+    again = agent.call("Decrypt", {"CiphertextBlob": made["CiphertextBlob"]}).content
+    print(made["Plaintext"] == again["Plaintext"])
+"""
+
+
+def test_a_key_policy_tells_enclaves_apart(tmp_path: Path) -> None:
+    image = Nsm(SimulatedNsm(Authority.generate())).describe_pcr(0).data.hex()
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "kms:*",
+        "Resource": "*",
+        "Condition": {"StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR0": image}},
+    }
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"Statement": [statement]}))
+    options = ("--key=alias/demo", f"--key-policy=alias/demo={policy}")
+    command = ("--", sys.executable, "-c", _USE_KEY)
+    done = run(*SIMULATOR, *options, *command)
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+    debugged = run(*SIMULATOR, *options, "--debug-mode", *command)
+    assert (debugged.stdout, debugged.stderr) == ("", "AccessDeniedException\n")
+
+
 def test_the_simulated_device_keeps_the_nsms_contract() -> None:
     """The same suite as in process, now through the real ioctl of `DevNsm`."""
     pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q")
@@ -65,3 +102,22 @@ def test_the_simulated_device_keeps_the_nsms_contract() -> None:
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed, done.stdout
     assert int(passed[1]) >= 15
+
+
+def test_credentials_from_the_parent() -> None:
+    done = run(
+        *SIMULATOR, "--credentials", "parent", "--",
+        *AGENT, "generate-random", "--number-of-bytes", "32", "--verbose",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "credentials from vsock://3:8002, good until " in done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+
+
+def test_the_word_on_the_command_line_decides_whose_credentials() -> None:
+    command = ("generate-random", "--number-of-bytes", "8", "--credentials")
+    parent = run(*SIMULATOR, "--credentials", "parent", "--", *AGENT, *command, "vsock://3:8002")
+    assert parent.returncode == 0, parent.stderr
+    environment = run(*SIMULATOR, "--credentials", "parent", "--", *AGENT, *command, "environment")
+    assert environment.returncode == 253
+    assert environment.stderr.startswith("enclave-agent: error: no AWS credentials\n")

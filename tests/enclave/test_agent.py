@@ -140,7 +140,8 @@ def test_no_retry_beyond_the_deadline(enclave: Enclave) -> None:
             return super().now() - (super().now() - self._start)
 
     enclave.kms.faults.inject("throttle")
-    with pytest.raises(KmsRefusedError):
+    # The second attempt starts with no time left: refused, if KMS is quick.
+    with pytest.raises((KmsRefusedError, KmsUnreachableError)):
         enclave.agent(clock=Jump()).generate_random(32)
     assert enclave.kms.service.requests["GenerateRandom"] <= 2
 
@@ -337,7 +338,7 @@ def test_what_makes_no_sense_is_refused_at_once(
 
 def test_no_credentials(enclave: Enclave) -> None:
     with pytest.raises(CredentialsError, match="no AWS credentials"):
-        enclave.agent(credentials=None).generate_random(32)
+        enclave.agent(credentials="environment").generate_random(32)
     assert not enclave.dialer.dialed
 
 
@@ -347,9 +348,9 @@ def test_the_environment_is_enough(enclave: Enclave) -> None:
         "AWS_CA_BUNDLE": enclave.ca_bundle,
         "AWS_ACCESS_KEY_ID": SIMULATED.access_key,
         "AWS_SECRET_ACCESS_KEY": SIMULATED.secret_key,
-        "AWS_SESSION_TOKEN": SIMULATED.token or "",
+        "AWS_SESSION_TOKEN": str(SIMULATED.token),
     }
-    agent = enclave.agent(region=None, ca_bundle=None, credentials=None, environ=environ)
+    agent = enclave.agent(region=None, ca_bundle=None, credentials="auto", environ=environ)
     assert len(agent.generate_random(32)) == 32
 
 
@@ -368,8 +369,7 @@ def test_the_hops_are_logged_and_no_secret_is(
     ):
         assert expected in caplog.text
     assert SIMULATED.secret_key not in caplog.text
-    if SIMULATED.token:
-        assert SIMULATED.token not in caplog.text
+    assert str(SIMULATED.token) not in caplog.text
     assert secret.hex() not in caplog.text
     assert repr(secret) not in caplog.text
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.attestation import AttestationDocument, parse
@@ -172,7 +172,6 @@ def test_a_key_that_comes_twice_is_refused_where_it_stands() -> None:
     assert caught.value.offset == raw.index(again) + 1
 
 
-@settings(deadline=None)
 @given(
     payload=st.binary(max_size=100)
     | st.dictionaries(

@@ -290,7 +290,7 @@ def test_expectations_nothing_could_meet(impossible: dict[str, Any]) -> None:
         _verify(Document(), **impossible)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_whatever_the_certificates_only_attestation_errors_leave(data: st.DataObject) -> None:
     certificates = CHAIN

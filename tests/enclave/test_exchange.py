@@ -15,6 +15,19 @@ ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567
 ENVELOPE = base64.b64encode(b"envelope").decode()
 
 
+NUMBER = {"NumberOfBytes": 32}  # only GenerateRandom must have one
+
+
+SECRETS = {
+    "Decrypt": b"secret",
+    "DeriveSharedSecret": b"s" * 48,
+    "GenerateDataKey": b"s" * 32,
+    "GenerateDataKeyPair": bytes([0x30, 0x82, 0x01, 0x00]) + bytes(256),
+    "GenerateRandom": b"s" * 32,
+}
+"""A secret of a form that the operation can have."""
+
+
 def answer(operation: str, **changes: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"CiphertextForRecipient": ENVELOPE, SECRET_FIELD[operation]: ""}
     made.update(changes)
@@ -43,13 +56,14 @@ def test_the_operations_are_those_of_the_service_model() -> None:
 
 @pytest.mark.parametrize("operation", SECRET_FIELD)
 def test_recipient_is_added_and_nothing_else_touched(operation: str) -> None:
-    parameters = {"KeyId": "alias/x", "EncryptionContext": {"a": "b"}}
+    parameters = {"KeyId": "alias/x", "EncryptionContext": {"a": "b"}, **NUMBER}
     request = attested_request(operation, parameters, b"document")
     assert request.pop("Recipient") == {
         "AttestationDocument": base64.b64encode(b"document").decode(),
         "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
     }
-    assert request == parameters == {"KeyId": "alias/x", "EncryptionContext": {"a": "b"}}
+    assert request == parameters
+    assert "Recipient" not in parameters
 
 
 @pytest.mark.parametrize(
@@ -57,6 +71,7 @@ def test_recipient_is_added_and_nothing_else_touched(operation: str) -> None:
     [
         ("Encrypt", {}, b"d", "takes no Recipient"),
         ("GenerateRandom", {"Recipient": {}}, b"d", "Recipient of its own"),
+        ("GenerateRandom", {}, b"d", "number of bytes is None"),
         ("GenerateRandom", {}, b"", "0 bytes"),
         ("GenerateRandom", {}, b"d" * 262_145, "262145 bytes"),
         ("GenerateDataKey", {"NumberOfBytes": 1025}, b"d", "number of bytes"),
@@ -75,8 +90,9 @@ def test_what_kms_would_refuse_is_not_sent(
 @pytest.mark.parametrize("empty", ["", None, ...], ids=["empty", "null", "absent"])
 def test_the_secret_is_filled_in(operation: str, empty: Any) -> None:
     field = SECRET_FIELD[operation]
-    result = opened(operation, {}, b"secret", **{field: empty}, Other="kept")
-    assert result == {field: b"secret", "Other": "kept"}
+    secret = SECRETS[operation]
+    result = opened(operation, {}, secret, **{field: empty}, Other="kept")
+    assert result == {field: secret, "Other": "kept"}
 
 
 @pytest.mark.parametrize("operation", SECRET_FIELD)
@@ -131,6 +147,55 @@ def test_nothing_is_no_secret(operation: str) -> None:
         opened(operation, {}, b"")
 
 
+@pytest.mark.parametrize(
+    ("operation", "secret", "text"),
+    [
+        ("Decrypt", b"s" * 4097, "4097 bytes, over 4096"),
+        ("DeriveSharedSecret", b"s" * 31, "no curve"),
+        ("DeriveSharedSecret", b"s" * 64, "no curve"),
+        ("GenerateDataKeyPair", b"s" * 256, "PKCS #8"),
+        ("GenerateDataKeyPair", b"\x30", "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 3, 1, 1]), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 1, 1, 1]), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0x82, 0x01, 0x00]) + bytes(255), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0xFF]), "PKCS #8"),
+    ],
+)
+def test_a_secret_of_a_form_the_operation_does_not_have(
+    operation: str, secret: bytes, text: str
+) -> None:
+    with pytest.raises(KmsAnswerError, match=text):
+        opened(operation, {}, secret)
+
+
+@pytest.mark.parametrize("size", [1, 4096])
+def test_a_plaintext_may_have_any_length(size: int) -> None:
+    assert opened("Decrypt", {}, b"s" * size)["Plaintext"] == b"s" * size
+
+
+@pytest.mark.parametrize("size", [32, 48, 66])
+def test_a_shared_secret_has_the_length_of_a_coordinate(size: int) -> None:
+    assert opened("DeriveSharedSecret", {}, b"s" * size)["SharedSecret"] == b"s" * size
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "asked", "other"),
+    [
+        ("Decrypt", "EncryptionAlgorithm", "RSAES_OAEP_SHA_256", "SYMMETRIC_DEFAULT"),
+        ("GenerateDataKeyPair", "KeyPairSpec", "RSA_2048", "ECC_NIST_P256"),
+        ("DeriveSharedSecret", "KeyAgreementAlgorithm", "ECDH", "DH"),
+    ],
+)
+def test_what_is_repeated_must_be_the_same(
+    operation: str, name: str, asked: str, other: str
+) -> None:
+    secret = SECRETS[operation]
+    assert opened(operation, {name: asked}, secret, **{name: asked})
+    assert opened(operation, {}, secret, **{name: other})
+    with pytest.raises(KmsAnswerError, match=f"another {name}"):
+        opened(operation, {name: asked}, secret, **{name: other})
+
+
 FITTING = [
     ARN,
     ARN.rpartition("/")[2],
@@ -165,6 +230,15 @@ def test_an_answer_that_does_not_say_which_key(answered: Any) -> None:
         opened("GenerateDataKey", {"KeyId": "alias/mine"}, KeyId=answered)
 
 
+def test_a_multi_region_key_is_another_in_each_region() -> None:
+    mrk = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+    replica = mrk.replace("eu-central-1", "us-east-1")
+    assert opened("Decrypt", {"KeyId": mrk}, KeyId=mrk)
+    assert opened("Decrypt", {"KeyId": mrk.rpartition("/")[2]}, KeyId=replica)
+    with pytest.raises(KmsAnswerError, match="used key"):
+        opened("Decrypt", {"KeyId": mrk}, KeyId=replica)
+
+
 def test_without_a_key_named_any_may_answer() -> None:
     assert opened("Decrypt", {}, KeyId=ARN)["KeyId"] == ARN
 
@@ -186,8 +260,8 @@ def test_whatever_the_answer_only_the_named_errors_leave(
     operation: str, content: dict[str, Any], parameters: dict[str, Any]
 ) -> None:
     try:
-        result = opened_answer(operation, parameters, content, lambda _: b"s")
+        result = opened_answer(operation, parameters, content, lambda _: SECRETS[operation])
     except AgentError:
         return
-    assert result[SECRET_FIELD[operation]] == b"s"
+    assert result[SECRET_FIELD[operation]] == SECRETS[operation]
     assert content["CiphertextForRecipient"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.errors import NsmAnswerError, NsmError, NsmRefusedError
@@ -102,7 +102,6 @@ CALLS: list[Callable[[Nsm], object]] = [
 ]
 
 
-@settings(deadline=None)
 @given(wire=st.binary(max_size=100), call=st.sampled_from(CALLS))
 def test_whatever_the_nsm_answers_only_nsm_errors_leave(
     wire: bytes, call: Callable[[Nsm], object]

@@ -6,7 +6,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError, NsmAnswerError, NsmError, NsmRefusedError
@@ -181,7 +181,6 @@ _answers = st.binary(max_size=200) | st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(answer=_answers, expected=st.sampled_from(RESPONSES))
 def test_whatever_the_bytes_only_nsm_errors_leave(
     answer: bytes, expected: type[m.Response]

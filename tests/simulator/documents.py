@@ -10,13 +10,9 @@ import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from simulator.nsm import SimulatedNsm
-
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For property tests: a busy machine must not fail them."""
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
 

@@ -10,9 +10,11 @@ import ssl
 import subprocess
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from simulator.kms.messages import Request
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
     from simulator.kms.service import KmsService
 
-HOST = "kms.eu-west-1.amazonaws.com"
+REGION = "eu-west-1"
+HOST = f"kms.{REGION}.amazonaws.com"
+ACCOUNT = SIMULATED_CREDENTIALS.principal.split(":")[4]
+PREFIX = f"arn:aws:kms:{REGION}:{ACCOUNT}:"
+"""How the ARNs of keys and aliases begin."""
 
 
 def signed(
@@ -33,7 +39,7 @@ def signed(
     *,
     credentials: Credentials = SIMULATED_CREDENTIALS,
     service: str = "kms",
-    region: str = "eu-west-1",
+    region: str = REGION,
 ) -> Request:
     """A request as botocore signs it now."""
     body = parameters if isinstance(parameters, bytes) else json.dumps(parameters).encode()
@@ -109,6 +115,14 @@ class Client:
         document = json.loads(response.read())
         assert isinstance(document, dict)
         return response.status, document
+
+
+def refusal(kms: Any, operation: str, **parameters: Any) -> tuple[str, str]:
+    """The name and text of the error that a client of botocore's meets."""
+    with pytest.raises(ClientError) as refused:
+        getattr(kms, operation)(**parameters)
+    error = refused.value.response["Error"]
+    return error["Code"], error.get("Message", "")
 
 
 def recipient(document: bytes) -> dict[str, str]:

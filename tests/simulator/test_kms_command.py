@@ -97,6 +97,31 @@ def test_credentials_come_from_a_file(nitro_authority: Authority, tmp_path: Path
         response.read()
 
 
+def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) -> None:
+    principal = "arn:aws:sts::111122223333:assumed-role/enclave/i-1"
+    allow = {"Effect": "Allow", "Action": "kms:DescribeKey", "Resource": "*"}
+    for file, who in (("key.json", {"Principal": {"AWS": principal}}), ("caller.json", {})):
+        (tmp_path / file).write_text(json.dumps({"Statement": [{**allow, **who}]}))
+    options = [
+        "--key=alias/a",
+        "--key=alias/b=ECC_NIST_P384",
+        f"--key-policy=alias/b={tmp_path / 'key.json'}",
+        f"--caller-policy={tmp_path / 'caller.json'}",
+        f"--principal={principal}",
+    ]
+    with running(nitro_authority, tmp_path, *options) as kms, Client(kms) as client:
+        for alias, spec in (("alias/a", "SYMMETRIC_DEFAULT"), ("alias/b", "ECC_NIST_P384")):
+            status, answer = client.call("DescribeKey", {"KeyId": alias})
+            assert (status, answer["KeyMetadata"]["KeySpec"]) == (200, spec)
+            assert answer["KeyMetadata"]["AWSAccountId"] == "111122223333"
+        for alias, kind in (("alias/a", "identity-based"), ("alias/b", "resource-based")):
+            _, answer = client.call("GetKeyPolicy", {"KeyId": alias})
+            assert answer["Message"].startswith(f"User: {principal} is not authorized")
+            assert answer["Message"].endswith(
+                f"because no {kind} policy allows the kms:GetKeyPolicy action"
+            )
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [COMMAND, "kms", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
@@ -119,6 +144,14 @@ def test_fault_help_lists_every_fault() -> None:
         (["--fault", "nonsense"], "no such fault: 'nonsense'"),
         (["--key-store", "cks-1=BROKEN"], "not a custom key store: 'cks-1=BROKEN'"),
         (["--credentials", os.devnull], "/dev/null holds no credentials"),
+        (["--key", "demo"], "no key 'demo': Alias must start with the prefix"),
+        (["--key", "alias/x=DES"], "no key 'alias/x=DES': The simulator makes no DES keys."),
+        (["--key=alias/x", "--key=alias/x"], "no key 'alias/x': An alias with the name"),
+        (["--key=alias/x", "--key-policy=alias/x"], "not a key policy: 'alias/x'"),
+        (["--key=alias/x", f"--key-policy=alias/x={os.devnull}"], "no key 'alias/x': The policy"),
+        (["--key-policy", "alias/x=/absent"], "a policy for 'alias/x', but no such key"),
+        (["--caller-policy", os.devnull], "/dev/null: The policy is not valid"),
+        (["--principal", "me"], "not a principal: 'me'"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -18,7 +18,7 @@ from simulator.kms.messages import KmsError
 from simulator.kms.recipient import DocumentVerifier
 from simulator.kms.service import KmsService
 from simulator.nsm import SimulatedNsm
-from tests.simulator.documents import attest, rsa_key, spki, unhurried, vector
+from tests.simulator.documents import attest, rsa_key, spki, vector
 from tests.simulator.kms_client import ask, openssl_decrypt, recipient, signed
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def test_unknown_operations(service: KmsService, target: str | None) -> None:
     else:
         request.headers["x-amz-target"] = target
     assert ask(service, request) == (400, {"__type": "UnknownOperationException"})
-    assert service.requests == {"unknown": 1}
+    assert not service.requests
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,19 @@ def test_unsigned_requests_are_refused(service: KmsService) -> None:
     )
 
 
-@unhurried
+def test_only_callers_kms_knows_count_and_meet_faults(service: KmsService) -> None:
+    request = signed("GenerateRandom", {"NumberOfBytes": 1})
+    service.faults.inject("throttle:1")
+    unsigned = dataclasses.replace(
+        request, headers={k: v for k, v in request.headers.items() if k != "authorization"}
+    )
+    assert ask(service, unsigned)[1]["__type"] == "MissingAuthenticationTokenException"
+    assert not service.requests
+    assert ask(service, request)[1]["__type"] == "ThrottlingException"
+    assert ask(service, signed("GenerateRandom", {}))[1]["__type"] == "ValidationException"
+    assert service.requests == {"GenerateRandom": 2}
+
+
 @given(st.binary() | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text("aR\ud800\0", max_size=9),
     lambda inner: st.dictionaries(
@@ -338,13 +350,11 @@ def test_the_public_key_must_be_rsa_2048(key: bytes | str | None, text: str) -> 
     assert text in refusal(attest(NSM, key))
 
 
-@unhurried
 @given(st.binary(max_size=200))
 def test_whatever_the_document_only_kms_errors_leave(garbage: bytes) -> None:
     assert refusal(garbage).startswith("The attestation document is not valid: ")
 
 
-@unhurried
 @given(st.data())
 def test_a_document_damaged_anywhere_is_refused(data: st.DataObject) -> None:
     document = bytearray(attest(NSM, spki(rsa_key())))

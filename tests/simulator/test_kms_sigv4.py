@@ -9,18 +9,17 @@ from hypothesis import strategies as st
 
 from simulator.kms.messages import KmsError, Request
 from simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials, authenticate
-from tests.simulator.documents import unhurried
 from tests.simulator.kms_client import signed
 
-KNOWN = {SIMULATED_CREDENTIALS.access_key_id: SIMULATED_CREDENTIALS}
-TEMPORARY = Credentials("ASIASIMULATED0000000", "secret", "token/with+signs==")
+LASTING = Credentials("AKIASIMULATED0000000", "secret")
+TEMPORARY = Credentials("ASIASIMULATED1111111", "another secret", "token/with+signs==")
+KNOWN = {c.access_key_id: c for c in (SIMULATED_CREDENTIALS, LASTING, TEMPORARY)}
 
 
 def verify(
     request: Request, *, region: str | None = None, now: datetime | None = None
 ) -> Credentials:
-    known = {**KNOWN, TEMPORARY.access_key_id: TEMPORARY}
-    return authenticate(request, known, region, now or datetime.now(UTC))
+    return authenticate(request, KNOWN, region, now or datetime.now(UTC)).credentials
 
 
 def with_headers(request: Request, **headers: str) -> Request:
@@ -37,7 +36,7 @@ def refusal(
     return refused.value
 
 
-@pytest.mark.parametrize("credentials", [SIMULATED_CREDENTIALS, TEMPORARY], ids=["fixed", "token"])
+@pytest.mark.parametrize("credentials", KNOWN.values(), ids=["simulated", "lasting", "temporary"])
 def test_what_botocore_signs_is_taken(credentials: Credentials) -> None:
     request = signed("GenerateRandom", {"NumberOfBytes": 1}, credentials=credentials)
     assert verify(request, region="eu-west-1") is credentials
@@ -71,7 +70,7 @@ def test_a_wrong_session_token(token: str | None) -> None:
 
 
 def test_a_session_token_that_does_not_belong_there() -> None:
-    surplus = dataclasses.replace(SIMULATED_CREDENTIALS, session_token="token")
+    surplus = dataclasses.replace(LASTING, session_token="token")
     error = refusal(signed("GenerateRandom", {}, credentials=surplus))
     assert error.type == "UnrecognizedClientException"
 
@@ -81,7 +80,7 @@ def test_a_signature_over_something_else(part: str) -> None:
     request = signed("GenerateRandom", {"NumberOfBytes": 1})
     match part:
         case "secret":
-            wrong = Credentials(SIMULATED_CREDENTIALS.access_key_id, "wrong")
+            wrong = dataclasses.replace(SIMULATED_CREDENTIALS, secret_access_key="wrong")
             request = signed("GenerateRandom", {"NumberOfBytes": 1}, credentials=wrong)
         case "body":
             request = dataclasses.replace(request, body=request.body + b" ")
@@ -171,7 +170,6 @@ def test_secrets_stay_out_of_reprs_and_errors() -> None:
     assert SIMULATED_CREDENTIALS.secret_access_key not in repr(refusal(request))
 
 
-@unhurried
 @given(st.text(), st.text(), st.text())
 def test_whatever_the_headers_only_kms_errors_leave(rest: str, date: str, token: str) -> None:
     request = with_headers(

@@ -18,7 +18,7 @@ from pycose.messages.sign1message import Sign1Message
 
 from simulator.authority import Authority
 from simulator.nsm import ERROR_CODES, MAX_REQUEST, MODULE_ID, SimulatedNsm, measure
-from tests.simulator.documents import attest, payload, unhurried, vector
+from tests.simulator.documents import attest, payload, vector
 
 ZERO = bytes(48)
 AUTHORITY = Authority.generate()
@@ -140,7 +140,6 @@ def test_a_request_may_have_4096_bytes(nsm: SimulatedNsm) -> None:
     assert cbor2.loads(nsm.exchange(longest + b"\0")) == {"Error": "InputTooLarge"}
 
 
-@unhurried
 @given(st.binary(max_size=MAX_REQUEST + 10))
 def test_whatever_bytes_come_the_answer_is_cbor(request: bytes) -> None:
     answer = cbor2.loads(SimulatedNsm(AUTHORITY).exchange(request))
@@ -159,7 +158,6 @@ arguments = st.dictionaries(
 )
 
 
-@unhurried
 @given(
     st.sampled_from(["DescribePCR", "ExtendPCR", "LockPCR", "LockPCRs", "Attestation"]), arguments
 )

@@ -1,0 +1,134 @@
+"""The commands that ask only the NSM: ``attest``, ``describe``, ``extend-pcr``, ``lock-pcr``."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from enclave.cli import files
+from enclave.cli.binary import HELP, binary
+from enclave.cli.output import Printer
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from enclave.nsm import Nsm
+
+_LIMIT = "at most 1024 bytes"
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands."""
+    attest = subparsers.add_parser(
+        "attest",
+        help="an attestation document of this enclave",
+        description="Have the NSM sign an attestation document, and print it in base64. Bytes are "
+        f"given as {HELP}.",
+        parents=[common],
+    )
+    attest.add_argument("--nonce", metavar="BYTES", help=f"what the verifier sent, {_LIMIT}")
+    attest.add_argument("--user-data", metavar="BYTES", help=f"what is to be attested, {_LIMIT}")
+    attest.add_argument(
+        "--public-key", metavar="BYTES", help=f"a key of this enclave, DER, {_LIMIT}"
+    )
+    attest.add_argument(
+        "--output-file",
+        metavar="FILE",
+        help="write it there as it is, not in base64; - is standard output, if no terminal",
+    )
+    attest.set_defaults(run=run_attest)
+
+    describe = subparsers.add_parser(
+        "describe",
+        help="the NSM, and the PCRs with their locks",
+        description="Ask the NSM who it is, and for every PCR. As a table, unless --output says "
+        "otherwise.",
+        parents=[common],
+    )
+    describe.set_defaults(run=run_describe)
+
+    extend = subparsers.add_parser(
+        "extend-pcr",
+        help="extend a PCR, and print its new value",
+        description="Set a PCR to SHA-384(old value || data). PCRs 16 to 31 are an "
+        f"application's; documents list a PCR once it is locked. Bytes are given as {HELP}.",
+        parents=[common],
+    )
+    extend.add_argument("--index", type=int, required=True, metavar="N", help="16 to 31")
+    extend.add_argument("--data", required=True, metavar="BYTES", help="at most 4032 bytes")
+    extend.set_defaults(run=run_extend_pcr)
+
+    lock = subparsers.add_parser(
+        "lock-pcr",
+        help="lock a PCR until the enclave ends",
+        description="Lock a PCR, or all below one, until the enclave ends. From then on "
+        "attestation documents list it.",
+        parents=[common],
+    )
+    which = lock.add_mutually_exclusive_group(required=True)
+    which.add_argument("--index", type=int, metavar="N", help="16 to 31")
+    which.add_argument("--below", type=int, metavar="N", help="lock PCRs 0 to N - 1; N is 0 to 32")
+    lock.set_defaults(run=run_lock_pcr)
+
+
+def run_attest(arguments: argparse.Namespace) -> str | bytes:
+    """The document: in base64, as it is, or into a file."""
+    given = {
+        name: binary(f"--{name.replace('_', '-')}", getattr(arguments, name))
+        for name in ("nonce", "user_data", "public_key")
+    }
+    with _nsm(arguments) as nsm:
+        document = nsm.attest(**given)
+    if arguments.output_file == "-":
+        return document
+    if arguments.output_file is not None:
+        files.write(arguments.output_file, document)
+        return ""
+    return base64.b64encode(document).decode() + "\n"
+
+
+def run_describe(arguments: argparse.Namespace) -> str:
+    """The NSM and its PCRs."""
+    printer = Printer(arguments, default="table")
+    with _nsm(arguments) as nsm:
+        described = nsm.describe()
+        pcrs = [nsm.describe_pcr(index) for index in range(described.max_pcrs)]
+    answer = {
+        "ModuleId": described.module_id,
+        "Digest": described.digest,
+        "Version": f"{described.version_major}.{described.version_minor}.{described.version_patch}",
+        "Pcrs": [
+            {"Index": index, "Locked": pcr.lock, "Value": pcr.data.hex()}
+            for index, pcr in enumerate(pcrs)
+        ],
+    }
+    return printer.format("Nsm", answer)
+
+
+def run_extend_pcr(arguments: argparse.Namespace) -> str:
+    """The PCR's new value."""
+    printer = Printer(arguments)
+    data = binary("--data", arguments.data) or b""
+    with _nsm(arguments) as nsm:
+        value = nsm.extend_pcr(arguments.index, data)
+    return printer.format("Pcr", {"Index": arguments.index, "Value": value.hex()})
+
+
+def run_lock_pcr(arguments: argparse.Namespace) -> str:
+    """Nothing to print: it is locked, or an error says why not."""
+    with _nsm(arguments) as nsm:
+        if arguments.index is not None:
+            nsm.lock_pcr(arguments.index)
+        else:
+            nsm.lock_pcrs(arguments.below)
+    return ""
+
+
+@contextlib.contextmanager
+def _nsm(arguments: argparse.Namespace) -> Iterator[Nsm]:
+    from enclave.nsm import Nsm  # noqa: PLC0415 (not for --help)
+
+    with arguments.surroundings.device() as device:
+        yield Nsm(device)

@@ -1,0 +1,152 @@
+"""Options that many commands share, named and meant as the AWS CLI has them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from enclave.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RAW = "raw-in-base64-out"
+"""The value of ``--cli-binary-format`` by which text for a blob is its content, not base64."""
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "output": None,
+    "query": None,
+    "verbose": False,
+    "debug": False,
+    "region": None,
+    "profile": None,
+    "endpoint_url": None,
+    "proxy": "vsock://3:8000",
+    "ca_bundle": None,
+    "credentials": "auto",
+    "sign_request": True,
+    "cli_binary_format": "base64",
+    "cli_connect_timeout": 10.0,
+    "cli_read_timeout": 20.0,
+}
+"""What the shared options are where nobody says. They are not argparse's own defaults: an option
+may stand before the command, and the command's parser must not reset it then.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains as the rest of the program does, and takes only whole option names."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints."""
+        raise ConfigurationError(message, hint=f"see {self.prog} --help")
+
+
+def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
+    """The options of every command, as a parent of its parser."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    add = parser.add_argument_group("options of every command").add_argument
+    add(
+        "--output",
+        choices=("json", "text", "table", "yaml", "yaml-stream"),
+        help="else AWS_DEFAULT_OUTPUT, or json; the YAML forms need PyYAML",
+    )
+    add("--query", metavar="JMESPATH", help="print only this part of the answer")
+    add("--verbose", action="store_true", help="show the hops of a call on standard error")
+    add("--debug", action="store_true", help="show everything but secrets on standard error")
+    for name in ("--no-paginate", "--no-cli-pager", "--cli-auto-prompt", "--no-cli-auto-prompt"):
+        add(name, action=_NoEffect, nargs=0, help=_NO_EFFECT[name])
+    add("--color", choices=("on", "off", "auto"), action=_NoEffect, help=_NO_EFFECT["--color"])
+    return _hide(parser) if hidden else parser
+
+
+def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
+    """The options of every command that calls KMS, as a parent of its parser."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    add = parser.add_argument_group("options of every KMS command").add_argument
+    add("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION, the profile's")
+    add(
+        "--profile",
+        metavar="NAME",
+        help="keys and region from the files of the AWS CLI, where the enclave has them; "
+        "roles, SSO and credential programs are not followed",
+    )
+    add(
+        "--credentials",
+        metavar="SOURCE",
+        help="environment, the ADDRESS of the parent's credential service, or auto: the "
+        "environment if it holds any, else the parent's at vsock://3:8002 "
+        f"(default: {DEFAULTS['credentials']})",
+    )
+    add("--no-sign-request", dest="sign_request", action="store_false",
+        help="use no credentials; KMS itself answers signed requests only")  # fmt: skip
+    add(
+        "--endpoint-url",
+        metavar="URL",
+        help="https only; else AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, or the region's",
+    )
+    add(
+        "--proxy",
+        metavar="ADDRESS",
+        help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT "
+        f"(default: {DEFAULTS['proxy']})",
+    )
+    add("--ca-bundle", metavar="FILE",
+        help="CA certificates, PEM; else AWS_CA_BUNDLE, or botocore's")  # fmt: skip
+    add("--no-verify-ssl", action=_RefusedOption, nargs=0,
+        help="refused: TLS must end, verified, in the enclave; see --ca-bundle")  # fmt: skip
+    add(
+        "--cli-connect-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="for one connection, TLS included "
+        f"(default: {DEFAULTS['cli_connect_timeout']:g}; 0, for ever, is refused)",
+    )
+    add(
+        "--cli-read-timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"for one whole answer (default: {DEFAULTS['cli_read_timeout']:g}; as above)",
+    )
+    add(
+        "--cli-binary-format",
+        choices=("base64", RAW),
+        help="what text for a blob is; bytes from fileb://PATH are bytes "
+        f"(default: {DEFAULTS['cli_binary_format']})",
+    )
+    return _hide(parser) if hidden else parser
+
+
+_NO_EFFECT = {
+    "--no-paginate": "no effect: no answer here has pages",
+    "--no-cli-pager": "no effect: no pager is ever started",
+    "--cli-auto-prompt": "no effect: an enclave has nobody to prompt",
+    "--no-cli-auto-prompt": "no effect: nobody is prompted",
+    "--color": "no effect: nothing is coloured",
+}
+
+
+class _NoEffect(argparse.Action):
+    """An option of the AWS CLI's that has nothing to do here."""
+
+    def __call__(self, *_: Any) -> None:
+        pass
+
+
+class _RefusedOption(argparse.Action):
+    """``--no-verify-ssl``: whoever ends TLS could forge every answer."""
+
+    def __call__(self, *_: Any) -> None:
+        raise ConfigurationError(
+            "TLS is always verified: --no-verify-ssl is refused",
+            hint="trust a private CA with --ca-bundle FILE",
+        )
+
+
+def _hide(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    for action in parser._actions:  # noqa: SLF001 (argparse has no other way to ask)
+        action.help = argparse.SUPPRESS
+    return parser

@@ -1,0 +1,44 @@
+"""What commands take from outside, in one place: tests hand in their own, nothing else can."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from enclave.agent import Agent
+    from enclave.nsm import NsmDevice
+
+
+def _agent(**settings: Any) -> Agent:
+    from enclave.agent import Agent  # noqa: PLC0415 (TLS and RSA: not every command needs them)
+
+    return Agent(**settings)
+
+
+def _device() -> AbstractContextManager[NsmDevice]:
+    from enclave.nsm import DevNsm  # noqa: PLC0415 (as above)
+
+    return DevNsm()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The world as a command sees it; by default the real one.
+
+    Attributes:
+        agent: makes an `Agent` from its arguments.
+        device: opens the NSM, for a `with` block.
+        now: the time, UTC.
+        environ: variables.
+    """
+
+    agent: Callable[..., Agent] = _agent
+    device: Callable[[], AbstractContextManager[NsmDevice]] = _device
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)

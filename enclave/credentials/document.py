@@ -1,0 +1,73 @@
+"""What a credential service answers: the JSON that AWS's container credentials endpoint gives
+(AWS SDKs and Tools Reference Guide, "Container credential provider"). Pure; the parent that wrote
+it is not trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from enclave.credentials.model import Credentials, whole_credentials
+from enclave.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+MAX_DOCUMENT = 65_536
+"""Bytes: four values of the greatest length, and room around them."""
+
+_NAMES = ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")
+_HINT = "the parent's credential service answers, but not with whole credentials: see its log"
+_MAX_MESSAGE = 200
+
+
+def parse_credentials(body: bytes, *, now: datetime) -> Credentials:
+    """Read the credentials in a body.
+
+    ``Token`` and ``Expiration`` may be missing, as they are of an IAM user's keys; but
+    temporary credentials have both.
+
+    Raises:
+        CredentialsError: they are malformed, absent, half-written or expired.
+    """
+    values = _object(body)
+    if values is None:
+        raise CredentialsError("the parent's credentials are not a JSON object", hint=_HINT)
+    texts = {}
+    for name in _NAMES:
+        value = values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise CredentialsError(f"{name} of the parent's credentials is not text", hint=_HINT)
+        texts[name] = value or ""
+    if not any(texts.values()):
+        raise CredentialsError("no AWS credentials in the parent's answer", hint=_HINT)
+    credentials = whole_credentials(texts, _NAMES, now=now, hint=_HINT)
+    if credentials.token and credentials.expiration is None:
+        raise CredentialsError(
+            "half of the AWS credentials: there is a Token but no Expiration", hint=_HINT
+        )
+    return credentials
+
+
+def refusal(status: int, body: bytes) -> CredentialsError:
+    """What an answer other than 200 means; a redirect is refused like everything else."""
+    values = _object(body) or {}
+    said = values.get("message") or values.get("Message") or ""
+    text = f"the parent's credential service answered HTTP status {status}"
+    if isinstance(said, str) and said:
+        # Its words may help, but they must not look like ours.
+        text += f": {said[:_MAX_MESSAGE]!a}"
+    return CredentialsError(
+        text,
+        hint="has the parent instance a role? See the log of its credential service",
+        transient=status >= 500 or status == 429,
+    )
+
+
+def _object(body: bytes) -> dict[str, object] | None:
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None

@@ -1,0 +1,121 @@
+"""What AWS credentials are, and what is no credentials. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from enclave.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds a provider may take, where nobody says otherwise."""
+
+MAX_VALUE = 16_384
+"""Characters in one value; session tokens have no documented limit and stay far below this."""
+
+_TEMPORARY = "ASIA"
+"""How access keys of temporary credentials begin (IAM User Guide, "Unique identifiers")."""
+
+# RFC 3339, section 5.6, as AWS writes it.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key, its secret, and for a role's the session token and when they expire."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    expiration: datetime | None = None
+
+
+class CredentialsProvider(Protocol):
+    """Where credentials come from; asked once per request, from many threads."""
+
+    def credentials(
+        self, *, timeout: float = DEFAULT_TIMEOUT, rejected: Credentials | None = None
+    ) -> Credentials:
+        """Credentials that are good now.
+
+        Args:
+            timeout: seconds this may take.
+            rejected: credentials that KMS calls expired; others are wanted. Who has no others
+                gives the same again.
+
+        Raises:
+            CredentialsError: there are none, half of them, or expired ones.
+        """
+        ...
+
+
+class StaticCredentials:
+    """Credentials the caller has."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def credentials(
+        self,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,  # noqa: ARG002 (nothing to wait for)
+        rejected: Credentials | None = None,  # noqa: ARG002 (there are no others)
+    ) -> Credentials:
+        """See `CredentialsProvider.credentials`."""
+        return self._credentials
+
+
+def whole_credentials(
+    values: Mapping[str, str], names: tuple[str, str, str, str], *, now: datetime, hint: str
+) -> Credentials:
+    """Credentials from four named values, the last two of which may be missing or empty.
+
+    Args:
+        values: by name.
+        names: of the access key, the secret key, the session token and the expiration.
+        now: wall time, aware.
+        hint: what to do about missing ones.
+
+    Raises:
+        CredentialsError: half of them, characters no key has, or expired.
+    """
+    access_key, secret_key, token, expires = (values.get(name, "") for name in names)
+    for name, value in zip(names, (access_key, secret_key, token, expires), strict=True):
+        # They go into an HTTP header: a line break in one would forge the next.
+        if len(value) > MAX_VALUE or not value.isascii() or not value.isprintable():
+            raise CredentialsError(
+                f"{name} is not what AWS gives out: it has characters or a length no key has",
+                hint="was a line break or a quotation mark copied with it?",
+            )
+    for name, value in zip(names, (access_key, secret_key), strict=False):
+        if not value:
+            raise CredentialsError(f"half of the AWS credentials: {name} is not set", hint=hint)
+    if access_key.startswith(_TEMPORARY) and not token:
+        raise CredentialsError(
+            f"half of the AWS credentials: {names[2]} is not set, and an access key that begins "
+            f"with {_TEMPORARY} is good only with one",
+            hint=hint,
+        )
+    expiration = _time(names[3], expires) if expires else None
+    if expiration is not None and expiration <= now:
+        raise CredentialsError(
+            f"the AWS credentials expired at {expires} and it is {now:%Y-%m-%dT%H:%M:%SZ}",
+            hint="renew them; if they are new, is the enclave's clock right?",
+        )
+    return Credentials(access_key, secret_key, token or None, expiration)
+
+
+def _time(name: str, text: str) -> datetime:
+    try:
+        if _TIME.fullmatch(text):
+            return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise CredentialsError(
+        f"{name} is not a time: {text[:64]!r}", hint="AWS writes it as 2026-01-31T12:00:00Z"
+    )

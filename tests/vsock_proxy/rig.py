@@ -1,0 +1,179 @@
+"""A forwarder on a loop in a thread of its own, between real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Self
+
+from vsock_proxy.addresses import Address, TcpAddress, UnixAddress
+from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.forwarding import Forwarder
+from vsock_proxy.listening import listen, local_address
+from vsock_proxy.loop import Loop
+from vsock_proxy.targets import Target, target_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from vsock_proxy.relay import Limits
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits for something has failed. Nothing takes that long."""
+
+TICK = 20.0
+"""Seconds between ticks, of the rig's clock, which stands still until a test moves it: so every
+turn of the loop is one that a peer caused."""
+
+
+TURNS_PER_MESSAGE = 4
+"""More turns of the loop than one message can cause: it arrives, and leaves two sockets with
+room again. A loop that spins takes thousands."""
+
+
+class Rig:
+    """The thing under test: what `connect` opens comes out at `to`, or at `target`."""
+
+    def __init__(
+        self,
+        listen_on: Address,
+        to: Address | None = None,
+        *,
+        target: Callable[[Loop], Target] | None = None,
+        limits: Limits | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self._time = 0.0
+        self.loop = Loop(tick=TICK, monotonic=lambda: self._time)
+        listener = listener or listen(listen_on)
+        self.address = local_address(listener)
+        if target is not None:
+            way = target(self.loop)
+        else:
+            assert to is not None
+            way = target_for(to, self.loop.call_from_thread)
+        self.forwarder = Forwarder(self.loop, listener, way, name="the server", limits=limits)
+        self._turned = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="relay")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_from_thread(self._stop)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self.loop.turn()
+                with self._turned:
+                    self._turned.notify_all()
+        finally:
+            self.forwarder.stop_accepting()
+            self.forwarder.cut()
+            self.loop.close()
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Wait for something to become true of the forwarder; it is asked after every turn."""
+        with self._turned:
+            assert self._turned.wait_for(true, PATIENCE), "it never became true"
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and the tick come that sees it."""
+        assert seconds > TICK
+        self._time += seconds
+        self.loop.call_from_thread(lambda: None)
+
+    def connect(self) -> socket.socket:
+        return SocketDialer().dial(self.address, PATIENCE)
+
+
+class Place:
+    """Where a test's sockets of one kind are."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self._folder = folder
+
+    def address(self, name: str) -> Address:
+        if self.kind == "unix":
+            return UnixAddress(str(self._folder / name))
+        return TcpAddress("127.0.0.1", 0)
+
+    @contextlib.contextmanager
+    def server(self) -> Iterator[Server]:
+        with Server(self.address("server")) as server:
+            yield server
+
+
+class Server:
+    """A listening socket whose connections a test accepts by hand."""
+
+    def __init__(self, address: Address) -> None:
+        self._listener = listen(address)
+        self._listener.settimeout(PATIENCE)
+        self.address = local_address(self._listener)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def accept(self) -> socket.socket:
+        connection, _ = self._listener.accept()
+        connection.settimeout(PATIENCE)
+        return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_exactly(connection: socket.socket, count: int) -> bytes:
+    read = b""
+    while len(read) < count:
+        part = connection.recv(count - len(read))
+        assert part, f"it ended after {len(read)} of {count} bytes"
+        read += part
+    return read
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@contextlib.contextmanager
+def in_thread(work: Callable[[], object]) -> Iterator[None]:
+    """Do something at the same time; what it raises, or that it never ends, fails the test."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as e:  # noqa: BLE001 (raised again where it can be seen)
+            failures.append(e)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(2 * PATIENCE)
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]

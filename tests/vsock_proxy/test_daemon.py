@@ -1,0 +1,157 @@
+"""Several listeners in one process, and an end that loses as little as it can."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.vsock_proxy.rig import PATIENCE, Server, read_all, read_exactly
+from vsock_proxy.addresses import TcpAddress, UnixAddress
+from vsock_proxy.daemon import Daemon, Forward, raise_descriptor_limit
+from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.errors import ListenError
+from vsock_proxy.relay import Limits
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FOREVER = 1000.0
+
+
+class Running:
+    """A daemon in a thread, between two UNIX sockets of a folder."""
+
+    def __init__(self, folder: Path, *, drain_timeout: float = FOREVER) -> None:
+        self.path = folder / "proxy"
+        self.server = Server(UnixAddress(str(folder / "server")))
+        self.daemon = Daemon(
+            [Forward(UnixAddress(str(self.path)), self.server.address)],
+            drain_timeout=drain_timeout,
+            tick=0.02,
+        )
+        self.thread = threading.Thread(target=self.daemon.run)
+        self.thread.start()
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        client = SocketDialer().dial(self.daemon.addresses[0], PATIENCE)
+        return client, self.server.accept()
+
+    def join(self) -> None:
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path)
+    with running.server:
+        yield running
+        for _ in range(2):
+            running.daemon.stop()
+        running.join()
+
+
+def test_listeners_are_independent(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(UnixAddress(str(tmp_path / name)))) for name in "ab"]
+        daemon = Daemon([Forward(TcpAddress("127.0.0.1", 0), s.address) for s in servers])
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        for address, server in zip(daemon.addresses, servers, strict=True):
+            with SocketDialer().dial(address, PATIENCE) as client, server.accept() as accepted:
+                client.sendall(b"hello")
+                assert read_exactly(accepted, 5) == b"hello"
+        daemon.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_what_comes_in_before_it_runs_is_served(tmp_path: Path) -> None:
+    with Server(UnixAddress(str(tmp_path / "server"))) as server:
+        proxy = UnixAddress(str(tmp_path / "proxy"))
+        daemon = Daemon([Forward(proxy, server.address)])
+        with SocketDialer().dial(proxy, PATIENCE) as client:
+            thread = threading.Thread(target=daemon.run)
+            thread.start()
+            with server.accept() as accepted:
+                client.sendall(b"hello")
+                assert read_exactly(accepted, 5) == b"hello"
+        daemon.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_stopping_lets_connections_end_and_takes_no_new_ones(running: Running) -> None:
+    client, accepted = running.pair()
+    with client, accepted:
+        client.sendall(b"question")
+        assert read_exactly(accepted, 8) == b"question"
+        running.daemon.stop()
+        # The path goes at once: a successor may want it.
+        while running.path.exists():
+            running.thread.join(0.01)
+        assert running.thread.is_alive()
+        accepted.sendall(b"answer")
+        accepted.close()
+        assert read_all(client) == b"answer"
+    running.join()
+
+
+def test_stopping_has_a_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vsock_proxy")
+    running = Running(tmp_path, drain_timeout=0.1)
+    with running.server:
+        client, accepted = running.pair()
+        with client, accepted:
+            running.daemon.stop()
+            running.join()
+            assert client.recv(1) == b""
+            assert accepted.recv(1) == b""
+    assert "stopping; 1 connections get 0.1 s to end" in caplog.text
+    assert "cutting 1 connections that are still open" in caplog.text
+
+
+def test_stopping_twice_stops_at_once(running: Running) -> None:
+    client, accepted = running.pair()
+    with client, accepted:
+        running.daemon.stop()
+        running.daemon.stop()
+        running.join()
+        assert client.recv(1) == b""
+
+
+def test_stopping_what_has_stopped_is_no_error(running: Running) -> None:
+    running.daemon.stop()
+    running.join()
+    running.daemon.stop()
+
+
+def test_a_listener_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
+    good = UnixAddress(str(tmp_path / "good"))
+    bad = UnixAddress(str(tmp_path / "missing" / "bad"))
+    with pytest.raises(ListenError):
+        Daemon([Forward(good, good), Forward(bad, good)])
+    assert not (tmp_path / "good").exists()
+
+
+def test_the_descriptor_limit_is_raised_as_far_as_it_goes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = {"now": (1024, 4096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
+    raise_descriptor_limit(Limits(connections=100, waiting=10))
+    assert limits["now"] == (1024, 4096)
+    raise_descriptor_limit(Limits(connections=1000, waiting=10))
+    assert limits["now"] == (2074, 4096)
+    assert not caplog.records
+    raise_descriptor_limit(Limits(connections=10_000, waiting=10))
+    assert limits["now"] == (4096, 4096)
+    assert "4096 file descriptors are allowed" in caplog.text
