@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from enclave.agent import Agent
     from enclave.cli.model import Parameter
-    from enclave.credentials import Credentials
 
 _METAVARS = {
     "blob": "BLOB",
@@ -121,6 +120,7 @@ def make_agent(arguments: argparse.Namespace) -> Agent:
         region=region,
         endpoint_url=arguments.endpoint_url,
         proxy=arguments.proxy,
+        engine=arguments.engine,
         ca_bundle=arguments.ca_bundle,
         credentials=credentials,
         sign_requests=arguments.sign_request,

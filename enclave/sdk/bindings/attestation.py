@@ -40,10 +40,11 @@ class Attestation:
 
     def new_key_pair(self) -> KeyPair:
         """Make an RSA-2048 key pair; takes 50 ms and more."""
-        made = self._native.lib.aws_attestation_rsa_keypair_new(self._native.allocator, self._native.lib.AWS_RSA_2048)
-        if made == self._native.ffi.NULL:
+        lib, ffi = self._native.lib, self._native.ffi
+        made = lib.aws_attestation_rsa_keypair_new(self._native.allocator, lib.AWS_RSA_2048)
+        if made == ffi.NULL:
             raise self._native.error("aws_attestation_rsa_keypair_new")
-        return KeyPair(self._native.ffi.gc(made, self._native.lib.aws_attestation_rsa_keypair_destroy))
+        return KeyPair(ffi.gc(made, lib.aws_attestation_rsa_keypair_destroy))
 
     def attestation_document(self, key_pair: KeyPair) -> bytes:
         """Have the NSM attest the public key.
@@ -62,7 +63,11 @@ class Attestation:
             SdkCallError: it is not the indefinite-length BER that KMS sends.
         """
         with self._parsed(envelope) as (encrypted_key, iv, ciphertext):
-            return Sealed(self._native.bytes_of(encrypted_key), self._native.bytes_of(iv), self._native.bytes_of(ciphertext))
+            return Sealed(
+                self._native.bytes_of(encrypted_key),
+                self._native.bytes_of(iv),
+                self._native.bytes_of(ciphertext),
+            )
 
     def open_enveloped_data(self, key_pair: KeyPair, envelope: bytes) -> bytes:
         """Open CiphertextForRecipient; the content key never leaves the C side.

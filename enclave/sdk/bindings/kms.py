@@ -99,7 +99,7 @@ class Kms:
             return self._native.bytes_of(plaintext)
 
     def generate_data_key(self, client: Client, key_id: str, key_spec: str) -> tuple[bytes, bytes]:
-        """KMS GenerateDataKey, attested, for AES_128 or AES_256: the key, and its CiphertextBlob."""
+        """KMS GenerateDataKey, attested, AES_128 or AES_256: the key, and its CiphertextBlob."""
         spec = getattr(self._native.lib, f"AWS_KS_{key_spec}")
         with (
             self._native.string(key_id) as key_id_,
@@ -171,14 +171,11 @@ class Kms:
     @contextmanager
     def _credentials(self, options: ClientOptions) -> Iterator[Any]:
         native = self._native
-        # No token is a cursor without bytes: the SDK's own `config_default` would follow a NULL.
-        parts = [
-            native.ffi.from_buffer("uint8_t[]", part.encode())
-            for part in (options.access_key_id, options.secret_access_key, options.session_token)
-        ]
-        made = native.lib.aws_credentials_new(
-            native.allocator, *((len(part), part) for part in parts), _NEVER_EXPIRE
-        )
+        texts = (options.access_key_id, options.secret_access_key, options.session_token)
+        parts = [native.ffi.from_buffer("uint8_t[]", text.encode()) for text in texts]
+        # No token is a cursor of no bytes; the SDK's own `config_default` would follow a NULL.
+        cursors = [(len(part), part) for part in parts]
+        made = native.lib.aws_credentials_new(native.allocator, *cursors, _NEVER_EXPIRE)
         if made == native.ffi.NULL:
             raise native.error("aws_credentials_new")
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
@@ -44,17 +45,28 @@ class Native:
         self.allocator = self.lib.aws_nitro_enclaves_get_allocator()
 
     def call(self, function: str, *arguments: Any) -> None:
+        """Call a function that returns AWS_OP_SUCCESS or AWS_OP_ERR.
+
+        Raises:
+            SdkCallError: it returned anything but success.
+        """
         self.lib.aws_reset_error()  # or an older call's error would be taken for this one's
         if getattr(self.lib, function)(*arguments) != 0:
             raise self.error(function)
 
     def error(self, function: str) -> SdkCallError:
+        """What has gone wrong in a function that has just failed in this thread."""
         code = self.lib.aws_last_error()
         name = self.ffi.string(self.lib.aws_error_name(code)).decode("ascii", "replace")
         return SdkCallError(function, name if code else "")
 
     @contextmanager
     def input(self, data: bytes) -> Iterator[Any]:
+        """1..`MAX_INPUT` bytes as an ``aws_byte_buf``, which C must only read.
+
+        Raises:
+            ConfigurationError: none, or too many.
+        """
         if not 0 < len(data) <= MAX_INPUT:
             raise ConfigurationError(f"{len(data)} bytes for the SDK, not 1..{MAX_INPUT}")
         with self.ffi.from_buffer(data) as held:
@@ -62,6 +74,7 @@ class Native:
 
     @contextmanager
     def output(self) -> Iterator[Any]:
+        """An ``aws_byte_buf`` for C to fill; wiped and freed at the end."""
         # Zeroed by `new`: where C fails early it cleans up buffers that it has not touched.
         buffer = self.ffi.new("struct aws_byte_buf *")
         try:
@@ -71,6 +84,11 @@ class Native:
 
     @contextmanager
     def string(self, text: str | None) -> Iterator[Any]:
+        """Text as an ``aws_string``, None as NULL; wiped and freed at the end.
+
+        Raises:
+            ConfigurationError: it holds a zero byte, or is over `MAX_INPUT`.
+        """
         if text is None:
             yield self.ffi.NULL
             return
@@ -86,8 +104,19 @@ class Native:
             self.lib.aws_string_destroy_secure(made)
 
     def bytes_of(self, buffer: Any) -> bytes:
+        """A copy of what C wrote."""
         data: bytes = self.ffi.unpack(self.ffi.cast("char *", buffer.buffer), buffer.len)
         return data
+
+
+def check_built() -> None:
+    """Look whether the bindings are built, without loading C code into this process.
+
+    Raises:
+        SdkNotBuiltError: they are not.
+    """
+    if find_spec(MODULE) is None:
+        raise SdkNotBuiltError("the bindings to the C SDK are not built")
 
 
 _loading = threading.Lock()
