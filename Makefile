@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check bench clean setup help
+.PHONY: run test test-clients test-storm check bench fuzz-eif clean setup help
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -15,6 +15,16 @@ run: $(READY)   ## the main job in a simulated enclave: prints 32 attested rando
 test: $(READY)  ## all tests but the long ones
 	$(BIN)/pytest -n auto
 
+test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (needs npm; 18 MB)
+	@command -v npm >/dev/null || { echo "make: error: no npm"; \
+	  echo "make: hint: on Debian, apt-get install npm"; exit 1; }
+	@mkdir -p .clients
+	@npm install --no-audit --no-fund --silent --prefix .clients @aws-sdk/client-kms@3.1164.0
+	$(BIN)/pytest -n 2 tests/chain/test_serve.py
+
+test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
+	$(BIN)/python -m tests.chain.storm
+
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -22,6 +32,9 @@ check: $(READY) ## ruff and mypy strict
 
 bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
 	$(BIN)/python -m tests.bench $(BENCH)
+
+fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
+	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
 
 setup: $(READY) ## only the virtual environment
 
@@ -37,5 +50,5 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
-from enclave.results import (
-    DataKeyPairResult,
-    DataKeyResult,
-    DecryptResult,
-    SharedSecretResult,
-)
 
 if TYPE_CHECKING:
     from enclave.kms.client import KmsAnswer
+    from enclave.results import (
+        DataKeyPairResult,
+        DataKeyResult,
+        DecryptResult,
+        SharedSecretResult,
+    )
 
 
 class AttestedOperations(ABC):
@@ -96,6 +96,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
+        from enclave.results import DecryptResult  # noqa: PLC0415 (not for generate_random)
+
         return DecryptResult.read(answer)
 
     def generate_data_key(
@@ -137,6 +139,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
+        from enclave.results import DataKeyResult  # noqa: PLC0415 (as above)
+
         return DataKeyResult.read(answer)
 
     def generate_data_key_pair(
@@ -171,6 +175,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
+        from enclave.results import DataKeyPairResult  # noqa: PLC0415 (as above)
+
         return DataKeyPairResult.read(answer)
 
     def derive_shared_secret(
@@ -205,6 +211,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
+        from enclave.results import SharedSecretResult  # noqa: PLC0415 (as above)
+
         return SharedSecretResult.read(answer)
 
 

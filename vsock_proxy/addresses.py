@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 
@@ -50,7 +51,8 @@ class UnixAddress:
     path: str
 
     def __str__(self) -> str:
-        return f"unix:{self.path}"
+        # Two slashes at the start are taken for those of unix:///path: these are more.
+        return f"unix://{self.path}" if self.path.startswith("//") else f"unix:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +86,26 @@ def parse_address(text: str) -> Address:
             _number(port, MAX_VSOCK - 1, text),
         )
     if text.startswith("unix:"):
-        path = text.removeprefix("unix:").removeprefix("//")
-        if not path or "\0" in path:
-            raise ConfigurationError(f"not an address: {text!r}: no path", hint=_HINT)
-        if len(path.encode(errors="surrogateescape")) > MAX_UNIX_PATH:
-            raise ConfigurationError(
-                f"not an address: {text!r}: the path is over {MAX_UNIX_PATH} bytes",
-                hint="UNIX socket paths are short: use a folder nearer to the root",
-            )
-        return UnixAddress(path)
+        return UnixAddress(_path(text.removeprefix("unix:").removeprefix("//"), text))
     if text.startswith("tcp://"):
         host, _, port = text.removeprefix("tcp://").rpartition(":")
         return TcpAddress(_host(host, text), _number(port, MAX_PORT, text))
     raise ConfigurationError(f"not an address: {text!r}", hint=_HINT)
+
+
+def _path(path: str, text: str) -> str:
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        encoded = b""
+    if not encoded or b"\0" in encoded:
+        raise ConfigurationError(f"not an address: {text!r}: no path", hint=_HINT)
+    if len(encoded) > MAX_UNIX_PATH:
+        raise ConfigurationError(
+            f"not an address: {text!r}: the path is over {MAX_UNIX_PATH} bytes",
+            hint="UNIX socket paths are short: use a folder nearer to the root",
+        )
+    return path
 
 
 def _number(digits: str, most: int, text: str) -> int:

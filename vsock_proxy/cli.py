@@ -22,7 +22,7 @@ from vsock_proxy.addresses import (
     parse_address,
 )
 from vsock_proxy.allowlist import DEFAULT_PATH, load_allowlist
-from vsock_proxy.daemon import Daemon, Forward, raise_descriptor_limit
+from vsock_proxy.daemon import Daemon, Forward, within_descriptors
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.relay import Limits
 from vsock_proxy.version import VERSION
@@ -87,8 +87,7 @@ def _daemon(arguments: argparse.Namespace) -> Daemon:
     elif arguments.ipv6:
         family = socket.AF_INET6
     forward = Forward(listen, TcpAddress(host, port), family)
-    limits = Limits(connections=connections)
-    raise_descriptor_limit(limits)
+    limits = within_descriptors(Limits(connections=connections))
     return Daemon([forward], limits=limits)
 
 

@@ -93,7 +93,7 @@ class Opening:
         self._owner = owner
         self._server: socket.socket | None = None
         self._left: list[Candidate] = []
-        self._reason = "it has no address"
+        self._reason = ""
         self._attempt_deadline = self.deadline = loop.now + timeout
         self.client = client
         self.peer = peer
@@ -117,13 +117,13 @@ class Opening:
 
     def look_over(self) -> None:
         """Give up what took too long. Called once a tick."""
-        if self._loop.now >= self.deadline:
+        if self._server is not None and self._loop.now >= self._attempt_deadline:
+            self._attempt_failed("no answer")
+        elif self._loop.now >= self.deadline:
             self.cancel()
             self._owner.not_connected(self, self._reason)
-        elif self._server is None:
+        else:
             self._try_next()
-        elif self._loop.now >= self._attempt_deadline:
-            self._attempt_failed("no answer")
 
     def cancel(self) -> None:
         """Stop trying. The client's socket stays open."""
@@ -158,7 +158,8 @@ class Opening:
         try:
             self._start_attempt(server, name)
         except BlockingIOError:
-            server.close()  # A UNIX socket whose backlog is full: the next tick tries it again.
+            server.close()
+            self._reason = "its backlog is full"  # A UNIX socket's; the next tick tries again.
         except OSError as e:
             server.close()
             self._attempt_failed(reason_of(e))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import resource
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import Address, TcpAddress
 from vsock_proxy.forwarding import Forwarder
 from vsock_proxy.listening import listening, local_address
 from vsock_proxy.loop import Loop
@@ -19,6 +19,8 @@ from vsock_proxy.targets import target_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vsock_proxy.addresses import Address
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class Daemon:
     def _open(self, forward: Forward, limits: Limits) -> None:
         listener = self._listeners.enter_context(listening(forward.listen))
         target = target_for(forward.to, self._loop.call_from_thread, family=forward.family)
-        name = _short(forward.to)
+        name = str(forward.to).removeprefix("tcp://")
         self.forwarders.append(Forwarder(self._loop, listener, target, name=name, limits=limits))
         self.addresses.append(local_address(listener))
         log.info("listening on %s, forwarding to %s", self.addresses[-1], name)
@@ -126,27 +128,27 @@ class Daemon:
         return sum(f.in_use + f.waiting for f in self.forwarders)
 
 
-def raise_descriptor_limit(limits: Limits) -> None:
-    """Let this process have the descriptors that `limits` need, or as many as it may.
+def within_descriptors(limits: Limits) -> Limits:
+    """Let this process have the descriptors that `limits` need; returns those it can keep.
 
     Systems start processes with 1024 of them for the sake of programs that use select(2); the
-    hard limit is what is really allowed.
+    hard limit is what is really allowed. Where that is too low, fewer connections are better
+    than many that were accepted and find no descriptor for their other half.
     """
     wanted = 2 * limits.connections + limits.waiting + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
+        return limits
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        log.warning(
-            "%d file descriptors are allowed (ulimit -n), %d connections may need %d",
-            allowed,
-            limits.connections,
-            wanted,
-        )
-
-
-def _short(address: Address) -> str:
-    text = str(address)
-    return text.removeprefix("tcp://") if isinstance(address, TcpAddress) else text
+    if allowed == wanted:
+        return limits
+    waiting = max(1, min(limits.waiting, (allowed - _SPARE_DESCRIPTORS) // 4))
+    connections = max(1, (allowed - _SPARE_DESCRIPTORS - waiting) // 2)
+    log.warning(
+        "%d file descriptors (ulimit -Hn) are enough for %d connections, not for %d",
+        allowed,
+        connections,
+        limits.connections,
+    )
+    return dataclasses.replace(limits, connections=connections, waiting=waiting)

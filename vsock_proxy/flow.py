@@ -48,8 +48,8 @@ class Flow:
             source: a read may stop short of what is there, and no edge follows.
         reset: the source is known to be broken, so that an end of its bytes is not to be
             mistaken for an orderly one.
-        ended: the source's end was read.
         done: nothing more will move: the end was passed on, or the sink is gone.
+        ended: done in the first of these ways.
         failure: why the sink is gone, where that was not an orderly close.
     """
 
@@ -95,9 +95,6 @@ class Flow:
         """
         if self.done or (self.tail and not self._flush()):
             return False
-        if self.ended:
-            self._finish()
-            return False
         for _ in range(READS_PER_TURN):
             try:
                 count = self.source.recv_into(buffer)
@@ -106,7 +103,6 @@ class Flow:
             if not count:
                 if self.reset:
                     raise ConnectionResetError(errno.ECONNRESET, "reset by its peer")
-                self.ended = True
                 self._finish()
                 return False
             rest = self._send(buffer[:count])
@@ -157,7 +153,7 @@ class Flow:
         return data
 
     def _finish(self) -> None:
-        self.done = True
+        self.done = self.ended = True
         try:
             self.sink.shutdown(socket.SHUT_WR)
         except OSError as e:

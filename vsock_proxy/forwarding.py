@@ -62,6 +62,7 @@ class Forwarder:
         self._name = name
         self._warnings = Throttle(log, lambda: loop.now)
         self._paused = False
+        self._pause_reason = ""
         self._relayed: set[Connection] = set()
         self._opening: set[Opening] = set()
         self._waiting: collections.deque[Opening] = collections.deque()
@@ -88,9 +89,8 @@ class Forwarder:
             self._listener.close()
             self._listener = None
 
-    def cut(self) -> int:
-        """End every connection at once; returns how many there were."""
-        count = self.in_use + self.waiting
+    def cut(self) -> None:
+        """End every connection at once."""
         for opening in (*self._opening, *self._waiting):
             opening.cancel()
             opening.client.close()
@@ -98,7 +98,6 @@ class Forwarder:
         self._waiting.clear()
         for connection in list(self._relayed):
             connection.close(ConnectionAbortedError("the proxy stops"))
-        return count
 
     # Accepting
 
@@ -154,6 +153,8 @@ class Forwarder:
         if not self._paused and self._listener is not None:
             self._paused = True
             self._loop.modify(self._listener.fileno(), 0)
+        if reason != self._pause_reason:
+            self._pause_reason = reason
             self._warnings.warning("%s: not accepting for the moment: %s", self._name, reason)
 
     def _go_on(self) -> None:
@@ -182,6 +183,7 @@ class Forwarder:
             peer=opening.peer,
         )
         self._relayed.add(connection)
+        self._pause_reason = ""
         self.counters.relayed += 1
         log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
         self._loop.hand_over(server.fileno(), connection)

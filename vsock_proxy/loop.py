@@ -108,6 +108,11 @@ class Loop:
         """Stop watching `fd`, which is about to be closed (so the kernel needs no telling)."""
         self._handlers.pop(fd, None)
 
+    def remove(self, fd: int) -> None:
+        """Stop watching `fd`, which stays open: here, or in a process that shares it."""
+        self._epoll.unregister(fd)
+        self._handlers.pop(fd, None)
+
     def resume_soon(self, stopped: Resumable) -> None:
         """Go on with `stopped` in the next turn, once, however often this is called."""
         self._unfinished[stopped] = None

@@ -31,8 +31,8 @@ class Limits:
         linger_timeout: the same, once one side has ended its sending.
     """
 
-    connections: int = 4096
-    waiting: int = 1024
+    connections: int = 1024
+    waiting: int = 256
     connect_timeout: float = 10.0
     idle_timeout: float = 3600.0
     linger_timeout: float = 120.0
@@ -62,7 +62,6 @@ class Connection:
         up: from the client, the side that was accepted, to the server.
         down: from the server to the client.
         peer: who the client is, for the log.
-        opened: monotonic seconds.
     """
 
     __slots__ = (
@@ -74,7 +73,6 @@ class Connection:
         "_owner",
         "_server",
         "down",
-        "opened",
         "peer",
         "up",
     )
@@ -95,7 +93,7 @@ class Connection:
         self._client_fd = client.fileno()
         self._limits = limits
         self._owner = owner
-        self._active = self.opened = loop.now
+        self._active = loop.now
         self.peer = peer
         self.up = Flow(client, server)
         self.down = Flow(server, client)
@@ -108,14 +106,15 @@ class Connection:
             sent, received = self.down, self.up
         if events & _NOT_PLAIN:
             sent.short_reads_lie = True
-        # What this side sent first: where it was reset, reading is what says so.
-        if events & _READABLE and not sent.done:
+        # What this side sent comes first: where it was reset, reading is what says so.
+        if sent.ended:
+            if events & _HANGUP:
+                received.probe()
+                self._settle()
+        elif events & _READABLE:
             self._pump(sent)
         if received.tail:
             self._pump(received)
-        elif sent.ended and events & _HANGUP:
-            received.probe()
-            self._settle()
 
     def resume(self) -> None:
         """Go on where the budget of a turn ended."""

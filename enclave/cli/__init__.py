@@ -33,6 +33,7 @@ COMMANDS = {
     "generate-data-key": "enclave.cli.kms",
     "generate-data-key-pair": "enclave.cli.kms",
     "derive-shared-secret": "enclave.cli.kms",
+    "serve": "enclave.serve.command",
     "attest": "enclave.cli.nsm",
     "verify": "enclave.cli.verify",
     "describe": "enclave.cli.nsm",
@@ -40,7 +41,8 @@ COMMANDS = {
     "lock-pcr": "enclave.cli.nsm",
 }
 """The commands and their modules, in the order of ``--help``. A module has ``add_parser(subparsers,
-common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed.
+common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed, or
+to the exit code of what has ended.
 """
 
 # AWS CLI User Guide, "Command line return codes".
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
         debug = arguments.debug
         with console.logging_to_stderr(debug=debug, verbose=arguments.verbose):
             answer = arguments.run(arguments)
+        if isinstance(answer, int):
+            return answer
         console.write(answer)
     except AttestationError as e:
         for failure in e.failures:

@@ -106,8 +106,8 @@ def run(arguments: argparse.Namespace) -> str:
     return printer.format(operation, _in_order(operation, content))
 
 
-def make_agent(arguments: argparse.Namespace) -> Agent:
-    """An agent as the options of every KMS command have it."""
+def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
+    """An agent as the options of every KMS command have it, with changes to its arguments."""
     credentials, region = arguments.credentials, arguments.region
     if arguments.profile is not None:
         if credentials != DEFAULTS["credentials"]:
@@ -116,20 +116,21 @@ def make_agent(arguments: argparse.Namespace) -> Agent:
 
         profile = load(arguments.profile, arguments.surroundings.environ)
         credentials, region = profile.credentials, region or profile.region
-    agent: Agent = arguments.surroundings.agent(
-        region=region,
-        endpoint_url=arguments.endpoint_url,
-        proxy=arguments.proxy,
-        engine=arguments.engine,
-        ca_bundle=arguments.ca_bundle,
-        credentials=credentials,
-        sign_requests=arguments.sign_request,
-        connect_timeout=arguments.cli_connect_timeout,
-        read_timeout=arguments.cli_read_timeout,
+    settings = {
+        "region": region,
+        "endpoint_url": arguments.endpoint_url,
+        "proxy": arguments.proxy,
+        "engine": arguments.engine,
+        "ca_bundle": arguments.ca_bundle,
+        "credentials": credentials,
+        "sign_requests": arguments.sign_request,
+        "connect_timeout": arguments.cli_connect_timeout,
+        "read_timeout": arguments.cli_read_timeout,
         # Who waits longer for one answer waits longer for the call.
-        deadline=max(DEADLINE, arguments.cli_connect_timeout + arguments.cli_read_timeout),
-        environ=arguments.surroundings.environ,
-    )
+        "deadline": max(DEADLINE, arguments.cli_connect_timeout + arguments.cli_read_timeout),
+        "environ": arguments.surroundings.environ,
+    }
+    agent: Agent = arguments.surroundings.agent(**{**settings, **changes})
     return agent
 
 

@@ -30,9 +30,7 @@ class _Section:
     def column_widths(self) -> list[int]:
         lines = [self.headers, *self.rows] if self.headers else self.rows
         if len({len(line) for line in lines}) > 1:
-            raise ConfigurationError(
-                "rows of different lengths make no table", hint="use --output json"
-            )
+            raise _no_table("rows of different lengths")
         return [max(map(_width, column)) for column in zip(*lines, strict=True)]
 
     def width(self) -> int:
@@ -56,7 +54,7 @@ def format_table(title: str, value: Any, *, terminal_width: int = 80) -> str:
         terminal_width: columns; single rows of a wider table are turned upright.
 
     Raises:
-        ConfigurationError: lists of different lengths stand where rows belong.
+        ConfigurationError: rows of different lengths, or a mixture that has no columns.
     """
     sections: list[_Section] = []
     if not isinstance(value, dict | list) and value is not None:
@@ -85,16 +83,18 @@ def _collect(sections: list[_Section], title: str | None, value: Any, level: int
         sections.append(_Section(title, level))
     if isinstance(value, dict):
         _collect_structure(sections, value, level)
-    elif isinstance(value[0], dict):
+    elif all(isinstance(item, dict) for item in value):
         _collect_structures(sections, title or "", value, level)
     else:
         for item in value:
-            if not isinstance(item, dict | list):
+            if isinstance(item, dict):
+                raise _no_table("such a mixture")
+            if not isinstance(item, list):
                 sections[-1].add(item)
-            elif isinstance(item, list) and not any(isinstance(e, dict | list) for e in item):
-                sections[-1].add(*item)
-            else:
+            elif any(isinstance(each, dict | list) for each in item):
                 _collect(sections, None, item, 0)
+            else:
+                sections[-1].add(*item)
 
 
 def _collect_structure(sections: list[_Section], value: dict[str, Any], level: int) -> None:
@@ -112,8 +112,6 @@ def _collect_structure(sections: list[_Section], value: dict[str, Any], level: i
 def _collect_structures(
     sections: list[_Section], title: str, values: list[Any], level: int
 ) -> None:
-    if not all(isinstance(value, dict) for value in values):
-        raise ConfigurationError("such a mixture makes no table", hint="use --output json")
     scalars, nested = _names(values)
     sections[-1].headers = scalars
     for number, value in enumerate(values):
@@ -129,7 +127,13 @@ def _names(values: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     found: tuple[set[str], set[str]] = set(), set()
     for name, each in itertools.chain.from_iterable(value.items() for value in values):
         found[isinstance(each, dict | list)].add(name)
+    if found[0] & found[1]:
+        raise _no_table("such a mixture")
     return sorted(found[0]), sorted(found[1])
+
+
+def _no_table(what: str) -> ConfigurationError:
+    return ConfigurationError(f"no table can show {what}", hint="use --output json")
 
 
 def _section_lines(section: _Section, width: int) -> list[str]:

@@ -165,7 +165,8 @@ class Transport:
         try:
             yield
         except DialError as e:
-            raise KmsUnreachableError(f"KMS cannot be reached: {e}", hint=e.hint) from e
+            hint = e.hint or "does vsock-proxy run on the parent, and listen where --proxy says?"
+            raise KmsUnreachableError(f"KMS cannot be reached: {e}", hint=hint) from e
         except (urllib3.exceptions.SSLError, ssl.SSLError) as e:
             raise _tls_error(e, self._where) from e
         except urllib3.exceptions.ConnectTimeoutError as e:

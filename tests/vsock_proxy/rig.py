@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vsock_proxy.relay import Limits
+    from vsock_proxy.relay import Connection, Limits
 
 PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed. Nothing takes that long."""
 
+LARGE = 6_000_000
+"""Bytes; more than all the socket buffers on the way hold."""
+
 TICK = 20.0
-"""Seconds between ticks, of the rig's clock, which stands still until a test moves it: so every
-turn of the loop is one that a peer caused."""
-
-
-TURNS_PER_MESSAGE = 4
-"""More turns of the loop than one message can cause: it arrives, and leaves two sockets with
-room again. A loop that spins takes thousands."""
+"""Seconds between ticks, of the rig's clock, which stands still until a test moves it."""
 
 
 class Rig:
@@ -65,23 +62,32 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.loop.call_from_thread(self._stop)
+        self._halt()
+        self.forwarder.stop_accepting()
+        self.forwarder.cut()
+        self.loop.close()
+
+    def _halt(self) -> None:
+        self._stopping = True
+        self.loop.call_from_thread(lambda: None)
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
-    def _stop(self) -> None:
-        self._stopping = True
-
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self.loop.turn()
-                with self._turned:
-                    self._turned.notify_all()
-        finally:
-            self.forwarder.stop_accepting()
-            self.forwarder.cut()
-            self.loop.close()
+        while not self._stopping:
+            self.loop.turn()
+            with self._turned:
+                self._turned.notify_all()
+
+    def assert_quiet(self) -> None:
+        """Halt, and see that nothing would make the loop turn: that it does not spin."""
+        self._halt()
+        for _ in range(10):  # What the peers' last moves still cause.
+            self.loop.later(lambda: None)  # So that no turn waits.
+            self.loop.turn()
+        assert self.loop._epoll.poll(0) == []
+        assert not self.loop._unfinished
+        assert not self.loop._later
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true of the forwarder; it is asked after every turn."""
@@ -177,3 +183,75 @@ def in_thread(work: Callable[[], object]) -> Iterator[None]:
     assert not thread.is_alive()
     if failures:
         raise failures[0]
+
+
+def ask(rig: Rig, server: Server) -> None:
+    """One connection, used and ended."""
+    with rig.connect() as client, server.accept() as accepted:
+        check(client, accepted)
+
+
+def check(client: socket.socket, accepted: socket.socket) -> None:
+    client.sendall(b"hello")
+    assert read_exactly(accepted, 5) == b"hello"
+
+
+def refused(client: socket.socket) -> bool:
+    """Tell whether it was closed without a byte."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@contextlib.contextmanager
+def hole() -> Iterator[Address]:
+    """An address that lets nobody in and says nothing: its backlog is full."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield local_address(server)
+
+
+class Ends:
+    """A running rig between two places."""
+
+    def __init__(self, pair: tuple[str, str], rig: Rig, server: Server) -> None:
+        self.client_kind, self.server_kind = pair
+        self.rig = rig
+        self.server = server
+
+    @contextlib.contextmanager
+    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        with self.rig.connect() as client, self.server.accept() as server:
+            yield client, server
+
+    def connection(self) -> Connection:
+        """The only one there is."""
+        relayed = self.rig.forwarder._relayed
+        self.rig.wait_until(lambda: bool(relayed))
+        (connection,) = relayed
+        return connection
+
+    def wait_until_empty(self) -> None:
+        self.rig.wait_until(lambda: self.rig.forwarder.in_use == 0)
+
+
+def text(length: int) -> bytes:
+    """Bytes in which no stretch repeats soon: what is lost, doubled or swapped shows."""
+    return b"".join(i.to_bytes(4) for i in range(length // 4 + 1))[:length]
+
+
+def say(end: socket.socket, words: bytes, piece: int = LARGE) -> None:
+    for start in range(0, len(words), piece):
+        end.sendall(words[start : start + piece])
+    end.shutdown(socket.SHUT_WR)
+
+
+def expect(end: socket.socket, words: bytes) -> None:
+    assert read_all(end) == words

@@ -29,6 +29,7 @@ from vsock_proxy.errors import ConfigurationError
         ("unix:/run/proxy.sock", UnixAddress("/run/proxy.sock")),
         ("unix:///run/proxy.sock", UnixAddress("/run/proxy.sock")),
         ("unix:here.sock", UnixAddress("here.sock")),
+        ("unix:////run", UnixAddress("//run")),
         ("tcp://127.0.0.1:0", TcpAddress("127.0.0.1", 0)),
         ("tcp://kms.us-east-1.amazonaws.com:443", TcpAddress("kms.us-east-1.amazonaws.com", 443)),
         ("tcp://[::1]:443", TcpAddress("::1", 443)),
@@ -59,6 +60,7 @@ def test_the_three_forms(text: str, address: object) -> None:
         "unix:",
         "unix://",
         "unix:/a\0b",
+        "unix:/a\ud800",
         "unix:/" + "a" * MAX_UNIX_PATH,
         "unix:/" + "\u00e4" * 60,
         "tcp://",
@@ -91,7 +93,9 @@ def test_what_is_none_of_them_is_refused_with_a_hint(text: str) -> None:
             "".join,
             st.tuples(
                 st.sampled_from(["vsock://", "unix:", "unix://", "tcp://", "tcp://["]),
-                st.text(st.sampled_from("0123456789abcdef.:[]%-_/\0\n \u0663\udc80"), max_size=40),
+                st.text(
+                    st.sampled_from("0123456789abcdef.:[]%-_/\0\n \u0663\udc80\ud800"), max_size=40
+                ),
             ),
         ),
     )

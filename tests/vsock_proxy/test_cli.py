@@ -163,8 +163,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "family", "connections"),
     [
-        ([], socket.AF_UNSPEC, 4096),
-        (["-4"], socket.AF_INET, 4096),
+        ([], socket.AF_UNSPEC, 1024),
+        (["-4"], socket.AF_INET, 1024),
         (["--ipv6", "--num_workers", "7"], socket.AF_INET6, 7),
     ],
 )

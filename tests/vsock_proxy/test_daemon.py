@@ -12,7 +12,7 @@ import pytest
 
 from tests.vsock_proxy.rig import PATIENCE, Server, read_all, read_exactly
 from vsock_proxy.addresses import TcpAddress, UnixAddress
-from vsock_proxy.daemon import Daemon, Forward, raise_descriptor_limit
+from vsock_proxy.daemon import Daemon, Forward, within_descriptors
 from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.errors import ListenError
 from vsock_proxy.relay import Limits
@@ -141,17 +141,19 @@ def test_a_listener_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path) ->
     assert not (tmp_path / "good").exists()
 
 
-def test_the_descriptor_limit_is_raised_as_far_as_it_goes(
+def test_the_descriptor_limit_is_raised_and_then_respected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits = {"now": (1024, 4096)}
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
-    raise_descriptor_limit(Limits(connections=100, waiting=10))
-    assert limits["now"] == (1024, 4096)
-    raise_descriptor_limit(Limits(connections=1000, waiting=10))
-    assert limits["now"] == (2074, 4096)
+    process = {"now": (1024, 4096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: process["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: process.update(now=new))
+    few = Limits(connections=100, waiting=10)
+    assert within_descriptors(few) == few
+    assert process["now"] == (1024, 4096)
+    more = Limits(connections=1000, waiting=10)
+    assert within_descriptors(more) == more
+    assert process["now"] == (2074, 4096)
     assert not caplog.records
-    raise_descriptor_limit(Limits(connections=10_000, waiting=10))
-    assert limits["now"] == (4096, 4096)
-    assert "4096 file descriptors are allowed" in caplog.text
+    assert within_descriptors(Limits(connections=10_000, waiting=10)).connections == 2011
+    assert process["now"] == (4096, 4096)
+    assert "4096 file descriptors (ulimit -Hn) are enough for 2011 connections" in caplog.text

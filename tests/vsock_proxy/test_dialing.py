@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE, Place, Server, read_exactly
+from tests.vsock_proxy.rig import PATIENCE, Place, Server, hole, read_exactly
 from vsock_proxy import dialing, names
 from vsock_proxy.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.dialing import Dialer, SocketDialer, reason_of
@@ -83,16 +83,8 @@ def test_a_full_backlog_of_a_unix_server_is_waited_for(dialer: Dialer, tmp_path:
 
 
 def test_a_server_that_swallows_everything_times_out(dialer: Dialer) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=0) as hole,
-        contextlib.ExitStack() as stack,
-    ):
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(hole.getsockname())
-        with pytest.raises(DialError, match="no answer within"):
-            dialer.dial(TcpAddress(*hole.getsockname()), BRIEF)
+    with hole() as address, pytest.raises(DialError, match="no answer within"):
+        dialer.dial(address, BRIEF)
 
 
 def test_every_address_of_a_name_is_tried(

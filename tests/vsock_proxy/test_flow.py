@@ -20,7 +20,7 @@ class FakeSource:
     def __init__(self, arrived: bytes = b"", *, ended: bool = False) -> None:
         self.arrived = arrived
         self.ended = ended
-        self.error: OSError | None = None
+        self.read_error: OSError | None = None
         self.reads = 0
 
     def recv_into(self, buffer: memoryview, /) -> int:
@@ -30,8 +30,8 @@ class FakeSource:
         self.arrived = self.arrived[count:]
         if count:
             return count
-        if self.error:
-            raise self.error
+        if self.read_error:
+            raise self.read_error
         if self.ended:
             return 0
         raise BlockingIOError
@@ -45,13 +45,13 @@ class FakeSink:
         self.got = b""
         self.ends = 0
         self.full = False
-        self.error: OSError | None = None
+        self.send_error: OSError | None = None
 
     def send(self, data: memoryview | bytes, flags: int, /) -> int:
         assert flags & socket.MSG_NOSIGNAL
         assert not self.ends, "sent after the end"
-        if self.error:
-            raise self.error
+        if self.send_error:
+            raise self.send_error
         if not self.room and len(data):
             self.full = True
             raise BlockingIOError
@@ -173,7 +173,7 @@ def test_the_end_waits_for_the_tail() -> None:
 
 def test_a_broken_source_gives_what_it_sent_but_no_end() -> None:
     source, sink = FakeSource(b"abc"), FakeSink()
-    source.error = broken(errno.ECONNRESET)
+    source.read_error = broken(errno.ECONNRESET)
     flow = Flow(source, sink)
     flow.short_reads_lie = True
     with pytest.raises(OSError, match="broken"):
@@ -196,7 +196,7 @@ def test_the_end_of_a_source_known_to_be_reset_is_not_passed_on() -> None:
 )
 def test_a_sink_that_is_gone_ends_the_flow(code: int, *, failed: bool) -> None:
     source, sink = FakeSource(b"x" * 100), FakeSink()
-    sink.error = broken(code)
+    sink.send_error = broken(code)
     flow = Flow(source, sink)
     assert not flow.pump(memoryview(bytearray(SIZE)))
     assert flow.done
@@ -210,7 +210,7 @@ def test_a_sink_that_goes_while_bytes_wait_for_it_ends_the_flow() -> None:
     sink = FakeSink(room=1)
     flow = Flow(FakeSource(b"abc"), sink)
     pump(flow)
-    sink.error = broken(errno.EPIPE)
+    sink.send_error = broken(errno.EPIPE)
     pump(flow)
     assert flow.done
     assert not flow.tail
@@ -231,7 +231,7 @@ def test_a_sink_that_takes_nothing_and_says_nothing_is_full() -> None:
 )
 def test_a_probe_tells_a_half_close_from_a_close(error: OSError | None, *, gone: bool) -> None:
     sink = FakeSink()
-    sink.error = error
+    sink.send_error = error
     flow = Flow(FakeSource(), sink)
     flow.probe()
     assert flow.done is gone

@@ -1,0 +1,293 @@
+"""A pool of random bytes from KMS: one attested call of 1,024 bytes serves many small requests.
+
+Opt-in, because it holds secrets that nobody has asked for yet. Every byte is handed out at most
+once and wiped from the pool as it is; the pool is bounded, and filled ahead by a few threads.
+
+    with Agent(region="eu-central-1") as agent, RandomPool(agent.generate_random) as pool:
+        nonce = pool.take(12, timeout=5.0)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import weakref
+from typing import TYPE_CHECKING, Final, Self
+
+from enclave.clock import SystemClock
+from enclave.errors import AgentError, ConfigurationError, KmsUnreachableError
+from enclave.kms.retry import wait_before
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enclave.clock import Clock
+
+log = logging.getLogger(__name__)
+
+FETCH: Final = 1024
+"""Bytes in one fetch: as many as KMS GenerateRandom gives."""
+
+MAX_TAKEN: Final = 256
+"""Bytes in one request, at most; a larger one gains little here and empties the pool for others."""
+
+CAPACITY: Final = 65_536
+"""Bytes held, unless told otherwise: 2,048 requests of 32 bytes."""
+
+MAX_CAPACITY: Final = 1 << 24
+
+REFILLERS: Final = 4
+"""Fetches at the same time: with 5 ms to KMS and back, 4 of them bring 800 KiB/s."""
+
+
+class RandomStore:
+    """The bytes themselves: a ring, filled at one end and wiped at the other. No locks, no waits.
+
+    What is not held is zero. Python may still hold copies that are out of our reach: those that
+    came in, until they are freed, and those that were handed out, which are their taker's.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._ring = bytearray(capacity)
+        self._start = 0
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._held
+
+    @property
+    def room(self) -> int:
+        """Bytes that `add` takes."""
+        return len(self._ring) - self._held
+
+    def add(self, data: bytes) -> None:
+        """Put bytes in, behind all others; the caller has asked for `room`."""
+        if len(data) > self.room:
+            raise ValueError("more bytes than there is room for")
+        at = (self._start + self._held) % len(self._ring)
+        first = min(len(data), len(self._ring) - at)
+        self._ring[at : at + first] = data[:first]
+        self._ring[: len(data) - first] = data[first:]
+        self._held += len(data)
+
+    def take(self, number_of_bytes: int) -> bytes | None:
+        """Hand bytes out, the oldest first, and wipe them here; None where too few are held."""
+        if number_of_bytes > self._held:
+            return None
+        first = min(number_of_bytes, len(self._ring) - self._start)
+        taken = self._cut(self._start, first)
+        if first < number_of_bytes:
+            taken += self._cut(0, number_of_bytes - first)
+        self._start = (self._start + number_of_bytes) % len(self._ring)
+        self._held -= number_of_bytes
+        return taken
+
+    def wipe(self) -> None:
+        """Forget everything."""
+        self._ring[:] = bytes(len(self._ring))
+        self._held = 0
+
+    def _cut(self, at: int, length: int) -> bytes:
+        # Through a view: a slice of a bytearray is one more copy, and one nobody would wipe.
+        with memoryview(self._ring)[at : at + length] as view:
+            cut = view.tobytes()
+            view[:] = bytes(length)
+        return cut
+
+
+class RandomPool:
+    """A `RandomStore` that fills itself. A context manager; safe for many threads.
+
+    Not for use on both sides of a fork: the child's copy is wiped, and refuses, before any of
+    the child's code runs. What shares an `Agent` shares its connections to KMS, so that a child
+    makes an Agent of its own, and a pool on it.
+
+    Args:
+        fetch: gives exactly as many fresh random bytes as it is asked for, or raises an
+            AgentError; `Agent.generate_random`. Called from several threads.
+        capacity: bytes held, at most; 2,048 to 16 MiB.
+        refillers: fetches at the same time, at most.
+        on_change: called, from one of the pool's threads, after every fetch, good or bad.
+        clock, uniform: time and jitter; production code leaves them out.
+
+    Raises:
+        ConfigurationError: a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[int], bytes],
+        *,
+        capacity: int = CAPACITY,
+        refillers: int = REFILLERS,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        # Room for one fetch, too, where all but enough for the largest request is held.
+        if not 2 * FETCH <= capacity <= MAX_CAPACITY or not 1 <= refillers <= 64:
+            raise ConfigurationError(
+                f"a pool of {capacity} bytes with {refillers} fetches at a time",
+                hint=f"{2 * FETCH} to {MAX_CAPACITY} bytes, 1 to 64 fetches",
+            )
+        self._fetch = fetch
+        self._on_change = on_change
+        self._clock = clock or SystemClock()
+        self._uniform = uniform
+        self._store = RandomStore(capacity)
+        self._coming = 0
+        self._failures = 0
+        self._error: AgentError | None = None
+        self._closed = self._forked = False
+        self._new_locks()
+        _pools.add(self)
+        self._threads = [
+            threading.Thread(target=self._refill_forever, name="random pool", daemon=True)
+            for _ in range(refillers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def error(self) -> AgentError | None:
+        """Why the latest fetch failed, while none has succeeded since."""
+        return self._error
+
+    def take_now(self, number_of_bytes: int) -> bytes | None:
+        """Bytes that are here already, or None.
+
+        Args:
+            number_of_bytes: 1..256.
+
+        Raises:
+            ConfigurationError: the number is out of range, or the pool is closed.
+        """
+        _check(number_of_bytes)
+        with self._lock:
+            return self._take(number_of_bytes)
+
+    def take(self, number_of_bytes: int, *, timeout: float) -> bytes:
+        """Bytes that nobody has had before, waiting for a fetch where the pool is empty.
+
+        Args:
+            number_of_bytes: 1..256.
+            timeout: seconds to wait, at most.
+
+        Raises:
+            ConfigurationError: the number is out of range, or the pool is closed.
+            AgentError: what the fetch failed with; while fetches fail, it is not waited for the
+                next one.
+            KmsUnreachableError: no fetch has ended in time.
+        """
+        _check(number_of_bytes)
+        ends = self._clock.monotonic() + timeout
+        with self._lock:
+            while (taken := self._take(number_of_bytes)) is None:
+                if self._error is not None:
+                    raise self._error.with_traceback(None)
+                left = ends - self._clock.monotonic()
+                if left <= 0:
+                    raise KmsUnreachableError(
+                        f"the pool was empty, and KMS gave no random bytes within {timeout:g} s",
+                        hint="more is asked for than KMS gives, or KMS does not answer",
+                    )
+                self._filled.wait(left)
+        return taken
+
+    def close(self) -> None:
+        """Wipe what is held, and fetch no more. Fetches under way end by themselves."""
+        with self._lock:
+            self._closed = True
+            self._store.wipe()
+            self._emptied.notify_all()
+            self._filled.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _take(self, number_of_bytes: int) -> bytes | None:
+        if self._forked or self._closed:
+            raise ConfigurationError(
+                "the pool of random bytes was made before a fork"
+                if self._forked
+                else "the pool of random bytes is closed",
+                hint="make one in the process that uses it, on an Agent of its own",
+            )
+        taken = self._store.take(number_of_bytes)
+        if self._store.room - self._coming >= FETCH:
+            self._emptied.notify()
+        return taken
+
+    def _refill_forever(self) -> None:
+        while self._wait_for_room():
+            self._refill()
+
+    def _wait_for_room(self) -> bool:
+        with self._lock:
+            if self._failures:
+                # One wait for all threads: they failed together, and try again together.
+                self._emptied.wait_for(
+                    lambda: self._closed, wait_before(min(self._failures, 16) + 1, self._uniform)
+                )
+            while not self._closed and self._store.room - self._coming < FETCH:
+                self._emptied.wait()
+            self._coming += FETCH
+            return not self._closed
+
+    def _refill(self) -> None:
+        """One fetch, and what came of it."""
+        try:
+            fetched = self._fetch(FETCH)
+        except AgentError as e:
+            with self._lock:
+                self._coming -= FETCH
+                if not self._failures:
+                    log.warning("no random bytes for the pool: %s", e)
+                self._failures += 1
+                self._error = e
+                self._filled.notify_all()
+        else:
+            with self._lock:
+                self._coming -= FETCH
+                if self._failures:
+                    log.warning("random bytes for the pool again")
+                self._failures = 0
+                self._error = None
+                if not self._closed:
+                    self._store.add(fetched)
+                self._filled.notify_all()
+        self._on_change()
+
+    def _new_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._emptied = threading.Condition(self._lock)
+        self._filled = threading.Condition(self._lock)
+
+    def _after_fork(self) -> None:
+        # Another thread may have held the lock, and is not here to release it.
+        self._new_locks()
+        self._forked = True
+        self._store.wipe()
+
+
+_pools: weakref.WeakSet[RandomPool] = weakref.WeakSet()
+
+
+def _wipe_in_child() -> None:
+    for pool in tuple(_pools):
+        pool._after_fork()  # noqa: SLF001 (the two halves of one thing)
+
+
+os.register_at_fork(after_in_child=_wipe_in_child)
+
+
+def _check(number_of_bytes: int) -> None:
+    if not 1 <= number_of_bytes <= MAX_TAKEN:
+        raise ConfigurationError(
+            f"{number_of_bytes} bytes from the pool", hint=f"it gives 1 to {MAX_TAKEN} at a time"
+        )

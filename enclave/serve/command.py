@@ -1,0 +1,187 @@
+"""``enclave-agent serve``: the local KMS endpoint as a process, or around another program."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from enclave.boot import BootOptions, add_options, run_boot_duties, seed_from_kms
+from enclave.cli.options import kms_options
+from enclave.errors import ConfigurationError, NsmUnavailableError
+from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LISTEN: Final = "tcp://127.0.0.1:8009"
+
+DEADLINE: Final = 45.0
+"""Seconds in which every call is answered: before the SDKs stop listening, after 60 s."""
+
+_CREDENTIAL_SOURCES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+
+
+def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command ``serve``; `common` is the parser of the options all commands share."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="a local KMS endpoint for every AWS SDK in the enclave",
+        usage="enclave-agent serve [options] [-- COMMAND [ARGS...]]",
+        description="Serve KMS to the programs in this enclave, who reach it through "
+        "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:8009 or --endpoint-url. What KMS can attest is "
+        "attested; the caller gets the secret as from KMS itself. Signatures of callers are "
+        "ignored: the enclave's own credentials sign. GET /healthz and /readyz tell how it is. "
+        "With COMMAND: runs it, with AWS_ENDPOINT_URL_KMS set, once KMS can be reached, and ends "
+        "when it ends, with its exit code.",
+        parents=[common, kms_options()],
+    )
+    add = parser.add_argument
+    add("--listen", metavar="ADDRESS", default=DEFAULT_LISTEN,
+        help="tcp://LOOPBACK_ADDRESS:PORT or unix:/PATH (default: %(default)s)")  # fmt: skip
+    add("--pool", action="store_true",
+        help="answer GenerateRandom of up to 256 bytes from attested answers of 1,024 bytes "
+        "fetched ahead; each byte is given out once")  # fmt: skip
+    add("--pool-size", type=int, default=65_536, metavar="BYTES",
+        help="bytes fetched ahead, at most (default: %(default)s)")  # fmt: skip
+    add("--max-clients", type=int, default=256, metavar="N",
+        help="connections of clients at the same time (default: %(default)s)")  # fmt: skip
+    add("--max-calls", type=int, default=16, metavar="N",
+        help="calls to KMS at the same time; others wait (default: %(default)s)")  # fmt: skip
+    add("--deadline", type=float, default=DEADLINE, metavar="SECONDS",
+        help="within which a call is answered, good or bad (default: %(default)g)")  # fmt: skip
+    add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT, or until COMMAND has ended; returns the exit code.
+
+    Raises:
+        ConfigurationError: an option.
+        ListenError: the address cannot be listened on.
+        AgentError: COMMAND was not run, because this is why no call would succeed.
+    """
+    environ = arguments.surroundings.environ
+    address = listen_address(arguments.listen)
+    command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    if command and isinstance(address, UnixAddress):
+        raise ConfigurationError(
+            "no SDK finds a UNIX socket through AWS_ENDPOINT_URL_KMS",
+            hint="leave --listen out, or run the program beside the agent",
+        )
+    for name in ("max_clients", "max_calls"):
+        if not 1 <= getattr(arguments, name) <= 65_536:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
+    # What takes a while to load, and the other commands need not wait for.
+    import asyncio  # noqa: PLC0415
+
+    from enclave.agent import Agent  # noqa: PLC0415
+    from enclave.serve.service import Service  # noqa: PLC0415
+    from vsock_proxy.listening import listening  # noqa: PLC0415
+
+    boot = BootOptions.from_args(arguments)
+    with contextlib.ExitStack() as held:
+        agent = held.enter_context(
+            Agent(
+                region=arguments.region,
+                endpoint_url=arguments.endpoint_url,
+                proxy=arguments.proxy,
+                ca_bundle=arguments.ca_bundle,
+                connect_timeout=arguments.cli_connect_timeout,
+                read_timeout=arguments.cli_read_timeout,
+                deadline=arguments.deadline,
+                max_connections=arguments.max_calls,
+                credentials=arguments.credentials,
+                sign_requests=arguments.sign_request,
+                environ=_without_own_url(environ),
+            )
+        )
+        # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
+        _do_boot_duties(boot)
+        listener = held.enter_context(listening(address))
+        if boot.seed_from_kms:
+            # Needs KMS, which may be slow to come up: nobody waits for it.
+            threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
+        service = Service(
+            agent,
+            command,
+            command_environment(environ, arguments.region),
+            pool_size=arguments.pool_size if arguments.pool else None,
+            clients=arguments.max_clients,
+            calls=arguments.max_calls,
+            deadline=arguments.deadline,
+        )
+        code = asyncio.run(service.run(listener))
+    if service.busy:
+        # Threads that wait for KMS would hold the exit up until their deadline.
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _do_boot_duties(options: BootOptions) -> None:
+    from enclave.nsm import DevNsm, Nsm  # noqa: PLC0415 (as in `run`)
+
+    try:
+        with DevNsm() as device:
+            run_boot_duties(options, Nsm(device))
+    except NsmUnavailableError as e:
+        # Every attested call will say so as well; the endpoint can still tell how it is.
+        log.warning("no boot duties: %s", e)
+
+
+def listen_address(text: str) -> Address:
+    """Where to listen; only where nobody outside the enclave can connect.
+
+    Raises:
+        ConfigurationError: it is somewhere else, or no address.
+    """
+    address = parse_address(text)
+    if isinstance(address, UnixAddress):
+        return address
+    if isinstance(address, TcpAddress):
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(address.host).is_loopback:
+                return address
+    raise ConfigurationError(
+        f"will not listen on {address}: whoever can connect is given secrets",
+        hint="name a loopback address such as tcp://127.0.0.1:8009, or unix:/PATH",
+    )
+
+
+def _without_own_url(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without this endpoint's own URL, which is there for the programs beside."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name in ("AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL") and value[:7] == "http://")
+    }
+
+
+def command_environment(environ: Mapping[str, str], region: str | None) -> dict[str, str]:
+    """What COMMAND is started with beside the URL: its SDK must find a region, and credentials.
+
+    The endpoint ignores signatures, so that credentials that mean nothing will do where there are
+    none; an SDK does not send a request without any.
+    """
+    env = dict(environ)
+    if region and not env.get("AWS_REGION"):
+        env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = region
+    if not any(env.get(name) for name in _CREDENTIAL_SOURCES):
+        env |= {"AWS_ACCESS_KEY_ID": "enclave-agent", "AWS_SECRET_ACCESS_KEY": "unused"}
+    return env

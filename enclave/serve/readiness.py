@@ -1,0 +1,79 @@
+"""Whether a call would succeed now: the answer to ``GET /readyz``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from enclave.errors import AgentError, KmsRefusedError, KmsUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOOD_FOR = 10.0
+BAD_FOR = 1.0
+"""Seconds for which a result stands, so that a prober cannot hammer KMS."""
+
+PATIENCE = 5.0
+"""Seconds after which an unfinished probe counts as a bad one; it goes on, for the next to ask."""
+
+
+class Readiness:
+    """Asks for one attested call, at most one at a time, and remembers what came of it.
+
+    Args:
+        probe: makes an attested call; blocks, and raises AgentError.
+        good_for, bad_for, patience: seconds, see the constants.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], object],
+        *,
+        good_for: float = GOOD_FOR,
+        bad_for: float = BAD_FOR,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._probe = probe
+        self._good_for = good_for
+        self._bad_for = bad_for
+        self._patience = patience
+        self._known: AgentError | None = None
+        self._until = float("-inf")
+        self._probing: asyncio.Future[AgentError | None] | None = None
+
+    async def obstacle(self) -> AgentError | None:
+        """What stands in the way of a call; None where nothing does."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._until:
+            return self._known
+        if self._probing is None:
+            self._probing = loop.create_future()
+            # A thread of its own: behind a full queue of calls it would tell of the queue.
+            threading.Thread(target=self._run, args=(loop,), name="probe", daemon=True).start()
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._probing), self._patience)
+        except TimeoutError:
+            return KmsUnreachableError(f"no answer from KMS yet, after {self._patience:g} s")
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        found: AgentError | None = None
+        try:
+            self._probe()
+        except KmsRefusedError as e:
+            # The role need not allow GenerateRandom; that KMS says so, attested, is enough.
+            found = None if e.type == "AccessDeniedException" else e
+        except AgentError as e:
+            found = e
+        with contextlib.suppress(RuntimeError):  # The loop has ended before this probe.
+            loop.call_soon_threadsafe(self._settle, found)
+
+    def _settle(self, found: AgentError | None) -> None:
+        self._known = found
+        good_for = self._good_for if found is None else self._bad_for
+        self._until = asyncio.get_running_loop().time() + good_for
+        if self._probing is not None:
+            self._probing.set_result(found)
+            self._probing = None

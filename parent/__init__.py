@@ -1,0 +1,1 @@
+"""What the parent instance runs, and what is done there with enclave images."""

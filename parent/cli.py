@@ -1,0 +1,52 @@
+"""``enclave-parent``: a table of subcommands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from parent.eif import build_command, describe_command
+from parent.policy import command as key_policy
+from vsock_proxy.errors import AgentError
+from vsock_proxy.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAM = "enclave-parent"
+
+COMMANDS = (describe_command, build_command, key_policy)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; the process's exit status."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="What the parent instance does for its enclaves."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    try:
+        arguments = parser.parse_args(argv)
+        status: int = arguments.run(arguments)
+    except AgentError as e:
+        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
+        if e.hint:
+            print(f"{PROGRAM}: hint: {e.hint}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more while it ends.
+        sys.stdout = None
+        return 1
+    except OSError as e:
+        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Enclave images (EIF): read, described, checked, built, signed; in plain Python."""

@@ -1,0 +1,46 @@
+"""``enclave-parent describe-eif``: what an image is and measures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parent.eif.describe import as_nitro_cli, describe
+from parent.eif.errors import EifError
+from parent.files import opened, print_json, progress, size
+
+if TYPE_CHECKING:
+    import argparse
+
+_DESCRIPTION = """\
+Print what `nitro-cli describe-eif` prints, without nitro-cli: the PCRs of an enclave started from
+the image, who signed it, and what its builder says of it. Metadata is not measured, so it proves
+nothing; neither does the CRC.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "describe-eif", help="print what an enclave image measures", description=_DESCRIPTION
+    )
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="the enclave image file")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="fail if the CRC or the signature is wrong, or the signing certificate not valid now",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Describe an image."""
+    path = arguments.image
+    with opened(path) as stream, progress(size(path), "measuring") as advance:
+        description = describe(stream, progress=advance)
+    print_json(as_nitro_cli(description))
+    failures = description.failures(datetime.now(UTC))
+    if arguments.check and failures:
+        raise EifError("; ".join(failures), offset=0)
+    return 0

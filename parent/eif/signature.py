@@ -1,0 +1,289 @@
+"""The signature section: who vouches for an image. Pure.
+
+Source: aws-nitro-enclaves-image-format, ``eif_signer.rs`` and ``eif_reader.rs``. The section is
+CBOR, ``[{"signing_certificate": PEM, "signature": COSE_Sign1}]``, in which bytes are written as
+arrays of numbers (serde's ``Vec<u8>``). The COSE_Sign1 (RFC 9052, untagged, header protected, no
+other) is made over ``{"register_index": 0, "register_value": PCR0}``, encoded the same way.
+PCR8 measures the certificate, so a key policy can name who signed instead of what was signed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import cbor2
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from parent.eif.errors import EifError
+from parent.eif.image import extend
+from vsock_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Algorithm:
+    """An ECDSA algorithm of COSE (RFC 9053 section 2.1): the header that says it, and more."""
+
+    name: str
+    protected: bytes
+    hash: hashes.HashAlgorithm
+    size: int  # bytes in r, and in s
+
+
+_ALGORITHMS = {
+    "secp256r1": _Algorithm("ES256", bytes.fromhex("a10126"), hashes.SHA256(), 32),
+    "secp384r1": _Algorithm("ES384", bytes.fromhex("a1013822"), hashes.SHA384(), 48),
+    "secp521r1": _Algorithm("ES512", bytes.fromhex("a1013823"), hashes.SHA512(), 66),
+}
+"""By the curve of the key; AWS's signer knows no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a signature section says, proven or not.
+
+    Attributes:
+        certificate: the signer's; nothing says who issued it.
+        protected: the COSE header, as it was signed.
+        payload: what was signed.
+        signature: r and s.
+    """
+
+    certificate: x509.Certificate
+    protected: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+    @property
+    def pcr8(self) -> bytes:
+        """48 bytes: the measurement of the certificate's DER."""
+        return extend(self.certificate.fingerprint(hashes.SHA384()))
+
+
+def decode(data: bytes, *, offset: int) -> Signature:
+    """Read the payload of a signature section.
+
+    The array has room for signatures over other PCRs, but nobody writes or reads any.
+
+    Args:
+        data: the payload.
+        offset: where it stands in the file.
+
+    Raises:
+        EifError: it is something else.
+    """
+    reader = _Reader(data)
+    try:
+        reader.expect_one()
+        reader.expect_map_of_two("signing_certificate")
+        pem = reader.byte_array()
+        reader.expect_text("signature")
+        cose = _Reader(reader.byte_array())
+        reader.expect_end()
+        protected, payload, signature = cose.sign1()
+    except ValueError as e:
+        raise EifError(
+            f"the signature section is not what signers write: {e}", offset=offset + reader.at
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            # The library would tell the terminal what it thinks of odd but readable ones.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_pem_x509_certificate(pem)
+            # Decoded only when asked for: ask here, where failing has a name.
+            _ = certificate.public_key(), certificate.issuer
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except Exception as e:  # noqa: BLE001 (what the library raises for bad DER is no fixed list)
+        raise EifError(
+            f"the signing certificate cannot be read ({type(e).__name__})", offset=offset
+        ) from None
+    return Signature(certificate, protected, payload, signature)
+
+
+def failures(signature: Signature, pcr0: bytes, *, at: datetime | None) -> Iterator[str]:
+    """Yield everything that keeps a signature from vouching for an image.
+
+    Whether the signer is anybody to trust is not looked at: that is for PCR8 in a key policy.
+
+    Args:
+        signature: what the image's section says.
+        pcr0: what the image measures, 48 bytes.
+        at: the present, aware: when the certificate must be valid; None: not looked at, as
+            ``nitro-cli describe-eif`` has it. ``nitro-cli run-enclave`` does look.
+    """
+    key = signature.certificate.public_key()
+    algorithm = (
+        _ALGORITHMS.get(key.curve.name) if isinstance(key, ec.EllipticCurvePublicKey) else None
+    )
+    if not isinstance(key, ec.EllipticCurvePublicKey) or algorithm is None:
+        yield "the certificate's key is not on P-256, P-384 or P-521"
+    elif signature.protected != algorithm.protected:
+        yield f"the signature's header is not that of {algorithm.name}, as the key would have it"
+    elif not _is_made_by(signature, key, algorithm):
+        yield "the signature was not made by the certificate's key"
+    if signature.payload != _payload(pcr0):
+        yield "the signature was made over another image: PCR0 differs"
+    certificate = signature.certificate
+    if at and at < certificate.not_valid_before_utc:
+        yield f"the certificate is not valid before {certificate.not_valid_before_utc:%F %TZ}"
+    if at and at > certificate.not_valid_after_utc:
+        yield f"the certificate expired on {certificate.not_valid_after_utc:%F %TZ}"
+
+
+class Signer:
+    """A certificate and its key."""
+
+    def __init__(self, certificate: bytes, key: bytes) -> None:
+        """Take a certificate and an unencrypted private key, both in PEM.
+
+        Raises:
+            ConfigurationError: one cannot be read, they do not belong together, or the key is not
+                on P-256, P-384 or P-521.
+        """
+        try:
+            loaded = x509.load_pem_x509_certificate(certificate)
+            certified = loaded.public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            raise ConfigurationError("the signing certificate is not one in PEM") from None
+        try:
+            self._key = serialization.load_pem_private_key(key, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # The library's own words could quote the key.
+            raise ConfigurationError(
+                "the private key is not an unencrypted one in PEM",
+                hint="keys in KMS cannot be used here: sign with nitro-cli sign-eif",
+            ) from None
+        if (
+            not isinstance(self._key, ec.EllipticCurvePrivateKey)
+            or self._key.curve.name not in _ALGORITHMS
+        ):
+            raise ConfigurationError("the private key is not on P-256, P-384 or P-521")
+        if self._key.public_key() != certified:
+            raise ConfigurationError("the private key is not that of the signing certificate")
+        self._certificate = certificate
+
+    def sign(self, pcr0: bytes) -> bytes:
+        """Return the payload of a signature section for an image that measures `pcr0`."""
+        assert isinstance(self._key, ec.EllipticCurvePrivateKey)  # noqa: S101 (for mypy)
+        algorithm = _ALGORITHMS[self._key.curve.name]
+        payload = _payload(pcr0)
+        der = self._key.sign(_to_be_signed(algorithm.protected, payload), ec.ECDSA(algorithm.hash))
+        signature = b"".join(
+            number.to_bytes(algorithm.size, "big") for number in decode_dss_signature(der)
+        )
+        cose = cbor2.dumps([algorithm.protected, {}, payload, signature])
+        entry = {"signing_certificate": list(self._certificate), "signature": list(cose)}
+        return cbor2.dumps([entry])
+
+
+def _payload(pcr0: bytes) -> bytes:
+    return cbor2.dumps({"register_index": 0, "register_value": list(pcr0)})
+
+
+def _to_be_signed(protected: bytes, payload: bytes) -> bytes:
+    """Return the Sig_structure (RFC 9052 section 4.4)."""
+    return cbor2.dumps(["Signature1", protected, b"", payload])
+
+
+def _is_made_by(
+    signature: Signature, key: ec.EllipticCurvePublicKey, algorithm: _Algorithm
+) -> bool:
+    size = algorithm.size
+    if len(signature.signature) != 2 * size:
+        return False
+    r, s = signature.signature[:size], signature.signature[size:]
+    der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+    signed = _to_be_signed(signature.protected, signature.payload)
+    try:
+        key.verify(der, signed, ec.ECDSA(algorithm.hash))
+    except InvalidSignature:
+        return False
+    return True
+
+
+_UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP = 0, 2, 3, 4, 5
+_NAMES = {_UNSIGNED: "a number", _BYTES: "bytes", _TEXT: "text", _ARRAY: "an array", _MAP: "a map"}
+
+
+class _Reader:
+    """The few forms of CBOR (RFC 8949) that a signature section is made of, and no others.
+
+    A full decoder would follow tags into dates, regular expressions and e-mails.
+    Raises ValueError, with `at` where it stopped.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.at = 0
+        self._data = data
+
+    def head(self, major: int) -> int:
+        """Take the head of an item of a type; returns its number, count or length."""
+        if self.at == len(self._data):
+            raise ValueError("cut short")
+        initial = self._data[self.at]
+        if initial >> 5 != major:
+            raise ValueError(f"no {_NAMES[major].split()[-1]} where it belongs")
+        info = initial & 0x1F
+        if info < 24:
+            self.at += 1
+            return info
+        if info > 27:
+            raise ValueError("an item of indefinite length")
+        return int.from_bytes(self._take(1 + (1 << (info - 24)))[1:], "big")
+
+    def byte_string(self) -> bytes:
+        return self._take(self.head(_BYTES))
+
+    def byte_array(self) -> bytes:
+        """Take an array of numbers, each of them a byte."""
+        count = self.head(_ARRAY)
+        if count > len(self._data) - self.at:
+            raise ValueError("cut short")
+        return bytes(self.head(_UNSIGNED) for _ in range(count))
+
+    def expect_one(self) -> None:
+        if self.head(_ARRAY) != 1:
+            raise ValueError("an array of other than one signature")
+
+    def expect_end(self) -> None:
+        if self.at != len(self._data):
+            raise ValueError("bytes after the end")
+
+    def expect_text(self, text: str) -> None:
+        if self._take(self.head(_TEXT)) != text.encode():
+            raise ValueError(f"no {text!r} where it belongs")
+
+    def expect_map_of_two(self, first_key: str) -> None:
+        if self.head(_MAP) != 2:
+            raise ValueError("a map of other than two entries")
+        self.expect_text(first_key)
+
+    def sign1(self) -> tuple[bytes, bytes, bytes]:
+        """Take a COSE_Sign1 with an empty unprotected header, to the end of the data."""
+        if self.head(_ARRAY) != 4:
+            raise ValueError("no COSE_Sign1")
+        protected = self.byte_string()
+        if self.head(_MAP) != 0:
+            raise ValueError("an unprotected header")
+        payload, signature = self.byte_string(), self.byte_string()
+        self.expect_end()
+        return protected, payload, signature
+
+    def _take(self, size: int) -> bytes:
+        if size > len(self._data) - self.at:
+            raise ValueError("cut short")
+        taken = self._data[self.at : self.at + size]
+        self.at += size
+        return taken

@@ -1,0 +1,1 @@
+"""Policies of KMS keys that only an enclave may use: written, checked, explained. Pure."""

@@ -1,0 +1,196 @@
+"""Booting an image: QEMU, the two devices, and the parent's side, on one event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from simulator.machine import qemu
+from simulator.machine.endpoint import Endpoint
+from simulator.machine.errors import MachineError
+from simulator.machine.nsm_device import NsmDevice
+from simulator.machine.parent_side import (
+    EXIT_PORT,
+    HEARTBEAT_PORT,
+    Folder,
+    GuestPorts,
+    Init,
+    Listener,
+)
+from simulator.machine.vsock_device import VsockDevice
+from vsock_proxy.addresses import VMADDR_CID_PARENT
+from vsock_proxy.loop import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_LAST_WORDS = 0.2
+"""Seconds for what the guest sent just before it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What boots.
+
+    Attributes:
+        kernel: a bzImage or vmlinux.
+        cmdline: its command line.
+        ramdisks: in order.
+    """
+
+    kernel: bytes
+    cmdline: str
+    ramdisks: Sequence[bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enclave:
+    """A machine that is an enclave to what runs in it.
+
+    Attributes:
+        exchange: answers /dev/nsm, such as `SimulatedNsm.exchange`.
+        cid: its context id.
+        folder: where vsock addresses are UNIX sockets; see `parent_side`.
+        guest_ports: ports of the guest that are there as ``CID_PORT``.
+        memory: MiB.
+        cpus: how many.
+        kvm: use it; see `qemu.Machine`.
+        command: what runs QEMU.
+    """
+
+    exchange: Callable[[bytes], bytes]
+    cid: int
+    folder: Path
+    guest_ports: Sequence[int] = ()
+    memory: int = 1024
+    cpus: int = 1
+    kvm: bool = False
+    command: Sequence[str] = field(default_factory=qemu.find)
+
+    def boot(
+        self,
+        image: Image,
+        private: Path,
+        *,
+        timeout: float | None = None,
+        console: IO[Any] | None = None,
+    ) -> int:
+        """Boot an image and wait for its end.
+
+        Args:
+            image: what to boot.
+            private: an empty folder for the length of the boot.
+            timeout: seconds.
+            console: where the guest's console goes; None is this process's stdout.
+
+        Returns:
+            The exit code the guest reported (`parent_side.EXIT_PORT`), 0 where it reported none.
+
+        Raises:
+            MachineError: it did not boot, did not end in time, or broke a device's rules.
+            ListenError: something else listens in the folder.
+        """
+        with contextlib.ExitStack() as stack:
+            loop = stack.enter_context(Loop())
+            init = self._parent(stack, loop)
+            machine = qemu.Machine(
+                kernel=private / "kernel",
+                ramdisk=private / "ramdisk",
+                cmdline=image.cmdline,
+                memory=self.memory,
+                cpus=self.cpus,
+                kvm=self.kvm,
+                nsm=private / "nsm",
+                vsock=private / "vsock",
+            )
+            machine.kernel.write_bytes(image.kernel)
+            # An uncompressed archive begins at a multiple of 4, and zeros between are skipped
+            # (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+            padded = (ramdisk + bytes(-len(ramdisk) % 4) for ramdisk in image.ramdisks)
+            machine.ramdisk.write_bytes(b"".join(padded))
+            nsm = Endpoint(loop, machine.nsm, NsmDevice(self.exchange))
+            stack.callback(nsm.close)
+            vsock_device = VsockDevice(loop, self.cid, Folder(self.folder))
+            stack.callback(vsock_device.close)
+            vsock = Endpoint(loop, machine.vsock, vsock_device)
+            stack.callback(vsock.close)
+            self._guest(stack, loop, vsock_device)
+            process = subprocess.Popen(  # noqa: S603 (QEMU)
+                [*self.command, *qemu.arguments(machine)],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                # Not among those whom the terminal tells of ctrl-C: we end it.
+                process_group=0,
+            )
+            stack.callback(_end, process)
+            _wait(loop, process, timeout)
+        return _outcome(process.returncode, init)
+
+    def _parent(self, stack: contextlib.ExitStack, loop: Loop) -> Init:
+        init = Init(loop)
+        for port, accepted in ((HEARTBEAT_PORT, init.heartbeat), (EXIT_PORT, init.exited)):
+            path = self.folder / f"{VMADDR_CID_PARENT}_{port}"
+            stack.callback(Listener(loop, path, accepted).close)
+        return init
+
+    def _guest(self, stack: contextlib.ExitStack, loop: Loop, device: VsockDevice) -> None:
+        ports = GuestPorts(loop, device)
+        greeted = Listener(loop, self.folder / str(self.cid), ports.greet)
+        stack.callback(greeted.close)
+        for port in self.guest_ports:
+            path = self.folder / f"{self.cid}_{port}"
+            stack.callback(Listener(loop, path, ports.to(port)).close)
+
+
+class _Ended:
+    """Hears that a process ended."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def ready(self, _fd: int, _events: int) -> None:
+        self.ended = True
+
+
+def _wait(loop: Loop, process: subprocess.Popen[Any], timeout: float | None) -> None:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pidfd = os.pidfd_open(process.pid)
+    qemu_ended = _Ended()
+    try:
+        loop.add(pidfd, qemu_ended, select.EPOLLIN)
+        while not qemu_ended.ended:
+            loop.turn()
+            if deadline is not None and time.monotonic() >= deadline:
+                raise MachineError(f"the enclave still runs after {timeout:g} s")
+        process.wait()
+        last = time.monotonic() + _LAST_WORDS
+        loop.later(lambda: None)
+        while time.monotonic() < last:
+            loop.turn()
+    finally:
+        loop.forget(pidfd)
+        os.close(pidfd)
+
+
+def _outcome(returncode: int, init: Init) -> int:
+    if returncode:
+        raise MachineError(f"QEMU ended with {returncode}", hint="what it said is above")
+    if init.exit_code is not None:
+        return init.exit_code
+    if not init.started:
+        raise MachineError(
+            "the guest ended before its init reported",
+            hint="the console says why; a Nitro image's init sends 0xB7 to vsock://3:9000",
+        )
+    return 0
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    process.kill()
+    process.wait()

@@ -1,0 +1,190 @@
+"""``enclave-agent serve`` as a process in a simulated enclave, and the AWS CLI as it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulator.processes import Service
+from tests.chain.test_main_job import AGENT, ROOT, SIMULATOR, run
+
+AWS = Path(sys.executable).with_name("aws")
+SERVE = (*AGENT, "serve")
+PATIENCE = 60
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+pytestmark = pytest.mark.skipif(not AWS.exists(), reason="no AWS CLI: pip install -e '.[dev]'")
+
+
+def test_the_documented_pipeline_with_the_unmodified_aws_cli() -> None:
+    """The issue's own words, with a free port; the shell waits until KMS can be reached."""
+    url = f"http://127.0.0.1:{free_port()}"
+    wait = (sys.executable, "-c", _UNTIL_READY, f"{url}/readyz")
+    script = f"""
+        {shlex.join(SERVE)} --listen tcp{url[4:]} &
+        {shlex.join(wait)} || exit
+        {AWS} kms generate-random --number-of-bytes 32 --endpoint-url {url} \
+            --output text --query Plaintext | base64 --decode | wc -c
+    """
+    done = run(*SIMULATOR, "--", "sh", "-c", script)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("32", "", 0)
+
+
+_UNTIL_READY = """
+import sys, time, urllib.request
+for _ in range(600):
+    try:
+        urllib.request.urlopen(sys.argv[1], timeout=10)
+        sys.exit()
+    except OSError as e:
+        time.sleep(0.1)
+sys.exit(f"not ready: {e}")
+"""
+
+
+def test_around_a_program_that_needs_to_know_nothing() -> None:
+    script = f"{AWS} kms generate-random --number-of-bytes 32 --output text; exit 7"
+    credentials = (sys.executable, "-c", _ONLY_THE_AGENT_HAS_CREDENTIALS)
+    command = (*SERVE, "--listen", "tcp://127.0.0.1:0", "--pool", "--", *credentials, script)
+    done = run(*SIMULATOR, "--", *command)
+    assert (len(done.stdout.strip()), done.stderr, done.returncode) == (44, "", 7)
+
+
+_ONLY_THE_AGENT_HAS_CREDENTIALS = """
+import os, sys
+os.environ["AWS_ACCESS_KEY_ID"] = os.environ["AWS_SECRET_ACCESS_KEY"] = "anything"
+os.execlp("sh", "sh", "-c", sys.argv[1])
+"""
+
+
+def test_the_aws_cli_shows_the_error_of_kms() -> None:
+    aws = (str(AWS), "kms", "generate-random", "--number-of-bytes", "32")
+    done = run(
+        *SIMULATOR, "--fault", "refuse", "--", *SERVE, "--listen", "tcp://127.0.0.1:0", "--", *aws
+    )
+    assert done.returncode in (254, 255), "version 2 of the AWS CLI, and version 1"
+    assert (
+        "(AccessDeniedException) when calling the GenerateRandom operation: User: " in done.stderr
+    )
+    assert done.stdout == ""
+
+
+def test_a_program_is_not_run_where_no_call_would_succeed() -> None:
+    done = run(*SERVE, "--listen", "tcp://127.0.0.1:0", "--region", "us-east-1", "--", "echo", "x")
+    if Path("/dev/nsm").exists():
+        pytest.skip("there is a real /dev/nsm")
+    assert (done.stdout, done.returncode) == ("", 255)
+    assert "enclave-agent: error: cannot open /dev/nsm" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--listen", "tcp://0.0.0.0:8009"), "whoever can connect is given secrets"),
+        (("--listen", "vsock://any:8009"), "whoever can connect is given secrets"),
+        (("--listen", "tcp://localhost:8009"), "whoever can connect is given secrets"),
+        (("--listen", "nowhere"), "not an address"),
+        (("--listen", "unix:/tmp/x", "--", "true"), "no SDK finds a UNIX socket"),
+        (("--max-clients", "0"), "--max-clients is not in 1..65536"),
+        (("--deadline", "0"), "the deadline is 0 s"),
+        (("--listen", "tcp://127.0.0.1:0", "--pool", "--pool-size", "1"), "a pool of 1 bytes"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: tuple[str, ...], message: str) -> None:
+    done = run(*SERVE, "--region", "us-east-1", *options)
+    assert message in done.stderr
+    assert (done.stdout, done.returncode) == ("", 252)
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()[-2:]] == ["error", "hint"]
+
+
+def test_an_address_in_use_is_one_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        done = run(*SERVE, "--region", "us-east-1", "--listen", address)
+    assert f"cannot listen on {address}: Address already in use" in done.stderr
+    assert done.returncode == 255
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "kms.sock"
+    # What the programs beside it are told is not where the agent itself shall go.
+    environ = {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:8009", "AWS_REGION": "us-east-1"}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        with Service("enclave.cli", ["serve", "--listen", f"unix:{path}"]) as service:
+            assert service.state["STATUS"] == f"listening on unix:{path}"
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: any\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            os.kill(service.process.pid, number)
+            assert client.recv(1) == b""
+            assert service.process.wait(PATIENCE) == 0
+    assert not path.exists()
+
+
+def test_the_program_gets_the_signal_and_decides() -> None:
+    script = 'trap "exit 9" TERM; kill -TERM $PPID; while :; do sleep 0.1; done'
+    done = run(*SIMULATOR, "--", *SERVE, "--listen", "tcp://127.0.0.1:0", "--", "sh", "-c", script)
+    assert (done.stderr, done.returncode) == ("", 9)
+
+
+def test_the_aws_sdk_for_javascript() -> None:
+    """Runs where `make test-clients` has installed it."""
+    folder = ROOT / ".clients"
+    if not (folder / "node_modules").exists() or shutil.which("node") is None:
+        pytest.skip("no AWS SDK for JavaScript: `make test-clients` installs it, with npm")
+    script = folder / "client.mjs"
+    script.write_text(_JAVASCRIPT)
+    done = run(
+        *SIMULATOR, "--key", "alias/demo", "--fault", "refuse:1", "--fault", "unavailable:4", "--",
+        *SERVE, "--listen", "tcp://127.0.0.1:0", "--", "node", str(script),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    # Readiness took the refusal, which tells that KMS answers; the SDK tried once more.
+    assert shown["random"] == [32, 2]
+    assert shown["same"] is True
+    assert shown["error"][0] == "NotFoundException"
+    assert "alias/none" in shown["error"][1]
+    assert len(shown["error"][2]) == 36
+
+
+_JAVASCRIPT = """
+import {
+  KMSClient, GenerateRandomCommand, GenerateDataKeyCommand, DecryptCommand,
+} from "@aws-sdk/client-kms";
+const kms = new KMSClient({});
+const random = await kms.send(new GenerateRandomCommand({ NumberOfBytes: 32 }));
+const key = await kms.send(new GenerateDataKeyCommand({ KeyId: "alias/demo", NumberOfBytes: 64 }));
+const again = await kms.send(new DecryptCommand({ CiphertextBlob: key.CiphertextBlob }));
+let error = null;
+try {
+  await kms.send(new GenerateDataKeyCommand({ KeyId: "alias/none", NumberOfBytes: 64 }));
+} catch (e) {
+  error = [e.name, e.message, e.$metadata.requestId];
+}
+console.log(JSON.stringify({
+  random: [random.Plaintext.length, random.$metadata.attempts],
+  same: Buffer.from(key.Plaintext).equals(Buffer.from(again.Plaintext)),
+  error,
+}));
+"""

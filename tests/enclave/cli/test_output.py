@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+import json
+from argparse import Namespace
+from typing import Any
+
+import pytest
+import yaml
+from awscli.formatter import TableFormatter
+from awscli.table import MultiTable, Styler
+from awscli.text import format_text as their_text
+from hypothesis import example, given, reject
+from hypothesis import strategies as st
+
+from enclave.cli.table import format_table
+from enclave.cli.text import format_text
+from enclave.cli.yaml import format_yaml
+from enclave.errors import ConfigurationError
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from("aé漢 |"), max_size=40)
+)
+NAMES = st.text(st.sampled_from("abc"), min_size=1, max_size=3)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+NESTED = {"a": 1, "b": {"c": [1, [2]]}, "d": [{"e": 1}, {"e": 2, "f": [{"g": 3}]}], "h": []}
+
+
+@given(VALUES)
+@example(NESTED)
+def test_text_is_the_aws_clis(value: Any) -> None:
+    stream = io.StringIO()
+    try:
+        their_text(value, stream)
+    except AttributeError:  # it cannot sort or label some mixtures
+        return
+    assert format_text(value) == stream.getvalue()
+
+
+def their_table(title: str, value: Any) -> str:
+    table = MultiTable(initial_section=False, column_separator="|", styler=Styler())
+    table._terminal_width = 80
+    stream = io.StringIO()
+    formatter = TableFormatter(Namespace(color="off", query=None), table)
+    formatter.table = table
+    formatter._format_response(title, value, stream)
+    return stream.getvalue()
+
+
+@given(VALUES.filter(lambda value: isinstance(value, list | dict)))
+@example(NESTED)
+@example({"Plaintext": "x" * 100, "KeyId": "y"})
+@example([["a", "b"], ["c", "d"]])
+def test_a_table_is_the_aws_clis(value: Any) -> None:
+    try:
+        ours = format_table("Title", value)
+    except ConfigurationError:
+        reject()
+    try:
+        theirs = their_table("Title", value)
+    except (ValueError, AttributeError, TypeError, IndexError):  # no table for some mixtures
+        reject()
+    assert ours == theirs
+
+
+@given(VALUES)
+def test_whatever_the_value_a_table_is_rectangular(value: Any) -> None:
+    try:
+        table = format_table("Title", value)
+    except ConfigurationError:
+        return
+    widths = {sum(2 if c in "漢é" else 1 for c in line) for line in table.splitlines()}
+    assert len(widths) <= 1
+
+
+@given(VALUES)
+def test_yaml_says_the_same(value: Any) -> None:
+    assert yaml.safe_load(format_yaml(value)) == value
+
+
+@pytest.mark.parametrize("value", ["a", 1, True])
+def test_a_lone_value_is_a_table(value: Any) -> None:
+    """The AWS CLI's has a title and nothing under it."""
+    assert str(value) in format_table("Title", value)
+
+
+def test_nothing_is_no_table() -> None:
+    assert (
+        format_table("Title", None) == format_table("Title", []) == format_table("Title", {}) == ""
+    )
+
+
+def test_json_keeps_characters() -> None:
+    assert json.loads(format_yaml("é")) == "é"

@@ -1,0 +1,296 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from parent import cli, files
+from parent.eif.describe import describe
+from parent.eif.image import chunks
+from parent.eif.layout import SectionType
+from tests.parent import eifs
+from tests.parent.test_policy import ADMINISTRATOR, ROLE
+from tests.parent.test_policy_explain import REFUSAL
+from vsock_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.parent.conftest import Identity
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: Identity) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    for name, content in {
+        "image.eif": eifs.eif(),
+        "kernel": b"\0" * 56 + b"ARM\x64" + b"kernel",
+        "init": b"init",
+        "nsm.ko": b"module",
+        "ramdisk": b"ramdisk",
+        "custom.json": b'{"b": 1, "a": 2}',
+        "certificate.pem": identity.pem,
+        "key.pem": identity.key_pem,
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "root/bin").mkdir(parents=True)
+    (tmp_path / "root/bin/app").write_bytes(b"program")
+    return tmp_path
+
+
+BUILD = ["build-eif", "--kernel", "kernel", "--cmdline", "console=ttyS0", "--output", "out.eif"]
+SIGNER = ["--signing-certificate", "certificate.pem", "--private-key", "key.pem"]
+PEOPLE = ["--role", ROLE, "--administrator", ADMINISTRATOR]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    assert cli.main(arguments) == status
+    captured = capsys.readouterr()
+    if status == 0:
+        assert captured.err == ""
+    return captured.out
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    return json.loads(run(capsys, *arguments))
+
+
+def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("enclave-parent: error: ")
+    return captured.err
+
+
+@pytest.mark.usefixtures("folder")
+def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    document = run_json(capsys, "describe-eif", "--check", "image.eif")
+    assert document["Measurements"]["PCR0"] == eifs.pcrs()[0].hex()
+
+
+def test_describe_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "image.eif").write_bytes(eifs.eif()[:-1] + b"\0")
+    assert run_json(capsys, "describe-eif", "image.eif")["CheckCRC"] is False
+    assert "the CRC is wrong" in fail(capsys, "describe-eif", "--check", "image.eif")
+    (folder / "image.eif").write_bytes(b"\x7fELF")
+    assert "not a valid enclave image: cut short" in fail(capsys, "describe-eif", "image.eif")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nothing", "cannot read nothing: No such file"),
+        ("root", "cannot read root: "),
+        ("/dev/zero", "/dev/zero is not a file"),
+    ],
+)
+def test_describe_what_is_no_file(
+    name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reason in fail(capsys, "describe-eif", name)
+
+
+def test_terminals_get_no_control_characters(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {**eifs.TELLING, "ImageName": "\x9b2J\x1b[2J\u202e"}
+    sections = [(k, json.dumps(told).encode() if k == 5 else v) for k, v in eifs.SECTIONS]
+    (folder / "image.eif").write_bytes(eifs.eif(sections))
+    printed = run(capsys, "describe-eif", "image.eif")
+    assert printed.isascii()
+    assert printed.replace("\n", "").isprintable()
+
+
+def ramdisks(path: Path) -> list[bytes]:
+    with path.open("rb") as stream:
+        read = describe(stream).image
+        return [b"".join(chunks(stream, s)) for s in read.of_type(SectionType.RAMDISK)]
+
+
+def test_build(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = [
+        *BUILD, "--init", "init", "--nsm-module", "nsm.ko", "--ramdisk", "ramdisk", "--rootfs",
+        "root", "--env", "A=1", "--metadata", "custom.json", *SIGNER, "--", "/bin/app", "-v",
+    ]  # fmt: skip
+    printed = run_json(capsys, *build)
+    described = run_json(capsys, "describe-eif", "out.eif")
+    assert printed == {"Measurements": described["Measurements"]}
+    assert "PCR8" in printed["Measurements"]
+    assert (described["ImageName"], described["ImageVersion"]) == ("out", "1.0")
+    assert described["Metadata"]["BuildTime"] == "1970-01-01T00:00:00+00:00"
+    assert list(described["Metadata"])[-2:] == ["a", "b"]
+    boot, given, application = ramdisks(folder / "out.eif")
+    assert b"nsm.ko" in boot
+    assert given == b"ramdisk"
+    assert b"/bin/app\n-v\n" in application
+    assert (folder / "out.eif").read_bytes()[7] == 1  # The kernel says that it is for aarch64.
+    assert not list(folder.glob(".*"))
+
+
+def test_building_twice_makes_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = set()
+    for kind in ("folder", "folder", "tar"):
+        root = "root"
+        if kind == "tar":
+            root = "root.tar"
+            with tarfile.open(root, "w") as writer:
+                writer.add("root", ".", filter=_of_root)
+        run(capsys, *BUILD, "--init", "init", "--rootfs", root, "--gzip", "--", "/bin/app")
+        made.add((folder / "out.eif").read_bytes())
+    assert len(made) == 1
+
+
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
+
+
+@pytest.mark.usefixtures("folder")
+def test_build_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    run(capsys, *BUILD, "--ramdisk", "ramdisk")
+    described = run_json(capsys, "describe-eif", "out.eif")
+    assert described["Metadata"]["BuildTime"] == "2026-01-01T00:00:00+00:00"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert "SOURCE_DATE_EPOCH" in fail(capsys, *BUILD, "--ramdisk", "ramdisk")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "0 ramdisks"),
+        (["--ramdisk", "nothing"], "cannot read nothing"),
+        (["--ramdisk", "ramdisk", "--nsm-module", "nsm.ko"], "goes beside --init"),
+        (["--ramdisk", "ramdisk", "--env", "A=1"], "no --rootfs"),
+        (["--ramdisk", "ramdisk", "--rootfs", "root"], "no command"),
+        (["--ramdisk", "ramdisk", "--rootfs", "init", "--", "x"], "nor an uncompressed tar"),
+        (["--ramdisk", "ramdisk", "--metadata", "init"], "init: not JSON"),
+        (["--ramdisk", "ramdisk", "--metadata", "number.json"], "is not a JSON object"),
+        (["--ramdisk", "ramdisk", "--metadata", "large.json"], "larger than 4096 bytes"),
+        (["--ramdisk", "ramdisk", "--private-key", "key.pem"], "go together"),
+        (["--ramdisk", "ramdisk", "--output", "no/where.eif"], "cannot write no/where.eif"),
+    ],
+)
+def test_builds_that_fail_leave_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    (folder / "number.json").write_text("1")
+    (folder / "large.json").write_text(" " * 4097)
+    (folder / "out.eif").write_bytes(b"from before")
+    before = sorted(folder.iterdir())
+    assert reason in fail(capsys, *BUILD, *arguments)
+    assert sorted(folder.iterdir()) == before
+    assert (folder / "out.eif").read_bytes() == b"from before"
+
+
+def test_sign(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = run_json(capsys, "sign-eif", "image.eif", *SIGNER)
+    described = run_json(capsys, "describe-eif", "image.eif")
+    assert described["SignatureCheck"] is True
+    assert printed == {"Measurements": described["Measurements"]}
+    run(capsys, "sign-eif", "image.eif", "--output", "other.eif", *SIGNER)
+    assert len((folder / "other.eif").read_bytes()) > len(eifs.eif())
+
+
+def test_a_key_that_does_not_fit_leaves_the_image_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "key.pem").write_bytes(b"-----BEGIN SECRET-----")
+    message = fail(capsys, "sign-eif", "image.eif", *SIGNER)
+    assert "enclave-parent: hint: " in message
+    assert "SECRET" not in message
+    assert (folder / "image.eif").read_bytes() == eifs.eif()
+
+
+def test_key_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate = ["key-policy", "generate", "image.eif"]
+    policy = run(capsys, *generate, *PEOPLE, "--deny-outside-enclave")
+    (folder / "policy.json").write_text(policy)
+    assert run(capsys, "key-policy", "lint", "policy.json") == ""
+    allowed = run(capsys, "key-policy", "explain", "policy.json", "--document", "image.eif")
+    assert allowed.startswith("kms:Decrypt: allowed\n")
+    (folder / "denied").write_text(REFUSAL)
+    denied = run(
+        capsys, "key-policy", "explain", "policy.json", "--access-denied", "denied", status=1
+    )
+    assert "explicitly denied" in denied
+    assert "the request had no attestation document" in denied
+    iam = run_json(capsys, *generate, "--iam", "--condition", "PCR3", "--parent-role", ROLE)
+    assert iam["Statement"][0]["Action"] == "kms:GenerateRandom"
+
+
+def test_key_policy_of_what_describe_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "described.json").write_text(run(capsys, "describe-eif", "image.eif"))
+    one = run(capsys, "key-policy", "generate", "image.eif", *PEOPLE)
+    assert one == run(capsys, "key-policy", "generate", "image.eif", "described.json", *PEOPLE)
+
+
+def test_key_policy_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "policy.json").write_text(
+        json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "kms:*"}})
+    )
+    lint = run(capsys, "key-policy", "lint", "--json", "policy.json", status=1)
+    assert [finding["Severity"] for finding in json.loads(lint)] == ["error", "warning"]
+    explain = run_json(capsys, "key-policy", "explain", "--json", "policy.json")
+    assert explain["Outcome"] == "ALLOWED"
+
+
+def test_key_policies_that_cannot_be_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate = ["key-policy", "generate"]
+    assert "needs --role and --administrator" in fail(capsys, *generate, "image.eif")
+    assert "neither an attestation document" in fail(capsys, *generate, "init", *PEOPLE)
+    (folder / "image.eif").write_bytes(eifs.eif()[:-1] + b"\0")
+    assert "the CRC is wrong" in fail(capsys, *generate, "image.eif", *PEOPLE)
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with files.progress(200, "measuring") as advance:
+        advance(100)
+        advance(0)
+        advance(100)
+    assert terminal.getvalue() == "\rmeasuring: 50 %\rmeasuring: 100 %\r\x1b[K"
+
+
+def fail_while_writing(path: Path) -> None:
+    with files.replacing(path) as stream:
+        stream.write(b"new")
+        raise ZeroDivisionError
+
+
+def test_a_fifo_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigurationError, match="is not a file"):
+        files.read_small(tmp_path / "fifo", 10)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        fail_while_writing(path)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+    with files.replacing(path) as stream:
+        stream.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
+    with pytest.raises(ConfigurationError, match="cannot write"), files.replacing(tmp_path / "a/b"):
+        pass

@@ -1,0 +1,36 @@
+"""Places, servers and rigs that come and go with a test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.vsock_proxy.rig import Ends, Place, Rig, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAIRS = [("unix", "tcp"), ("tcp", "tcp"), ("unix", "unix"), ("tcp", "unix")]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place("unix", tmp_path)
+
+
+@pytest.fixture
+def server(place: Place) -> Iterator[Server]:
+    with place.server() as server:
+        yield server
+
+
+@pytest.fixture(params=PAIRS, ids="->".join)
+def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
+    client_kind, server_kind = request.param
+    with (
+        Place(server_kind, tmp_path).server() as server,
+        Rig(Place(client_kind, tmp_path).address("proxy"), server.address) as rig,
+    ):
+        yield Ends(request.param, rig, server)
