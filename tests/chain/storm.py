@@ -101,6 +101,7 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[int, Proxy]]:
             "AWS_CA_BUNDLE": str(ca),
             "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
             "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+            "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
             "AWS_REGION": "us-east-1",
         }
         # The program that `serve` runs once it is ready tells the port, and stays.

@@ -156,7 +156,7 @@ def test_the_aws_sdk_for_javascript() -> None:
     script.write_text(_JAVASCRIPT)
     done = run(
         *SIMULATOR, "--key", "alias/demo", "--fault", "refuse:1", "--fault", "unavailable:4", "--",
-        *SERVE, "--listen", "tcp://127.0.0.1:0", "--", "node", str(script),
+        *SERVE, "--no-seed-from-kms", "--listen", "tcp://127.0.0.1:0", "--", "node", str(script),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
