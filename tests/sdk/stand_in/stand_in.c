@@ -9,13 +9,14 @@
 /* Where enclave/sdk/search.py looks for a version. */
 const char stand_in_version[] = "aws-nitro_enclaves-sdk-c/STAND-IN-FOR-TESTS";
 
+static long s_live, s_inits;
 static _Thread_local int s_error;
 static char s_allocator;
 
 long stand_in_live(void) { return s_live; }
 long stand_in_inits(void) { return s_inits; }
 
-/* Every allocation knows its size, so that freeing can see whether it was wiped. */
+/* Every allocation knows its size: what is freed is wiped first. */
 static void *s_new(size_t size) {
     size_t *block = calloc(1, sizeof(size_t) + size + 1);
     *block = size;

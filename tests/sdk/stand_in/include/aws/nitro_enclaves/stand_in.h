@@ -1,8 +1,8 @@
 /*
  * NOT aws-nitro-enclaves-sdk-c. A stand-in with the same ABI for the functions that enclave/sdk
  * binds, so that the bindings can be tested where the SDK is not installed: it counts what is
- * allocated, looks whether secrets are wiped, fails, hangs and crashes when told to. It does no
- * cryptography, talks to no NSM and to no KMS, and this macro marks whatever is built with it.
+ * allocated, and fails, hangs and crashes when told to. It does no cryptography, talks to no NSM
+ * and to no KMS, and this macro marks whatever is built with it.
  */
 #ifndef NITRO_ENCLAVE_AGENT_STAND_IN
 #define NITRO_ENCLAVE_AGENT_STAND_IN 1
