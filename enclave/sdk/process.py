@@ -24,6 +24,7 @@ SAID_LIMIT = 4096
 """Bytes of what C prints that are kept: the last ones."""
 
 _DISCONNECTED = "Disconnected."
+_REAPED_WITHIN = 5.0  # seconds
 
 
 class Worker:
@@ -122,7 +123,9 @@ class Worker:
         """End it, whatever it does, and reap it."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait()
+        # It ends at once, unless a driver holds it; then Python reaps it at a later start.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_REAPED_WITHIN)
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:

@@ -68,7 +68,8 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
     if parameters.get("EncryptionAlgorithm", ALGORITHMS[0]) not in ALGORITHMS:
         raise ConfigurationError(f"no algorithm {parameters['EncryptionAlgorithm']!r} to decrypt")
     for name in _BINARY:
-        _decoded(parameters.get(name, ""), name)
+        if name in parameters:
+            _check_base64(parameters[name], name)
     context = parameters.get("EncryptionContext", {})
     if not isinstance(context, dict) or not all(
         isinstance(part, str) for pair in context.items() for part in pair
@@ -107,8 +108,10 @@ def read_answer(
     return content
 
 
-def _decoded(text: Any, name: str) -> bytes:
+def _check_base64(text: Any, name: str) -> None:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError) as e:
         raise ConfigurationError(f"{name} is not base64") from e
+    if not data:
+        raise ConfigurationError(f"{name} is empty")

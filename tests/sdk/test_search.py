@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from enclave.errors import ConfigurationError
 from enclave.sdk import build
 from enclave.sdk.search import HEADER, LIBRARIES, VARIABLES, find
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def install(prefix: Path, *, lib: str = "lib", endings: tuple[str, ...] = (".a",)) -> Path:
