@@ -68,13 +68,18 @@ class Agent(AttestedOperations):
         engine: whose code makes the key pair, has it attested and opens the answer: ``python``
             (``auto`` is the same), or AWS's C SDK (``sdk``), which must be built in; with
             ``sdk-client`` the C SDK's own KMS client makes the whole call, in a worker process.
+            See docs/sdk.md.
         device: the NSM; production code leaves it out and gets ``/dev/nsm``.
         dialer: where connections come from; production code leaves it out.
         clock: time; production code leaves it out.
         environ: where variables are looked up.
 
+    Attributes:
+        engine: as it was given.
+
     Raises:
-        ConfigurationError: an argument or variable makes no sense, or there is no region.
+        ConfigurationError: an argument or variable makes no sense, there is no region, or the
+            engine is not built.
     """
 
     def __init__(
@@ -122,9 +127,11 @@ class Agent(AttestedOperations):
             read_timeout=read_timeout,
             deadline=deadline,
         )
-        self._engine = _checked_engine(engine, device, dialer)
+        self.engine = _checked_engine(engine, device, dialer)
         self._sdk_client: SdkClient | None = None
         if engine == "sdk-client":
+            if not sign_requests:
+                raise ConfigurationError("the SDK's own client signs every request")
             self._sdk_client = _sdk_client(
                 region=region,
                 endpoint=endpoint,
@@ -157,7 +164,7 @@ class Agent(AttestedOperations):
         Raises:
             AgentError: as `AttestedOperations` has it.
         """
-        if self._sdk_client is not None:
+        if self._sdk_client is not None and self._sdk_client.is_for(operation, parameters):
             return self._sdk_client.call(operation, parameters)
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
@@ -183,11 +190,11 @@ class Agent(AttestedOperations):
         return self._recipient
 
     def _new_recipient(self) -> Recipient:
-        if self._engine == "sdk":
+        if self.engine == "sdk":
             from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (for who asks for it)
 
             return SdkRecipient(clock=self._clock)
-        if self._engine == "sdk-client":
+        if self.engine == "sdk-client":
             raise ConfigurationError(
                 "the SDK's own client keeps its key pair to itself",
                 hint="use --engine sdk: the same C code, and the calls are ours",

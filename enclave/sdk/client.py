@@ -21,7 +21,7 @@ from enclave.kms.client import KmsAnswer
 from enclave.sdk.bindings.kms import MAX_PORT
 from enclave.sdk.errors import SdkWorkerError
 from enclave.sdk.process import COMMAND, Worker, WorkerFailure
-from enclave.sdk.requests import check_request, read_answer
+from enclave.sdk.requests import PARAMETERS, check_request, read_answer
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
@@ -99,6 +99,16 @@ class SdkClient:
         self._places: queue.LifoQueue[tuple[Worker, Credentials] | None] = queue.LifoQueue()
         for _ in range(max_workers):
             self._places.put(None)
+
+    def is_for(self, operation: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether a call is this client's to make or to refuse.
+
+        What no key pair takes part in is the agent's, but for Encrypt; and so is a call whose
+        caller has a Recipient of its own.
+        """
+        return (operation in SECRET_FIELD or operation in PARAMETERS) and (
+            "Recipient" not in parameters
+        )
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
         """Call one of four operations; see `enclave.Agent.call`.

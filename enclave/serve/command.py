@@ -10,7 +10,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.boot import BootOptions, add_options, run_boot_duties, seed_from_kms
+from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed_from_kms
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
@@ -101,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
                 region=arguments.region,
                 endpoint_url=arguments.endpoint_url,
                 proxy=arguments.proxy,
+                engine=arguments.engine,
                 ca_bundle=arguments.ca_bundle,
                 connect_timeout=arguments.cli_connect_timeout,
                 read_timeout=arguments.cli_read_timeout,
@@ -112,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
         # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-        _do_boot_duties(boot)
+        _do_boot_duties(boot, agent.engine)
         listener = held.enter_context(listening(address))
         if boot.seed_from_kms:
             # Needs KMS, which may be slow to come up: nobody waits for it.
@@ -134,12 +135,17 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _do_boot_duties(options: BootOptions) -> None:
+def _do_boot_duties(options: BootOptions, engine: str) -> None:
     from enclave.nsm import DevNsm, Nsm  # noqa: PLC0415 (as in `run`)
 
+    system = System()
+    if engine == "sdk":  # with sdk-client no C code is loaded into this process
+        from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for who asks for it)
+
+        system = System(seed_from_nsm=seed_entropy)
     try:
         with DevNsm() as device:
-            run_boot_duties(options, Nsm(device))
+            run_boot_duties(options, Nsm(device), system=system)
     except NsmUnavailableError as e:
         # Every attested call will say so as well; the endpoint can still tell how it is.
         log.warning("no boot duties: %s", e)

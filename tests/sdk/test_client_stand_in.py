@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from enclave import Agent
 from enclave.credentials import Credentials, StaticCredentials
 from enclave.errors import (
     AgentError,
@@ -27,7 +26,6 @@ from enclave.errors import (
 )
 from enclave.kms.endpoint import Endpoint
 from enclave.sdk import frames
-from enclave.sdk.bindings import native
 from enclave.sdk.client import SdkClient
 from enclave.sdk.errors import SdkWorkerError
 from enclave.sdk.process import Worker
@@ -295,16 +293,3 @@ def test_a_program_that_is_not_there(make: Make) -> None:
 def test_a_worker_that_babbles(make: Make, text: str) -> None:
     with pytest.raises(SdkWorkerError, match="babbles"):
         random(make(command=["/bin/sh", "-c", f"printf '{text}'; cat >/dev/null"]))
-
-
-@pytest.mark.parametrize("engine", ["sdk", "sdk-client"])
-def test_an_engine_that_is_not_built_says_so(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "MODULE", "enclave.sdk._there_is_none")
-    with pytest.raises(ConfigurationError, match="not built") as caught:
-        Agent(region="eu-central-1", engine=engine)
-    assert "enclave.sdk.build" in caught.value.hint
-
-
-def test_an_engine_that_there_is_not() -> None:
-    with pytest.raises(ConfigurationError, match="no such engine"):
-        Agent(region="eu-central-1", engine="rust")
