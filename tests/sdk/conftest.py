@@ -14,15 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enclave.sdk.bindings.native import Native
+from enclave.errors import ConfigurationError
+from enclave.sdk.bindings.native import Native, load
 from enclave.sdk.build import compile_module
-from enclave.sdk.search import LIBRARIES, find
+from enclave.sdk.errors import SdkNotBuiltError
+from enclave.sdk.search import LIBRARIES, Found, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 MODULE = "_stand_in_for_tests"
+
+
+@pytest.fixture(scope="session")
+def installed() -> Found:
+    """aws-nitro-enclaves-sdk-c, where the build would find it."""
+    try:
+        return find([], os.environ)
+    except ConfigurationError as e:
+        pytest.skip(f"aws-nitro-enclaves-sdk-c is not installed: {e}; see docs/sdk.md")
+
+
+@pytest.fixture(scope="session")
+def built() -> Native:
+    """The bindings to aws-nitro-enclaves-sdk-c; never those to the stand-in."""
+    try:
+        return load()
+    except SdkNotBuiltError as e:
+        pytest.skip(f"{e}; {e.hint}; see docs/sdk.md")
 
 
 class StandIn:

@@ -111,6 +111,7 @@ def test_parsing(balanced: StandIn) -> None:
     sdk = Attestation(balanced.native)
     assert sdk.parse_enveloped_data(envelope()) == Sealed(b"k" * 32, b"i" * 16, b"text")
     assert "kkk" not in repr(sdk.parse_enveloped_data(envelope()))
+    assert sdk.parse_enveloped_data(envelope(text=b"")).ciphertext == b""
 
 
 @pytest.mark.parametrize(

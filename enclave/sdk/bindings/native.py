@@ -105,6 +105,8 @@ class Native:
 
     def bytes_of(self, buffer: Any) -> bytes:
         """A copy of what C wrote."""
+        if not buffer.len:
+            return b""  # and no pointer
         data: bytes = self.ffi.unpack(self.ffi.cast("char *", buffer.buffer), buffer.len)
         return data
 

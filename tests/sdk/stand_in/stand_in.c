@@ -57,6 +57,10 @@ int aws_nitro_enclaves_library_seed_entropy(uint64_t bytes) {
 /* Byte buffers and strings */
 
 static int s_fill(struct aws_byte_buf *buf, const void *data, size_t len) {
+    memset(buf, 0, sizeof(*buf));
+    if (!len) {
+        return 0; /* no bytes, no pointer: as aws_byte_buf_init_copy_from_cursor */
+    }
     buf->buffer = s_new(len);
     buf->len = buf->capacity = len;
     buf->allocator = (struct aws_allocator *)&s_allocator;
