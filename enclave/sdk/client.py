@@ -19,8 +19,8 @@ from enclave.errors import (
 from enclave.exchange import SECRET_FIELD
 from enclave.kms.client import KmsAnswer
 from enclave.sdk.bindings.kms import MAX_PORT
-from enclave.sdk.errors import SdkWorkerError
-from enclave.sdk.process import COMMAND, Worker, WorkerFailure
+from enclave.sdk.errors import SdkConnectionEndedError, SdkWorkerError
+from enclave.sdk.process import COMMAND, DISCONNECTED, Worker, WorkerFailure
 from enclave.sdk.requests import PARAMETERS, check_request, read_answer
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 
@@ -124,32 +124,14 @@ class SdkClient:
         check_request(operation, parameters)
         ends = time.monotonic() + self._seconds
         credentials = self._credentials.credentials(timeout=self._seconds)
+        request = {"operation": operation, "parameters": dict(parameters)}
         try:
-            place = self._places.get(timeout=max(ends - time.monotonic(), 0.001))
-        except queue.Empty:
-            raise SdkWorkerError("every worker with the SDK's client is busy") from None
-        worker = None
-        try:
-            worker = self._fit_worker(place, credentials, ends)
-            answer = worker.ask(
-                {"operation": operation, "parameters": dict(parameters)},
-                seconds=ends - time.monotonic(),
-            )
-            place = (worker, credentials)
-        except WorkerFailure as failure:
-            error = _translated(failure)
-            if worker is not None and not isinstance(error, KmsRefusedError):
-                worker.kill()
-                worker = None
-            place = (worker, credentials) if worker is not None else None
-            raise error from None
-        except BaseException:
-            if worker is not None:
-                worker.kill()
-            place = None
-            raise
-        finally:
-            self._give_back(place)
+            answer = self._ask(request, credentials, ends)
+        except SdkConnectionEndedError as e:
+            # KMS closes what is idle, and that may be heard of in the middle of the next call.
+            # None of these operations leaves a trace in KMS: to ask twice is safe.
+            log.info("%s, once more by a new client: %s", operation, e)
+            answer = self._ask(request, credentials, ends)
         content = read_answer(operation, parameters, answer["answer"])
         if operation in SECRET_FIELD:
             log.info("%s by the SDK's own client: %d bytes", operation, len(content["Plaintext"]))
@@ -165,6 +147,34 @@ class SdkClient:
                 return
             if place is not None:
                 place[0].kill()
+
+    def _ask(
+        self, request: Mapping[str, Any], credentials: Credentials, ends: float
+    ) -> dict[str, Any]:
+        try:
+            place = self._places.get(timeout=max(ends - time.monotonic(), 0.001))
+        except queue.Empty:
+            raise SdkWorkerError("every worker with the SDK's client is busy") from None
+        worker = None
+        try:
+            worker = self._fit_worker(place, credentials, ends)
+            answer = worker.ask(request, seconds=ends - time.monotonic())
+            place = (worker, credentials)
+        except WorkerFailure as failure:
+            error = _translated(failure)
+            if worker is not None and not isinstance(error, KmsRefusedError):
+                worker.kill()
+                worker = None
+            place = (worker, credentials) if worker is not None else None
+            raise error from None
+        except BaseException:
+            if worker is not None:
+                worker.kill()
+            place = None
+            raise
+        finally:
+            self._give_back(place)
+        return answer
 
     def _fit_worker(
         self, place: tuple[Worker, Credentials] | None, credentials: Credentials, ends: float
@@ -218,10 +228,12 @@ def _translated(failure: WorkerFailure) -> AgentError:
                 f"HTTP status {code}", "", request_id=None, status=code,
                 hint="the SDK's own client drops KMS's reason; --engine sdk shows it",
             )  # fmt: skip
-    if connection := _CONNECTION.search(failure.said):
-        return KmsUnreachableError(f"the SDK's client has no connection: {connection[1]}")
     if "CMS" in failure.said or "Could not read response" in failure.said:
         return KmsAnswerError("the SDK's client cannot read or open KMS's answer")
+    if DISCONNECTED in failure.said:
+        return SdkConnectionEndedError("the connection of the SDK's client ended")
+    if connection := _CONNECTION.search(failure.said):
+        return KmsUnreachableError(f"the SDK's client has no connection: {connection[1]}")
     return KmsUnreachableError(
         str(failure),
         hint=failure.hint

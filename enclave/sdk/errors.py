@@ -32,3 +32,7 @@ class SdkCallError(AgentError):
 
 class SdkWorkerError(KmsUnreachableError):
     """A worker with the SDK's KMS client hung or died; the next call gets a new one."""
+
+
+class SdkConnectionEndedError(SdkWorkerError):
+    """A worker's connection to KMS ended; the SDK never makes another."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.errors import DecodingError
 from enclave.sdk import frames
-from enclave.sdk.errors import SdkWorkerError
+from enclave.sdk.errors import SdkConnectionEndedError, SdkWorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,12 @@ COMMAND = (sys.executable, "-P", "-m", "enclave.sdk.worker")
 SAID_LIMIT = 4096
 """Bytes of what C prints that are kept: the last ones."""
 
-_DISCONNECTED = "Disconnected."
+DISCONNECTED = "Disconnected."
+"""What the SDK prints when its connection ends."""
+
+_LAST_WORDS = 1.0
+"""Seconds that an answer may still take after that: it may have come just before."""
+
 _REAPED_WITHIN = 5.0  # seconds
 
 
@@ -83,6 +88,7 @@ class Worker:
 
         Raises:
             SdkWorkerError: no answer within `seconds`, or it died.
+            SdkConnectionEndedError: its connection ended, and no answer came.
             WorkerFailure: it says that it failed.
             DecodingError: the message is too long.
         """
@@ -107,7 +113,7 @@ class Worker:
         self._drain()
         text = self._said.decode("utf-8", "replace")
         self._said.clear()
-        self._connected &= _DISCONNECTED not in text
+        self._connected &= DISCONNECTED not in text
         return text
 
     def is_fit(self) -> bool:
@@ -135,16 +141,22 @@ class Worker:
         data = bytearray()
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101 (for mypy)
+        disconnected = False
         while len(data) < size:
             left = ends - time.monotonic()
+            if left <= 0 and disconnected:
+                raise SdkConnectionEndedError("the connection of the SDK's client ended")
             if left <= 0:
                 raise SdkWorkerError(
                     f"the SDK's client gave no answer within {seconds:.3g} s, and was ended",
-                    hint="it hangs where KMS is very quick, closes a connection, or is silent",
+                    hint="it hangs where KMS is very quick, or silent",
                 )
             ready = {key.fileobj for key, _ in self._selector.select(left)}
             if self._process.stderr in ready:
                 self._drain()
+                if not disconnected and DISCONNECTED.encode() in self._said:
+                    disconnected = True
+                    ends = min(ends, time.monotonic() + _LAST_WORDS)
             if stdout in ready:
                 piece = stdout.read(size - len(data))
                 if piece == b"":

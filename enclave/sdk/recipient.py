@@ -11,7 +11,7 @@ from enclave.clock import Clock, SystemClock
 from enclave.cms import parse_enveloped_data
 from enclave.errors import DecodingError, DecryptionError, NsmAnswerError, NsmUnavailableError
 from enclave.recipient import YoungDocument, log_opened
-from enclave.sdk.bindings.attestation import Attestation
+from enclave.sdk.bindings.attestation import Attestation, Sealed
 from enclave.sdk.bindings.native import load
 from enclave.sdk.errors import SdkCallError
 
@@ -48,19 +48,24 @@ class SdkRecipient:
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `enclave.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
 
-        Our own reader looks first: the C one follows lengths and takes algorithms, trailing
-        bytes and other keys' envelopes without a check. It sees only what has that one form.
+        Our own reader looks first: the C one does not look at algorithms, at whose key it is, or
+        at what follows, and may leave out the end of the content without a word. So it must find
+        what ours finds.
         """
         envelope = parse_enveloped_data(ciphertext_for_recipient)
         if not compare_digest(envelope.key_identifier, self._key_identifier):
             raise DecryptionError
         try:
-            secret = self._sdk.open_enveloped_data(self._key_pair, ciphertext_for_recipient)
+            sealed = self._sdk.parse_enveloped_data(ciphertext_for_recipient)
         except SdkCallError as e:
-            if e.function == "aws_cms_parse_enveloped_data":
-                raise DecodingError(
-                    "CiphertextForRecipient", "not the indefinite-length BER that the C SDK reads"
-                ) from e
+            raise DecodingError(
+                "CiphertextForRecipient", "not the indefinite-length BER that the C SDK reads"
+            ) from e
+        if sealed != Sealed(envelope.encrypted_key, envelope.iv, envelope.ciphertext):
+            raise DecodingError("CiphertextForRecipient", "the C SDK reads it in another way")
+        try:
+            secret = self._sdk.open(self._key_pair, sealed)
+        except SdkCallError:
             # Without `from`: which step failed must not be readable from the outside.
             raise DecryptionError from None
         log_opened(ciphertext_for_recipient, secret)

@@ -24,6 +24,8 @@ AGREE = "they agree"
 
 LENGTHS = "C reads KMS's own lengths only: indefinite outside, definite and minimal within"
 
+CUT = "C stops without a word at a piece of content whose length it cannot read"
+
 UNREAD = {
     "C does not read how the key is encrypted, but assumes OAEP with SHA-256": re.compile(
         r"keyEncryptionAlgorithm|RSAES-OAEP-params|OAEP hashAlgorithm|OAEP maskGenAlgorithm"
@@ -55,7 +57,7 @@ UNREAD = {
 
 
 def compare(sdk: Attestation, data: bytes) -> str:
-    """`AGREE`, `LENGTHS`, or a reason of `UNREAD`; an AssertionError where there is none."""
+    """`AGREE`, `LENGTHS`, `CUT`, or a reason of `UNREAD`; an AssertionError where there is none."""
     try:
         ours, refusal = parse_enveloped_data(data), ""
     except DecodingError as e:
@@ -66,14 +68,17 @@ def compare(sdk: Attestation, data: bytes) -> str:
         theirs = None
     if ours is not None:
         fields = Sealed(ours.encrypted_key, ours.iv, ours.ciphertext)
-        if theirs is not None:
-            assert theirs == fields, f"both read it, and find different things: {data.hex()}"
+        if theirs == fields:
             return AGREE
         # Said again in KMS's lengths C must read the same; then it was the lengths.
         again = in_kms_form(fields)
-        assert again != data, f"C refuses what KMS sends: {data.hex()}"
+        assert again != data, f"C does not read what KMS sends: {data.hex()}"
         assert sdk.parse_enveloped_data(again) == fields, data.hex()
-        return LENGTHS
+        if theirs is None:
+            return LENGTHS
+        assert (theirs.encrypted_key, theirs.iv) == (ours.encrypted_key, ours.iv), data.hex()
+        assert ours.ciphertext.startswith(theirs.ciphertext), data.hex()
+        return CUT
     return AGREE if theirs is None else unread(refusal, data)
 
 

@@ -25,9 +25,9 @@ from enclave.errors import (
     KmsUnreachableError,
 )
 from enclave.kms.endpoint import Endpoint
-from enclave.sdk import frames
+from enclave.sdk import frames, process
 from enclave.sdk.client import SdkClient
-from enclave.sdk.errors import SdkWorkerError
+from enclave.sdk.errors import SdkConnectionEndedError, SdkWorkerError
 from enclave.sdk.process import Worker
 from vsock_proxy.addresses import parse_address
 
@@ -148,6 +148,23 @@ def test_a_connection_that_ended_is_not_used_again(make: Make) -> None:
     worker = pid(client, 904)  # prints "Disconnected."
     assert pid(client) != worker
     assert gone(worker)
+
+
+def test_a_call_whose_connection_ends_is_made_again_by_a_new_worker(make: Make) -> None:
+    client = make()
+    worker = pid(client, 912)
+    assert pid(client, 912) != worker
+    assert gone(worker)
+
+
+def test_no_answer_is_waited_for_on_a_connection_that_ended(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_LAST_WORDS", 0.1)
+    client = make()  # its deadline is far off
+    with pytest.raises(SdkConnectionEndedError):
+        random(client, 913)
+    random(client)
 
 
 def test_other_credentials_get_a_new_worker(make: Make) -> None:

@@ -22,7 +22,7 @@ from enclave.nsm import DevNsm
 from enclave.sdk.bindings.attestation import Attestation, KeyPair
 from enclave.sdk.errors import SdkCallError
 from tests.enclave.envelopes import Envelope, key_identifier, private_key, rebuilt
-from tests.sdk.differences import AGREE, LENGTHS, UNREAD, compare, unread
+from tests.sdk.differences import AGREE, CUT, LENGTHS, UNREAD, compare, unread
 from tests.vectors import vector
 
 if TYPE_CHECKING:
@@ -127,10 +127,16 @@ def known() -> dict[str, bytes]:
         but(iv=b"8 bytes."),
         but(ciphertext=b"8 bytes."),
     )
-    return {LENGTHS: Envelope().der(), **dict(zip(UNREAD, envelopes, strict=True))}
+    whole = rebuilt(Envelope(), indefinite=True, pieces=None)
+    return {
+        LENGTHS: Envelope().der(),
+        # 0x81: one octet of length follows, where the octet itself could have been it.
+        CUT: whole.replace(b"\x80\x40", b"\x80\x81\x40", 1),
+        **dict(zip(UNREAD, envelopes, strict=True)),
+    }
 
 
-@pytest.mark.parametrize("why", [LENGTHS, *UNREAD])
+@pytest.mark.parametrize("why", [LENGTHS, CUT, *UNREAD])
 def test_each_known_difference_is_one(sdk: Attestation, why: str) -> None:
     """The list holds nothing that is not so."""
     assert compare(sdk, known()[why]) == why
@@ -149,7 +155,7 @@ class Opener:
         self.public_key = key
 
     def open(self, data: bytes) -> bytes:
-        return self._sdk.open_enveloped_data(self._pair, data)
+        return self._sdk.open(self._pair, self._sdk.parse_enveloped_data(data))
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +196,12 @@ def test_where_they_differ_in_opening_it_is_known_why(
     try:
         opened_by_c = opener.open(theirs)
     except SdkCallError:
-        assert refusal or compare(sdk, theirs) == LENGTHS
+        assert refusal or compare(sdk, theirs) in (LENGTHS, CUT)
         return
     match refusal:
         case None:
-            assert opened_by_c == opened
+            # By chance what is left ends in something like padding.
+            assert opened_by_c == opened or compare(sdk, theirs) == CUT
         case DecodingError():
             unread(str(refusal), ours)
         case DecryptionError():

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NewType
+from typing import TYPE_CHECKING, NewType
 
 from enclave.errors import ConfigurationError
 from enclave.sdk.errors import SdkCallError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from enclave.sdk.bindings.native import Native
 
 MAX_SEED = 65_536
@@ -59,24 +56,33 @@ class Attestation:
     def parse_enveloped_data(self, envelope: bytes) -> Sealed:
         """Read CiphertextForRecipient without opening it.
 
+        Nothing says that the C code has read all of it, or that the lengths are right.
+
         Raises:
             SdkCallError: it is not the indefinite-length BER that KMS sends.
         """
-        with self._parsed(envelope) as (encrypted_key, iv, ciphertext):
-            return Sealed(
-                self._native.bytes_of(encrypted_key),
-                self._native.bytes_of(iv),
-                self._native.bytes_of(ciphertext),
-            )
+        with (
+            self._native.input(envelope) as data,
+            self._native.output() as encrypted_key,
+            self._native.output() as iv,
+            self._native.output() as ciphertext,
+        ):
+            self._native.call("aws_cms_parse_enveloped_data", data, encrypted_key, iv, ciphertext)
+            return Sealed(*map(self._native.bytes_of, (encrypted_key, iv, ciphertext)))
 
-    def open_enveloped_data(self, key_pair: KeyPair, envelope: bytes) -> bytes:
-        """Open CiphertextForRecipient; the content key never leaves the C side.
+    def open(self, key_pair: KeyPair, sealed: Sealed) -> bytes:
+        """Open what `parse_enveloped_data` has read; the content key never leaves the C side.
 
         Raises:
             SdkCallError: which step failed is in `function`; it is not for untrusted eyes.
         """
+        # The C code would take 16 bytes from wherever a shorter IV lies.
+        if not sealed.encrypted_key or len(sealed.iv) != _IV or not sealed.ciphertext:
+            raise SdkCallError("aws_cms_cipher_decrypt", "a part of a wrong length")
         with (
-            self._parsed(envelope) as (encrypted_key, iv, ciphertext),
+            self._native.input(sealed.encrypted_key) as encrypted_key,
+            self._native.input(sealed.iv) as iv,
+            self._native.input(sealed.ciphertext) as ciphertext,
             self._native.output() as content_key,
             self._native.output() as plaintext,
         ):
@@ -84,9 +90,8 @@ class Attestation:
                 "aws_attestation_rsa_decrypt",
                 self._native.allocator, key_pair, encrypted_key, content_key,
             )  # fmt: skip
-            # The C code would take 16 bytes from wherever a shorter IV lies.
-            if iv.len != _IV or content_key.len != _CONTENT_KEY:
-                raise SdkCallError("aws_cms_cipher_decrypt", "IV or key of a wrong length")
+            if content_key.len != _CONTENT_KEY:
+                raise SdkCallError("aws_cms_cipher_decrypt", "a key of a wrong length")
             self._native.call("aws_cms_cipher_decrypt", ciphertext, content_key, iv, plaintext)
             return self._native.bytes_of(plaintext)
 
@@ -100,14 +105,3 @@ class Attestation:
         if not 0 < number_of_bytes <= MAX_SEED:
             raise ConfigurationError(f"{number_of_bytes} bytes of entropy, not 1..{MAX_SEED}")
         self._native.call("aws_nitro_enclaves_library_seed_entropy", number_of_bytes)
-
-    @contextmanager
-    def _parsed(self, envelope: bytes) -> Iterator[tuple[Any, Any, Any]]:
-        with (
-            self._native.input(envelope) as data,
-            self._native.output() as encrypted_key,
-            self._native.output() as iv,
-            self._native.output() as ciphertext,
-        ):
-            self._native.call("aws_cms_parse_enveloped_data", data, encrypted_key, iv, ciphertext)
-            yield encrypted_key, iv, ciphertext

@@ -9,7 +9,7 @@
 /* Where enclave/sdk/search.py looks for a version. */
 const char stand_in_version[] = "aws-nitro_enclaves-sdk-c/STAND-IN-FOR-TESTS";
 
-static long s_live, s_inits;
+static long s_live, s_inits, s_calls;
 static _Thread_local int s_error;
 static char s_allocator;
 
@@ -205,6 +205,13 @@ int aws_kms_generate_random_blocking(
     case 908: return -1;
     case 909: fputs("Cannot parse CMS enveloped data.\n", stderr); return -1;
     case 910: _exit(3);
+    case 912: /* the first call of a worker succeeds */
+        if (s_calls++) {
+            fputs("Disconnected.\n", stderr);
+            return -1;
+        }
+        break;
+    case 913: fputs("Disconnected.\n", stderr); for (;;) pause();
     case 911: fputs("Got non-200 answer from KMS: -1\n", stderr); return -1;
     }
     return s_fill(plaintext, data, number);
