@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from enclave.agent import Agent
     from enclave.cli.model import Parameter
+    from enclave.keypair import KeyPairAhead
 
 _METAVARS = {
     "blob": "BLOB",
@@ -98,15 +99,22 @@ def run(arguments: argparse.Namespace) -> str:
         from enclave.cli.skeleton import output_sample  # noqa: PLC0415 (as above)
 
         return printer.format(operation, output_sample(operation))
-    from enclave.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
-
-    # Made while what an Agent needs is loaded; a caller's own document needs no key of ours.
-    key_pair = None if "Recipient" in parameters else KeyPairAhead()
+    # A caller's own document needs no key of ours.
+    key_pair = None if "Recipient" in parameters else key_pair_ahead(arguments)
     with make_agent(arguments, key_pair=key_pair) as agent:
         content: dict[str, Any] = on_the_wire(
             agent.call(operation, on_the_wire(parameters)).content
         )
     return printer.format(operation, _in_order(operation, content))
+
+
+def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
+    """A key pair in the making, while what an Agent needs is loaded; C makes its own."""
+    if arguments.engine not in ("auto", "python"):
+        return None
+    from enclave.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
+
+    return KeyPairAhead()
 
 
 def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
@@ -125,6 +133,7 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
         "region": region,
         "endpoint_url": arguments.endpoint_url,
         "proxy": arguments.proxy,
+        "engine": arguments.engine,
         "ca_bundle": arguments.ca_bundle,
         "credentials": credentials,
         "sign_requests": arguments.sign_request,

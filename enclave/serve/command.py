@@ -10,8 +10,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.boot import BootOptions, add_options, run_boot_duties, seed_from_kms
-from enclave.cli.operation import make_agent
+from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed_from_kms
+from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
@@ -92,10 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-    _do_boot_duties(boot, arguments.surroundings)
-    from enclave.keypair import KeyPairAhead  # noqa: PLC0415 (other commands need not wait for it)
-
-    key_pair = KeyPairAhead()
+    _do_boot_duties(boot, arguments.surroundings, arguments.engine)
+    key_pair = key_pair_ahead(arguments)
     # What takes a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
 
@@ -133,12 +131,17 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _do_boot_duties(options: BootOptions, surroundings: Surroundings) -> None:
+def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> None:
     from enclave.nsm import Nsm  # noqa: PLC0415 (as in `run`)
 
+    system = System()
+    if engine == "sdk":  # with sdk-client no C code is loaded into this process
+        from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for who asks for it)
+
+        system = System(seed_from_nsm=seed_entropy)
     try:
         with surroundings.device() as device:
-            run_boot_duties(options, Nsm(device))
+            run_boot_duties(options, Nsm(device), system=system)
     except NsmUnavailableError as e:
         # Every attested call will say so as well; the endpoint can still tell how it is.
         log.warning("no boot duties: %s", e)
