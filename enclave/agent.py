@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from enclave.clock import Clock
     from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.keypair import KeyPairAhead
     from enclave.kms.endpoint import Endpoint
     from enclave.nsm import NsmDevice
 
@@ -61,6 +62,7 @@ class Agent(AttestedOperations):
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
         max_connections: connections to KMS at once; further threads wait for one.
+        key_pair: made ahead, for a first call that does not wait for it.
         device: the NSM; production code leaves it out and gets ``/dev/nsm``.
         dialer: where connections come from; production code leaves it out.
         clock: time; production code leaves it out.
@@ -83,6 +85,7 @@ class Agent(AttestedOperations):
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
         max_connections: int = 16,
+        key_pair: KeyPairAhead | None = None,
         device: NsmDevice | None = None,
         dialer: Dialer | None = None,
         clock: Clock | None = None,
@@ -117,6 +120,7 @@ class Agent(AttestedOperations):
             deadline=deadline,
         )
         self._clock = clock
+        self._key_pair = key_pair
         self._device = device
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
@@ -161,7 +165,9 @@ class Agent(AttestedOperations):
                     device = self._device
                     if device is None:
                         device = self._opened_device = DevNsm()
-                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
+                    self._recipient = NsmRecipient(
+                        Nsm(device), clock=self._clock, key_pair=self._key_pair
+                    )
         return self._recipient
 
     def transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:

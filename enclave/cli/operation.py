@@ -14,7 +14,6 @@ from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
 from enclave.exchange import SECRET_FIELD
-from enclave.kms.client import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,7 +98,11 @@ def run(arguments: argparse.Namespace) -> str:
         from enclave.cli.skeleton import output_sample  # noqa: PLC0415 (as above)
 
         return printer.format(operation, output_sample(operation))
-    with make_agent(arguments) as agent:
+    from enclave.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
+
+    # Made while what an Agent needs is loaded; a caller's own document needs no key of ours.
+    key_pair = None if "Recipient" in parameters else KeyPairAhead()
+    with make_agent(arguments, key_pair=key_pair) as agent:
         content: dict[str, Any] = on_the_wire(
             agent.call(operation, on_the_wire(parameters)).content
         )
@@ -116,6 +119,8 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
 
         profile = load(arguments.profile, arguments.surroundings.environ)
         credentials, region = profile.credentials, region or profile.region
+    from enclave.kms.client import DEADLINE  # noqa: PLC0415 (TLS and signing: the most of it all)
+
     settings = {
         "region": region,
         "endpoint_url": arguments.endpoint_url,

@@ -75,7 +75,7 @@ def test_what_is_in_use_is_not_replaced(place: Place) -> None:
 def test_a_full_backlog_is_a_refusal(dialer: Dialer, place: Place) -> None:
     # Unlike a UNIX socket's, where who comes has to wait.
     address = place.address("server")
-    with (
+    with (  # noqa: PT012 (which of them it is does not matter)
         listen(address, backlog=0),
         contextlib.ExitStack() as stack,
         pytest.raises(DialError, match="reset"),
@@ -117,9 +117,11 @@ def test_python_takes_no_linger_there_and_the_relay_needs_none(
             assert accepted.recv(1) == b""
         with Server(place.address("another")) as another:
             another_address = another.address
-        with Rig(place.address("second proxy"), another_address) as second:
-            with second.connect() as client:
-                assert refused(client)
+        with (
+            Rig(place.address("second proxy"), another_address) as second,
+            second.connect() as client,
+        ):
+            assert refused(client)
         with rig.connect() as client, server.accept() as accepted:
             check(client, accepted)
 
