@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm check bench fuzz-eif clean setup help
+.PHONY: run test test-clients test-storm check bench fuzz-eif \
+  machine-tools boot-test clean setup help
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,12 @@ bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
 
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
 	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
+
+machine-tools: $(READY) ## a QEMU for enclave-simulator boot, unpacked from Debian's packages
+	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE))
+
+boot-test: $(READY) ## build an enclave image, boot it under QEMU, run the main job inside
+	$(BIN)/python -m tests.boot $(if $(CACHE),--cache $(CACHE))
 
 setup: $(READY) ## only the virtual environment
 

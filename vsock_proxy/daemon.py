@@ -44,6 +44,10 @@ class Daemon:
     Args:
         forwards: no two listen on the same address, or have the same name.
         limits: of those forwards that say none.
+        drain_timeout: seconds that open connections get to end once it is told to stop.
+        tick: seconds between two looks at the clock.
+        tell: is told ``READY=1`` and ``STOPPING=1``: whoever started this process, unless that
+            runs more than this daemon.
 
     Raises:
         ConfigurationError: two forwards are not distinct.
@@ -57,7 +61,9 @@ class Daemon:
         limits: Limits | None = None,
         drain_timeout: float = DRAIN_TIMEOUT,
         tick: float = 1.0,
+        tell: Callable[[str], object] = notify,
     ) -> None:
+        self._tell = tell
         self._limits = limits or Limits()
         self._routes: dict[_Key, _Route] = {}
         self._leaving: list[Forwarder] = []
@@ -85,15 +91,20 @@ class Daemon:
         """What each forward listens on, in order, with the real port where 0 was asked for."""
         return [route.address for route in self._routes.values()]
 
+    @property
+    def turns(self) -> int:
+        """Turns of the loop so far; an idle one takes one a tick. From any thread."""
+        return self._loop.turns
+
     def run(self) -> None:
         """Serve until `stop`, then let connections end, then cut what is left. Only once."""
         with self._calls_lock:
             self._thread = threading.get_ident()
         try:
-            notify()
+            self._tell("READY=1")
             while not self._stops:
                 self._loop.turn()
-            notify("STOPPING=1")
+            self._tell("STOPPING=1")
             self._drain()
         finally:
             with self._calls_lock:

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.dialing import SocketDialer
@@ -39,7 +39,7 @@ VMADDR_CID_LOCAL = 1
 _vsock_ports = itertools.count(50_000)
 
 
-def _local_kind() -> str:
+def _local_kind() -> Literal["unix", "vsock"]:
     if os.environ.get("TEST_OVER_VSOCK") != "1":
         return "unix"
     # Where the loopback is missing, CID 1 is the hypervisor: a connection would leave here.
@@ -48,7 +48,7 @@ def _local_kind() -> str:
     return "vsock"
 
 
-LOCAL = _local_kind()
+LOCAL: Literal["unix", "vsock"] = _local_kind()
 """The kind of socket on the enclave's side: vsock in the guest (`tests.guest`), and UNIX sockets
 in its stead on a machine without vsock's loopback."""
 
@@ -191,7 +191,9 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """Close it, on TCP with a reset: no other kind of socket has one to send."""
+    if connection.family == socket.AF_INET:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
@@ -276,9 +278,9 @@ class Ends:
 
 def peer_name(client: socket.socket) -> str:
     """What the log calls this client."""
-    if client.family == socket.AF_UNIX:
-        return "a UNIX peer"
-    return str(local_address(client))
+    if client.family == socket.AF_VSOCK:  # Bound to any CID, says its own end.
+        return str(VsockAddress(VMADDR_CID_LOCAL, client.getsockname()[1]))
+    return "a UNIX peer" if client.family == socket.AF_UNIX else str(local_address(client))
 
 
 def text(length: int) -> bytes:
