@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm check bench fuzz-eif \
+.PHONY: run test test-clients test-storm test-vsock check bench fuzz-eif \
   machine-tools boot-test clean setup help
 
 help:           ## this list
@@ -26,12 +26,15 @@ test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (ne
 test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
 	$(BIN)/python -m tests.chain.storm
 
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (under a minute)
+	$(BIN)/python -m tests.guest
+
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
+bench: $(READY) ## speed of the agent, the endpoint and the relay; BENCH=relay for one, ROUNDS=10
 	$(BIN)/python -m tests.bench $(BENCH)
 
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
