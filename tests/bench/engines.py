@@ -1,4 +1,4 @@
-"""The engines side by side, and AWS's own `kmstool_enclave_cli`: attested GenerateRandom of 32 bytes.
+"""The engines and AWS's own `kmstool_enclave_cli`: attested GenerateRandom of 32 bytes.
 
 Each runs in a simulated enclave of its own, with vsock-proxy and a simulated KMS; rounds of all of
 them take turns. What the launcher and the services use of the machine is in the time and not in

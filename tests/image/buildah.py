@@ -28,7 +28,8 @@ def missing() -> str:
     """Why no image can be built here; empty if one can."""
     tools = [name for name in ("buildah", "mmdebstrap") if not shutil.which(name)]
     if tools:
-        return f"no {' and no '.join(tools)}: apt-get install --no-install-recommends buildah mmdebstrap"
+        install = "apt-get install --no-install-recommends buildah mmdebstrap"
+        return f"no {' and no '.join(tools)}: {install}"
     return "" if os.geteuid() == 0 else "mmdebstrap and chroot need root"
 
 
