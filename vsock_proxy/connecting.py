@@ -7,7 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from vsock_proxy.dialing import reason_of
+from vsock_proxy import hybrid
+from vsock_proxy.addresses import HybridAddress
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
@@ -45,8 +46,10 @@ class Owner(Protocol):
         """
         ...
 
-    def not_connected(self, opening: Opening, reason: str) -> None:
-        """No address answered; the client's socket is the owner's to close."""
+    def not_connected(self, opening: Opening, error: OSError) -> None:
+        """No address answered (`error`: the last one tried); the client's socket is the owner's
+        to close.
+        """
         ...
 
     def starved(self, opening: Opening) -> None:
@@ -61,21 +64,24 @@ class Opening:
 
     Attributes:
         client: the accepted socket.
-        peer: its address, for the log.
+        peer: its address.
+        since: when it was accepted, in the loop's time.
         deadline: when to give up, in the loop's time.
     """
 
     __slots__ = (
+        "_answer",
         "_attempt_deadline",
+        "_error",
         "_left",
         "_loop",
         "_owner",
-        "_reason",
         "_server",
         "_target",
         "client",
         "deadline",
         "peer",
+        "since",
     )
 
     def __init__(
@@ -92,15 +98,16 @@ class Opening:
         self._target = target
         self._owner = owner
         self._server: socket.socket | None = None
+        self._answer: hybrid.Answer | None = None
         self._left: list[Candidate] = []
-        self._reason = ""
+        self._error: OSError = TimeoutError("looking up its name takes too long")
+        self.since = loop.now
         self._attempt_deadline = self.deadline = loop.now + timeout
         self.client = client
         self.peer = peer
 
     def start(self) -> None:
         """Find out the addresses and try them."""
-        self._reason = "looking up its name takes too long"
         self._target.find(self._found)
 
     def ready(self, fd: int, events: int) -> None:
@@ -110,18 +117,26 @@ class Opening:
             return
         code = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._attempt_failed(reason_of(OSError(code, os.strerror(code))))
+            self._attempt_failed(OSError(code, os.strerror(code)))
             return
+        if self._answer is not None:
+            try:
+                self._answer.read(server.recv)
+            except BlockingIOError:
+                return
+            except OSError as e:
+                self._attempt_failed(e)
+                return
         self._server = None
         self._owner.connected(self, server, events)
 
     def look_over(self) -> None:
         """Give up what took too long. Called once a tick."""
         if self._server is not None and self._loop.now >= self._attempt_deadline:
-            self._attempt_failed("no answer")
+            self._attempt_failed(TimeoutError("no answer"))
         elif self._loop.now >= self.deadline:
             self.cancel()
-            self._owner.not_connected(self, self._reason)
+            self._owner.not_connected(self, self._error)
         else:
             self._try_next()
 
@@ -136,7 +151,7 @@ class Opening:
 
     def _found(self, answer: Answer) -> None:
         if isinstance(answer, OSError):
-            self._owner.not_connected(self, reason_of(answer))
+            self._owner.not_connected(self, answer)
             return
         self._left = answer
         self._loop.later(self._try_next)
@@ -153,31 +168,37 @@ class Opening:
                 self.cancel()
                 self._owner.starved(self)
             else:
-                self._attempt_failed(reason_of(e))
+                self._attempt_failed(e)
             return
         try:
             self._start_attempt(server, name)
         except BlockingIOError:
             server.close()
-            self._reason = "its backlog is full"  # A UNIX socket's; the next tick tries again.
+            # A UNIX socket's; the next tick tries again.
+            self._error = TimeoutError("its backlog is full")
         except OSError as e:
             server.close()
-            self._attempt_failed(reason_of(e))
+            self._attempt_failed(e)
 
     def _start_attempt(self, server: socket.socket, name: SocketName) -> None:
         if server.family in (socket.AF_INET, socket.AF_INET6):
             set_tcp_options(server)
-        code = server.connect_ex(name)
+        self._answer = None
+        code = server.connect_ex(name.path if isinstance(name, HybridAddress) else name)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
+        if isinstance(name, HybridAddress):
+            # A UNIX socket is connected by now, and has room for so little.
+            self._answer = hybrid.Answer()
+            server.send(hybrid.request(name.port), socket.MSG_NOSIGNAL)
         self._loop.add(server.fileno(), self)
         self._server = server
         # So that one dead address does not use up the time of the others.
         time_left = self.deadline - self._loop.now
         self._attempt_deadline = self._loop.now + time_left / len(self._left)
 
-    def _attempt_failed(self, reason: str) -> None:
-        self._reason = reason
+    def _attempt_failed(self, error: OSError) -> None:
+        self._error = error
         self._target.failed(self._left.pop(0))
         left = self._left
         self.cancel()
@@ -185,4 +206,4 @@ class Opening:
             self._left = left
             self._loop.later(self._try_next)
         else:
-            self._owner.not_connected(self, reason)
+            self._owner.not_connected(self, error)

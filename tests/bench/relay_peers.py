@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WORKERS = int(os.environ.get("WORKERS", "1"))
-SPARE_DESCRIPTORS = 200
+SPARE_DESCRIPTORS = 400
 MAX_CONNECTIONS = min(
     10_050, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - SPARE_DESCRIPTORS) // 2
 )

@@ -58,6 +58,7 @@ def _write_job(shared: Path, tests: list[str]) -> None:
         "modules": str(MODULES),
         "command": [sys.executable, *_PYTEST, *tests],
         "folder": str(ROOT),
+        "seed": os.urandom(64).hex(),
         "environment": {
             "HOME": "/run",
             "HYPOTHESIS_STORAGE_DIRECTORY": "/run/hypothesis",

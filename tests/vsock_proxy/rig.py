@@ -19,7 +19,7 @@ from vsock_proxy.loop import Loop
 from vsock_proxy.targets import Target, target_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from vsock_proxy.relay import Connection, Limits
 
@@ -63,6 +63,7 @@ class Rig:
         *,
         target: Callable[[Loop], Target] | None = None,
         limits: Limits | None = None,
+        cids: Container[int] | None = None,
         listener: socket.socket | None = None,
     ) -> None:
         self._time = 0.0
@@ -74,7 +75,9 @@ class Rig:
         else:
             assert to is not None
             way = target_for(to, self.loop.call_from_thread)
-        self.forwarder = Forwarder(self.loop, listener, way, name="the server", limits=limits)
+        self.forwarder = Forwarder(
+            self.loop, listener, way, name="the server", limits=limits, cids=cids
+        )
         self._turned = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relay")

@@ -13,9 +13,10 @@ import pytest
 
 from tests.vsock_proxy.rig import PATIENCE, Place, Server, read_all, read_exactly
 from vsock_proxy.addresses import TcpAddress, UnixAddress
-from vsock_proxy.daemon import Daemon, Forward, within_descriptors
+from vsock_proxy.daemon import Daemon
 from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.errors import ListenError
+from vsock_proxy.forwards import Forward, within_descriptors
 from vsock_proxy.listening import listen
 from vsock_proxy.relay import Limits
 
@@ -159,13 +160,26 @@ def test_the_descriptor_limit_is_raised_and_then_respected(
     process = {"now": (1024, 4096)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: process["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: process.update(now=new))
-    few = Limits(connections=100, waiting=10)
-    assert within_descriptors(few) == few
+
+    def fit(*connections: int) -> list[Limits | None]:
+        forwards = [
+            Forward(UnixAddress(f"/{n}"), UnixAddress("/to"), limits=Limits(n, waiting=10))
+            for n in connections
+        ]
+        fitted = within_descriptors(forwards)
+        assert [f.listen for f in fitted] == [f.listen for f in forwards]
+        return [f.limits for f in fitted]
+
+    assert fit(100) == [Limits(100, waiting=10)]
     assert process["now"] == (1024, 4096)
-    more = Limits(connections=1000, waiting=10)
-    assert within_descriptors(more) == more
-    assert process["now"] == (2074, 4096)
+    assert fit(300, 700) == [Limits(300, waiting=10), Limits(700, waiting=10)]
+    assert process["now"] == (2000 + 20 + 64 + 2, 4096)
     assert not caplog.records
-    assert within_descriptors(Limits(connections=10_000, waiting=10)).connections == 2011
+    few, many = fit(1000, 10_000)
+    assert few is not None
+    assert many is not None
     assert process["now"] == (4096, 4096)
-    assert "4096 file descriptors (ulimit -Hn) are enough for 2011 connections" in caplog.text
+    assert 2 * few.connections + few.waiting + 2 * many.connections + many.waiting <= 4030
+    assert 10 * few.connections <= many.connections < 11 * few.connections
+    total = few.connections + many.connections
+    assert f"4096 file descriptors (ulimit -Hn) are enough for {total} connections" in caplog.text

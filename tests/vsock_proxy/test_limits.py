@@ -62,7 +62,7 @@ def test_a_connection_that_waits_too_long_is_refused(
                 name = peer_name(second)
                 assert refused(second)
             check(first, accepted)
-        assert rig.forwarder.counters.refused == 1
+        assert rig.forwarder.counters.refused == {"limit": 1}
     assert f"the server: refused {name}: no place became free in time" in caplog.text
 
 
