@@ -116,6 +116,7 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.policy.lint",
         "parent.policy.measured",
         "vsock_proxy.allowlist",
+        "vsock_proxy.hybrid",
         "vsock_proxy.settings",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}

@@ -8,10 +8,13 @@ there on has the stream. Source: Firecracker, ``docs/vsock.md``, "Host-Initiated
 from __future__ import annotations
 
 import errno
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_OK = re.compile(rb"OK [0-9]+\n")
 
 MAX_ANSWER = 32
 """Bytes in the answer; the number in it is one of 32 bits."""
@@ -48,5 +51,5 @@ class Answer:
             self._line += byte
             if len(self._line) > MAX_ANSWER:
                 break
-        if not (self._line.startswith(b"OK ") and self._line[3:-1].isdigit()):
+        if not _OK.fullmatch(self._line):
             raise ConnectionError("it does not answer as a virtual machine's socket does")

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEP = 30.0
-"""Seconds for which addresses are used before the name is looked up again. The C library does
-not tell how long they are good for; AWS's endpoints say 5 to 60 s."""
+KEEP = 5.0
+"""Seconds for which addresses are used; from half of them on, a use has the name looked up again
+meanwhile, so that a busy target never waits. The C library does not tell how long they are good
+for, but the resolver it asks keeps them for just that long (docs/adr/0008); AWS's endpoints say 5
+to 60 s."""
 
 Answer = list[Candidate] | OSError
 
@@ -128,16 +130,22 @@ class HostName:
         self._monotonic = monotonic
         self._keep = keep
         self._known: list[Candidate] = []
-        self._good_until = monotonic()
+        self._fresh_until = self._good_until = monotonic()
         self._busy = False
         self._waiting: dict[Callable[[Answer], None], None] = {}
 
     def find(self, then: Callable[[Answer], None]) -> None:
         """See `Target.find`."""
-        if self._known and self._monotonic() < self._good_until:
+        now = self._monotonic()
+        if self._known and now < self._good_until:
             then(list(self._known))
+            if now >= self._fresh_until:
+                self._ask()
             return
         self._waiting[then] = None
+        self._ask()
+
+    def _ask(self) -> None:
         if self._busy:
             return
         self._busy = True
@@ -176,6 +184,7 @@ class HostName:
             answer = self._known = self._allowed(answer)
             if not answer:
                 answer = PermissionError("its addresses are special and not on the allowlist")
+        self._fresh_until = self._monotonic() + self._keep / 2
         self._good_until = self._monotonic() + self._keep
         waiting, self._waiting = self._waiting, {}
         for then in waiting:

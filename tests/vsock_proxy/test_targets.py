@@ -68,13 +68,27 @@ def test_an_answer_is_kept_for_a_while_and_no_longer() -> None:
     asker = Asker()
     asker.find()
     asker.answer([ONE])
-    asker.now = 29.9
+    asker.now = 14.9
     asker.find()
     assert (asker.asked, asker.heard) == (1, [[ONE], [ONE]])
-    asker.now = 30.0
+    asker.now = 45.0
     asker.find()
     asker.answer([TWO])
     assert (asker.asked, asker.heard[2:]) == (2, [[TWO]])
+
+
+def test_a_busy_name_is_asked_for_again_before_anybody_has_to_wait() -> None:
+    asker = Asker()
+    asker.find()
+    asker.answer([ONE])
+    asker.now = 15.0
+    for _ in range(3):
+        asker.find()
+    assert asker.heard == [[ONE]] * 4
+    asker.answer([TWO])
+    asker.now = 29.0
+    asker.find()
+    assert (asker.asked, asker.heard[4:]) == (2, [[TWO]])
 
 
 def test_many_ask_and_one_look_up_answers_all() -> None:
