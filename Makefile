@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm test-image check bench fuzz-eif image eif lock \
+.PHONY: run test test-clients test-storm test-image test-vsock check bench fuzz-eif image eif lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
@@ -29,12 +29,15 @@ test-storm: $(READY) ## the proxy killed and started again in the middle of 10,0
 test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
 	$(BIN)/pytest -p no:randomly tests/image/built_image.py
 
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (under a minute)
+	$(BIN)/python -m tests.guest
+
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
+bench: $(READY) ## speed of the agent, the endpoint and the relay; BENCH=relay for one, ROUNDS=10
 	$(BIN)/python -m tests.bench $(BENCH)
 
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
