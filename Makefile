@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm test-image test-vsock check bench fuzz-eif image eif lock \
+.PHONY: run test test-clients test-storm test-vsock test-image check bench fuzz-eif image eif lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
@@ -26,11 +26,11 @@ test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (ne
 test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
 	$(BIN)/python -m tests.chain.storm
 
-test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
-	$(BIN)/pytest -p no:randomly tests/image/built_image.py
-
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (under a minute)
 	$(BIN)/python -m tests.guest
+
+test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
+	$(BIN)/pytest -p no:randomly tests/image/built_image.py
 
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .

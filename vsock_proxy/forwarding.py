@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import select
 import socket
@@ -191,6 +192,7 @@ class Forwarder:
             timeout=self.limits.connect_timeout,
         )
         if self.in_use < self.limits.connections:
+            self._opening.add(opening)
             self._start(opening)
             return
         self.counters.waited += 1
@@ -219,13 +221,16 @@ class Forwarder:
             self._paused = False
             self._loop.modify(self._listener.fileno(), select.EPOLLIN)
         while self._waiting and self.in_use < self.limits.connections:
-            self._start(self._waiting.popleft())
+            opening = self._waiting.popleft()
+            self._opening.add(opening)
+            # It opens a descriptor, and this may be in the middle of a turn's events.
+            self._loop.later(functools.partial(self._start, opening))
 
     # Connecting
 
     def _start(self, opening: Opening) -> None:
-        self._opening.add(opening)
-        opening.start()
+        if opening in self._opening:  # It was not given up meanwhile.
+            opening.start()
 
     def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
         """See `connecting.Owner.connected`."""
@@ -249,9 +254,7 @@ class Forwarder:
         except OSError as e:
             connection.close(e)
             return
-        # The client has most likely said something already; its events come all the same.
-        connection.resume()
-        connection.ready(server.fileno(), events)
+        connection.begin(events)
 
     def not_connected(self, opening: Opening, error: OSError) -> None:
         """See `connecting.Owner.not_connected`."""

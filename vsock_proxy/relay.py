@@ -100,6 +100,12 @@ class Connection:
         self.up = Flow(client, server)
         self.down = Flow(server, client)
 
+    def begin(self, events: int) -> None:
+        """Start, with what has happened to the server's socket so far."""
+        # The client has most likely said something already; its events come all the same.
+        self._pump(self.up)
+        self.ready(self._server.fileno(), events)
+
     def ready(self, fd: int, events: int) -> None:
         """Handle the events of either socket."""
         if fd == self._client_fd:
