@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vsock_proxy import hybrid
 from vsock_proxy.addresses import HybridAddress
+from vsock_proxy.tcp import INTERNET, set_tcp_options
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
@@ -18,24 +19,6 @@ if TYPE_CHECKING:
 
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The machine, or this process, has no more of what a socket needs; later it may."""
-
-KEEPALIVE_IDLE = 60
-KEEPALIVE_INTERVAL = 10
-KEEPALIVE_PROBES = 6
-"""A TCP peer that vanished is noticed after 60 + 6 x 10 s without a byte from it."""
-
-
-def set_tcp_options(tcp: socket.socket) -> None:
-    """No delay for small writes, keepalive, and urgent bytes in line: a relay loses none.
-
-    A listener hands all of these on to what it accepts (Linux).
-    """
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 class Owner(Protocol):
@@ -186,7 +169,7 @@ class Opening:
     def _start_attempt(
         self, server: socket.socket, family: socket.AddressFamily, name: SocketName
     ) -> None:
-        if family in (socket.AF_INET, socket.AF_INET6):
+        if family in INTERNET:
             set_tcp_options(server)
         self._answer = None
         code = server.connect_ex(name.path if isinstance(name, HybridAddress) else name)

@@ -6,11 +6,10 @@ import collections
 import functools
 import logging
 import select
-import socket
 from typing import TYPE_CHECKING
 
 from vsock_proxy.addresses import Address, TcpAddress
-from vsock_proxy.connecting import Opening, set_tcp_options
+from vsock_proxy.connecting import Opening
 from vsock_proxy.counting import (
     NO_PLACE,
     NOT_ALLOWED,
@@ -22,9 +21,11 @@ from vsock_proxy.counting import (
 from vsock_proxy.dialing import reason_of
 from vsock_proxy.peers import cid_allowed
 from vsock_proxy.relay import Connection, Limits, reset
+from vsock_proxy.tcp import INTERNET, set_keepalive, set_tcp_options
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Container
 
     from vsock_proxy.loop import Loop
@@ -65,8 +66,9 @@ class Forwarder:
         self._opening: set[Opening] = set()
         self._waiting: collections.deque[Opening] = collections.deque()
         listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-        if listener.family in (socket.AF_INET, socket.AF_INET6):
+        if listener.family in INTERNET:
             set_tcp_options(listener)
+            set_keepalive(listener)
         loop.add(listener.fileno(), self, select.EPOLLIN)
         loop.every_tick(self._look_over)
 
@@ -293,6 +295,9 @@ class Forwarder:
         for connection in list(self._relayed):
             if connection.expired():
                 connection.close(TimeoutError("nothing delivered for too long"))
+            else:
+                # Not before: four system calls, which most connections do not live to need.
+                connection.keep_alive()
         for opening in list(self._opening):
             opening.look_over()
         for opening in list(self._waiting):

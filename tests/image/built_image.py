@@ -119,8 +119,9 @@ def test_of_this_project_only_the_two_packages_are_in_it(root: Path) -> None:
         assert inside == checkout
     python = [path.relative_to(root) for path in root.rglob("*.py") if not path.is_symlink()]
     assert len(python) > 1000, "the test looks where there is nothing"
-    strangers = {"simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis"}
-    assert not [path for path in python if strangers & {*path.parts, path.stem}]
+    strangers = ("simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis")
+    assert not [path for path in packages.iterdir() if path.name.startswith(strangers)]
+    assert not [path for path in python if {"simulator", "parent"} & {*path.parts}]
     assert sorted(path.name for path in (root / HOME[1:] / "bin").iterdir()) == [
         "enclave-agent", "python", "python3", "python3.13", "vsock-proxy"
     ]  # fmt: skip
@@ -142,7 +143,7 @@ def test_the_libraries_are_those_of_the_lock_and_nothing_installs_more(root: Pat
 def test_python_compiles_nothing_when_it_starts(root: Path) -> None:
     """Every .pyc is valid whatever its source's date is (PEP 552: flags 1)."""
     sources = [*(root / HOME[1:] / "lib").rglob("*.py"), *(root / "usr/lib").glob("python3.*/*.py")]
-    assert len(sources) > 1000
+    assert len(sources) > 500
     for source in sources:
         compiled = source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc"
         assert compiled.read_bytes()[4:8] == b"\1\0\0\0", compiled
@@ -171,7 +172,8 @@ def test_the_main_job_runs_in_it(root: Path) -> None:
 
 
 def test_outside_an_enclave_it_says_so(root: Path) -> None:
-    done = chroot(root, "enclave-agent", "generate-random", "--number-of-bytes", "32")
+    command = "enclave-agent", "generate-random", "--number-of-bytes", "32"
+    done = chroot(root, *command, "--region", "eu-central-1", "--no-sign-request")
     assert done.returncode != 0
     assert "error: cannot open /dev/nsm" in done.stderr
 
