@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Protocol
 
 from vsock_proxy import hybrid
 from vsock_proxy.addresses import HybridAddress
+from vsock_proxy.tcp import INTERNET, set_tcp_options
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
@@ -17,24 +19,6 @@ if TYPE_CHECKING:
 
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The machine, or this process, has no more of what a socket needs; later it may."""
-
-KEEPALIVE_IDLE = 60
-KEEPALIVE_INTERVAL = 10
-KEEPALIVE_PROBES = 6
-"""A TCP peer that vanished is noticed after 60 + 6 x 10 s without a byte from it."""
-
-
-def set_tcp_options(tcp: socket.socket) -> None:
-    """No delay for small writes, keepalive, and urgent bytes in line: a relay loses none.
-
-    A listener hands all of these on to what it accepts (Linux).
-    """
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 class Owner(Protocol):
@@ -107,7 +91,7 @@ class Opening:
         self.peer = peer
 
     def start(self) -> None:
-        """Find out the addresses and try them."""
+        """Find out the addresses and try them. Only where descriptors may be opened."""
         self._target.find(self._found)
 
     def ready(self, fd: int, events: int) -> None:
@@ -115,7 +99,9 @@ class Opening:
         server = self._server
         if server is None or server.fileno() != fd:
             return
-        code = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # A failed attempt is an error and a hangup; to ask each time is a system call for each.
+        failed = events & (select.EPOLLERR | select.EPOLLHUP)
+        code = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if failed else 0
         if code:
             self._attempt_failed(OSError(code, os.strerror(code)))
             return
@@ -154,7 +140,7 @@ class Opening:
             self._owner.not_connected(self, answer)
             return
         self._left = answer
-        self._loop.later(self._try_next)
+        self._try_next()
 
     def _try_next(self) -> None:
         """Start connecting to the next address."""
@@ -171,7 +157,7 @@ class Opening:
                 self._attempt_failed(e)
             return
         try:
-            self._start_attempt(server, name)
+            self._start_attempt(server, family, name)
         except BlockingIOError:
             server.close()
             # A UNIX socket's; the next tick tries again.
@@ -180,8 +166,10 @@ class Opening:
             server.close()
             self._attempt_failed(e)
 
-    def _start_attempt(self, server: socket.socket, name: SocketName) -> None:
-        if server.family in (socket.AF_INET, socket.AF_INET6):
+    def _start_attempt(
+        self, server: socket.socket, family: socket.AddressFamily, name: SocketName
+    ) -> None:
+        if family in INTERNET:
             set_tcp_options(server)
         self._answer = None
         code = server.connect_ex(name.path if isinstance(name, HybridAddress) else name)

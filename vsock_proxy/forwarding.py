@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import select
-import socket
 from typing import TYPE_CHECKING
 
 from vsock_proxy.addresses import Address, TcpAddress
-from vsock_proxy.connecting import Opening, set_tcp_options
+from vsock_proxy.connecting import Opening
 from vsock_proxy.counting import (
     NO_PLACE,
     NOT_ALLOWED,
@@ -21,9 +21,11 @@ from vsock_proxy.counting import (
 from vsock_proxy.dialing import reason_of
 from vsock_proxy.peers import cid_allowed
 from vsock_proxy.relay import Connection, Limits, reset
+from vsock_proxy.tcp import INTERNET, set_keepalive, set_tcp_options
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Container
 
     from vsock_proxy.loop import Loop
@@ -64,8 +66,9 @@ class Forwarder:
         self._opening: set[Opening] = set()
         self._waiting: collections.deque[Opening] = collections.deque()
         listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-        if listener.family in (socket.AF_INET, socket.AF_INET6):
+        if listener.family in INTERNET:
             set_tcp_options(listener)
+            set_keepalive(listener)
         loop.add(listener.fileno(), self, select.EPOLLIN)
         loop.every_tick(self._look_over)
 
@@ -191,6 +194,7 @@ class Forwarder:
             timeout=self.limits.connect_timeout,
         )
         if self.in_use < self.limits.connections:
+            self._opening.add(opening)
             self._start(opening)
             return
         self.counters.waited += 1
@@ -219,13 +223,16 @@ class Forwarder:
             self._paused = False
             self._loop.modify(self._listener.fileno(), select.EPOLLIN)
         while self._waiting and self.in_use < self.limits.connections:
-            self._start(self._waiting.popleft())
+            opening = self._waiting.popleft()
+            self._opening.add(opening)
+            # It opens a descriptor, and this may be in the middle of a turn's events.
+            self._loop.later(functools.partial(self._start, opening))
 
     # Connecting
 
     def _start(self, opening: Opening) -> None:
-        self._opening.add(opening)
-        opening.start()
+        if opening in self._opening:  # It was not given up meanwhile.
+            opening.start()
 
     def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
         """See `connecting.Owner.connected`."""
@@ -249,9 +256,7 @@ class Forwarder:
         except OSError as e:
             connection.close(e)
             return
-        # The client has most likely said something already; its events come all the same.
-        connection.resume()
-        connection.ready(server.fileno(), events)
+        connection.begin(events)
 
     def not_connected(self, opening: Opening, error: OSError) -> None:
         """See `connecting.Owner.not_connected`."""
@@ -290,6 +295,9 @@ class Forwarder:
         for connection in list(self._relayed):
             if connection.expired():
                 connection.close(TimeoutError("nothing delivered for too long"))
+            else:
+                # Not before: four system calls, which most connections do not live to need.
+                connection.keep_alive()
         for opening in list(self._opening):
             opening.look_over()
         for opening in list(self._waiting):

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parent.daemon.configuration import ConfigurationErrors, load_configuration
 from parent.daemon.log_format import PROGRAM, log_to_stderr
-from parent.daemon.supervisor import Supervisor
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.notify import notify
 from vsock_proxy.reloading import Reloader
@@ -60,6 +58,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def check_config(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a file, if anything."""
+    # Here, as below: the commands for images do without botocore and what else the daemon needs.
+    from parent.daemon.configuration import load_configuration  # noqa: PLC0415
+
     try:
         load_configuration(arguments.config)
     except ConfigurationError as e:
@@ -70,6 +71,9 @@ def check_config(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal, or a failure, ends it."""
+    from parent.daemon.configuration import load_configuration  # noqa: PLC0415
+    from parent.daemon.supervisor import Supervisor  # noqa: PLC0415
+
     log_to_stderr(arguments.log_format, verbose=arguments.verbose)
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     # While it starts there is nothing to reload; SIGHUP's default would end it.
@@ -106,8 +110,7 @@ def _end_at_once(number: int, _frame: FrameType | None) -> None:
 
 
 def _complain(error: AgentError) -> int:
-    errors = error.errors if isinstance(error, ConfigurationErrors) else (error,)
-    for each in errors:
+    for each in getattr(error, "errors", (error,)):
         print(f"{PROGRAM}: error: {each}", file=sys.stderr)  # noqa: T201
         if each.hint:
             print(f"{PROGRAM}: hint: {each.hint}", file=sys.stderr)  # noqa: T201

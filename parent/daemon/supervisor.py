@@ -52,22 +52,22 @@ class Supervisor:
     ) -> None:
         """Make the components; `failed` is told the name of one that ends by itself."""
         self.configuration = configuration
-        self._proxy = configuration.proxy and ProxyService(configuration.proxy, failed=failed)
-        self._credentials = configuration.credentials and CredentialService(
-            configuration.credentials
-        )
+        self._proxy: ProxyService | None = None
+        self._credentials: CredentialService | None = None
+        self.operations: OperationsService | None = None
         listeners: list[Component] = []
-        if self._proxy:
+        if configuration.proxy:
+            self._proxy = ProxyService(configuration.proxy, failed=failed)
             listeners.append(self._proxy)
-        if self._credentials:
+        if configuration.credentials:
+            self._credentials = CredentialService(configuration.credentials)
             listeners.append(self._credentials)
         if configuration.logs:
             names = {enclave.cid: enclave.name for enclave in configuration.enclaves}
             listeners.append(LogSink(configuration.logs, names=names))
         enclaves: list[Component] = [*enclave_components(configuration.enclaves)]
-        self.operations = configuration.operations and OperationsService(
-            configuration.operations, [*listeners, *enclaves]
-        )
+        if configuration.operations:
+            self.operations = OperationsService(configuration.operations, [*listeners, *enclaves])
         drain = configuration.proxy.drain_timeout if configuration.proxy else 0.0
         self._stages = [
             Stage([self.operations] if self.operations else [], LISTENERS_STOP),

@@ -17,17 +17,18 @@ from prometheus_client.registry import Collector
 from parent.credentials import CredentialService
 from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.machine import State
+from parent.logs.component import LogSink
 from parent.proxy import ProxyService
 from vsock_proxy.counting import LATENCY_BOUNDS
 from vsock_proxy.errors import AgentError
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
 
-    from parent.component import Component
+    from parent.component import JSON, Component
     from vsock_proxy.counting import ForwardSnapshot, Snapshot
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class _ComponentCollector(Collector):
                     yield from _proxy(component)
                 case CredentialService():
                     yield from _credentials(component, self._now())
+                case LogSink():
+                    yield from _logs(component)
                 case EnclaveComponent():
                     enclaves.append(component)
         if enclaves:
@@ -190,6 +193,26 @@ def _enclaves(enclaves: Sequence[EnclaveComponent]) -> Iterator[Metric]:
         for family, key in ((starts, "starts"), (ended, "ended"), (seconds, "seconds")):
             family.add_metric([name], _number(values[key]))
     yield from (state, starts, ended, seconds)
+
+
+def _logs(sink: LogSink) -> Iterator[Metric]:
+    values = sink.status().values
+    if not values:
+        return
+    lines = _counter("logs_lines", "Lines taken from an enclave.", ["source"])
+    dropped = _counter("logs_dropped_lines", "Beyond an enclave's rate.", ["source"])
+    cut = _counter("logs_cut_bytes", "Beyond the longest line.", ["source"])
+    for source in cast("Sequence[Mapping[str, JSON]]", values["sources"]):
+        label = [str(source["name"])]
+        for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
+            family.add_metric(label, _number(source[key]))
+    yield from (lines, dropped, cut)
+    for name, text in (
+        ("failed", "Lines that the journal or the file did not take."),
+        ("refused", "Connections turned away."),
+    ):
+        yield _single(_counter(f"logs_{name}", text), values[name])
+    yield _single(_gauge("logs_connections", "Open at this moment."), values["connections"])
 
 
 def _single(family: GaugeMetricFamily | CounterMetricFamily, value: object) -> Metric:

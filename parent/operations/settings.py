@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import Address, VsockAddress
+from vsock_proxy.addresses import Address, HybridAddress, VsockAddress
 
 if TYPE_CHECKING:
     from vsock_proxy.settings import Setting
@@ -30,7 +30,7 @@ def read_operations_section(section: Setting) -> OperationsSettings:
     """
     fields = section.fields("listen", required=("listen",))
     listen = fields["listen"].address()
-    if isinstance(listen, VsockAddress):
+    if isinstance(listen, HybridAddress | VsockAddress):
         raise fields["listen"].wrong(
             "no vsock address: how the parent does is no business of enclaves",
             hint="write tcp://127.0.0.1:9100 or unix:/PATH",

@@ -131,11 +131,11 @@ class Enclave:
             if isinstance(image, Image):
                 nsm = Endpoint(loop, private / "nsm", NsmDevice(image.exchange))
                 stack.callback(nsm.close)
-                command = [*self.command, *_microvm(machine, image, nsm.path)]
+                command = _microvm(machine, image, nsm.path)
             else:
-                command = [*_DIES_WITH_US, *self.command, *_nitro_enclave(machine, image)]
+                command = _nitro_enclave(machine, image)
             process = subprocess.Popen(  # noqa: S603 (QEMU)
-                command,
+                [*_DIES_WITH_US, *self.command, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 # Not among those whom the terminal tells of ctrl-C: we end it.
@@ -162,7 +162,7 @@ class Enclave:
 
 
 _DIES_WITH_US = "setpriv", "--pdeathsig", "KILL"
-"""Of util-linux. A QEMU that has microvm's devices does it by itself (exit-with-parent)."""
+"""Of util-linux: for a death that runs no `finally`, or comes before there is one."""
 
 
 def _microvm(machine: qemu.Machine, image: Image, nsm: Path) -> list[str]:

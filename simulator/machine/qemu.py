@@ -144,7 +144,6 @@ def microvm(machine: Machine, *, kernel: Path, ramdisk: Path, cmdline: str, nsm:
         "-device", nsm_options,
         *_common(machine),
         "-device", "vhost-user-vsock-device,chardev=vsock",
-        "-run-with", "exit-with-parent=on",
     ]
     # fmt: on
 

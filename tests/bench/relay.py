@@ -64,7 +64,7 @@ def _bulk(mode: str, connections: int) -> Measurement:
     name = f"bulk {word}, {connections} connection{'s' * (connections > 1)}"
     figures = [Figure(f"{name}, GB/s", "rate", 1e-9, "{:.2f}")]
     if connections > 1:
-        figures.append(Figure(f"{name}, CPU s/GB", "cpu_per_byte", 1e9, "{:.2f}", False))
+        figures.append(Figure(f"{name}, CPU s/GB", "cpu_per_item", 1e9, "{:.2f}", False))
     job = {"measure": "bulk", "mode": mode, "connections": connections, "seconds": 0.6}
     return Measurement(job, tuple(figures))
 
@@ -72,7 +72,10 @@ def _bulk(mode: str, connections: int) -> Measurement:
 def _connections(clients: int) -> Measurement:
     name = f"new connections/s, {clients} client{'s' * (clients > 1)}"
     job = {"measure": "connections", "clients": clients, "seconds": 0.5}
-    return Measurement(job, (Figure(name, "rate", 1, "{:.0f}"),))
+    figures = [Figure(name, "rate", 1, "{:.0f}")]
+    if clients > 1:
+        figures.append(Figure(f"{name}, CPU us each", "cpu_per_item", 1e6, "{:.0f}", False))
+    return Measurement(job, tuple(figures))
 
 
 MEASUREMENTS = (
@@ -89,7 +92,10 @@ MEASUREMENTS = (
     ),
     Measurement(
         {"measure": "messages", "connections": 64, "seconds": 0.6},
-        (Figure("messages/s, 64 x 1 KiB", "rate", 1, "{:.0f}"),),
+        (
+            Figure("messages/s, 64 x 1 KiB", "rate", 1, "{:.0f}"),
+            Figure("messages/s, 64 x 1 KiB, CPU us each", "cpu_per_item", 1e6, "{:.1f}", False),
+        ),
     ),
     _connections(1),
     _connections(64),
@@ -171,8 +177,8 @@ def _measure(
 ) -> None:
     before = peer.cpu()
     answer = client.answer({**measurement.job, "address": peer.address})
-    if "bytes" in answer:
-        answer["cpu_per_byte"] = (peer.cpu() - before) / answer["bytes"]
+    if "items" in answer:
+        answer["cpu_per_item"] = (peer.cpu() - before) / answer["items"]
     client.answer({})
     for figure in measurement.figures:
         value = answer.get(figure.value)

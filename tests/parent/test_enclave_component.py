@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,11 @@ from parent.enclaves.console import Console
 from parent.enclaves.runner import Subprocess
 from parent.enclaves.settings import EnclaveSettings, Restart
 from tests.parent import eifs
+from tests.waiting import eventually
 from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 FAKE = str(Path(__file__).with_name("fake_nitro_cli.py"))
 SOON = Restart(first=0.1, longest=0.1)
@@ -83,13 +83,6 @@ def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path)
     yield made
     made.close()
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def state(component: EnclaveComponent) -> object:

@@ -7,7 +7,6 @@ import errno
 import logging
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,12 +16,13 @@ from parent.logs.intake import Intake, Source
 from parent.logs.server import LogServer
 from parent.logs.settings import LISTEN, MAX_CIDS, LogFile, LogSettings, read_logs_section
 from parent.logs.sinks import Journal, open_sink
+from tests.waiting import eventually
 from vsock_proxy.addresses import UnixAddress
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.settings import parse_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -62,13 +62,6 @@ def connect(settings: LogSettings) -> socket.socket:
     made.settimeout(30)
     made.connect(settings.listen.path)
     return made
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
