@@ -35,17 +35,13 @@ UNREAD = {
     "C does not look for ends: surplus elements and trailing bytes pass": re.compile(
         r"goes on where it should end|bytes follow its end"
     ),
-    "C takes an element without content for one of indefinite length": re.compile(
-        r"(contentType|content|EnvelopedData|EnvelopedData version|recipientInfos"
-        r"|encryptedContentInfo|type of the encrypted content|contentEncryptionAlgorithm"
-        r"|piece of encryptedContent|encryptedContent) is missing"
-    ),
-    "C does not check the tag around EnvelopedData": re.compile(
-        r"(content|EnvelopedData|EnvelopedData version|contentType|type of the encrypted content)"
-        r" has tag"
+    "C steps over what should hold a part, and reads on behind what has a length": re.compile(
+        r": (the length of )?"
+        r"(contentType|content|EnvelopedData|EnvelopedData version|type of the encrypted content) "
+        r"(is missing|has tag|has no length|is longer|is cut|is not the one expected)"
     ),
     "C takes pieces of content as long as it finds any, whatever holds them": re.compile(
-        r"(piece of encryptedContent|encryptedContent) (has tag|has no length|is longer)"
+        r"(piece of encryptedContent|encryptedContent) (has tag|has no length|is longer|is missing)"
         r"|the length of (piece of )?encryptedContent"
     ),
     "C does not check how long the initialisation vector is": re.compile(

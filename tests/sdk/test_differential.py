@@ -122,7 +122,6 @@ def known() -> dict[str, bytes]:
         sound.replace(b"\x80\x20", b"\x81\x20", 1),
         sound + b"\0",
         b"\x30\x00" + sound[2:],
-        sound.replace(b"\xa0\x80\x30\x80", b"\x30\x80\x30\x80", 1),
         sound[:iv_end] + sound[iv_end:].replace(b"\xa0\x80", b"\x30\x80", 1),
         but(iv=b"8 bytes."),
         but(ciphertext=b"8 bytes."),

@@ -79,7 +79,7 @@ def test_the_recipients_contract_and_opening_alike() -> None:
 
 @pytest.mark.parametrize("engine", ["python", *ENGINES])
 def test_a_thousand_calls_leave_memory_as_it_was(engine: str) -> None:
-    told = calls(engine, "1000")
+    told = calls(engine, "1000", "--seconds", "5")
     early, late = told["memory"]
     assert late - early < LEAK
     failed = [outcome for outcome in told["outcomes"] if outcome]
