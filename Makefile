@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm check bench fuzz-eif clean setup help
+.PHONY: run test test-clients test-storm test-vsock test-image check bench fuzz-eif image eif lock \
+  machine-tools boot-test clean setup help
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,16 +26,65 @@ test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (ne
 test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
 	$(BIN)/python -m tests.chain.storm
 
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (under a minute)
+	$(BIN)/python -m tests.guest
+
+test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
+	$(BIN)/pytest -p no:randomly tests/image/built_image.py
+
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
+bench: $(READY) ## speed of the agent, the endpoint and the relay; BENCH=relay for one, ROUNDS=10
 	$(BIN)/python -m tests.bench $(BENCH)
 
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
 	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
+
+machine-tools: $(READY) ## a QEMU for enclave-simulator boot, unpacked from Debian's packages
+	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE))
+
+boot-test: $(READY) ## build an enclave image, boot it under QEMU, run the main job inside
+	$(BIN)/python -m tests.boot $(if $(CACHE),--cache $(CACHE))
+
+# docs/image.md tells what these may be.
+IMAGE   ?= nitro-enclave-agent
+EIF     ?= $(notdir $(IMAGE)).eif
+BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; \
+             elif command -v buildah >/dev/null; then echo buildah; else echo none; fi)
+SOURCE_DATE_EPOCH ?= 315532800
+IMAGE_ARGUMENTS = $(foreach name,BASE_IMAGE BUILD_IMAGE SDK_IMAGE BOTOCORE_SERVICES PIP_INDEX_URL \
+  SOURCE_DATE_EPOCH,$(if $($(name)),--build-arg '$(name)=$($(name))'))
+
+image:          ## the enclave image, with docker or buildah
+	@case '$(BUILDER)' in \
+	docker) set -x; docker build --file Dockerfile.enclave $(IMAGE_ARGUMENTS) --tag '$(IMAGE)' .;; \
+	buildah) set -x; buildah build --timestamp $(SOURCE_DATE_EPOCH) --file Dockerfile.enclave \
+	  $(IMAGE_ARGUMENTS) --tag '$(IMAGE)' .;; \
+	*) echo "make: error: neither a Docker daemon nor buildah"; \
+	  echo "make: hint: start Docker, or on Debian, apt-get install buildah"; exit 1;; \
+	esac
+
+eif:            ## the image as an enclave image file, with nitro-cli
+	@command -v nitro-cli >/dev/null && docker info >/dev/null 2>&1 || { \
+	  echo "make: error: no nitro-cli with a Docker daemon"; \
+	  echo "make: hint: enclave-parent build-eif needs neither: docs/image.md"; exit 1; }
+	$(MAKE) image BUILDER=docker
+	nitro-cli build-enclave --docker-uri '$(IMAGE)' --output-file '$(EIF)'
+
+UV      := uv==0.13.8
+COMPILE := .lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-build \
+             --generate-hashes --custom-compile-command 'make lock' $(LOCK)
+
+lock:           ## requirements/*.txt from pyproject.toml; LOCK=--upgrade takes what is newest
+	@test -d .lock || $(PYTHON) -m venv .lock
+	@.lock/bin/pip install --quiet --disable-pip-version-check $(UV)
+	$(COMPILE) --output-file requirements/enclave.txt pyproject.toml
+	$(PYTHON) -c 'import sys, tomllib; \
+	  print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"], sep="\n")' <pyproject.toml | \
+	  $(COMPILE) --output-file requirements/build.txt -
 
 setup: $(READY) ## only the virtual environment
 
@@ -50,5 +100,5 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from enclave.clock import Clock
     from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.keypair import KeyPairAhead
     from enclave.kms.endpoint import Endpoint
     from enclave.nsm import NsmDevice
     from enclave.sdk.client import SdkClient
@@ -65,6 +66,7 @@ class Agent(AttestedOperations):
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
         max_connections: connections to KMS at once; further threads wait for one.
+        key_pair: made ahead, for a first call that does not wait for it.
         engine: whose code makes the key pair, has it attested and opens the answer: ``python``
             (``auto`` is the same), or AWS's C SDK (``sdk``), which must be built in; with
             ``sdk-client`` the C SDK's own KMS client makes the whole call, in a worker process.
@@ -95,6 +97,7 @@ class Agent(AttestedOperations):
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
         max_connections: int = 16,
+        key_pair: KeyPairAhead | None = None,
         engine: str = "auto",
         device: NsmDevice | None = None,
         dialer: Dialer | None = None,
@@ -142,6 +145,7 @@ class Agent(AttestedOperations):
                 environ=environ,
             )
         self._clock = clock
+        self._key_pair = key_pair
         self._device = device
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
@@ -202,7 +206,7 @@ class Agent(AttestedOperations):
         device = self._device
         if device is None:
             device = self._opened_device = DevNsm()
-        return NsmRecipient(Nsm(device), clock=self._clock)
+        return NsmRecipient(Nsm(device), clock=self._clock, key_pair=self._key_pair)
 
     def transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
         """Connections to another endpoint, the way this agent makes its own; closed with it."""

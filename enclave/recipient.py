@@ -7,23 +7,21 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
 from enclave.cms import open_enveloped_data
 from enclave.errors import NsmError
+from enclave.keypair import new_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from enclave.keypair import KeyPairAhead
     from enclave.nsm import Nsm
 
 log = logging.getLogger(__name__)
-
-KEY_BITS = 2048
-"""The one size KMS is known to take in an attestation document."""
 
 REFRESH_AFTER = 120.0
 """Seconds a document is used before a new one is asked for. KMS is reported to refuse documents
@@ -100,10 +98,17 @@ class NsmRecipient:
     """An RSA-2048 key pair made here by `cryptography`, attested by the NSM.
 
     The private key never leaves this object. Safe for many threads.
+
+    Args:
+        nsm: attests the public key.
+        clock: time.
+        key_pair: made ahead; else one is made now.
     """
 
-    def __init__(self, nsm: Nsm, *, clock: Clock | None = None) -> None:
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+    def __init__(
+        self, nsm: Nsm, *, clock: Clock | None = None, key_pair: KeyPairAhead | None = None
+    ) -> None:
+        self._key = key_pair.private_key() if key_pair else new_private_key()
         public_key = self._key.public_key().public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )

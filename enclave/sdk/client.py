@@ -217,6 +217,11 @@ def _proxy_options(proxy: Address) -> dict[str, Any]:
             return {"domain": "LOCAL", "address": path, "port": 0}
         case TcpAddress(host, port):
             return {"domain": "IPV6" if ":" in host else "IPV4", "address": host, "port": port}
+        case _:
+            raise ConfigurationError(
+                f"the SDK's own client cannot connect to {proxy}",
+                hint="give it a vsock://, unix: or tcp:// address, or use --engine sdk",
+            )
 
 
 def _translated(failure: WorkerFailure) -> AgentError:

@@ -1,0 +1,1 @@
+"""The enclave image: its recipe and its lock (fast), the image itself (`make test-image`)."""
