@@ -79,8 +79,11 @@ class Peer:
         seconds = 0.0
         for pid in self._pids():
             with contextlib.suppress(OSError):
+                # What it used itself to the nanosecond; its children that ended, in ticks.
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    seconds += int((task / "schedstat").read_text().split()[0]) / 1e9
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                seconds += sum(int(field) for field in fields[11:15]) / _TICKS
+                seconds += sum(int(field) for field in fields[13:15]) / _TICKS
         return seconds
 
     def memory(self) -> int:
