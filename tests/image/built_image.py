@@ -1,0 +1,241 @@
+"""The enclave image, built twice and run: `make test-image`.
+
+Not collected by `make test`: it builds a Debian base (half a minute, kept in .image) and needs
+root. The programs in the image run in a chroot, the attested ones under the launcher.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.parser
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.image.buildah import Storage, make_base, missing, storage
+from tests.image.recipe import ROOT
+from tests.image.test_dockerfile import ENTERS
+from tests.image.test_lock import pins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
+    pytest.mark.timeout(400),
+]
+
+DATE = 315_532_800
+HOME = "/opt/nitro-enclave-agent"
+AGENT = f"{HOME}/bin/enclave-agent"
+MEGABYTE = 1_000_000
+KERNEL = b"\0" * 514 + b"HdrS"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """The image built here, and again from a copy with other dates, permissions and path."""
+    base = ROOT / ".image" / "base.tar"
+    if not base.exists():
+        make_base(base)
+    folder = tmp_path_factory.mktemp("image")
+    copy = folder / "elsewhere"
+    for name in (*ENTERS, "Makefile", "Dockerfile.enclave", ".dockerignore"):
+        source = ROOT / name
+        copy.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+    for path in copy.rglob("*"):
+        os.utime(path, (0, 1_000_000_000))
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    (folder / "storage").mkdir()
+    (folder / "base").write_text("FROM scratch\nADD base.tar /\n")
+    with storage(folder / "storage") as made:
+        made.buildah("build", "-t", "localhost/base", "-f", str(folder / "base"), str(base.parent))
+        made.make_image(ROOT, "localhost/first", BASE_IMAGE="localhost/base")
+        made.make_image(copy, "localhost/second", BASE_IMAGE="localhost/base")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def root(images: Storage) -> Path:
+    return images.mount("localhost/first")
+
+
+def chroot(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["chroot", str(root), *command], capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def enclave(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the image in a simulated enclave, as PATH and init would find it."""
+    bundle = root / "tmp" / "simulated-kms.pem"
+    script = f'cp "$AWS_CA_BUNDLE" {bundle} && AWS_CA_BUNDLE=/tmp/{bundle.name} exec chroot "$@"'
+    simulator = [sys.executable, "-m", "simulator.cli", "run", "--", "sh", "-c", script, "sh"]
+    return subprocess.run(
+        [*simulator, str(root), *command],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+
+
+def test_two_builds_are_one_image(images: Storage) -> None:
+    first, second = images.image("localhost/first"), images.image("localhost/second")
+    layers = [image["OCIv1"]["rootfs"]["diff_ids"] for image in (first, second)]
+    assert len(layers[0]) == 2
+    assert layers[0] == layers[1]
+    assert first["FromImageDigest"] == second["FromImageDigest"]
+    print(f"\nthe image is {first['FromImageID']}, its own layer {layers[0][1]}")
+
+
+def test_without_a_builders_help_dates_are_the_same(images: Storage, root: Path) -> None:
+    """Docker's older builder sets no dates; the recipe sets those of all that it makes."""
+    del images
+    ours = [root / HOME[1:], *(root / HOME[1:]).rglob("*")]
+    assert len(ours) > 1000
+    assert {path.lstat().st_mtime for path in ours} == {DATE}
+    assert all(path.lstat().st_mode & 0o022 == 0 or path.is_symlink() for path in ours)
+
+
+def test_of_this_project_only_the_two_packages_are_in_it(root: Path) -> None:
+    packages = next((root / HOME[1:]).glob("lib/python3.*/site-packages"))
+    for package in ("enclave", "vsock_proxy"):
+        inside = {
+            path.relative_to(packages).as_posix(): path.read_bytes()
+            for path in (packages / package).rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        }
+        checkout = {
+            path.relative_to(ROOT).as_posix(): path.read_bytes()
+            for path in (ROOT / package).rglob("*")
+            if path.is_file() and path.suffix not in (".pyc", ".so")
+        }
+        assert inside == checkout
+    python = [path.relative_to(root) for path in root.rglob("*.py") if not path.is_symlink()]
+    assert len(python) > 1000, "the test looks where there is nothing"
+    strangers = {"simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis"}
+    assert not [path for path in python if strangers & {*path.parts, path.stem}]
+    assert sorted(path.name for path in (root / HOME[1:] / "bin").iterdir()) == [
+        "enclave-agent", "python", "python3", "python3.13", "vsock-proxy"
+    ]  # fmt: skip
+
+
+def test_the_libraries_are_those_of_the_lock_and_nothing_installs_more(root: Path) -> None:
+    packages = next((root / HOME[1:]).glob("lib/python3.*/site-packages"))
+    installed = {}
+    for metadata in packages.glob("*.dist-info/METADATA"):
+        message = email.parser.Parser().parsestr(metadata.read_text())
+        installed[message["Name"].lower()] = message["Version"]
+    del installed["nitro-enclave-agent"]
+    assert installed == {name: pin.version for name, pin in pins("enclave").items()}
+    done = chroot(root, "python3", "-c", "import ensurepip")
+    assert "No module named 'ensurepip'" in done.stderr
+    assert not [path for path in root.glob("**/*-packages/*") if path.name in ("pip", "setuptools")]
+
+
+def test_python_compiles_nothing_when_it_starts(root: Path) -> None:
+    """Every .pyc is valid whatever its source's date is (PEP 552: flags 1)."""
+    sources = [*(root / HOME[1:] / "lib").rglob("*.py"), *(root / "usr/lib").glob("python3.*/*.py")]
+    assert len(sources) > 1000
+    for source in sources:
+        compiled = source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc"
+        assert compiled.read_bytes()[4:8] == b"\1\0\0\0", compiled
+
+
+def test_it_is_small(root: Path) -> None:
+    sizes = {}
+    for folder in (HOME[1:], "usr/lib/python3.13", "."):
+        found = (path.lstat() for path in (root / folder).rglob("*") if not path.is_dir())
+        sizes[folder] = sum(each.st_size for each in found)
+    print("".join(f"\n{size / MEGABYTE:6.1f} MB {name}" for name, size in sizes.items()))
+    assert sizes[HOME[1:]] < 40 * MEGABYTE
+    assert sizes["usr/lib/python3.13"] < 32 * MEGABYTE
+
+
+def test_the_program_in_it_starts(root: Path) -> None:
+    done = chroot(root, "enclave-agent", "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("enclave-agent 0.")
+
+
+def test_the_main_job_runs_in_it(root: Path) -> None:
+    done = enclave(root, "enclave-agent", "generate-random", "--number-of-bytes", "32")
+    assert done.returncode == 0, done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+
+
+def test_outside_an_enclave_it_says_so(root: Path) -> None:
+    done = chroot(root, "enclave-agent", "generate-random", "--number-of-bytes", "32")
+    assert done.returncode != 0
+    assert "error: cannot open /dev/nsm" in done.stderr
+
+
+PROGRAM = """#!/usr/bin/python3
+import os, urllib.request
+url = os.environ["AWS_ENDPOINT_URL_KMS"]
+headers = {"X-Amz-Target": "TrentService.GenerateRandom",
+           "Content-Type": "application/x-amz-json-1.1"}
+asked = urllib.request.Request(url, b'{"NumberOfBytes": 8}', headers)
+print(urllib.request.urlopen(asked).read().decode())
+"""
+
+
+def test_a_program_beside_it_as_the_documentation_has_it(images: Storage, tmp_path: Path) -> None:
+    (tmp_path / "my-program").write_text(PROGRAM)
+    (tmp_path / "my-program").chmod(0o755)
+    text = (ROOT / "docs" / "image.md").read_text()
+    dockerfile = text.partition("```dockerfile\n")[2].partition("```")[0]
+    assert "FROM nitro-enclave-agent" in dockerfile
+    dockerfile = dockerfile.replace("nitro-enclave-agent\n", "localhost/first\n", 1)
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    images.buildah("build", "-t", "localhost/program", str(tmp_path))
+    command = images.image("localhost/program")["OCIv1"]["config"]["Cmd"]
+    assert command[:2] == [AGENT, "serve"]
+    # A port of the test's own, and nothing done to this machine's kernel.
+    options = ["--listen", "tcp://127.0.0.1:0", "--no-seed-from-nsm", "--no-seed-from-kms"]
+    done = enclave(images.mount("localhost/program"), *command[:2], *options, *command[2:])
+    assert done.returncode == 0, done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 8
+
+
+def test_an_enclave_image_file_without_nitro_cli(images: Storage, tmp_path: Path) -> None:
+    """The commands of docs/image.md, over made-up blobs; two images, one measurement."""
+    text = (ROOT / "docs" / "image.md").read_text()
+    recipe = text.partition("```sh\nimage=")[2].partition("```")[0]
+    blobs = {"bzImage": KERNEL, "cmdline": b"reboot=k panic=30", "init": b"#!", "nsm.ko": b"\x7fELF"}
+    for name, content in blobs.items():
+        (tmp_path / name).write_bytes(content)
+    measured = []
+    for name in ("localhost/first", "localhost/second"):
+        recipe_here = f"image={name}\n" + recipe.partition("\n")[2]
+        recipe_here = recipe_here.replace("/usr/share/nitro_enclaves/blobs", str(tmp_path))
+        done = subprocess.run(
+            ["sh", "-eu", "-c", recipe_here],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+            env=os.environ | images.environ
+            | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{shlex.join(done.args)}: {done.stderr}"
+        measured.append(json.loads(done.stdout)["Measurements"])
+        (tmp_path / "app.eif").unlink()
+    assert measured[0] == measured[1]
+    assert {"PCR0", "PCR1", "PCR2"} <= set(measured[0])
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+def test_the_lock_has_wheels_for_graviton(python: str, tmp_path: Path) -> None:
+    platforms = ("manylinux_2_28_aarch64", "manylinux2014_aarch64")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed",
+         "--require-hashes", "--only-binary", ":all:", "--implementation", "cp",
+         *(f"--platform={each}" for each in platforms), "--python-version", python,
+         "--target", str(tmp_path), "-r", str(ROOT / "requirements/enclave.txt")],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
