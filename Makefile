@@ -26,7 +26,7 @@ test-storm: $(READY) ## the proxy killed and started again in the middle of 10,0
 	$(BIN)/python -m tests.chain.storm
 
 test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
-	$(BIN)/pytest -p no:randomly tests/image/built_image.py
+	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
 
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .
