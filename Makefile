@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm test-image check bench fuzz-eif image eif lock clean setup help
+.PHONY: run test test-clients test-storm test-vsock test-image check bench fuzz-eif image eif lock \
+  machine-tools boot-test clean setup help
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,19 +26,28 @@ test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (ne
 test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
 	$(BIN)/python -m tests.chain.storm
 
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (under a minute)
+	$(BIN)/python -m tests.guest
+
 test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
-	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
+	$(BIN)/pytest -s -s -p no:randomly tests/image/built_image.py
 
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed, CPU and NSM calls of the agent and the proxy
+bench: $(READY) ## speed of the agent, the endpoint and the relay; BENCH=relay for one, ROUNDS=10
 	$(BIN)/python -m tests.bench $(BENCH)
 
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
 	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
+
+machine-tools: $(READY) ## a QEMU for enclave-simulator boot, unpacked from Debian's packages
+	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE))
+
+boot-test: $(READY) ## build an enclave image, boot it under QEMU, run the main job inside
+	$(BIN)/python -m tests.boot $(if $(CACHE),--cache $(CACHE))
 
 # docs/image.md tells what these may be.
 IMAGE   ?= nitro-enclave-agent

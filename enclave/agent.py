@@ -17,7 +17,7 @@ from enclave.exchange import (
 )
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswer, KmsClient
 from enclave.kms.endpoint import parse_endpoint, regional_endpoint
-from enclave.kms.transport import Transport, tls_context
+from enclave.kms.transport import Transport, default_ca_bundle, tls_context
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
 from enclave.recipient import NsmRecipient, Recipient
@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 
     from enclave.clock import Clock
     from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.keypair import KeyPairAhead
     from enclave.kms.endpoint import Endpoint
     from enclave.nsm import NsmDevice
+    from enclave.sdk.client import SdkClient
 
 log = logging.getLogger(__name__)
+
+ENGINES = ("auto", "python", "sdk", "sdk-client")
+"""See `Agent`."""
 
 DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
@@ -61,13 +66,22 @@ class Agent(AttestedOperations):
         read_timeout: seconds for one whole answer.
         deadline: seconds for one call, retries and all.
         max_connections: connections to KMS at once; further threads wait for one.
+        key_pair: made ahead, for a first call that does not wait for it.
+        engine: whose code makes the key pair, has it attested and opens the answer: ``python``
+            (``auto`` is the same), or AWS's C SDK (``sdk``), which must be built in; with
+            ``sdk-client`` the C SDK's own KMS client makes the whole call, in a worker process.
+            See docs/sdk.md.
         device: the NSM; production code leaves it out and gets ``/dev/nsm``.
         dialer: where connections come from; production code leaves it out.
         clock: time; production code leaves it out.
         environ: where variables are looked up.
 
+    Attributes:
+        engine: as it was given.
+
     Raises:
-        ConfigurationError: an argument or variable makes no sense, or there is no region.
+        ConfigurationError: an argument or variable makes no sense, there is no region, or the
+            engine is not built.
     """
 
     def __init__(
@@ -83,6 +97,8 @@ class Agent(AttestedOperations):
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
         max_connections: int = 16,
+        key_pair: KeyPairAhead | None = None,
+        engine: str = "auto",
         device: NsmDevice | None = None,
         dialer: Dialer | None = None,
         clock: Clock | None = None,
@@ -100,23 +116,36 @@ class Agent(AttestedOperations):
         endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
         self._dialer = dialer or SocketDialer()
         self._proxy = parse_address(proxy) if isinstance(proxy, str) else proxy
-        self._tls = tls_context(ca_bundle or environ.get("AWS_CA_BUNDLE") or None)
+        ca_bundle = ca_bundle or environ.get("AWS_CA_BUNDLE") or default_ca_bundle()
+        self._tls = tls_context(ca_bundle)
+        provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
             self.transport_to(endpoint, max_connections=max_connections),
             endpoint=endpoint,
             region=region,
-            credentials=choose_provider(
-                credentials, environ=environ, dialer=self._dialer, clock=clock
-            )
-            if sign_requests
-            else None,
+            credentials=provider if sign_requests else None,
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             deadline=deadline,
         )
+        self.engine = _checked_engine(engine, device, dialer)
+        self._sdk_client: SdkClient | None = None
+        if engine == "sdk-client":
+            if not sign_requests:
+                raise ConfigurationError("the SDK's own client signs every request")
+            self._sdk_client = _sdk_client(
+                region=region,
+                endpoint=endpoint,
+                proxy=self._proxy,
+                ca_bundle=ca_bundle,
+                credentials=provider,
+                seconds=min(connect_timeout + read_timeout, deadline),
+                environ=environ,
+            )
         self._clock = clock
+        self._key_pair = key_pair
         self._device = device
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
@@ -139,6 +168,8 @@ class Agent(AttestedOperations):
         Raises:
             AgentError: as `AttestedOperations` has it.
         """
+        if self._sdk_client is not None and self._sdk_client.is_for(operation, parameters):
+            return self._sdk_client.call(operation, parameters)
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
             return self._kms.call(operation, parameters)
@@ -154,15 +185,28 @@ class Agent(AttestedOperations):
 
         Raises:
             NsmUnavailableError: there is no NSM.
+            ConfigurationError: the engine is ``sdk-client``.
         """
         if self._recipient is None:
             with self._preparing:
                 if self._recipient is None:
-                    device = self._device
-                    if device is None:
-                        device = self._opened_device = DevNsm()
-                    self._recipient = NsmRecipient(Nsm(device), clock=self._clock)
+                    self._recipient = self._new_recipient()
         return self._recipient
+
+    def _new_recipient(self) -> Recipient:
+        if self.engine == "sdk":
+            from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (for who asks for it)
+
+            return SdkRecipient(clock=self._clock)
+        if self.engine == "sdk-client":
+            raise ConfigurationError(
+                "the SDK's own client keeps its key pair to itself",
+                hint="use --engine sdk: the same C code, and the calls are ours",
+            )
+        device = self._device
+        if device is None:
+            device = self._opened_device = DevNsm()
+        return NsmRecipient(Nsm(device), clock=self._clock, key_pair=self._key_pair)
 
     def transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
         """Connections to another endpoint, the way this agent makes its own; closed with it."""
@@ -180,6 +224,8 @@ class Agent(AttestedOperations):
         """Close connections and the NSM device; the key pair goes with the object."""
         for transport in self._transports:
             transport.close()
+        if self._sdk_client is not None:
+            self._sdk_client.close()
         with self._preparing:
             self._recipient = None
             if self._opened_device is not None:
@@ -191,3 +237,26 @@ class Agent(AttestedOperations):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _checked_engine(engine: str, device: NsmDevice | None, dialer: Dialer | None) -> str:
+    if engine not in ENGINES:
+        raise ConfigurationError(
+            f"no such engine: {engine!r}", hint="there are " + ", ".join(ENGINES)
+        )
+    if engine.startswith("sdk"):
+        from enclave.sdk.bindings.native import check_built  # noqa: PLC0415 (as below)
+
+        check_built()
+        if device is not None or (engine == "sdk-client" and dialer is not None):
+            raise ConfigurationError(
+                "the C SDK opens the NSM, and its client the connection, by itself",
+                hint="leave out device= and dialer=, or use --engine python",
+            )
+    return engine
+
+
+def _sdk_client(**settings: Any) -> SdkClient:
+    from enclave.sdk.client import SdkClient  # noqa: PLC0415 (for who asks for it)
+
+    return SdkClient(**settings)

@@ -71,7 +71,8 @@ def attach(client: Client, *, agent: Agent | None = None) -> Client:
     Args:
         client: of the service ``kms``. Clients of aiobotocore and aioboto3 are refused.
         agent: whose key pair, proxy and CAs are used; left out, the client gets one of its own,
-            which goes with it.
+            which goes with it. ``Agent(engine="sdk")`` works as any other; ``sdk-client`` is
+            refused, as it makes whole calls.
 
     Raises:
         ConfigurationError: that is no such client, its endpoint is not https, or it is attached
@@ -94,6 +95,11 @@ def attach(client: Client, *, agent: Agent | None = None) -> Client:
     if client in _attached:
         raise ConfigurationError("this client is attached already")
     endpoint = _endpoint(client.meta.endpoint_url)
+    if agent is not None and agent.engine == "sdk-client":
+        raise ConfigurationError(
+            "the SDK's own client makes whole calls: no other client can be attached to it",
+            hint='use Agent(engine="sdk"): the same C code opens the answers',
+        )
     if agent is None:
         agent = Agent(region=client.meta.region_name, endpoint_url=endpoint.url)
         weakref.finalize(client, agent.close)

@@ -7,21 +7,21 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
 from enclave.cms import open_enveloped_data
 from enclave.errors import NsmError
+from enclave.keypair import new_private_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enclave.keypair import KeyPairAhead
     from enclave.nsm import Nsm
 
 log = logging.getLogger(__name__)
-
-KEY_BITS = 2048
-"""The one size KMS is known to take in an attestation document."""
 
 REFRESH_AFTER = 120.0
 """Seconds a document is used before a new one is asked for. KMS is reported to refuse documents
@@ -52,26 +52,19 @@ class Recipient(Protocol):
         ...
 
 
-class NsmRecipient:
-    """An RSA-2048 key pair made here by `cryptography`, attested by the NSM.
+class YoungDocument:
+    """An attestation document, asked for anew about every two minutes. Safe for many threads."""
 
-    The private key never leaves this object. Safe for many threads.
-    """
-
-    def __init__(self, nsm: Nsm, *, clock: Clock | None = None) -> None:
-        self._nsm = nsm
-        self._clock = clock or SystemClock()
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-        self._public_key = self._key.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-        self._key_identifier = hashlib.sha256(self._public_key).digest()
+    def __init__(self, fetch: Callable[[], bytes], clock: Clock) -> None:
+        """Take how to get one; `fetch` raises `NsmError`."""
+        self._fetch = fetch
+        self._clock = clock
         self._refreshing = threading.Lock()
         self._document = b""
         self._fetched = float("-inf")
 
-    def attestation_document(self) -> bytes:
-        """See `Recipient.attestation_document`; the NSM is asked about every two minutes."""
+    def get(self) -> bytes:
+        """The document, young enough for KMS; see `Recipient.attestation_document`."""
         age = self._clock.monotonic() - self._fetched
         if age < REFRESH_AFTER:
             return self._document
@@ -86,19 +79,9 @@ class NsmRecipient:
         finally:
             self._refreshing.release()
 
-    def open(self, ciphertext_for_recipient: bytes) -> bytes:
-        """See `Recipient.open`."""
-        secret = open_enveloped_data(ciphertext_for_recipient, self._key, self._key_identifier)
-        log.info(
-            "CiphertextForRecipient of %d bytes opened: %d bytes inside",
-            len(ciphertext_for_recipient),
-            len(secret),
-        )
-        return secret
-
     def _refresh(self, now: float) -> None:
         try:
-            document = self._nsm.attest(public_key=self._public_key)
+            document = self._fetch()
         except NsmError as e:
             if now - self._fetched >= USABLE_FOR:
                 raise
@@ -109,6 +92,47 @@ class NsmRecipient:
         self._fetched = now
         if log.isEnabledFor(logging.INFO):
             _log_document(document)
+
+
+class NsmRecipient:
+    """An RSA-2048 key pair made here by `cryptography`, attested by the NSM.
+
+    The private key never leaves this object. Safe for many threads.
+
+    Args:
+        nsm: attests the public key.
+        clock: time.
+        key_pair: made ahead; else one is made now.
+    """
+
+    def __init__(
+        self, nsm: Nsm, *, clock: Clock | None = None, key_pair: KeyPairAhead | None = None
+    ) -> None:
+        self._key = key_pair.private_key() if key_pair else new_private_key()
+        public_key = self._key.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        self._key_identifier = hashlib.sha256(public_key).digest()
+        self._document = YoungDocument(
+            lambda: nsm.attest(public_key=public_key), clock or SystemClock()
+        )
+
+    def attestation_document(self) -> bytes:
+        """See `Recipient.attestation_document`; the NSM is asked about every two minutes."""
+        return self._document.get()
+
+    def open(self, ciphertext_for_recipient: bytes) -> bytes:
+        """See `Recipient.open`."""
+        secret = open_enveloped_data(ciphertext_for_recipient, self._key, self._key_identifier)
+        log_opened(ciphertext_for_recipient, secret)
+        return secret
+
+
+def log_opened(envelope: bytes, secret: bytes) -> None:
+    """Tell the sizes, which are no secret."""
+    log.info(
+        "CiphertextForRecipient of %d bytes opened: %d bytes inside", len(envelope), len(secret)
+    )
 
 
 def _log_document(document: bytes) -> None:

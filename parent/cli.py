@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from parent.daemon import command as daemon
 from parent.eif import build_command, describe_command
 from parent.policy import command as key_policy
 from vsock_proxy.errors import AgentError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "enclave-parent"
 
-COMMANDS = (describe_command, build_command, key_policy)
+COMMANDS = (daemon, describe_command, build_command, key_policy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import sys
 from simulator import credentials
 from simulator.kms import command as kms
 from simulator.launcher import command as launcher
+from simulator.machine import command as machine
 from vsock_proxy.errors import AgentError
 
 
@@ -15,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     parser = argparse.ArgumentParser(prog="enclave-simulator", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (launcher, kms, credentials):
+    for command in (launcher, machine, kms, credentials):
         command.add_parser(subparsers)
     try:
         options = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import Self
 
 READY_WITHIN = 60.0
@@ -41,6 +42,24 @@ module = sys.argv[2]
 sys.argv = sys.argv[2:]
 sys.exit(importlib.import_module(module).main())
 """
+
+
+def exit_on_signals() -> None:
+    """Have SIGINT, SIGTERM and SIGHUP end this process through every `finally`, with 128+N.
+
+    Only the first one counts: none interrupts what the first one made us clean up.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for each in _ENDING:
+        signal.signal(each, end)
+
+
+_ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class ServiceError(AgentError):

@@ -94,6 +94,9 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.kms.retry",
         "enclave.kms.signing",
         "enclave.nsm.messages",
+        "parent.credentials.answers",
+        "parent.credentials.cache",
+        "parent.credentials.model",
         "parent.eif.build",
         "parent.eif.cpio",
         "parent.eif.describe",
@@ -101,16 +104,37 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.eif.layout",
         "parent.eif.metadata",
         "parent.eif.signature",
+        "parent.enclaves.machine",
+        "parent.enclaves.nitro_cli",
+        "parent.enclaves.settings",
+        "parent.http.protocol",
+        "parent.logs.budget",
+        "parent.logs.lines",
         "parent.policy.explain",
         "parent.policy.generate",
         "parent.policy.language",
         "parent.policy.lint",
         "parent.policy.measured",
         "vsock_proxy.allowlist",
+        "vsock_proxy.hybrid",
+        "vsock_proxy.settings",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}
     for name in pure:
         assert not imports(MODULES[name]) & forbidden, name
+
+
+def test_nothing_of_the_enclave_reaches_yaml_through_the_ground_floor() -> None:
+    """An image holds vsock_proxy/ whole, and no PyYAML."""
+    reached: set[str] = set()
+    ahead = set(modules("enclave"))
+    while ahead:
+        reached |= ahead
+        ahead = {deeper for name in ahead for deeper in imports(MODULES[name])} & set(MODULES)
+        ahead -= reached
+    assert "vsock_proxy.dialing" in reached, "the test looks where there is nothing"
+    for name in reached:
+        assert not name.startswith("vsock_proxy.") or "yaml" not in imports(MODULES[name]), name
 
 
 def test_only_dev_nsm_names_the_device() -> None:

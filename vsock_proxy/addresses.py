@@ -1,5 +1,5 @@
 """Addresses of stream sockets, as written by people: ``vsock://3:8000``, ``unix:/path``,
-``tcp://host:port``.
+``hvsock:///path:port``, ``tcp://host:port``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_PORT = 0xFFFF
 MAX_UNIX_PATH = 107
 """Bytes in a UNIX socket path: sun_path is char[108] with its NUL (unix(7))."""
 
-_HINT = "write vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT"
+_HINT = "write vsock://CID:PORT, unix:/PATH, hvsock:///PATH:PORT or tcp://HOST:PORT"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 _DECIMAL = re.compile(r"[0-9]{1,10}")
@@ -56,6 +56,26 @@ class UnixAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class HybridAddress:
+    """A vsock port of the one virtual machine whose vsock is the UNIX socket at `path`.
+
+    To listen means: to the machine, on ``PATH_PORT``. To connect means: into the machine, at
+    `path` (see `hybrid`).
+    """
+
+    path: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"hvsock://{self.path}:{self.port}"
+
+    @property
+    def listening(self) -> UnixAddress:
+        """Where the machine's connections to this port arrive."""
+        return UnixAddress(f"{self.path}_{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
 class TcpAddress:
     """A TCP endpoint: a name or an IP address, and a port in 0..65535 (0: any, to listen)."""
 
@@ -67,7 +87,7 @@ class TcpAddress:
         return f"tcp://{host}:{self.port}"
 
 
-Address = VsockAddress | UnixAddress | TcpAddress
+Address = VsockAddress | UnixAddress | HybridAddress | TcpAddress
 
 
 def parse_address(text: str) -> Address:
@@ -76,7 +96,7 @@ def parse_address(text: str) -> Address:
     ``vsock://any:PORT`` is the wildcard CID, for listening.
 
     Raises:
-        ConfigurationError: the text is none of the three forms, or a number is out of range.
+        ConfigurationError: the text is none of these forms, or a number is out of range.
     """
     if text.startswith("vsock://"):
         cid, _, port = text.removeprefix("vsock://").partition(":")
@@ -87,6 +107,12 @@ def parse_address(text: str) -> Address:
         )
     if text.startswith("unix:"):
         return UnixAddress(_path(text.removeprefix("unix:").removeprefix("//"), text))
+    if text.startswith("hvsock://"):
+        path, _, port = text.removeprefix("hvsock://").rpartition(":")
+        hybrid = HybridAddress(path, _number(port, MAX_VSOCK - 1, text))
+        _path(path, text)
+        _path(hybrid.listening.path, text)
+        return hybrid
     if text.startswith("tcp://"):
         host, _, port = text.removeprefix("tcp://").rpartition(":")
         return TcpAddress(_host(host, text), _number(port, MAX_PORT, text))

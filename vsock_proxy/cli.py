@@ -22,23 +22,28 @@ from vsock_proxy.addresses import (
     parse_address,
 )
 from vsock_proxy.allowlist import DEFAULT_PATH, load_allowlist
-from vsock_proxy.daemon import Daemon, Forward, within_descriptors
+from vsock_proxy.configuration import MAX_CONNECTIONS, ProxySettings, read_proxy_section
+from vsock_proxy.daemon import Daemon
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.forwards import Forward, within_descriptors
 from vsock_proxy.relay import Limits
+from vsock_proxy.reloading import Reloader
+from vsock_proxy.settings import load_settings
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAM = "vsock-proxy"
+log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 1_000_000
+PROGRAM = "vsock-proxy"
 
 _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 _DESCRIPTION = """\
-Forward connections from an enclave to one TCP endpoint outside, which must be on the allowlist.
-TLS, if any, goes through untouched: the proxy sees and holds no secret.
+Forward connections from an enclave to one TCP endpoint outside, which must be on the allowlist;
+or, with --config FILE alone, all that the section `proxy` of that file says. TLS, if any, goes
+through untouched: the proxy sees and holds no secret. SIGHUP reads FILE again, SIGTERM stops.
 """
 
 _EPILOG = """\
@@ -47,38 +52,79 @@ example: vsock-proxy 8000 kms.us-east-1.amazonaws.com 443
 The allowlist is the file of AWS's vsock-proxy:
   allowlist:
   - {address: kms.us-east-1.amazonaws.com, port: 443}
+
+Several endpoints from one file:
+  proxy:
+    allowlist:
+    - {address: "kms.*.amazonaws.com", port: 443}
+    forwards:
+    - {listen: "vsock://any:8000", to: "tcp://kms.us-east-1.amazonaws.com:443", cids: [16]}
+    - {listen: "vsock://any:8001", to: "tcp://kms.eu-west-1.amazonaws.com:443"}
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status (0 after SIGTERM or SIGINT)."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.local_port is None:
+        if arguments.config is None:
+            parser.error("LOCAL_PORT REMOTE_HOST REMOTE_PORT, or --config FILE, is required")
+        if arguments.num_workers or arguments.ipv4 or arguments.ipv6:
+            parser.error("-w, -4 and -6 go with LOCAL_PORT: the file says it for each forward")
+    elif arguments.remote_port is None:
+        parser.error("LOCAL_PORT needs REMOTE_HOST and REMOTE_PORT")
     _log_to_stderr(verbose=arguments.verbose)
     try:
-        daemon = _daemon(arguments)
+        settings = _settings(arguments)
+        daemon = Daemon(within_descriptors(settings.forwards), drain_timeout=settings.drain_timeout)
     except AgentError as e:
         print(f"{PROGRAM}: error: {e}", file=sys.stderr)
         if e.hint:
             print(f"{PROGRAM}: hint: {e.hint}", file=sys.stderr)
         return 1
+    reloader = Reloader(
+        lambda: daemon.reload(within_descriptors(_settings(arguments, reloading=True).forwards))
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
+    signal.signal(signal.SIGHUP, lambda *_: reloader.request())
     daemon.run()
     return 0
 
 
-def _daemon(arguments: argparse.Namespace) -> Daemon:
+def _settings(arguments: argparse.Namespace, *, reloading: bool = False) -> ProxySettings:
+    if arguments.local_port is not None:
+        return ProxySettings((_forward(arguments, reloading=reloading),))
+    path: Path = arguments.config
+    sections = load_settings(path).mapping()
+    if "proxy" not in sections:
+        raise ConfigurationError(
+            f"{path} has no section `proxy`",
+            hint="an allowlist alone needs LOCAL_PORT REMOTE_HOST REMOTE_PORT",
+        )
+    others = ", ".join(sorted(sections.keys() - {"proxy"}))
+    if others:
+        log.info("%s: left to enclave-parent: %s", path, others)
+    return read_proxy_section(sections["proxy"], reloading=reloading)
+
+
+def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
+    """The one forward of AWS's arguments. One that is not allowed is an error but in a reload."""
+    path: Path = arguments.config or DEFAULT_PATH
     listen = _local(arguments.local_port)
     host = arguments.remote_host
     if not is_host(host):
         raise ConfigurationError(f"{host!r} is not a host name or an IP address")
     port = _number(arguments.remote_port, 1, MAX_PORT, "REMOTE_PORT")
-    connections = Limits().connections
+    limits = Limits()
     if arguments.num_workers is not None:
         connections = _number(arguments.num_workers, 1, MAX_CONNECTIONS, "--num_workers")
-    if not load_allowlist(arguments.config).allows(host, port):
+        limits = Limits(connections=connections)
+    allowlist = load_allowlist(path)
+    if not (reloading or allowlist.allows(host, port)):
         raise ConfigurationError(
-            f"{host} port {port} is not on the allowlist {arguments.config}",
+            f"{host} port {port} is not on the allowlist {path}",
             hint=f"to allow it, add there: - {{address: {host}, port: {port}}}",
         )
     family = socket.AF_UNSPEC
@@ -86,9 +132,7 @@ def _daemon(arguments: argparse.Namespace) -> Daemon:
         family = socket.AF_INET
     elif arguments.ipv6:
         family = socket.AF_INET6
-    forward = Forward(listen, TcpAddress(host, port), family)
-    limits = within_descriptors(Limits(connections=connections))
-    return Daemon([forward], limits=limits)
+    return Forward(listen, TcpAddress(host, port), family, allowlist=allowlist, limits=limits)
 
 
 def _local(text: str) -> Address:
@@ -129,8 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         type=Path,
-        default=DEFAULT_PATH,
-        help="the allowlist (default %(default)s)",
+        help=f"the allowlist (default {DEFAULT_PATH}); without LOCAL_PORT, a file with a section "
+        f"`proxy`",
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="log every connection, not only trouble"
@@ -142,12 +186,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "local_port",
+        nargs="?",
         metavar="LOCAL_PORT",
         help="vsock port to listen on; or an address: vsock://any:8000, unix:/PATH, "
         "tcp://127.0.0.1:0",
     )
-    parser.add_argument("remote_host", metavar="REMOTE_HOST", help="host to forward to")
-    parser.add_argument("remote_port", metavar="REMOTE_PORT", help="its TCP port")
+    parser.add_argument("remote_host", nargs="?", metavar="REMOTE_HOST", help="host to forward to")
+    parser.add_argument("remote_port", nargs="?", metavar="REMOTE_PORT", help="its TCP port")
     return parser
 
 

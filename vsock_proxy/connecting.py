@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from vsock_proxy.dialing import reason_of
+from vsock_proxy import hybrid
+from vsock_proxy.addresses import HybridAddress
+from vsock_proxy.tcp import INTERNET, set_tcp_options
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
@@ -16,24 +19,6 @@ if TYPE_CHECKING:
 
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The machine, or this process, has no more of what a socket needs; later it may."""
-
-KEEPALIVE_IDLE = 60
-KEEPALIVE_INTERVAL = 10
-KEEPALIVE_PROBES = 6
-"""A TCP peer that vanished is noticed after 60 + 6 x 10 s without a byte from it."""
-
-
-def set_tcp_options(tcp: socket.socket) -> None:
-    """No delay for small writes, keepalive, and urgent bytes in line: a relay loses none.
-
-    A listener hands all of these on to what it accepts (Linux).
-    """
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 class Owner(Protocol):
@@ -45,8 +30,10 @@ class Owner(Protocol):
         """
         ...
 
-    def not_connected(self, opening: Opening, reason: str) -> None:
-        """No address answered; the client's socket is the owner's to close."""
+    def not_connected(self, opening: Opening, error: OSError) -> None:
+        """No address answered (`error`: the last one tried); the client's socket is the owner's
+        to close.
+        """
         ...
 
     def starved(self, opening: Opening) -> None:
@@ -61,21 +48,24 @@ class Opening:
 
     Attributes:
         client: the accepted socket.
-        peer: its address, for the log.
+        peer: its address.
+        since: when it was accepted, in the loop's time.
         deadline: when to give up, in the loop's time.
     """
 
     __slots__ = (
+        "_answer",
         "_attempt_deadline",
+        "_error",
         "_left",
         "_loop",
         "_owner",
-        "_reason",
         "_server",
         "_target",
         "client",
         "deadline",
         "peer",
+        "since",
     )
 
     def __init__(
@@ -92,15 +82,16 @@ class Opening:
         self._target = target
         self._owner = owner
         self._server: socket.socket | None = None
+        self._answer: hybrid.Answer | None = None
         self._left: list[Candidate] = []
-        self._reason = ""
+        self._error: OSError = TimeoutError("looking up its name takes too long")
+        self.since = loop.now
         self._attempt_deadline = self.deadline = loop.now + timeout
         self.client = client
         self.peer = peer
 
     def start(self) -> None:
-        """Find out the addresses and try them."""
-        self._reason = "looking up its name takes too long"
+        """Find out the addresses and try them. Only where descriptors may be opened."""
         self._target.find(self._found)
 
     def ready(self, fd: int, events: int) -> None:
@@ -108,20 +99,30 @@ class Opening:
         server = self._server
         if server is None or server.fileno() != fd:
             return
-        code = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # A failed attempt is an error and a hangup; to ask each time is a system call for each.
+        failed = events & (select.EPOLLERR | select.EPOLLHUP)
+        code = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if failed else 0
         if code:
-            self._attempt_failed(reason_of(OSError(code, os.strerror(code))))
+            self._attempt_failed(OSError(code, os.strerror(code)))
             return
+        if self._answer is not None:
+            try:
+                self._answer.read(server.recv)
+            except BlockingIOError:
+                return
+            except OSError as e:
+                self._attempt_failed(e)
+                return
         self._server = None
         self._owner.connected(self, server, events)
 
     def look_over(self) -> None:
         """Give up what took too long. Called once a tick."""
         if self._server is not None and self._loop.now >= self._attempt_deadline:
-            self._attempt_failed("no answer")
+            self._attempt_failed(TimeoutError("no answer"))
         elif self._loop.now >= self.deadline:
             self.cancel()
-            self._owner.not_connected(self, self._reason)
+            self._owner.not_connected(self, self._error)
         else:
             self._try_next()
 
@@ -136,10 +137,10 @@ class Opening:
 
     def _found(self, answer: Answer) -> None:
         if isinstance(answer, OSError):
-            self._owner.not_connected(self, reason_of(answer))
+            self._owner.not_connected(self, answer)
             return
         self._left = answer
-        self._loop.later(self._try_next)
+        self._try_next()
 
     def _try_next(self) -> None:
         """Start connecting to the next address."""
@@ -153,31 +154,39 @@ class Opening:
                 self.cancel()
                 self._owner.starved(self)
             else:
-                self._attempt_failed(reason_of(e))
+                self._attempt_failed(e)
             return
         try:
-            self._start_attempt(server, name)
+            self._start_attempt(server, family, name)
         except BlockingIOError:
             server.close()
-            self._reason = "its backlog is full"  # A UNIX socket's; the next tick tries again.
+            # A UNIX socket's; the next tick tries again.
+            self._error = TimeoutError("its backlog is full")
         except OSError as e:
             server.close()
-            self._attempt_failed(reason_of(e))
+            self._attempt_failed(e)
 
-    def _start_attempt(self, server: socket.socket, name: SocketName) -> None:
-        if server.family in (socket.AF_INET, socket.AF_INET6):
+    def _start_attempt(
+        self, server: socket.socket, family: socket.AddressFamily, name: SocketName
+    ) -> None:
+        if family in INTERNET:
             set_tcp_options(server)
-        code = server.connect_ex(name)
+        self._answer = None
+        code = server.connect_ex(name.path if isinstance(name, HybridAddress) else name)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
+        if isinstance(name, HybridAddress):
+            # A UNIX socket is connected by now, and has room for so little.
+            self._answer = hybrid.Answer()
+            server.send(hybrid.request(name.port), socket.MSG_NOSIGNAL)
         self._loop.add(server.fileno(), self)
         self._server = server
         # So that one dead address does not use up the time of the others.
         time_left = self.deadline - self._loop.now
         self._attempt_deadline = self._loop.now + time_left / len(self._left)
 
-    def _attempt_failed(self, reason: str) -> None:
-        self._reason = reason
+    def _attempt_failed(self, error: OSError) -> None:
+        self._error = error
         self._target.failed(self._left.pop(0))
         left = self._left
         self.cancel()
@@ -185,4 +194,4 @@ class Opening:
             self._left = left
             self._loop.later(self._try_next)
         else:
-            self._owner.not_connected(self, reason)
+            self._owner.not_connected(self, error)

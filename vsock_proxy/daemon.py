@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import dataclasses
 import logging
-import resource
-import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING, TypeVar
 
+from vsock_proxy.addresses import Address
+from vsock_proxy.counting import Snapshot
+from vsock_proxy.dialing import reason_of
+from vsock_proxy.errors import AgentError, ListenError
 from vsock_proxy.forwarding import Forwarder
+from vsock_proxy.forwards import Forward, check_distinct
 from vsock_proxy.listening import listening, local_address
 from vsock_proxy.loop import Loop
 from vsock_proxy.notify import notify
 from vsock_proxy.relay import Limits
-from vsock_proxy.targets import target_for
+from vsock_proxy.targets import Target, target_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vsock_proxy.addresses import Address
+    import socket
+    from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that open connections get to end by themselves once the daemon is told to stop."""
 
-_SPARE_DESCRIPTORS = 64
+ANSWER_TIMEOUT = 10.0
+"""Seconds after which a loop that has not answered another thread is given up."""
 
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """One listener and where its connections go.
-
-    Attributes:
-        listen: accepted on this address.
-        to: connected to this one; the caller has checked that it is allowed.
-        family: AF_INET or AF_INET6 where only such addresses of `to` will do.
-    """
-
-    listen: Address
-    to: Address
-    family: socket.AddressFamily = socket.AF_UNSPEC
+T = TypeVar("T")
 
 
 class Daemon:
@@ -50,11 +41,16 @@ class Daemon:
 
     The listeners are open, and hold what comes in, from the constructor on.
 
-    Attributes:
-        forwarders: one for each forward, in order.
-        addresses: what they listen on, with the real port where 0 was asked for.
+    Args:
+        forwards: no two listen on the same address, or have the same name.
+        limits: of those forwards that say none.
+        drain_timeout: seconds that open connections get to end once it is told to stop.
+        tick: seconds between two looks at the clock.
+        tell: is told ``READY=1`` and ``STOPPING=1``: whoever started this process, unless that
+            runs more than this daemon.
 
     Raises:
+        ConfigurationError: two forwards are not distinct.
         ListenError: an address cannot be listened on.
     """
 
@@ -65,40 +61,57 @@ class Daemon:
         limits: Limits | None = None,
         drain_timeout: float = DRAIN_TIMEOUT,
         tick: float = 1.0,
+        tell: Callable[[str], object] = notify,
     ) -> None:
-        limits = limits or Limits()
-        self.forwarders: list[Forwarder] = []
-        self.addresses: list[Address] = []
+        self._tell = tell
+        self._limits = limits or Limits()
+        self._routes: dict[_Key, _Route] = {}
+        self._leaving: list[Forwarder] = []
         self._drain_timeout = drain_timeout
         self._stops = 0
+        self._reloads = 0
+        self._reloading = threading.Lock()
+        self._calls: deque[tuple[Callable[[], object], concurrent.futures.Future[object]]] = deque()
+        self._calls_lock = threading.Lock()
+        self._thread: int | None = None
         self._loop = Loop(tick=tick)
-        self._listeners = contextlib.ExitStack()
+        self._loop.every_tick(self._look_over)
         with contextlib.ExitStack() as undo:
             undo.callback(self._loop.close)
-            undo.enter_context(self._listeners)
-            for forward in forwards:
-                self._open(forward, limits)
+            self._take(forwards)
             undo.pop_all()
 
-    def _open(self, forward: Forward, limits: Limits) -> None:
-        listener = self._listeners.enter_context(listening(forward.listen))
-        target = target_for(forward.to, self._loop.call_from_thread, family=forward.family)
-        name = str(forward.to).removeprefix("tcp://")
-        self.forwarders.append(Forwarder(self._loop, listener, target, name=name, limits=limits))
-        self.addresses.append(local_address(listener))
-        log.info("listening on %s, forwarding to %s", self.addresses[-1], name)
+    @property
+    def forwarders(self) -> list[Forwarder]:
+        """One for each forward, in order."""
+        return [route.forwarder for route in self._routes.values()]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """What each forward listens on, in order, with the real port where 0 was asked for."""
+        return [route.address for route in self._routes.values()]
+
+    @property
+    def turns(self) -> int:
+        """Turns of the loop so far; an idle one takes one a tick. From any thread."""
+        return self._loop.turns
 
     def run(self) -> None:
         """Serve until `stop`, then let connections end, then cut what is left. Only once."""
+        with self._calls_lock:
+            self._thread = threading.get_ident()
         try:
-            notify()
+            self._tell("READY=1")
             while not self._stops:
                 self._loop.turn()
-            notify("STOPPING=1")
+            self._tell("STOPPING=1")
             self._drain()
         finally:
-            self._listeners.close()
-            for forwarder in self.forwarders:
+            with self._calls_lock:
+                self._thread = None
+            self._answer()
+            self._close_listeners()
+            for forwarder in (*self.forwarders, *self._leaving):
                 forwarder.cut()
             self._loop.close()
 
@@ -107,11 +120,164 @@ class Daemon:
         self._stops += 1
         self._loop.call_from_thread(lambda: None)
 
+    def reload(self, forwards: Sequence[Forward]) -> None:
+        """Have these forwards from now on, and no others. From any thread, but no signal handler.
+
+        New listeners are opened, those that are gone are closed. A forward that listens where
+        one did before keeps its listener and its counters, and treats new connections as it
+        says now. Open connections go on, whatever became of their forward.
+
+        Raises:
+            ConfigurationError: two forwards are not distinct.
+            ListenError: an address cannot be listened on.
+            AgentError: the loop does not answer. Whatever is raised, nothing has changed.
+        """
+        with self._reloading:
+            if not self._stops:
+                self._take(forwards)
+                self._reloads += 1
+
+    def snapshot(self) -> Snapshot:
+        """Return the numbers of this moment. From any thread.
+
+        Raises:
+            AgentError: the loop does not answer.
+        """
+        return self._on_loop(
+            lambda: Snapshot(
+                forwards=tuple(
+                    route.forwarder.snapshot(route.address, route.forward.to)
+                    for route in self._routes.values()
+                ),
+                leaving=sum(f.in_use + f.waiting for f in self._leaving),
+                turns=self._loop.turns,
+                reloads=self._reloads,
+            )
+        )
+
+    # Forwards
+
+    def _take(self, forwards: Sequence[Forward]) -> None:
+        check_distinct(forwards)
+        with contextlib.ExitStack() as undo:
+            opened: dict[_Key, tuple[socket.socket, contextlib.ExitStack]] = {}
+            wanted = dict(zip(_keys(forwards), forwards, strict=True))
+            for key, forward in wanted.items():
+                if key not in self._routes:
+                    closing = undo.enter_context(contextlib.ExitStack())
+                    listener = closing.enter_context(listening(forward.listen))
+                    opened[key] = (listener, closing)
+            self._on_loop(lambda: self._exchange(wanted, opened))
+            undo.pop_all()
+
+    def _exchange(
+        self,
+        wanted: dict[_Key, Forward],
+        opened: dict[_Key, tuple[socket.socket, contextlib.ExitStack]],
+    ) -> None:
+        """Take the forwards. What can fail comes first."""
+        new: dict[_Key, _Route] = {}
+        for key, (listener, closing) in opened.items():
+            try:
+                new[key] = self._route(wanted[key], listener, closing)
+            except OSError as e:
+                for route in new.values():
+                    route.forwarder.stop_accepting()
+                    route.forwarder.retire()
+                raise ListenError(str(wanted[key].listen), reason_of(e)) from e
+        old, self._routes = self._routes, {}
+        for key, forward in wanted.items():
+            route = self._routes[key] = new.get(key) or old.pop(key)
+            if key in new:
+                log.info("listening on %s, forwarding to %s", route.address, forward.target)
+            elif forward != route.forward:
+                self._change(route, forward)
+            if not forward.allowed:
+                log.warning("%s is not on the allowlist: nobody gets there", forward.target)
+        for route in old.values():
+            log.info("no longer listening on %s", route.address)
+            route.forwarder.stop_accepting()
+            route.closing.close()
+            self._leaving.append(route.forwarder)
+
+    def _route(
+        self, forward: Forward, listener: socket.socket, closing: contextlib.ExitStack
+    ) -> _Route:
+        forwarder = Forwarder(
+            self._loop,
+            listener,
+            self._target(forward),
+            name=forward.title,
+            limits=forward.limits or self._limits,
+            cids=forward.cids,
+            allowed=forward.allowed,
+        )
+        return _Route(forward, forwarder, local_address(listener), closing)
+
+    def _change(self, route: _Route, forward: Forward) -> None:
+        route.forward = forward
+        route.forwarder.reconfigure(
+            self._target(forward),
+            name=forward.title,
+            limits=forward.limits or self._limits,
+            cids=forward.cids,
+            allowed=forward.allowed,
+        )
+        log.info("still listening on %s, forwarding to %s", route.address, forward.target)
+
+    def _target(self, forward: Forward) -> Target:
+        return target_for(
+            forward.to,
+            self._loop.call_from_thread,
+            family=forward.family,
+            prefer=forward.prefer,
+            allowlist=forward.allowlist,
+        )
+
+    # Other threads
+
+    def _on_loop(self, call: Callable[[], T]) -> T:
+        """Call between two turns of the loop, or here where it does not run."""
+        with self._calls_lock:
+            if self._thread in (None, threading.get_ident()):
+                return call()
+            future: concurrent.futures.Future[T] = concurrent.futures.Future()
+            self._calls.append((call, future))  # type: ignore[arg-type]
+        self._loop.call_from_thread(self._answer)
+        try:
+            return future.result(ANSWER_TIMEOUT)
+        except TimeoutError:
+            if future.cancel():
+                raise AgentError(f"no answer of the relay within {ANSWER_TIMEOUT:g} s") from None
+            return future.result()  # It is being called this very moment.
+
+    def _answer(self) -> None:
+        while self._calls:
+            call, future = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except Exception as e:  # noqa: BLE001 (raised where it was asked for)
+                future.set_exception(e)
+
+    # Ending
+
+    def _look_over(self) -> None:
+        """Forget the forwards that were removed and have no connection any more."""
+        for forwarder in list(self._leaving):
+            if not forwarder.in_use and not forwarder.waiting:
+                forwarder.retire()
+                self._leaving.remove(forwarder)
+
+    def _close_listeners(self) -> None:
+        for route in self._routes.values():
+            route.forwarder.stop_accepting()
+            route.closing.close()
+
     def _drain(self) -> None:
-        for forwarder in self.forwarders:
-            forwarder.stop_accepting()
         # Now, not at the end: by then a successor may be listening on the same path.
-        self._listeners.close()
+        self._close_listeners()
         deadline = self._loop.now + self._drain_timeout
         if self._open_connections():
             log.info(
@@ -125,30 +291,35 @@ class Daemon:
             log.warning("cutting %d connections that are still open", self._open_connections())
 
     def _open_connections(self) -> int:
-        return sum(f.in_use + f.waiting for f in self.forwarders)
+        return sum(f.in_use + f.waiting for f in (*self.forwarders, *self._leaving))
 
 
-def within_descriptors(limits: Limits) -> Limits:
-    """Let this process have the descriptors that `limits` need; returns those it can keep.
+_Key = tuple[Address, int]
 
-    Systems start processes with 1024 of them for the sake of programs that use select(2); the
-    hard limit is what is really allowed. Where that is too low, fewer connections are better
-    than many that were accepted and find no descriptor for their other half.
-    """
-    wanted = 2 * limits.connections + limits.waiting + _SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return limits
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed == wanted:
-        return limits
-    waiting = max(1, min(limits.waiting, (allowed - _SPARE_DESCRIPTORS) // 4))
-    connections = max(1, (allowed - _SPARE_DESCRIPTORS - waiting) // 2)
-    log.warning(
-        "%d file descriptors (ulimit -Hn) are enough for %d connections, not for %d",
-        allowed,
-        connections,
-        limits.connections,
-    )
-    return dataclasses.replace(limits, connections=connections, waiting=waiting)
+
+def _keys(forwards: Sequence[Forward]) -> list[_Key]:
+    """Number those that listen on the same address, which is on a port of the system's choice."""
+    seen: Counter[Address] = Counter()
+    keys = []
+    for forward in forwards:
+        keys.append((forward.listen, seen[forward.listen]))
+        seen[forward.listen] += 1
+    return keys
+
+
+class _Route:
+    """A forward, what serves it, and how its listener is closed."""
+
+    __slots__ = ("address", "closing", "forward", "forwarder")
+
+    def __init__(
+        self,
+        forward: Forward,
+        forwarder: Forwarder,
+        address: Address,
+        closing: contextlib.ExitStack,
+    ) -> None:
+        self.forward = forward
+        self.forwarder = forwarder
+        self.address = address
+        self.closing = closing

@@ -7,11 +7,12 @@ import os
 import socket
 import struct
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy import hybrid
+from vsock_proxy.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.errors import DialError
-from vsock_proxy.names import SocketName, look_up_within
+from vsock_proxy.names import look_up_within
 
 _SHORTEST = 0.001
 """Seconds: to a socket, no time at all would mean not to wait, and to the kernel forever."""
@@ -43,6 +44,8 @@ class SocketDialer:
                     return _connect(socket.AF_VSOCK, (cid, port), timeout)
                 case UnixAddress(path):
                     return _connect(socket.AF_UNIX, path, timeout)
+                case HybridAddress():
+                    return _connect_hybrid(address, timeout)
                 case TcpAddress(host, port):
                     return _connect_tcp(host, port, timeout)
         except TimeoutError as e:
@@ -71,7 +74,7 @@ def _connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
     raise error
 
 
-def _connect(family: int, name: SocketName, timeout: float) -> socket.socket:
+def _connect(family: int, name: tuple[Any, ...] | str, timeout: float) -> socket.socket:
     connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_UNIX:
@@ -86,7 +89,26 @@ def _connect(family: int, name: SocketName, timeout: float) -> socket.socket:
     return connecting
 
 
-def _connect_unix(connecting: socket.socket, name: SocketName, timeout: float) -> None:
+def _connect_hybrid(address: HybridAddress, timeout: float) -> socket.socket:
+    deadline = time.monotonic() + timeout
+    connected = _connect(socket.AF_UNIX, address.path, timeout)
+    answer = hybrid.Answer()
+
+    def recv(count: int) -> bytes:
+        connected.settimeout(max(deadline - time.monotonic(), _SHORTEST))
+        return connected.recv(count)
+
+    try:
+        connected.sendall(hybrid.request(address.port))
+        answer.read(recv)
+        connected.settimeout(timeout)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _connect_unix(connecting: socket.socket, name: tuple[Any, ...] | str, timeout: float) -> None:
     """Wait for room in a full backlog.
 
     A non-blocking connect, which is what Python's timeout makes of it, fails there at once,
@@ -120,6 +142,6 @@ def _hint(address: Address, code: int | None) -> str:
         if code in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
             return "this kernel has no vsock: run inside an enclave, or under the simulator"
         return f"is vsock-proxy running on the parent, on port {address.port}?"
-    if isinstance(address, UnixAddress):
+    if isinstance(address, UnixAddress | HybridAddress):
         return "is something listening there, and may this user connect to it?"
     return ""

@@ -137,20 +137,21 @@ class Flow:
         return rest is not None and not rest
 
     def _send(self, data: memoryview) -> memoryview | None:
-        """Send until the sink has no room; returns what is left, or None if the sink is gone."""
+        """Send bytes until the sink has no room; returns what is left, or None if it is gone."""
         try:
-            while data:
+            while True:
                 sent = self.sink.send(data, _FLAGS)
-                if not sent:
-                    break  # No socket does this; if one did, a loop here would spin.
                 self.delivered += sent
+                if sent == len(data):
+                    return _NOTHING
+                if not sent:
+                    return data  # No socket does this; if one did, a loop here would spin.
                 data = data[sent:]
         except BlockingIOError:
-            pass
+            return data
         except OSError as e:
             self._lose(e)
             return None
-        return data
 
     def _finish(self) -> None:
         self.done = self.ended = True

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import select
-import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import TcpAddress
-from vsock_proxy.connecting import Opening, set_tcp_options
+from vsock_proxy.addresses import Address, TcpAddress
+from vsock_proxy.connecting import Opening
+from vsock_proxy.counting import (
+    NO_PLACE,
+    NOT_ALLOWED,
+    WRONG_CID,
+    Counters,
+    ForwardSnapshot,
+    kind_of,
+)
 from vsock_proxy.dialing import reason_of
+from vsock_proxy.peers import cid_allowed
 from vsock_proxy.relay import Connection, Limits, reset
+from vsock_proxy.tcp import INTERNET, set_keepalive, set_tcp_options
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Container
+
     from vsock_proxy.loop import Loop
     from vsock_proxy.targets import Target
 
@@ -23,19 +35,6 @@ log = logging.getLogger(__name__)
 
 ACCEPTS_PER_TURN = 64
 """Connections one listener may take before the others get their turn."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What one listener has seen since it began. Bytes are those of ended connections."""
-
-    accepted: int = 0
-    relayed: int = 0
-    waited: int = 0
-    refused: int = 0
-    failed: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 class Forwarder:
@@ -53,13 +52,13 @@ class Forwarder:
         *,
         name: str,
         limits: Limits | None = None,
+        cids: Container[int] | None = None,
+        allowed: bool = True,
     ) -> None:
-        self.limits = limits or Limits()
         self.counters = Counters()
         self._loop = loop
         self._listener: socket.socket | None = listener
-        self._target = target
-        self._name = name
+        self._set(target, name, limits or Limits(), cids, allowed=allowed)
         self._warnings = Throttle(log, lambda: loop.now)
         self._paused = False
         self._pause_reason = ""
@@ -67,10 +66,39 @@ class Forwarder:
         self._opening: set[Opening] = set()
         self._waiting: collections.deque[Opening] = collections.deque()
         listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-        if listener.family in (socket.AF_INET, socket.AF_INET6):
+        if listener.family in INTERNET:
             set_tcp_options(listener)
+            set_keepalive(listener)
         loop.add(listener.fileno(), self, select.EPOLLIN)
         loop.every_tick(self._look_over)
+
+    def _set(
+        self,
+        target: Target,
+        name: str,
+        limits: Limits,
+        cids: Container[int] | None,
+        *,
+        allowed: bool,
+    ) -> None:
+        self.limits = limits
+        self._target = target
+        self._name = name
+        self._cids = cids
+        self._allowed = allowed
+
+    def reconfigure(
+        self,
+        target: Target,
+        *,
+        name: str,
+        limits: Limits,
+        cids: Container[int] | None = None,
+        allowed: bool = True,
+    ) -> None:
+        """Treat new connections otherwise from now on; those there are go on as they began."""
+        self._set(target, name, limits, cids, allowed=allowed)
+        self._go_on()
 
     @property
     def in_use(self) -> int:
@@ -81,6 +109,32 @@ class Forwarder:
     def waiting(self) -> int:
         """Connections that wait for one of those to end."""
         return len(self._waiting)
+
+    def snapshot(self, listen: Address, to: Address) -> ForwardSnapshot:
+        """Return the numbers of this moment. On the loop only."""
+        counters = self.counters
+        return ForwardSnapshot(
+            name=self._name,
+            listen=listen,
+            to=to,
+            connections=len(self._relayed),
+            connecting=len(self._opening),
+            waiting=len(self._waiting),
+            limit=self.limits.connections,
+            accepted=counters.accepted,
+            relayed=counters.relayed,
+            waited=counters.waited,
+            refused=dict(counters.refused),
+            failed=dict(counters.failed),
+            broken=dict(counters.broken),
+            bytes_up=counters.bytes_up + sum(c.up.delivered for c in self._relayed),
+            bytes_down=counters.bytes_down + sum(c.down.delivered for c in self._relayed),
+            connect_seconds=counters.connect_seconds.snapshot(),
+        )
+
+    def retire(self) -> None:
+        """Be forgotten by the loop, once there is no connection any more."""
+        self._loop.no_more_ticks(self._look_over)
 
     def stop_accepting(self) -> None:
         """Close the listener; the connections there are go on."""
@@ -121,11 +175,16 @@ class Forwarder:
             except OSError as e:
                 self._pause(reason_of(e))
                 return
-            client.setblocking(False)  # noqa: FBT003
-            self._admit(client, peer)
+            self.counters.accepted += 1
+            if not self._allowed:
+                self._refuse(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
+            elif self._cids is not None and not cid_allowed(client, peer, self._cids):
+                self._refuse(client, peer, WRONG_CID, "not one of the CIDs that may come here")
+            else:
+                client.setblocking(False)  # noqa: FBT003
+                self._admit(client, peer)
 
     def _admit(self, client: socket.socket, peer: object) -> None:
-        self.counters.accepted += 1
         opening = Opening(
             self._loop,
             client,
@@ -135,6 +194,7 @@ class Forwarder:
             timeout=self.limits.connect_timeout,
         )
         if self.in_use < self.limits.connections:
+            self._opening.add(opening)
             self._start(opening)
             return
         self.counters.waited += 1
@@ -163,13 +223,16 @@ class Forwarder:
             self._paused = False
             self._loop.modify(self._listener.fileno(), select.EPOLLIN)
         while self._waiting and self.in_use < self.limits.connections:
-            self._start(self._waiting.popleft())
+            opening = self._waiting.popleft()
+            self._opening.add(opening)
+            # It opens a descriptor, and this may be in the middle of a turn's events.
+            self._loop.later(functools.partial(self._start, opening))
 
     # Connecting
 
     def _start(self, opening: Opening) -> None:
-        self._opening.add(opening)
-        opening.start()
+        if opening in self._opening:  # It was not given up meanwhile.
+            opening.start()
 
     def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
         """See `connecting.Owner.connected`."""
@@ -185,6 +248,7 @@ class Forwarder:
         self._relayed.add(connection)
         self._pause_reason = ""
         self.counters.relayed += 1
+        self.counters.connect_seconds.observe(self._loop.now - opening.since)
         log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
         self._loop.hand_over(server.fileno(), connection)
         try:
@@ -192,15 +256,13 @@ class Forwarder:
         except OSError as e:
             connection.close(e)
             return
-        # The client has most likely said something already; its events come all the same.
-        connection.resume()
-        connection.ready(server.fileno(), events)
+        connection.begin(events)
 
-    def not_connected(self, opening: Opening, reason: str) -> None:
+    def not_connected(self, opening: Opening, error: OSError) -> None:
         """See `connecting.Owner.not_connected`."""
-        self.counters.failed += 1
+        self.counters.failed[kind_of(error)] += 1
         self._opening.discard(opening)
-        self._turn_away(opening, f"cannot connect: {reason}")
+        self._turn_away(opening.client, opening.peer, f"cannot connect: {reason_of(error)}")
         self._go_on()
 
     def starved(self, opening: Opening) -> None:
@@ -216,6 +278,8 @@ class Forwarder:
         self._relayed.discard(connection)
         self.counters.bytes_up += connection.up.delivered
         self.counters.bytes_down += connection.down.delivered
+        if failure is not None:
+            self.counters.broken[kind_of(failure)] += 1
         log.debug(
             "%s: connection of %s ended after %d bytes up, %d down%s",
             self._name,
@@ -231,19 +295,25 @@ class Forwarder:
         for connection in list(self._relayed):
             if connection.expired():
                 connection.close(TimeoutError("nothing delivered for too long"))
+            else:
+                # Not before: four system calls, which most connections do not live to need.
+                connection.keep_alive()
         for opening in list(self._opening):
             opening.look_over()
         for opening in list(self._waiting):
             if self._loop.now >= opening.deadline:
                 self._waiting.remove(opening)
-                self.counters.refused += 1
-                self._turn_away(opening, "no place became free in time")
+                self._refuse(opening.client, opening.peer, NO_PLACE, "no place became free in time")
         self._go_on()
         self._warnings.catch_up()
 
-    def _turn_away(self, opening: Opening, reason: str) -> None:
-        self._warnings.warning("%s: refused %s: %s", self._name, _Peer(opening.peer), reason)
-        reset(opening.client)
+    def _refuse(self, client: socket.socket, peer: object, kind: str, reason: str) -> None:
+        self.counters.refused[kind] += 1
+        self._turn_away(client, peer, reason)
+
+    def _turn_away(self, client: socket.socket, peer: object, reason: str) -> None:
+        self._warnings.warning("%s: refused %s: %s", self._name, _Peer(peer), reason)
+        reset(client)
 
 
 class _Peer:

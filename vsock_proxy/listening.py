@@ -9,7 +9,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.errors import ListenError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def listen(address: Address, *, backlog: int = BACKLOG) -> socket.socket:
     Raises:
         ListenError: the address is taken, forbidden or of a family this machine lacks.
     """
+    if isinstance(address, HybridAddress):
+        address = address.listening
     try:
         match address:
             case VsockAddress(cid, port):
@@ -45,6 +47,8 @@ def listen(address: Address, *, backlog: int = BACKLOG) -> socket.socket:
 @contextlib.contextmanager
 def listening(address: Address, *, backlog: int = BACKLOG) -> Iterator[socket.socket]:
     """Listen for the length of a ``with`` block; a UNIX socket's path goes with it."""
+    if isinstance(address, HybridAddress):
+        address = address.listening
     with listen(address, backlog=backlog) as server:
         try:
             yield server

@@ -138,6 +138,10 @@ class Loop:
         """
         self._tickers.append(call)
 
+    def no_more_ticks(self, call: Callable[[], None]) -> None:
+        """Take back `every_tick`."""
+        self._tickers.remove(call)
+
     def hold(self, change: int) -> None:
         """Account for bytes held back for slow readers, in whole numbers of bytes."""
         self._held += change
@@ -169,7 +173,7 @@ class Loop:
             stopped.resume()
         if self.now >= self._next_tick:
             self._next_tick = self.now + self._tick
-            for call in self._tickers:
+            for call in list(self._tickers):
                 call()
         # Calls made by these calls wait for the next turn: none can keep the loop here.
         for _ in range(len(self._later)):

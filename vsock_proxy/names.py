@@ -6,15 +6,20 @@ import queue
 import socket
 import threading
 
-SocketName = tuple[str, int] | tuple[str, int, int, int] | tuple[int, int] | str
-"""What `socket.connect` takes: IPv4, IPv6, vsock, UNIX."""
+from vsock_proxy.addresses import HybridAddress
+
+InternetName = tuple[str, int] | tuple[str, int, int, int]
+"""What `socket.connect` takes: IPv4, IPv6."""
+
+SocketName = InternetName | tuple[int, int] | str | HybridAddress
+"""The same for vsock and UNIX as well, and where a UNIX socket leads on to."""
 
 Candidate = tuple[socket.AddressFamily, SocketName]
 
 
 def look_up(
     host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
-) -> list[Candidate]:
+) -> list[tuple[socket.AddressFamily, InternetName]]:
     """Ask the system (getaddrinfo(3)); the order is that in which to try them.
 
     It cannot be interrupted and takes as long as /etc/resolv.conf allows.
@@ -28,13 +33,16 @@ def look_up(
     return [(family, name) for family, _, _, _, name in found]  # type: ignore[misc]
 
 
-def look_up_within(timeout: float, host: str, port: int) -> list[Candidate]:
+def look_up_within(
+    timeout: float, host: str, port: int
+) -> list[tuple[socket.AddressFamily, InternetName]]:
     """Ask the system, but wait no longer than `timeout` seconds.
 
     Raises:
         OSError: no such name; TimeoutError where the answer takes too long.
     """
-    answers: queue.SimpleQueue[list[Candidate] | OSError] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[list[tuple[socket.AddressFamily, InternetName]] | OSError]
+    answers = queue.SimpleQueue()
 
     def ask() -> None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from vsock_proxy.flow import Flow
+from vsock_proxy.tcp import INTERNET, set_keepalive
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
@@ -43,7 +44,9 @@ def reset(end: socket.socket) -> None:
 
     UNIX sockets and vsock have no such thing; there it is a plain close.
     """
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    # Python takes nothing but a number for an option of a vsock socket: a TypeError.
+    if end.family in INTERNET:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     end.close()
 
 
@@ -68,6 +71,7 @@ class Connection:
         "_active",
         "_client",
         "_client_fd",
+        "_kept_alive",
         "_limits",
         "_loop",
         "_owner",
@@ -94,9 +98,16 @@ class Connection:
         self._limits = limits
         self._owner = owner
         self._active = loop.now
+        self._kept_alive = False
         self.peer = peer
         self.up = Flow(client, server)
         self.down = Flow(server, client)
+
+    def begin(self, events: int) -> None:
+        """Start, with what has happened to the server's socket so far."""
+        # The client has most likely said something already; its events come all the same.
+        self._pump(self.up)
+        self.ready(self._server.fileno(), events)
 
     def ready(self, fd: int, events: int) -> None:
         """Handle the events of either socket."""
@@ -121,6 +132,13 @@ class Connection:
         self._pump(self.up)
         self._pump(self.down)
 
+    def keep_alive(self) -> None:
+        """Have the kernel notice a server that vanished. Only the first call does something."""
+        if not self._kept_alive:
+            self._kept_alive = True
+            if self._server.family in INTERNET:
+                set_keepalive(self._server)
+
     def expired(self) -> bool:
         """Tell whether nothing was delivered for longer than the limits allow."""
         half_closed = self.up.done or self.down.done
@@ -144,7 +162,7 @@ class Connection:
         self._owner.closed(self, failure)
 
     def _pump(self, flow: Flow) -> None:
-        delivered, held = flow.delivered, len(flow.tail)
+        delivered, held = flow.delivered, flow.tail
         failure: OSError | None = None
         more = False
         try:
@@ -153,8 +171,8 @@ class Connection:
             failure = e
         if flow.delivered != delivered:
             self._active = self._loop.now
-        if len(flow.tail) != held:
-            self._loop.hold(len(flow.tail) - held)
+        if flow.tail is not held:
+            self._loop.hold(len(flow.tail) - len(held))
         if failure is not None:
             self.close(failure)
         elif more:

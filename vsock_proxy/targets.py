@@ -8,17 +8,22 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.names import Candidate, look_up
+
+if TYPE_CHECKING:
+    from vsock_proxy.allowlist import Allowlist
 
 log = logging.getLogger(__name__)
 
-KEEP = 30.0
-"""Seconds for which addresses are used before the name is looked up again. The C library does
-not tell how long they are good for; AWS's endpoints say 5 to 60 s."""
+KEEP = 5.0
+"""Seconds for which addresses are used; from half of them on, a use has the name looked up again
+meanwhile, so that a busy target never waits. The C library does not tell how long they are good
+for, but the resolver it asks keeps them for just that long (docs/adr/0008); AWS's endpoints say 5
+to 60 s."""
 
 Answer = list[Candidate] | OSError
 
@@ -41,7 +46,7 @@ class Target(Protocol):
         ...
 
 
-LookUp = Callable[[str, int, socket.AddressFamily], list[Candidate]]
+LookUp = Callable[[str, int, socket.AddressFamily], Sequence[Candidate]]
 """Blocks for as long as it takes. Raises OSError."""
 
 
@@ -50,6 +55,8 @@ def target_for(
     call_from_thread: Callable[[Callable[[], None]], None],
     *,
     family: socket.AddressFamily = socket.AF_UNSPEC,
+    prefer: socket.AddressFamily = socket.AF_UNSPEC,
+    allowlist: Allowlist | None = None,
 ) -> Target:
     """Make the target for an address.
 
@@ -57,14 +64,25 @@ def target_for(
         address: a host in it is looked up when it is needed, and again later.
         call_from_thread: how a look-up's answer gets back onto the loop.
         family: AF_INET or AF_INET6 where only those addresses will do.
+        prefer: AF_INET or AF_INET6 where those addresses are to be tried first.
+        allowlist: what the addresses that a host resolves to are held against; None: nothing.
     """
     match address:
         case VsockAddress(cid, port):
             return _Fixed([(socket.AF_VSOCK, (cid, port))])
         case UnixAddress(path):
             return _Fixed([(socket.AF_UNIX, path)])
+        case HybridAddress():
+            return _Fixed([(socket.AF_UNIX, address)])
         case TcpAddress(host, port):
-            return HostName(host, port, call_from_thread, family=family)
+            return HostName(
+                host,
+                port,
+                call_from_thread,
+                family=family,
+                prefer=prefer,
+                allowlist=allowlist,
+            )
 
 
 class _Fixed:
@@ -96,6 +114,8 @@ class HostName:
         call_from_thread: Callable[[Callable[[], None]], None],
         *,
         family: socket.AddressFamily = socket.AF_UNSPEC,
+        prefer: socket.AddressFamily = socket.AF_UNSPEC,
+        allowlist: Allowlist | None = None,
         look_up: LookUp = look_up,
         monotonic: Callable[[], float] = time.monotonic,
         keep: float = KEEP,
@@ -103,21 +123,29 @@ class HostName:
         self._host = host
         self._port = port
         self._family = family
+        self._prefer = prefer
+        self._allowlist = allowlist
         self._call_from_thread = call_from_thread
         self._look_up = look_up
         self._monotonic = monotonic
         self._keep = keep
         self._known: list[Candidate] = []
-        self._good_until = monotonic()
+        self._fresh_until = self._good_until = monotonic()
         self._busy = False
         self._waiting: dict[Callable[[Answer], None], None] = {}
 
     def find(self, then: Callable[[Answer], None]) -> None:
         """See `Target.find`."""
-        if self._known and self._monotonic() < self._good_until:
+        now = self._monotonic()
+        if self._known and now < self._good_until:
             then(list(self._known))
+            if now >= self._fresh_until:
+                self._ask()
             return
         self._waiting[then] = None
+        self._ask()
+
+    def _ask(self) -> None:
         if self._busy:
             return
         self._busy = True
@@ -141,7 +169,7 @@ class HostName:
     def _in_thread(self) -> None:
         answer: Answer
         try:
-            answer = self._look_up(self._host, self._port, self._family)
+            answer = list(self._look_up(self._host, self._port, self._family))
         except OSError as e:
             answer = e
         self._call_from_thread(lambda: self._answered(answer))
@@ -153,8 +181,29 @@ class HostName:
             if self._known:
                 answer = self._known
         else:
-            self._known = answer
+            answer = self._known = self._allowed(answer)
+            if not answer:
+                answer = PermissionError("its addresses are special and not on the allowlist")
+        self._fresh_until = self._monotonic() + self._keep / 2
         self._good_until = self._monotonic() + self._keep
         waiting, self._waiting = self._waiting, {}
         for then in waiting:
             then(answer if isinstance(answer, OSError) else list(answer))
+
+    def _allowed(self, found: list[Candidate]) -> list[Candidate]:
+        """Leave out the addresses that are not allowed; those of the preferred family first."""
+        allowed = []
+        for family, name in sorted(found, key=lambda candidate: candidate[0] != self._prefer):
+            address = str(name[0])  # type: ignore[index]
+            if self._allowlist is None or self._allowlist.allows_resolved(
+                self._host, address, self._port
+            ):
+                allowed.append((family, name))
+            else:
+                # At most one look-up in `keep` seconds: this floods no log.
+                log.warning(
+                    "%s resolves to %s, a special address that is not on the allowlist itself",
+                    self._host,
+                    address,
+                )
+        return allowed

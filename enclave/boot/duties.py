@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 KMS_BYTES = 256
 """Random bytes asked of KMS: as many as the NSM gives at once."""
 
+_NSM_BYTES = 256
+
 _NSM_ENTROPY, _KMS_ENTROPY = "entropy from the NSM", "entropy from KMS"
 _LOOPBACK, _CLOCK = "loopback", "clock"
 
@@ -68,12 +70,15 @@ class System:
         raise_loopback: brings `lo` up, or returns False where it is up.
         set_clock: sets the system clock, in seconds since 1970. Needs CAP_SYS_TIME.
         clock: reads it.
+        seed_from_nsm: mixes so many bytes of the NSM's into the pool by itself, credited in full,
+            as AWS's C SDK does; None: they are read here, and added by `add_entropy`.
     """
 
     add_entropy: Callable[[bytes], int] = add_entropy
     raise_loopback: Callable[[], bool] = raise_loopback
     set_clock: Callable[[float], None] = _set_clock
     clock: Clock = SystemClock()  # noqa: RUF009 (it has no state to share)
+    seed_from_nsm: Callable[[int], None] | None = None
 
 
 def run_boot_duties(
@@ -93,7 +98,7 @@ def run_boot_duties(
     outcomes = []
     # Entropy first: whatever comes after may draw keys. The clock before TLS needs it.
     if options.seed_from_nsm:
-        outcomes.append(_outcome(_NSM_ENTROPY, lambda: _seed(system, nsm.get_random())))
+        outcomes.append(_outcome(_NSM_ENTROPY, lambda: _seed_from_nsm(system, nsm)))
     if options.raise_loopback:
         outcomes.append(_outcome(_LOOPBACK, lambda: _raise_loopback(system)))
     if options.check_clock:
@@ -136,6 +141,13 @@ _REMEDY = {
 
 def _seed(system: System, data: bytes) -> str:
     return f"{len(data)} bytes mixed in, {system.add_entropy(data)} bits credited"
+
+
+def _seed_from_nsm(system: System, nsm: Nsm) -> str:
+    if system.seed_from_nsm is None:
+        return _seed(system, nsm.get_random())
+    system.seed_from_nsm(_NSM_BYTES)
+    return f"{_NSM_BYTES} bytes mixed in by AWS's C SDK, {8 * _NSM_BYTES} bits credited"
 
 
 def _raise_loopback(system: System) -> str:

@@ -14,13 +14,13 @@ from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
 from enclave.exchange import SECRET_FIELD
-from enclave.kms.client import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from enclave.agent import Agent
     from enclave.cli.model import Parameter
+    from enclave.keypair import KeyPairAhead
 
 _METAVARS = {
     "blob": "BLOB",
@@ -99,11 +99,22 @@ def run(arguments: argparse.Namespace) -> str:
         from enclave.cli.skeleton import output_sample  # noqa: PLC0415 (as above)
 
         return printer.format(operation, output_sample(operation))
-    with make_agent(arguments) as agent:
+    # A caller's own document needs no key of ours.
+    key_pair = None if "Recipient" in parameters else key_pair_ahead(arguments)
+    with make_agent(arguments, key_pair=key_pair) as agent:
         content: dict[str, Any] = on_the_wire(
             agent.call(operation, on_the_wire(parameters)).content
         )
     return printer.format(operation, _in_order(operation, content))
+
+
+def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
+    """A key pair in the making, while what an Agent needs is loaded; C makes its own."""
+    if arguments.engine not in ("auto", "python"):
+        return None
+    from enclave.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
+
+    return KeyPairAhead()
 
 
 def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
@@ -116,10 +127,13 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
 
         profile = load(arguments.profile, arguments.surroundings.environ)
         credentials, region = profile.credentials, region or profile.region
+    from enclave.kms.client import DEADLINE  # noqa: PLC0415 (TLS and signing: the most of it all)
+
     settings = {
         "region": region,
         "endpoint_url": arguments.endpoint_url,
         "proxy": arguments.proxy,
+        "engine": arguments.engine,
         "ca_bundle": arguments.ca_bundle,
         "credentials": credentials,
         "sign_requests": arguments.sign_request,

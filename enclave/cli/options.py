@@ -22,6 +22,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "profile": None,
     "endpoint_url": None,
     "proxy": "vsock://3:8000",
+    "engine": "auto",
     "ca_bundle": None,
     "credentials": "auto",
     "sign_request": True,
@@ -93,6 +94,13 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT "
         f"(default: {DEFAULTS['proxy']})",
+    )
+    add(
+        "--engine",
+        choices=("auto", "python", "sdk", "sdk-client"),
+        help="whose code has the key pair attested and opens the answer: python, AWS's C SDK, or "
+        f"the C SDK's own KMS client for the whole call (default: {DEFAULTS['engine']}, which is "
+        "python)",
     )
     add("--ca-bundle", metavar="FILE",
         help="CA certificates, PEM; else AWS_CA_BUNDLE, or botocore's")  # fmt: skip

@@ -40,18 +40,22 @@ class Answer:
     body: bytes
 
 
-def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
-    """Verifying TLS: the CAs in `ca_bundle` (PEM), or those botocore carries.
+def default_ca_bundle() -> str:
+    """The file of CAs that botocore carries.
 
-    botocore's list is part of the measured image; a system's list may be missing there.
+    It is part of the measured image; a system's list may be missing there.
+    """
+    from importlib import resources  # noqa: PLC0415 (start-up time of those who name a file)
+
+    return str(resources.files("botocore").joinpath("cacert.pem"))
+
+
+def tls_context(ca_bundle: str) -> ssl.SSLContext:
+    """Verifying TLS: the CAs in the file `ca_bundle` (PEM).
 
     Raises:
         ConfigurationError: the file cannot be read or holds no certificate.
     """
-    if ca_bundle is None:
-        from importlib import resources  # noqa: PLC0415 (start-up time of those who name a file)
-
-        ca_bundle = str(resources.files("botocore").joinpath("cacert.pem"))
     try:
         context = ssl.create_default_context(cafile=ca_bundle)
     except (OSError, ValueError) as e:  # ssl.SSLError is an OSError

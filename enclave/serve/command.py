@@ -10,13 +10,16 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.boot import BootOptions, add_options, run_boot_duties, seed_from_kms
+from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed_from_kms
+from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from enclave.cli.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -87,32 +90,26 @@ def run(arguments: argparse.Namespace) -> int:
         if not 1 <= getattr(arguments, name) <= 65_536:
             option = f"--{name.replace('_', '-')}"
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
-    # What takes a while to load, and the other commands need not wait for.
+    boot = BootOptions.from_args(arguments)
+    # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
+    _do_boot_duties(boot, arguments.surroundings, arguments.engine)
+    key_pair = key_pair_ahead(arguments)
+    # What takes a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
 
-    from enclave.agent import Agent  # noqa: PLC0415
     from enclave.serve.service import Service  # noqa: PLC0415
     from vsock_proxy.listening import listening  # noqa: PLC0415
 
-    boot = BootOptions.from_args(arguments)
     with contextlib.ExitStack() as held:
         agent = held.enter_context(
-            Agent(
-                region=arguments.region,
-                endpoint_url=arguments.endpoint_url,
-                proxy=arguments.proxy,
-                ca_bundle=arguments.ca_bundle,
-                connect_timeout=arguments.cli_connect_timeout,
-                read_timeout=arguments.cli_read_timeout,
+            make_agent(
+                arguments,
                 deadline=arguments.deadline,
                 max_connections=arguments.max_calls,
-                credentials=arguments.credentials,
-                sign_requests=arguments.sign_request,
+                key_pair=key_pair,
                 environ=_without_own_url(environ),
             )
         )
-        # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-        _do_boot_duties(boot)
         listener = held.enter_context(listening(address))
         if boot.seed_from_kms:
             # Needs KMS, which may be slow to come up: nobody waits for it.
@@ -134,12 +131,17 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _do_boot_duties(options: BootOptions) -> None:
-    from enclave.nsm import DevNsm, Nsm  # noqa: PLC0415 (as in `run`)
+def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> None:
+    from enclave.nsm import Nsm  # noqa: PLC0415 (as in `run`)
 
+    system = System()
+    if engine == "sdk":  # with sdk-client no C code is loaded into this process
+        from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for who asks for it)
+
+        system = System(seed_from_nsm=seed_entropy)
     try:
-        with DevNsm() as device:
-            run_boot_duties(options, Nsm(device))
+        with surroundings.device() as device:
+            run_boot_duties(options, Nsm(device), system=system)
     except NsmUnavailableError as e:
         # Every attested call will say so as well; the endpoint can still tell how it is.
         log.warning("no boot duties: %s", e)

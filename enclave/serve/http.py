@@ -18,7 +18,7 @@ MAX_HEAD: Final = 65_536
 """Bytes of request line and headers; the largest part is a session token of a few KiB."""
 
 _USED: Final = frozenset(
-    {"content-length", "expect", "host", "transfer-encoding", "upgrade", "x-amz-target"}
+    {b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade", b"x-amz-target"}
 )
 """The headers anything is done about. Each may stand once: what two readers could take differently
 is refused. The others, signatures and tokens among them, are not kept."""
@@ -89,9 +89,10 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         self._count(len(name) + len(value))
-        key = name.decode("latin-1").lower()
-        if key not in _USED:
+        lower = name.lower()
+        if lower not in _USED:
             return
+        key = lower.decode()
         if key in self._headers:
             raise _malformed(f"the header {key} is there twice")
         self._headers[key] = value.decode("latin-1").strip(" \t")

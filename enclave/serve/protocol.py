@@ -136,6 +136,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def called(request: Request) -> Call:
     """What a request that is no probe asks KMS for. Its signature is not looked at: whoever can
     connect may call, and the enclave's own credentials sign what goes to KMS.
@@ -153,7 +160,7 @@ def called(request: Request) -> Call:
         )
     operation = found[1]
     try:
-        parameters = json.loads(request.body.decode(), parse_constant=_refuse_constant)
+        parameters = _JSON.decode(request.body.decode())
     except (ValueError, RecursionError):
         parameters = None
     if not isinstance(parameters, dict):
@@ -170,10 +177,6 @@ def called(request: Request) -> Call:
                 hint="leave Recipient out: this endpoint adds it",
             )
     return Call(operation, parameters)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"JSON has no {name}")
 
 
 def pooled_bytes(call: Call, most: int) -> int | None:

@@ -69,7 +69,7 @@ class Call:
         if self.recipient is None or self.fault == "plaintext":
             return {field: encode(secret)}
         if self.fault == "no-ciphertext":
-            return {field: None}
+            return {}
         enveloper = self.recipient.enveloper
         if self.fault == "wrong-key":
             enveloper = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
@@ -77,7 +77,8 @@ class Call:
         if self.fault == "corrupt-cms":
             # In the encrypted key: OAEP notices for certain, which CBC's padding does not.
             ciphertext = ciphertext[:200] + bytes([ciphertext[200] ^ 1]) + ciphertext[201:]
-        return {field: None, "CiphertextForRecipient": encode(ciphertext)}
+        # `field` is left out: AWS's C SDK refuses an answer in which it is null.
+        return {"CiphertextForRecipient": encode(ciphertext)}
 
 
 def encode(blob: bytes) -> str:

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,6 +24,8 @@ from vsock_proxy.notify import notify
 
 if TYPE_CHECKING:
     import socket
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from simulator.kms.server import KmsServer
     from simulator.kms.service import KmsService
@@ -58,6 +62,9 @@ def add_parser(subparsers: Any) -> None:
         help="PEM of the root certificate attestation documents must chain to")  # fmt: skip
     add("--ca-file", metavar="FILE", required=True,
         help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
+    add("--ca-key", metavar="FILE",
+        help="PEM of that authority's private key, made where there is none: with it --ca-file "
+        "can be built into an image (default: a new one each time)")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action=_FaultAction, default=[], dest="faults",
         help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
     add("--credentials", metavar="FILE",
@@ -144,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
     _add_keys(service, arguments.keys, arguments.key_policies)
     for fault in arguments.faults:
         service.faults.inject(str(fault))
-    authority = CertificateAuthority(service.faults)
+    authority = CertificateAuthority(service.faults, key=_authority_key(arguments.ca_key))
     try:
         Path(arguments.ca_file).write_bytes(authority.certificate_pem)
     except OSError as e:
@@ -152,6 +159,25 @@ def run(arguments: argparse.Namespace) -> int:
     with listening(address) as listener:
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0
+
+
+def _authority_key(path: str | None) -> EllipticCurvePrivateKey | None:
+    """The key in a file, which is made where there is none."""
+    from simulator.kms.tls import generate_key, key_pem, load_key  # noqa: PLC0415 (as in `run`)
+
+    if path is None:
+        return None
+    try:
+        if not Path(path).exists():
+            key = generate_key()
+            with open(path, "xb", opener=partial(os.open, mode=0o600)) as f:
+                f.write(key_pem(key))
+            return key
+        return load_key(_read(path))
+    except OSError as e:
+        raise ConfigurationError(f"cannot write {path}: {e.strerror}") from e
+    except ValueError as e:
+        raise ConfigurationError(f"{path} holds no PEM key on P-256") from e
 
 
 def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None:

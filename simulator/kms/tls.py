@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
@@ -35,9 +40,12 @@ class CertificateAuthority:
     addresses, and the client finds out by itself.
     """
 
-    def __init__(self, faults: FaultQueue | None = None) -> None:
+    def __init__(
+        self, faults: FaultQueue | None = None, *, key: ec.EllipticCurvePrivateKey | None = None
+    ) -> None:
+        """Make an authority; with a `key` there was before, one that clients trust already."""
         self._faults = faults
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = key or generate_key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Simulated KMS CA")])
         self._certificate = (
             _builder(self._name, self._name, self._key)
@@ -100,6 +108,28 @@ class CertificateAuthority:
             path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
             context.load_cert_chain(path)
         return context
+
+
+def generate_key() -> ec.EllipticCurvePrivateKey:
+    """Make an authority's key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Encode it as PEM, in the clear: nothing real trusts it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read what `key_pem` wrote.
+
+    Raises:
+        ValueError: it is no P-256 key.
+    """
+    key = load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("not a P-256 key")  # noqa: TRY004 (the caller's value, not its type)
+    return key
 
 
 def _builder(

@@ -27,8 +27,10 @@ from vsock_proxy.addresses import VMADDR_CID_PARENT
 from vsock_proxy.loop import Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from vsock_proxy.addresses import UnixAddress
 
 _LAST_WORDS = 0.2
 """Seconds for what the guest sent just before it ended."""
@@ -36,17 +38,36 @@ _LAST_WORDS = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What boots.
+    """What boots, with an NSM that is served here.
 
     Attributes:
         kernel: a bzImage or vmlinux.
-        cmdline: its command line.
-        ramdisks: in order.
+        ramdisk: all ramdisks, one after the other.
+        cmdline: the kernel's command line.
+        exchange: answers /dev/nsm, such as `SimulatedNsm.exchange`.
     """
 
-    kernel: bytes
+    kernel: Path
+    ramdisk: Path
     cmdline: str
-    ramdisks: Sequence[bytes]
+    exchange: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsignedImage:
+    """What boots under QEMU's own ``-M nitro-enclave``, whose NSM signs nothing.
+
+    Attributes:
+        eif: the image; QEMU measures it.
+        module_id: what documents name.
+        instance_id: what PCR4 measures.
+        role_arn: what PCR3 measures; None leaves it zero.
+    """
+
+    eif: Path
+    module_id: str
+    instance_id: str
+    role_arn: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,28 +75,28 @@ class Enclave:
     """A machine that is an enclave to what runs in it.
 
     Attributes:
-        exchange: answers /dev/nsm, such as `SimulatedNsm.exchange`.
         cid: its context id.
         folder: where vsock addresses are UNIX sockets; see `parent_side`.
+        parent_ports: services of the parent that listen elsewhere.
         guest_ports: ports of the guest that are there as ``CID_PORT``.
         memory: MiB.
         cpus: how many.
         kvm: use it; see `qemu.Machine`.
-        command: what runs QEMU.
+        command: what runs QEMU; see `qemu.find`.
     """
 
-    exchange: Callable[[bytes], bytes]
     cid: int
     folder: Path
+    parent_ports: Mapping[int, UnixAddress] = field(default_factory=dict)
     guest_ports: Sequence[int] = ()
     memory: int = 1024
     cpus: int = 1
     kvm: bool = False
-    command: Sequence[str] = field(default_factory=qemu.find)
+    command: Sequence[str]
 
     def boot(
         self,
-        image: Image,
+        image: Image | UnsignedImage,
         private: Path,
         *,
         timeout: float | None = None,
@@ -99,30 +120,22 @@ class Enclave:
         with contextlib.ExitStack() as stack:
             loop = stack.enter_context(Loop())
             init = self._parent(stack, loop)
-            machine = qemu.Machine(
-                kernel=private / "kernel",
-                ramdisk=private / "ramdisk",
-                cmdline=image.cmdline,
-                memory=self.memory,
-                cpus=self.cpus,
-                kvm=self.kvm,
-                nsm=private / "nsm",
-                vsock=private / "vsock",
-            )
-            machine.kernel.write_bytes(image.kernel)
-            # An uncompressed archive begins at a multiple of 4, and zeros between are skipped
-            # (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
-            padded = (ramdisk + bytes(-len(ramdisk) % 4) for ramdisk in image.ramdisks)
-            machine.ramdisk.write_bytes(b"".join(padded))
-            nsm = Endpoint(loop, machine.nsm, NsmDevice(self.exchange))
-            stack.callback(nsm.close)
-            vsock_device = VsockDevice(loop, self.cid, Folder(self.folder))
+            vsock_device = VsockDevice(loop, self.cid, Folder(self.folder, self.parent_ports))
             stack.callback(vsock_device.close)
-            vsock = Endpoint(loop, machine.vsock, vsock_device)
+            vsock = Endpoint(loop, private / "vsock", vsock_device)
             stack.callback(vsock.close)
             self._guest(stack, loop, vsock_device)
+            machine = qemu.Machine(
+                memory=self.memory, cpus=self.cpus, kvm=self.kvm, vsock=vsock.path
+            )
+            if isinstance(image, Image):
+                nsm = Endpoint(loop, private / "nsm", NsmDevice(image.exchange))
+                stack.callback(nsm.close)
+                command = _microvm(machine, image, nsm.path)
+            else:
+                command = _nitro_enclave(machine, image)
             process = subprocess.Popen(  # noqa: S603 (QEMU)
-                [*self.command, *qemu.arguments(machine)],
+                [*_DIES_WITH_US, *self.command, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 # Not among those whom the terminal tells of ctrl-C: we end it.
@@ -146,6 +159,26 @@ class Enclave:
         for port in self.guest_ports:
             path = self.folder / f"{self.cid}_{port}"
             stack.callback(Listener(loop, path, ports.to(port)).close)
+
+
+_DIES_WITH_US = "setpriv", "--pdeathsig", "KILL"
+"""Of util-linux: for a death that runs no `finally`, or comes before there is one."""
+
+
+def _microvm(machine: qemu.Machine, image: Image, nsm: Path) -> list[str]:
+    return qemu.microvm(
+        machine, kernel=image.kernel, ramdisk=image.ramdisk, cmdline=image.cmdline, nsm=nsm
+    )
+
+
+def _nitro_enclave(machine: qemu.Machine, image: UnsignedImage) -> list[str]:
+    return qemu.nitro_enclave(
+        machine,
+        eif=image.eif,
+        module_id=image.module_id,
+        instance_id=image.instance_id,
+        role_arn=image.role_arn,
+    )
 
 
 class _Ended:

@@ -6,13 +6,19 @@ apt resolves and downloads with a state of its own, signatures checked with Debi
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from simulator.machine.errors import MachineError
+from simulator.machine.errors import MachineError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
@@ -29,6 +35,25 @@ def cache_folder() -> Path:
     """Where unpacked packages are kept: ``$XDG_CACHE_HOME/nitro-enclave-agent``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "nitro-enclave-agent"
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Have a folder of unpacked packages for oneself; wait for whoever has it.
+
+    Raises:
+        MachineError: it cannot be made, or written to.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "lock").open("w")
+    except OSError as e:
+        raise MachineError(
+            f"cannot write to {cache}: {e.strerror}", hint="name another one: --cache FOLDER"
+        ) from e
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +74,11 @@ class Packages:
         """Get the lists of packages.
 
         Raises:
-            MachineError: a tool or the keys are missing, or the mirror cannot be reached.
+            UnavailableError: a tool or the keys are missing, or the mirror cannot be reached.
         """
         missing = [tool for tool in _NEEDED if not shutil.which(tool)]
         if missing or not KEYRING.exists():
-            raise MachineError(
+            raise UnavailableError(
                 f"Debian's packages cannot be had: no {' and no '.join(missing or [str(KEYRING)])}",
                 hint="on Debian or Ubuntu: apt-get install apt dpkg debian-archive-keyring",
             )
@@ -67,7 +92,11 @@ class Packages:
                 for suite in (self.suite, f"{self.suite}-backports")
             )
         )
-        self._apt("update")
+        try:
+            # Without it, apt takes it lightly when a mirror does not answer.
+            self._apt("update", "-o", "APT::Update::Error-Mode=any")
+        except MachineError as e:
+            raise UnavailableError(f"no lists of packages from {mirror}", hint=e.hint) from e
 
     def unpack(
         self, names: list[str], into: Path, *, backports: bool = False, dependencies: bool = True
@@ -148,7 +177,7 @@ def _mirror() -> str:
         origin, suite, uri = [*line.split(), "", "", ""][:3]
         if origin == "Debian" and "security" not in suite:
             return uri
-    raise MachineError(
+    raise UnavailableError(
         "this machine's apt knows no mirror of Debian", hint="name one: --mirror URL"
     )
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from simulator.machine import messages
 from simulator.machine.errors import ProtocolError
 from simulator.machine.vhost_user import Backend
+from vsock_proxy.addresses import UnixAddress
+from vsock_proxy.listening import listen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,10 +37,8 @@ class Endpoint:
         self._device = device
         self._backend = Backend(device)
         self._kicks: dict[int, int] = {}
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = listen(UnixAddress(str(path)), backlog=1)
         self._qemu: socket.socket | None = None
-        self._listener.bind(str(path))
-        self._listener.listen(1)
         loop.add(self._listener.fileno(), self, select.EPOLLIN)
 
     def ready(self, fd: int, _events: int) -> None:

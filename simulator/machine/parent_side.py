@@ -19,7 +19,7 @@ from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress
 from vsock_proxy.listening import listening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from simulator.machine.vsock_device import VsockDevice
@@ -33,7 +33,6 @@ init/init.c)."""
 EXIT_PORT = 9001
 """Where a guest may say, in decimal, which exit code its program ended with."""
 
-_WITHIN = 10.0
 _CONNECT = re.compile(rb"CONNECT ([0-9]{1,10})\n")
 _EXIT = re.compile(rb"([0-9]{1,3})\s*")
 _LINE_LIMIT = 32
@@ -42,16 +41,20 @@ _LINE_LIMIT = 32
 class Folder:
     """Connects the guest to services; see `vsock_device.Parent`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, elsewhere: Mapping[int, UnixAddress]) -> None:
+        """Services are in `folder`, but for those that listen elsewhere, by their port."""
         self._folder = folder
+        self._elsewhere = elsewhere
 
     def connect(self, port: int) -> socket.socket:
         """See `vsock_device.Parent.connect`."""
+        elsewhere = self._elsewhere.get(port)
+        path = elsewhere.path if elsewhere else f"{self._folder}/{VMADDR_CID_PARENT}_{port}"
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             # Connects at once or not at all: where the other side's queue is full, vsock
             # would be reset too.
-            end.connect(str(self._folder / f"{VMADDR_CID_PARENT}_{port}"))
+            end.connect(path)
         except BaseException:
             end.close()
             raise
@@ -90,20 +93,18 @@ class Listener:
 
 
 class Line:
-    """Waits for the first line on a connection and looks no further."""
+    """Waits for the first line on a connection, and looks no further."""
 
     def __init__(
         self, loop: Loop, end: socket.socket, found: Callable[[socket.socket, bytes], None]
     ) -> None:
         """Call `found` with the line; what follows it is left in the socket.
 
-        A line may end with the sender's end. One that is too long, or takes longer than 10 s,
-        is an empty one.
+        The sender's end ends a line too. One that is too long counts as empty.
         """
         self._loop = loop
         self._end = end
         self._found = found
-        self._deadline = loop.now + _WITHIN
         end.setblocking(False)  # noqa: FBT003
         loop.add(end.fileno(), self)
 
@@ -119,11 +120,12 @@ class Line:
             seen = b""
         line, newline, _ = seen.partition(b"\n")
         line += newline
-        if newline or events & select.EPOLLRDHUP:
-            self._end.recv(len(line))
-        elif len(seen) < _LINE_LIMIT:
+        ended = events & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR)
+        if not newline and not ended and len(seen) < _LINE_LIMIT:
             return
-        else:
+        if newline:
+            self._end.recv(len(line))
+        elif len(seen) == _LINE_LIMIT:
             line = b""
         self._loop.remove(fd)
         self._loop.later(lambda: self._found(self._end, line))

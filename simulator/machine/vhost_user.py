@@ -234,9 +234,9 @@ class Backend:
         self._queue(index).set_addresses(descriptors, used, available)
 
     def _start(self, message: Message, fds: list[int]) -> None:
-        index, kick = _take_fd(message, fds)
+        index, has_fd = message.vring_fd()
         queue = self._queue(index)
-        queue.start(self._memory, kick)
+        queue.start(self._memory, _take_fd(message, fds) if has_fd else None)
         if not self._features & messages.F_PROTOCOL_FEATURES:
             queue.set_enabled(enabled=True)
         self._device.kicked(index)
@@ -246,8 +246,9 @@ class Backend:
         return message.reply_state(index, self._queue(index).stop())
 
     def _set_call(self, message: Message, fds: list[int]) -> None:
-        index, call = _take_fd(message, fds)
-        self._queue(index).set_call(call)
+        index, has_fd = message.vring_fd()
+        queue = self._queue(index)
+        queue.set_call(_take_fd(message, fds) if has_fd else None)
 
     def _set_enabled(self, message: Message, _fds: list[int]) -> None:
         index, enabled = message.vring_state()
@@ -260,14 +261,11 @@ class Backend:
         return self.queues[index]
 
 
-def _take_fd(message: Message, fds: list[int]) -> tuple[int, int | None]:
-    index, has_fd = message.vring_fd()
-    if has_fd != (len(fds) == 1):
+def _take_fd(message: Message, fds: list[int]) -> int:
+    if len(fds) != 1:
         raise ProtocolError(f"vhost-user {message.request.name} with {len(fds)} descriptors")
-    if not has_fd:
-        return index, None
     os.set_blocking(fds[0], False)
-    return index, fds.pop()
+    return fds.pop()
 
 
 def _close(fd: int | None) -> None:

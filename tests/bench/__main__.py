@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("agent",)
+BENCHMARKS = ("agent", "endpoint", "engines", "relay")
 
 
 def main() -> int:

@@ -22,14 +22,19 @@ def private_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
 
-def key_identifier(key: rsa.RSAPrivateKey) -> bytes:
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def key_identifier(key: rsa.RSAPrivateKey | rsa.RSAPublicKey) -> bytes:
+    public = key.public_key() if isinstance(key, rsa.RSAPrivateKey) else key
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(spki).digest()
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """One envelope's choices; a test changes one and expects one error."""
+    """One envelope's choices; a test changes one and expects one error.
+
+    Attributes:
+        recipient: whose it is; left out, `private_key`'s.
+    """
 
     plaintext: bytes = b"secret" * 8
     content_type: str = "enveloped_data"
@@ -46,9 +51,10 @@ class Envelope:
     content_key: bytes = b"\x2a" * 32
     identifier: bytes | None = None
     ciphertext: bytes | None = None
+    recipient: rsa.RSAPublicKey | None = None
 
     def der(self) -> bytes:
-        key = private_key()
+        key = self.recipient or private_key().public_key()
         padder = PKCS7(128).padder()
         padded = padder.update(self.plaintext) + padder.finalize()
         ciphertext = self.ciphertext
@@ -79,7 +85,7 @@ class Envelope:
                 "subject_key_identifier", self.identifier or key_identifier(key)
             ),
             "key_encryption_algorithm": transport,
-            "encrypted_key": key.public_key().encrypt(self.content_key, OAEP),
+            "encrypted_key": key.encrypt(self.content_key, OAEP),
         }
         content = {
             "version": self.version,
@@ -102,3 +108,44 @@ class Envelope:
 
     def but(self, **changes: object) -> Envelope:
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+# Forms of the same envelope: only lengths and the split of the content differ.
+
+
+def element(tag: int, *parts: bytes, indefinite: bool) -> bytes:
+    body = b"".join(parts)
+    if indefinite:
+        return bytes([tag, 0x80]) + body + b"\0\0"
+    size = len(body)
+    if size < 0x80:
+        return bytes([tag, size]) + body
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(octets)]) + octets + body
+
+
+def rebuilt(envelope: Envelope | bytes, *, indefinite: bool, pieces: int | None) -> bytes:
+    """The envelope as KMS writes it: outer lengths left open, content in `pieces` or whole."""
+    info = cms.ContentInfo.load(envelope if isinstance(envelope, bytes) else envelope.der())
+    data = info["content"]
+    encrypted = data["encrypted_content_info"]
+    ciphertext = encrypted["encrypted_content"].native
+    if pieces is None:
+        content = element(0x80, ciphertext, indefinite=False)
+    else:
+        step = -(-len(ciphertext) // pieces)
+        chunks = [ciphertext[i : i + step] for i in range(0, len(ciphertext), step)]
+        strings = [element(0x04, chunk, indefinite=False) for chunk in chunks]
+        content = element(0xA0, *strings, indefinite=indefinite)
+    inner = element(
+        0x30,
+        encrypted["content_type"].dump(),
+        encrypted["content_encryption_algorithm"].dump(),
+        content,
+        indefinite=indefinite,
+    )
+    body = element(
+        0x30, data["version"].dump(), data["recipient_infos"].dump(), inner, indefinite=indefinite
+    )
+    explicit = element(0xA0, body, indefinite=indefinite)
+    return element(0x30, info["content_type"].dump(), explicit, indefinite=indefinite)

@@ -211,7 +211,7 @@ def test_a_proxy_that_says_nothing(enclave: Enclave) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         enclave.dialer.target = TcpAddress("127.0.0.1", silent.getsockname()[1])
         agent = enclave.agent(connect_timeout=0.3, deadline=0.5)
-        with pytest.raises(KmsUnreachableError, match=r"no TLS with .* within 0.[1-3]"):
+        with pytest.raises(KmsUnreachableError, match=r"no TLS with .* within 0\.\d"):
             agent.generate_random(32)
 
 

@@ -10,7 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from enclave.boot import BootOptions, System, add_options, run_boot_duties
 from enclave.boot.drift import clock_drift
 from enclave.boot.entropy import add_entropy
 from enclave.boot.loopback import SIOCGIFFLAGS, SIOCSIFFLAGS, raise_loopback
-from enclave.errors import ConfigurationError, KmsUnreachableError
+from enclave.errors import ConfigurationError, KmsUnreachableError, NsmUnavailableError
 from enclave.nsm import Nsm
 from tests.doubles import ManualClock
 
@@ -101,6 +101,24 @@ def test_all_duties_in_their_order(
         f"boot, {duty}: {text}" for duty, text in said.items()
     ]
     assert kernel.entropy[0].hex() not in caplog.text
+
+
+def test_the_c_sdk_may_seed_from_the_nsm(kernel: Kernel, simulated_nsm: SimulatedNsm) -> None:
+    asked: list[int] = []
+    system = replace(kernel.system(), seed_from_nsm=asked.append)
+    first, *_ = run_boot_duties(BootOptions(), Nsm(simulated_nsm), system=system)
+    assert first.text == "256 bytes mixed in by AWS's C SDK, 2048 bits credited"
+    assert asked == [256]
+    assert not kernel.entropy
+    assert not simulated_nsm.calls["GetRandom"]
+
+    def refuse(_: int) -> None:
+        raise NsmUnavailableError("no", hint="why")
+
+    system = replace(system, seed_from_nsm=refuse)
+    first, *others = run_boot_duties(BootOptions(), Nsm(simulated_nsm), system=system)
+    assert (first.done, first.text) == (False, "no (why)")
+    assert all(other.done for other in others)
 
 
 def test_what_is_switched_off_is_not_done(kernel: Kernel, simulated_nsm: SimulatedNsm) -> None:

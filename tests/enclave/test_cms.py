@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from enclave.cms import MAX_ENVELOPE, open_enveloped_data, parse_enveloped_data
 from enclave.errors import DecodingError, DecryptionError
-from tests.enclave.envelopes import Envelope, key_identifier, private_key
+from tests.enclave.envelopes import Envelope, key_identifier, private_key, rebuilt
 from tests.vectors import vector
 
 if TYPE_CHECKING:
@@ -28,47 +28,6 @@ if TYPE_CHECKING:
 def opened(der: bytes) -> bytes:
     key = private_key()
     return open_enveloped_data(der, key, key_identifier(key))
-
-
-# Forms of the same envelope: only lengths and the split of the content differ.
-
-
-def element(tag: int, *parts: bytes, indefinite: bool) -> bytes:
-    body = b"".join(parts)
-    if indefinite:
-        return bytes([tag, 0x80]) + body + b"\0\0"
-    size = len(body)
-    if size < 0x80:
-        return bytes([tag, size]) + body
-    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(octets)]) + octets + body
-
-
-def rebuilt(envelope: Envelope, *, indefinite: bool, pieces: int | None) -> bytes:
-    """The envelope as KMS writes it: outer lengths left open, content in `pieces` or whole."""
-    info = asn1.ContentInfo.load(envelope.der())
-    data = info["content"]
-    encrypted = data["encrypted_content_info"]
-    ciphertext = encrypted["encrypted_content"].native
-    if pieces is None:
-        content = element(0x80, ciphertext, indefinite=False)
-    else:
-        step = -(-len(ciphertext) // pieces)
-        chunks = [ciphertext[i : i + step] for i in range(0, len(ciphertext), step)]
-        strings = [element(0x04, chunk, indefinite=False) for chunk in chunks]
-        content = element(0xA0, *strings, indefinite=indefinite)
-    inner = element(
-        0x30,
-        encrypted["content_type"].dump(),
-        encrypted["content_encryption_algorithm"].dump(),
-        content,
-        indefinite=indefinite,
-    )
-    body = element(
-        0x30, data["version"].dump(), data["recipient_infos"].dump(), inner, indefinite=indefinite
-    )
-    explicit = element(0xA0, body, indefinite=indefinite)
-    return element(0x30, info["content_type"].dump(), explicit, indefinite=indefinite)
 
 
 @pytest.mark.parametrize("indefinite", [True, False])

@@ -72,6 +72,32 @@ def test_it_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> 
         assert kms.process.stderr.read() == ""
 
 
+def test_with_its_key_an_authority_stays_trusted(
+    nitro_authority: Authority, tmp_path: Path
+) -> None:
+    key = tmp_path / "ca.key"
+    trusted = b""
+    for start in ("first", "second"):
+        (tmp_path / start).mkdir()
+        with running(nitro_authority, tmp_path / start, f"--ca-key={key}") as kms:
+            trusted = trusted or kms.ca_pem
+            with Client(dataclasses.replace(kms, ca_pem=trusted)) as client:
+                assert client.call("GenerateRandom", {"NumberOfBytes": 1})[0] == 200
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_of_another_kind_is_no_authoritys(nitro_authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "root.pem").write_bytes(nitro_authority.root_pem)
+    (tmp_path / "ca.key").write_text("no key")
+    ended = subprocess.run(
+        [COMMAND, "kms", f"--nitro-root={tmp_path}/root.pem", f"--ca-file={tmp_path}/ca.pem",
+         f"--ca-key={tmp_path}/ca.key"],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "holds no PEM key on P-256" in ended.stderr
+
+
 def test_credentials_come_from_a_file(nitro_authority: Authority, tmp_path: Path) -> None:
     own = Credentials("ASIAOWN", "own secret", "own token")
     file = tmp_path / "credentials.json"

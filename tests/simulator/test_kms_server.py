@@ -49,7 +49,7 @@ def test_one_connection_serves_many_calls(client: Client, attested: dict[str, An
     for _ in range(3):
         status, answer = client.call("GenerateRandom", attested)
         assert status == 200
-        assert answer["Plaintext"] is None
+        assert "Plaintext" not in answer
 
 
 def test_headers_are_those_of_kms(client: Client) -> None:
@@ -151,7 +151,7 @@ def error(client: Client, attested: dict[str, Any]) -> tuple[int, str]:
 def opened(client: Client, attested: dict[str, Any], folder: Path) -> bytes | None:
     status, answer = client.call("GenerateRandom", attested)
     assert status == 200
-    assert answer["Plaintext"] is None
+    assert "Plaintext" not in answer
     return openssl_decrypt(base64.b64decode(answer["CiphertextForRecipient"]), folder)
 
 
@@ -212,7 +212,7 @@ def test_no_ciphertext(
     kms_simulator: KmsSimulator, client: Client, attested: dict[str, Any]
 ) -> None:
     kms_simulator.faults.inject("no-ciphertext")
-    assert client.call("GenerateRandom", attested) == (200, {"Plaintext": None})
+    assert client.call("GenerateRandom", attested) == (200, {})
 
 
 @pytest.mark.parametrize(("fault", "length"), [("wrong-length", 31), ("extra-length", 33)])

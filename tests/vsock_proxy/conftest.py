@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vsock_proxy.rig import Ends, Place, Rig, Server
+from tests.vsock_proxy.rig import LOCAL, Ends, Place, Rig, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAIRS = [("unix", "tcp"), ("tcp", "tcp"), ("unix", "unix"), ("tcp", "unix")]
+PAIRS = [(LOCAL, "tcp"), ("tcp", "tcp"), (LOCAL, LOCAL), ("tcp", LOCAL)]
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place("unix", tmp_path)
+    return Place(LOCAL, tmp_path)
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import socket
 import struct
 import threading
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress
+from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.forwarding import Forwarder
 from vsock_proxy.listening import listen, local_address
@@ -16,8 +19,7 @@ from vsock_proxy.loop import Loop
 from vsock_proxy.targets import Target, target_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Container, Iterator
 
     from vsock_proxy.relay import Connection, Limits
 
@@ -31,6 +33,26 @@ TICK = 20.0
 """Seconds between ticks, of the rig's clock, which stands still until a test moves it."""
 
 
+VMADDR_CID_LOCAL = 1
+"""vsock's loopback (<linux/vm_sockets.h>)."""
+
+_vsock_ports = itertools.count(50_000)
+
+
+def _local_kind() -> Literal["unix", "vsock"]:
+    if os.environ.get("TEST_OVER_VSOCK") != "1":
+        return "unix"
+    # Where the loopback is missing, CID 1 is the hypervisor: a connection would leave here.
+    if "vsock_loopback " not in Path("/proc/modules").read_text(encoding="ascii"):
+        raise RuntimeError("TEST_OVER_VSOCK is for the guest alone: run make test-vsock")
+    return "vsock"
+
+
+LOCAL: Literal["unix", "vsock"] = _local_kind()
+"""The kind of socket on the enclave's side: vsock in the guest (`tests.guest`), and UNIX sockets
+in its stead on a machine without vsock's loopback."""
+
+
 class Rig:
     """The thing under test: what `connect` opens comes out at `to`, or at `target`."""
 
@@ -41,6 +63,7 @@ class Rig:
         *,
         target: Callable[[Loop], Target] | None = None,
         limits: Limits | None = None,
+        cids: Container[int] | None = None,
         listener: socket.socket | None = None,
     ) -> None:
         self._time = 0.0
@@ -52,7 +75,9 @@ class Rig:
         else:
             assert to is not None
             way = target_for(to, self.loop.call_from_thread)
-        self.forwarder = Forwarder(self.loop, listener, way, name="the server", limits=limits)
+        self.forwarder = Forwarder(
+            self.loop, listener, way, name="the server", limits=limits, cids=cids
+        )
         self._turned = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relay")
@@ -110,11 +135,18 @@ class Place:
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self._folder = folder
+        self._ports: dict[str, int] = {}
 
     def address(self, name: str) -> Address:
-        if self.kind == "unix":
-            return UnixAddress(str(self._folder / name))
-        return TcpAddress("127.0.0.1", 0)
+        """The same name is the same address (but for TCP, where the kernel chooses)."""
+        match self.kind:
+            case "unix":
+                return UnixAddress(str(self._folder / name))
+            case "vsock":
+                port = self._ports.setdefault(name, next(_vsock_ports))
+                return VsockAddress(VMADDR_CID_LOCAL, port)
+            case _:
+                return TcpAddress("127.0.0.1", 0)
 
     @contextlib.contextmanager
     def server(self) -> Iterator[Server]:
@@ -159,7 +191,9 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """Close it, on TCP with a reset: no other kind of socket has one to send."""
+    if connection.family == socket.AF_INET:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
@@ -240,6 +274,13 @@ class Ends:
 
     def wait_until_empty(self) -> None:
         self.rig.wait_until(lambda: self.rig.forwarder.in_use == 0)
+
+
+def peer_name(client: socket.socket) -> str:
+    """What the log calls this client."""
+    if client.family == socket.AF_VSOCK:  # Bound to any CID, says its own end.
+        return str(VsockAddress(VMADDR_CID_LOCAL, client.getsockname()[1]))
+    return "a UNIX peer" if client.family == socket.AF_UNIX else str(local_address(client))
 
 
 def text(length: int) -> bytes:

@@ -11,6 +11,8 @@ from vsock_proxy.addresses import (
     MAX_UNIX_PATH,
     MAX_VSOCK,
     VMADDR_CID_ANY,
+    Address,
+    HybridAddress,
     TcpAddress,
     UnixAddress,
     VsockAddress,
@@ -30,13 +32,15 @@ from vsock_proxy.errors import ConfigurationError
         ("unix:///run/proxy.sock", UnixAddress("/run/proxy.sock")),
         ("unix:here.sock", UnixAddress("here.sock")),
         ("unix:////run", UnixAddress("//run")),
+        ("hvsock:///run/vm.sock:5000", HybridAddress("/run/vm.sock", 5000)),
+        ("hvsock://a:b:1", HybridAddress("a:b", 1)),
         ("tcp://127.0.0.1:0", TcpAddress("127.0.0.1", 0)),
         ("tcp://kms.us-east-1.amazonaws.com:443", TcpAddress("kms.us-east-1.amazonaws.com", 443)),
         ("tcp://[::1]:443", TcpAddress("::1", 443)),
         ("tcp://[fe80::1%eth0]:443", TcpAddress("fe80::1%eth0", 443)),
     ],
 )
-def test_the_three_forms(text: str, address: object) -> None:
+def test_the_forms(text: str, address: object) -> None:
     assert parse_address(text) == address
 
 
@@ -57,6 +61,13 @@ def test_the_three_forms(text: str, address: object) -> None:
         "vsock://3:8000 ",
         "vsock://3:8000\n",
         "vsock://+3:8000",
+        "hvsock://:1",
+        "hvsock:///run/vm.sock",
+        "hvsock:///run/vm.sock:",
+        "hvsock:///run/vm.sock:4294967295",
+        "hvsock:/run/vm.sock:1",
+        "hvsock://a\0:1",
+        f"hvsock:///{'x' * 103}:8000",
         "unix:",
         "unix://",
         "unix:/a\0b",
@@ -120,10 +131,13 @@ _hosts = st.one_of(
 _tcp = st.builds(TcpAddress, _hosts, st.integers(0, MAX_PORT))
 
 
-@given(st.one_of(_vsock, _unix, _tcp))
-def test_an_address_written_and_read_is_the_same(
-    address: VsockAddress | UnixAddress | TcpAddress,
-) -> None:
+_hybrid = st.builds(
+    HybridAddress, _paths.map(lambda path: "/" + path[:20]), st.integers(0, MAX_VSOCK - 1)
+)
+
+
+@given(st.one_of(_vsock, _unix, _hybrid, _tcp))
+def test_an_address_written_and_read_is_the_same(address: Address) -> None:
     assert parse_address(str(address)) == address
 
 

@@ -10,22 +10,29 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE, Server, read_all
+from tests.vsock_proxy.rig import PATIENCE, Server, check, read_all, refused
 from vsock_proxy import cli
-from vsock_proxy.addresses import VMADDR_CID_ANY, TcpAddress, VsockAddress, parse_address
+from vsock_proxy.addresses import (
+    VMADDR_CID_ANY,
+    TcpAddress,
+    UnixAddress,
+    VsockAddress,
+    parse_address,
+)
+from vsock_proxy.allowlist import load_allowlist
 from vsock_proxy.cli import main
-from vsock_proxy.daemon import Daemon, Forward
+from vsock_proxy.daemon import Daemon
 from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.forwards import Forward
+from vsock_proxy.relay import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from vsock_proxy.relay import Limits
 
 COMMAND = [sys.executable, "-c", "import sys; from vsock_proxy.cli import main; sys.exit(main())"]
 
@@ -102,6 +109,126 @@ def test_it_forwards_says_so_and_stops_when_told(
                 process.kill()
 
 
+class Process:
+    """The command, running, told of by systemd's protocol."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind(str(folder / "notify"))
+        self._notified.settimeout(PATIENCE)
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+        )
+        self.heard(b"READY=1")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._notified.close()
+
+    def heard(self, start: bytes) -> None:
+        assert self._notified.recv(100).startswith(start)
+
+    def reload(self) -> None:
+        self._process.send_signal(signal.SIGHUP)
+        self.heard(b"RELOADING=1\nMONOTONIC_USEC=")
+        self.heard(b"READY=1")
+
+    def stop(self) -> str:
+        """Return all that it said."""
+        self._process.send_signal(signal.SIGTERM)
+        self.heard(b"STOPPING=1")
+        said = self._process.communicate(timeout=PATIENCE)[1]
+        assert self._process.returncode == 0
+        return said
+
+
+def test_the_allowlist_is_read_again_on_sighup(
+    server: Server, allowlist: Path, tmp_path: Path
+) -> None:
+    path = UnixAddress(str(tmp_path / "proxy"))
+    to = allow(allowlist, server)
+    with Process(tmp_path, str(path), *to, "--config", str(allowlist)) as process:
+        with SocketDialer().dial(path, PATIENCE) as old, server.accept() as accepted:
+            check(old, accepted)
+            listed = allowlist.read_text()
+            allowlist.write_text("allowlist: []")
+            process.reload()
+            check(old, accepted)
+            with SocketDialer().dial(path, PATIENCE) as client:
+                assert refused(client)
+            allowlist.write_text("allowlist: 5")  # Now it is broken: nothing changes.
+            process.reload()
+            with SocketDialer().dial(path, PATIENCE) as client:
+                assert refused(client)
+            allowlist.write_text(listed)
+            process.reload()
+            with SocketDialer().dial(path, PATIENCE) as client, server.accept() as again:
+                check(client, again)
+            check(old, accepted)
+        said = process.stop()
+    assert f"vsock-proxy: warning: {':'.join(to)} is not on the allowlist" in said
+    assert f"not reloaded, everything stays as it was: {allowlist}:1: allowlist: '5'" in said
+
+
+def test_a_file_says_what_to_forward_and_says_it_again_on_sighup(
+    server: Server, tmp_path: Path
+) -> None:
+    assert isinstance(server.address, TcpAddress)
+    x, y = UnixAddress(str(tmp_path / "x")), UnixAddress(str(tmp_path / "y"))
+    config = tmp_path / "parent.yaml"
+
+    def write(*listens: UnixAddress) -> None:
+        lines = [f"  - {{listen: '{a}', to: '{server.address}', name: {a.path}}}" for a in listens]
+        allowed = f"  - {{address: 127.0.0.1, port: {server.address.port}}}"  # type: ignore[union-attr]
+        config.write_text(
+            "\n".join(["proxy:", "  allowlist:", allowed, "  forwards:", *lines, "logs: {}"])
+        )
+
+    write(x, y)
+    with Process(tmp_path, "--config", str(config)) as process:
+        for address in (x, y):
+            with SocketDialer().dial(address, PATIENCE) as client, server.accept() as accepted:
+                check(client, accepted)
+        write(x)
+        process.reload()
+        assert not (tmp_path / "y").exists()
+        with SocketDialer().dial(x, PATIENCE) as client, server.accept() as accepted:
+            check(client, accepted)
+        config.write_text("proxy:\n  forward: []\n")
+        process.reload()
+        with SocketDialer().dial(x, PATIENCE) as client, server.accept() as accepted:
+            check(client, accepted)
+        said = process.stop()
+    assert f"{config}: left to enclave-parent: logs" in said
+    assert f"no longer listening on {y}" in said
+    assert f"as it was: {config}:2: proxy: unknown key 'forward' (did you mean forwards?)" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("allowlist: []", "has no section `proxy`"),
+        ("proxy:\n  forwards: [{listen: 'tcp://127.0.0.1:0', to: 'tcp://a.b:1'}]", ":2: to: a.b "),
+        ("- proxy", ":1: a list, not a mapping"),
+    ],
+)
+def test_a_file_that_will_not_do_is_refused(
+    text: str, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "parent.yaml"
+    config.write_text(text)
+    assert main(["--config", str(config)]) == 1
+    assert f"vsock-proxy: error: {config}" in (said := capsys.readouterr().err)
+    assert error in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
@@ -138,13 +265,23 @@ def test_a_missing_or_empty_allowlist_allows_nothing(
     path = tmp_path / "allowlist.yaml"
     arguments = ["--config", str(path), "tcp://127.0.0.1:0", "127.0.0.1", "443"]
     assert main(arguments) == 1
-    assert "cannot read the allowlist" in capsys.readouterr().err
+    assert f"cannot read {path}: No such file" in capsys.readouterr().err
     path.write_text("")
     assert main(arguments) == 1
-    assert "is empty: nothing is allowed" in capsys.readouterr().err
+    assert f"{path}: empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["8000", "host"], ["-4", "-6", "8000", "a", "1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["8000"],
+        ["8000", "host"],
+        ["-4", "-6", "8000", "a", "1"],
+        ["-4", "--config", "x"],
+        ["-w", "5", "--config", "x"],
+    ],
+)
 def test_wrong_usage_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(arguments)
@@ -175,13 +312,13 @@ def test_the_arguments_of_awss_proxy_mean_what_they_say(
     allowlist: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[list[Forward], int]] = []
+    seen: list[list[Forward]] = []
 
     class NoDaemon(Daemon):
         """A test opens no vsock."""
 
-        def __init__(self, forwards: list[Forward], *, limits: Limits) -> None:
-            seen.append((forwards, limits.connections))
+        def __init__(self, forwards: list[Forward], **_: object) -> None:
+            seen.append(forwards)
 
         def run(self) -> None:
             pass
@@ -190,5 +327,11 @@ def test_the_arguments_of_awss_proxy_mean_what_they_say(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     host = "kms.us-east-1.amazonaws.com"
     assert main([*options, "--config", str(allowlist), "8000", host, "443"]) == 0
-    forward = Forward(VsockAddress(VMADDR_CID_ANY, 8000), TcpAddress(host, 443), family)
-    assert seen == [([forward], connections)]
+    forward = Forward(
+        VsockAddress(VMADDR_CID_ANY, 8000),
+        TcpAddress(host, 443),
+        family,
+        allowlist=load_allowlist(allowlist),
+        limits=Limits(connections=connections),
+    )
+    assert seen == [[forward]]

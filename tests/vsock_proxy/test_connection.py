@@ -23,6 +23,8 @@ GONE = ENDED | select.EPOLLHUP | select.EPOLLERR
 class FakeEnd(FakeSource, FakeSink):
     """One socket: what it sends is the source, what it gets is the sink."""
 
+    family = socket.AF_INET
+
     def __init__(self, number: int) -> None:
         FakeSource.__init__(self)
         FakeSink.__init__(self)

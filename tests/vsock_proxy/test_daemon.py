@@ -6,15 +6,18 @@ import contextlib
 import logging
 import resource
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE, Server, read_all, read_exactly
+from tests.vsock_proxy.rig import PATIENCE, Place, Server, read_all, read_exactly
 from vsock_proxy.addresses import TcpAddress, UnixAddress
-from vsock_proxy.daemon import Daemon, Forward, within_descriptors
+from vsock_proxy.daemon import Daemon
 from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.errors import ListenError
+from vsock_proxy.forwards import Forward, within_descriptors
+from vsock_proxy.listening import listen
 from vsock_proxy.relay import Limits
 
 if TYPE_CHECKING:
@@ -22,17 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from vsock_proxy.addresses import Address
+
 FOREVER = 1000.0
 
 
 class Running:
-    """A daemon in a thread, between two UNIX sockets of a folder."""
+    """A daemon in a thread, between two sockets of one place."""
 
-    def __init__(self, folder: Path, *, drain_timeout: float = FOREVER) -> None:
-        self.path = folder / "proxy"
-        self.server = Server(UnixAddress(str(folder / "server")))
+    def __init__(self, place: Place, *, drain_timeout: float = FOREVER) -> None:
+        self.server = Server(place.address("server"))
         self.daemon = Daemon(
-            [Forward(UnixAddress(str(self.path)), self.server.address)],
+            [Forward(place.address("proxy"), self.server.address)],
             drain_timeout=drain_timeout,
             tick=0.02,
         )
@@ -48,9 +52,19 @@ class Running:
         assert not self.thread.is_alive()
 
 
+def listen_as_soon_as_it_is_free(address: Address) -> socket.socket:
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return listen(address)
+        except ListenError:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    running = Running(tmp_path)
+def running(place: Place) -> Iterator[Running]:
+    running = Running(place)
     with running.server:
         yield running
         for _ in range(2):
@@ -58,9 +72,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
         running.join()
 
 
-def test_listeners_are_independent(tmp_path: Path) -> None:
+def test_listeners_are_independent(place: Place) -> None:
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Server(UnixAddress(str(tmp_path / name)))) for name in "ab"]
+        servers = [stack.enter_context(Server(place.address(name))) for name in "ab"]
         daemon = Daemon([Forward(TcpAddress("127.0.0.1", 0), s.address) for s in servers])
         thread = threading.Thread(target=daemon.run)
         thread.start()
@@ -73,9 +87,9 @@ def test_listeners_are_independent(tmp_path: Path) -> None:
         assert not thread.is_alive()
 
 
-def test_what_comes_in_before_it_runs_is_served(tmp_path: Path) -> None:
-    with Server(UnixAddress(str(tmp_path / "server"))) as server:
-        proxy = UnixAddress(str(tmp_path / "proxy"))
+def test_what_comes_in_before_it_runs_is_served(place: Place) -> None:
+    with Server(place.address("server")) as server:
+        proxy = place.address("proxy")
         daemon = Daemon([Forward(proxy, server.address)])
         with SocketDialer().dial(proxy, PATIENCE) as client:
             thread = threading.Thread(target=daemon.run)
@@ -94,9 +108,8 @@ def test_stopping_lets_connections_end_and_takes_no_new_ones(running: Running) -
         client.sendall(b"question")
         assert read_exactly(accepted, 8) == b"question"
         running.daemon.stop()
-        # The path goes at once: a successor may want it.
-        while running.path.exists():
-            running.thread.join(0.01)
+        # The address is free at once: a successor may want it.
+        listen_as_soon_as_it_is_free(running.daemon.addresses[0]).close()
         assert running.thread.is_alive()
         accepted.sendall(b"answer")
         accepted.close()
@@ -104,9 +117,9 @@ def test_stopping_lets_connections_end_and_takes_no_new_ones(running: Running) -
     running.join()
 
 
-def test_stopping_has_a_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_stopping_has_a_deadline(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vsock_proxy")
-    running = Running(tmp_path, drain_timeout=0.1)
+    running = Running(place, drain_timeout=0.1)
     with running.server:
         client, accepted = running.pair()
         with client, accepted:
@@ -147,13 +160,26 @@ def test_the_descriptor_limit_is_raised_and_then_respected(
     process = {"now": (1024, 4096)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: process["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: process.update(now=new))
-    few = Limits(connections=100, waiting=10)
-    assert within_descriptors(few) == few
+
+    def fit(*connections: int) -> list[Limits | None]:
+        forwards = [
+            Forward(UnixAddress(f"/{n}"), UnixAddress("/to"), limits=Limits(n, waiting=10))
+            for n in connections
+        ]
+        fitted = within_descriptors(forwards)
+        assert [f.listen for f in fitted] == [f.listen for f in forwards]
+        return [f.limits for f in fitted]
+
+    assert fit(100) == [Limits(100, waiting=10)]
     assert process["now"] == (1024, 4096)
-    more = Limits(connections=1000, waiting=10)
-    assert within_descriptors(more) == more
-    assert process["now"] == (2074, 4096)
+    assert fit(300, 700) == [Limits(300, waiting=10), Limits(700, waiting=10)]
+    assert process["now"] == (2000 + 20 + 64 + 2, 4096)
     assert not caplog.records
-    assert within_descriptors(Limits(connections=10_000, waiting=10)).connections == 2011
+    few, many = fit(1000, 10_000)
+    assert few is not None
+    assert many is not None
     assert process["now"] == (4096, 4096)
-    assert "4096 file descriptors (ulimit -Hn) are enough for 2011 connections" in caplog.text
+    assert 2 * few.connections + few.waiting + 2 * many.connections + many.waiting <= 4030
+    assert 10 * few.connections <= many.connections < 11 * few.connections
+    total = few.connections + many.connections
+    assert f"4096 file descriptors (ulimit -Hn) are enough for {total} connections" in caplog.text

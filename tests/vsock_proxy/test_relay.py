@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.vsock_proxy.rig import (
     LARGE,
     PATIENCE,
+    TICK,
     Ends,
     expect,
     in_thread,
@@ -130,12 +131,14 @@ def test_a_closed_clients_last_bytes_arrive_though_the_server_is_slow(ends: Ends
         assert len(read_all(server)) == LARGE - 1
 
 
-def test_small_writes_are_not_delayed(ends: Ends) -> None:
+def test_small_writes_are_not_delayed_and_silent_peers_are_asked(ends: Ends) -> None:
     # AWS's proxy leaves Nagle's algorithm on: 43 ms for every write-write-read.
     with ends.pair() as (client, server):
         client.sendall(b"x")
         read_exactly(server, 1)
         connection = ends.connection()
+        ends.rig.pass_time(TICK + 1)  # What lives that long is kept alive.
+        ends.rig.wait_until(lambda: connection._kept_alive)
         for end, kind in (
             (connection._client, ends.client_kind),
             (connection._server, ends.server_kind),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.vsock_proxy.rig import PATIENCE
 from vsock_proxy.addresses import TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.allowlist import Allowlist
 from vsock_proxy.names import look_up
 from vsock_proxy.targets import Answer, HostName, target_for
 
@@ -26,7 +27,12 @@ TWO: Candidate = (socket.AF_INET, ("192.0.2.2", 443))
 class Asker:
     """A name whose look-ups a test answers, and the loop that hears of it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        allowlist: Allowlist | None = None,
+        prefer: socket.AddressFamily = socket.AF_UNSPEC,
+    ) -> None:
         self.now = 0.0
         self.answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -39,6 +45,8 @@ class Asker:
             look_up=self._look_up,
             monotonic=lambda: self.now,
             keep=30,
+            allowlist=allowlist,
+            prefer=prefer,
         )
 
     def _look_up(self, *_: object) -> list[Candidate]:
@@ -60,13 +68,27 @@ def test_an_answer_is_kept_for_a_while_and_no_longer() -> None:
     asker = Asker()
     asker.find()
     asker.answer([ONE])
-    asker.now = 29.9
+    asker.now = 14.9
     asker.find()
     assert (asker.asked, asker.heard) == (1, [[ONE], [ONE]])
-    asker.now = 30.0
+    asker.now = 45.0
     asker.find()
     asker.answer([TWO])
     assert (asker.asked, asker.heard[2:]) == (2, [[TWO]])
+
+
+def test_a_busy_name_is_asked_for_again_before_anybody_has_to_wait() -> None:
+    asker = Asker()
+    asker.find()
+    asker.answer([ONE])
+    asker.now = 15.0
+    for _ in range(3):
+        asker.find()
+    assert asker.heard == [[ONE]] * 4
+    asker.answer([TWO])
+    asker.now = 29.0
+    asker.find()
+    assert (asker.asked, asker.heard[4:]) == (2, [[TWO]])
 
 
 def test_many_ask_and_one_look_up_answers_all() -> None:
@@ -117,6 +139,35 @@ def test_an_address_that_failed_is_tried_last() -> None:
     asker.name.failed((socket.AF_INET, ("192.0.2.3", 443)))  # Of an older answer.
     asker.find()
     assert asker.heard[2] == [TWO, ONE]
+
+
+def test_an_address_that_is_not_allowed_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    metadata: Candidate = (socket.AF_INET, ("169.254.169.254", 443))
+    asker = Asker(allowlist=Allowlist(frozenset({("the.server", 443)})))
+    asker.find()
+    asker.answer([metadata, ONE])
+    assert asker.heard == [[ONE]]
+    asker.now = 100.0
+    asker.find()
+    asker.answer([metadata])  # What was known before does not serve on: the name has changed.
+    assert isinstance(asker.heard[1], PermissionError)
+    asker.find()
+    asker.answer([ONE])
+    assert asker.heard[2] == [ONE]
+    assert "the.server resolves to 169.254.169.254, a special address" in caplog.text
+
+
+def test_a_preferred_family_comes_first() -> None:
+    six: Candidate = (socket.AF_INET6, ("2001:db8::1", 443, 0, 0))
+    for prefer, expected in (
+        (socket.AF_UNSPEC, [ONE, six, TWO]),
+        (socket.AF_INET, [ONE, TWO, six]),
+        (socket.AF_INET6, [six, ONE, TWO]),
+    ):
+        asker = Asker(prefer=prefer)
+        asker.find()
+        asker.answer([ONE, six, TWO])
+        assert asker.heard == [expected]
 
 
 def test_no_thread_to_be_had_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:

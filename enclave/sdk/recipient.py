@@ -1,0 +1,90 @@
+"""The recipient whose key pair, document and opening are AWS's C code, behind the same seam."""
+
+from __future__ import annotations
+
+import hashlib
+from hmac import compare_digest
+from typing import TYPE_CHECKING
+
+from enclave.attestation import parse
+from enclave.clock import Clock, SystemClock
+from enclave.cms import parse_enveloped_data
+from enclave.errors import DecodingError, DecryptionError, NsmAnswerError, NsmUnavailableError
+from enclave.recipient import YoungDocument, log_opened
+from enclave.sdk.bindings.attestation import Attestation, Sealed
+from enclave.sdk.bindings.native import load
+from enclave.sdk.errors import SdkCallError
+
+if TYPE_CHECKING:
+    from enclave.sdk.bindings.native import Native
+
+
+class SdkRecipient:
+    """An RSA-2048 key pair of AWS-LC's, attested through libnsm, which opens ``/dev/nsm`` itself.
+
+    The private key never leaves the C side. Safe for many threads.
+    """
+
+    def __init__(self, native: Native | None = None, *, clock: Clock | None = None) -> None:
+        """Make the key pair.
+
+        Args:
+            native: the C library; production code leaves it out.
+            clock: time; production code leaves it out.
+
+        Raises:
+            SdkNotBuiltError: there is no C library.
+            SdkCallError: it made no key pair.
+        """
+        self._sdk = Attestation(native or load())
+        self._key_pair = self._sdk.new_key_pair()
+        self._key_identifier = b""
+        self._document = YoungDocument(self._attest, clock or SystemClock())
+
+    def attestation_document(self) -> bytes:
+        """See `enclave.recipient.Recipient`; the NSM is asked about every two minutes."""
+        return self._document.get()
+
+    def open(self, ciphertext_for_recipient: bytes) -> bytes:
+        """See `enclave.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
+
+        Our own reader looks first: the C one does not look at algorithms, at whose key it is, or
+        at what follows, and may leave out the end of the content without a word. So it must find
+        what ours finds.
+        """
+        envelope = parse_enveloped_data(ciphertext_for_recipient)
+        if not compare_digest(envelope.key_identifier, self._key_identifier):
+            raise DecryptionError
+        try:
+            sealed = self._sdk.parse_enveloped_data(ciphertext_for_recipient)
+        except SdkCallError as e:
+            raise DecodingError(
+                "CiphertextForRecipient", "not the indefinite-length BER that the C SDK reads"
+            ) from e
+        if sealed != Sealed(envelope.encrypted_key, envelope.iv, envelope.ciphertext):
+            raise DecodingError("CiphertextForRecipient", "the C SDK reads it in another way")
+        try:
+            secret = self._sdk.open(self._key_pair, sealed)
+        except SdkCallError:
+            # Without `from`: which step failed must not be readable from the outside.
+            raise DecryptionError from None
+        log_opened(ciphertext_for_recipient, secret)
+        return secret
+
+    def _attest(self) -> bytes:
+        try:
+            document = self._sdk.attestation_document(self._key_pair)
+        except SdkCallError as e:
+            raise NsmUnavailableError(
+                "the C SDK got no attestation document",
+                hint="it tells no reason; is there /dev/nsm? `--engine python` says more",
+            ) from e
+        try:
+            public_key = parse(document).public_key
+        except DecodingError as e:
+            raise NsmAnswerError(f"the C SDK's attestation document is unreadable: {e}") from e
+        if public_key is None:
+            raise NsmAnswerError("the C SDK's attestation document holds no public key")
+        # The C API gives the public key out nowhere else.
+        self._key_identifier = hashlib.sha256(public_key).digest()
+        return document

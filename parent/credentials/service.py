@@ -1,0 +1,147 @@
+"""The credential service as a component: a server for enclaves, a thread that renews."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from parent.clock import Clock, SystemClock
+from parent.component import ComponentStatus
+from parent.credentials import upstream
+from parent.credentials.answers import answer
+from parent.credentials.cache import Cache
+from parent.credentials.model import Credentials, CredentialsError
+from parent.http import HttpServer, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from parent.credentials.settings import CredentialSettings
+    from parent.http import Request, Response
+
+log = logging.getLogger(__name__)
+
+_LOOK = 30.0
+"""Seconds between two looks at the clock: the wall clock may have been set."""
+
+
+class CredentialService:
+    """See `parent.component.Component`.
+
+    Values of its status: ``source``, ``expires_at`` and ``renewed_at`` (seconds since 1970, or
+    None), ``renewals``, ``failures``, ``failure`` (the kind of the last, or None).
+
+    Attributes:
+        server: for its counters.
+    """
+
+    name = "credentials"
+
+    def __init__(
+        self,
+        settings: CredentialSettings,
+        *,
+        load: Callable[[datetime], Credentials] | None = None,
+        clock: Clock | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
+        limits: Limits | None = None,
+    ) -> None:
+        """Make one; production code gives the settings only."""
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._uniform = uniform
+        self._load = load or (lambda now: upstream.load(self.settings.profile, now=now))
+        self._cache = Cache(self._clock, uniform)
+        self._wake = threading.Condition()
+        self._stopping = False
+        self.server = HttpServer(settings.listen, self._answer, name=self.name, limits=limits)
+
+    def start(self) -> None:
+        """See `Component.start`. Whether there are credentials shows later: in `status`."""
+        self.server.start()
+        # A daemon: the program may end while the source is waited for.
+        threading.Thread(target=self._keep_fresh, name="credentials-renewal", daemon=True).start()
+
+    def stop(self, timeout: float) -> None:
+        """See `Component.stop`."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self.server.stop(timeout)
+
+    def reconfigure(self, settings: CredentialSettings) -> list[str]:
+        """Take other settings; returns the keys of those that need a restart."""
+        stay = [] if settings.listen == self.settings.listen else ["listen"]
+        renew = settings.profile != self.settings.profile
+        self.settings = replace(settings, listen=self.settings.listen)
+        if renew:
+            with self._wake:
+                self._cache = Cache(self._clock, self._uniform)
+                self._wake.notify()
+        return stay
+
+    def status(self) -> ComponentStatus:
+        """See `Component.status`."""
+        cache = self._cache
+        credentials, failure = cache.current(), cache.failure
+        detail = "no credentials yet"
+        if failure is not None:
+            detail = f"no credentials: {failure}"
+        if credentials is not None:
+            detail = f"credentials from {credentials.source}, good until {credentials.expiration}"
+            if failure is not None:
+                detail += f"; not renewed: {failure}"
+        if not self.server.running:
+            detail = "not running"
+        return ComponentStatus(
+            healthy=self.server.running and credentials is not None,
+            detail=detail,
+            values={
+                "source": credentials.source if credentials else None,
+                "expires_at": _epoch(credentials.expiration if credentials else None),
+                "renewed_at": _epoch(cache.renewed_at),
+                "renewals": cache.renewals,
+                "failures": cache.failures,
+                "failure": failure.kind if failure else None,
+            },
+        )
+
+    def renew(self) -> None:
+        """Ask the source, once; takes as long as that takes."""
+        cache = self._cache
+        try:
+            credentials = self._load(self._clock.now())
+        except CredentialsError as e:
+            cache.failed(e)
+            going_on = "going on with those at hand" if cache.current() else "there are none"
+            log.warning("credentials not renewed (%s): %s", going_on, e)
+            if e.hint:
+                log.warning("hint: %s", e.hint)
+        else:
+            cache.renewed(credentials)
+            log.info(
+                "credentials from %s, access key %s, good until %s",
+                credentials.source,
+                credentials.access_key,
+                credentials.expiration or "they are replaced",
+            )
+
+    def _answer(self, request: Request) -> Response:
+        return answer(request, self._cache, self.settings.cids)
+
+    def _keep_fresh(self) -> None:
+        while True:
+            with self._wake:
+                while not self._stopping and (wait := self._cache.wait()):
+                    self._wake.wait(min(wait, _LOOK))
+                if self._stopping:
+                    return
+            self.renew()
+
+
+def _epoch(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()

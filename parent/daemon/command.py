@@ -1,0 +1,117 @@
+"""``enclave-parent run`` and ``enclave-parent check-config``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parent.daemon.log_format import PROGRAM, log_to_stderr
+from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.notify import notify
+from vsock_proxy.reloading import Reloader
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PATH = Path("/etc/nitro_enclaves/parent.yaml")
+
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+_STOP = ""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run the parent's services: proxy, credentials, logs, enclaves, metrics",
+        description="Run what the configuration has: the proxy, the credential service, the log "
+        "sink, the enclaves, and their metrics. SIGHUP reads the file again; SIGTERM stops "
+        "cleanly, a second one at once. Status: 0 if told to stop, 1 if it cannot start or a "
+        "service fails.",
+    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    add("--log-format", choices=("text", "json"), default="text", help="default: %(default)s")
+    add("-v", "--verbose", action="store_true", help="log every connection, not only trouble")
+    parser.set_defaults(run=run)
+
+    parser = subparsers.add_parser(
+        "check-config",
+        help="say what is wrong with a configuration",
+        description="Read a configuration as `run` does, and print every error with its line; "
+        "status 1 if there is one. Nothing is opened.",
+    )
+    parser.add_argument(
+        "config", metavar="FILE", type=Path, nargs="?", default=DEFAULT_PATH,
+        help="default: %(default)s",
+    )  # fmt: skip
+    parser.set_defaults(run=check_config)
+
+
+def check_config(arguments: argparse.Namespace) -> int:
+    """Print what is wrong with a file, if anything."""
+    # Here, as below: the commands for images do without botocore and what else the daemon needs.
+    from parent.daemon.configuration import load_configuration  # noqa: PLC0415
+
+    try:
+        load_configuration(arguments.config)
+    except ConfigurationError as e:
+        return _complain(e)
+    sys.stdout.write(f"{arguments.config}: fine\n")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until a signal, or a failure, ends it."""
+    from parent.daemon.configuration import load_configuration  # noqa: PLC0415
+    from parent.daemon.supervisor import Supervisor  # noqa: PLC0415
+
+    log_to_stderr(arguments.log_format, verbose=arguments.verbose)
+    events: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # While it starts there is nothing to reload; SIGHUP's default would end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in _ENDS:
+        signal.signal(number, lambda *_: events.put(_STOP))
+    try:
+        supervisor = Supervisor(load_configuration(arguments.config), failed=events.put)
+        supervisor.start()
+    except AgentError as e:
+        return _complain(e)
+    reloader = Reloader(
+        lambda: supervisor.reload(load_configuration(arguments.config, reloading=True))
+    )
+    signal.signal(signal.SIGHUP, lambda *_: reloader.request())
+    operations = supervisor.operations
+    where = f"operations on {operations.server.address}" if operations else "no operations"
+    notify(f"READY=1\nSTATUS=running; {where}")
+    failed = events.get()
+    notify("STOPPING=1")
+    for number in _ENDS:
+        signal.signal(number, _end_at_once)
+    if failed == _STOP:
+        log.info("stopping")
+    else:
+        log.error("%s failed; stopping everything, to be started anew", failed)
+    supervisor.stop()
+    return int(failed != _STOP)
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> None:
+    os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
+    os._exit(128 + number)
+
+
+def _complain(error: AgentError) -> int:
+    for each in getattr(error, "errors", (error,)):
+        print(f"{PROGRAM}: error: {each}", file=sys.stderr)  # noqa: T201
+        if each.hint:
+            print(f"{PROGRAM}: hint: {each.hint}", file=sys.stderr)  # noqa: T201
+    return 1

@@ -1,0 +1,65 @@
+"""The daemon's log on stderr: lines for people, or JSON for programs.
+
+Whatever is logged, a line is a line: what comes from an enclave or from the network can neither
+begin a new one nor do things to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+PROGRAM: Final = "enclave-parent"
+
+OURS: Final = ("parent", "vsock_proxy")
+
+# Their own words about what fails hold what was read, and so secrets; ours say what failed.
+_SILENCED: Final = ("botocore", "urllib3", "asyncio")
+
+
+class TextFormatter(logging.Formatter):
+    """``enclave-parent: warning: ...``; the time is the journal's to add."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make one line."""
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"{PROGRAM}: {level}{_printable(super().format(record))}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ``time`` (RFC 3339), ``level``, ``logger``, ``message``, ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make one line."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        shown = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            shown["exception"] = self.formatException(record.exc_info)
+        return json.dumps(shown)
+
+
+def log_to_stderr(form: str, *, verbose: bool) -> None:
+    """Set up logging for the whole process; `form` is ``text`` or ``json``."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    for name in _SILENCED:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -1,0 +1,132 @@
+"""Components started in order, told of a new configuration, and stopped in reverse."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from parent.credentials import CredentialService
+from parent.enclaves.component import enclave_components
+from parent.logs.component import LogSink
+from parent.operations import OperationsService
+from parent.proxy import ProxyService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from parent.component import Component
+    from parent.daemon.configuration import Configuration
+
+log = logging.getLogger(__name__)
+
+ENCLAVES_STOP = 40.0
+"""Seconds for nitro-cli to end all enclaves; it needs a few for each."""
+
+LISTENERS_STOP = 5.0
+"""Seconds for clients to take their answers, and for what the enclaves last logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Components that are stopped beside each other, in `stop_timeout` seconds."""
+
+    components: Sequence[Component]
+    stop_timeout: float
+
+
+class Supervisor:
+    """All components of a configuration.
+
+    Started are first the operations, so that all else can be watched, then what listens for
+    enclaves, then the enclaves; stopped in reverse.
+
+    Attributes:
+        configuration: what runs now.
+        operations: None where the configuration has none.
+    """
+
+    def __init__(
+        self, configuration: Configuration, *, failed: Callable[[str], object] = lambda _: None
+    ) -> None:
+        """Make the components; `failed` is told the name of one that ends by itself."""
+        self.configuration = configuration
+        self._proxy: ProxyService | None = None
+        self._credentials: CredentialService | None = None
+        self.operations: OperationsService | None = None
+        listeners: list[Component] = []
+        if configuration.proxy:
+            self._proxy = ProxyService(configuration.proxy, failed=failed)
+            listeners.append(self._proxy)
+        if configuration.credentials:
+            self._credentials = CredentialService(configuration.credentials)
+            listeners.append(self._credentials)
+        if configuration.logs:
+            names = {enclave.cid: enclave.name for enclave in configuration.enclaves}
+            listeners.append(LogSink(configuration.logs, names=names))
+        enclaves: list[Component] = [*enclave_components(configuration.enclaves)]
+        if configuration.operations:
+            self.operations = OperationsService(configuration.operations, [*listeners, *enclaves])
+        drain = configuration.proxy.drain_timeout if configuration.proxy else 0.0
+        self._stages = [
+            Stage([self.operations] if self.operations else [], LISTENERS_STOP),
+            Stage(listeners, max(drain + 1.0, LISTENERS_STOP)),
+            Stage(enclaves, ENCLAVES_STOP),
+        ]
+
+    def start(self) -> None:
+        """Start everything.
+
+        Raises:
+            AgentError: one component cannot; those before it have been stopped.
+        """
+        try:
+            for stage in self._stages:
+                for component in stage.components:
+                    component.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything, in bounded time; what was not started has nothing to stop."""
+        for stage in reversed(self._stages):
+            if not stage.components:
+                continue
+            with ThreadPoolExecutor(len(stage.components)) as threads:
+                for component in stage.components:
+                    threads.submit(self._stop, component, stage.stop_timeout)
+
+    def reload(self, new: Configuration) -> None:
+        """Take from `new` what can be taken; the log says what cannot.
+
+        Raises:
+            AgentError: the proxy cannot have what it is to have. Nothing has changed.
+        """
+        old = self.configuration
+        stay: list[str] = []
+        # First, for it alone can fail.
+        if self._proxy and new.proxy:
+            stay += [f"proxy.{key}" for key in self._proxy.reconfigure(new.proxy)]
+        elif old.proxy != new.proxy:
+            stay.append("proxy")
+        if self._credentials and new.credentials:
+            stay += [f"credentials.{key}" for key in self._credentials.reconfigure(new.credentials)]
+        elif old.credentials != new.credentials:
+            stay.append("credentials")
+        if old.logs != new.logs:
+            stay.append("logs")
+        if old.enclaves != new.enclaves:
+            stay.append("enclaves")
+        if old.operations != new.operations:
+            stay.append("operations")
+        for key in stay:
+            log.warning("%s has changed in the file: that takes a restart", key)
+
+    @staticmethod
+    def _stop(component: Component, timeout: float) -> None:
+        try:
+            component.stop(timeout)
+        except Exception:
+            log.exception("%s did not stop", component.name)

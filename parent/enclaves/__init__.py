@@ -1,0 +1,1 @@
+"""The life of enclaves on this instance, through nitro-cli: started, watched, restarted, ended."""

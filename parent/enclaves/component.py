@@ -1,0 +1,243 @@
+"""An enclave as a component of the daemon: its state machine, driven by a thread."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from parent.component import ComponentStatus
+from parent.eif.describe import describe
+from parent.enclaves import nitro_cli
+from parent.enclaves.console import Console
+from parent.enclaves.machine import Done, Lifecycle, Look, Run, State, Terminate, Wait
+from parent.enclaves.nitro_cli import NitroCliError
+from parent.enclaves.runner import Subprocess
+from parent.enclaves.settings import check_memory
+from parent.files import opened
+from vsock_proxy.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from parent.component import JSON
+    from parent.enclaves.machine import Command
+    from parent.enclaves.nitro_cli import Enclave
+    from parent.enclaves.runner import CommandRunner
+    from parent.enclaves.settings import EnclaveSettings
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 30.0
+"""Seconds for nitro-cli to list or to end enclaves; it waits 3 s for each of their processes."""
+
+
+def enclave_components(
+    enclaves: Sequence[EnclaveSettings], *, program: str = "nitro-cli"
+) -> list[EnclaveComponent]:
+    """Make the components for some enclaves of one instance.
+
+    They start one after the other: nitro-cli waits for a new enclave's first sign on vsock port
+    9000, so two that start at once fail.
+    """
+    turn = threading.Lock()
+    return [
+        EnclaveComponent(
+            settings, Subprocess(program), turn=turn, console=Console(settings.name, program)
+        )
+        for settings in enclaves
+    ]
+
+
+class EnclaveComponent:
+    """Keeps one enclave as its settings want it, from `start` to `stop`.
+
+    Status values: ``state`` (`State`), ``name``, ``cid``, ``enclave_id``, ``cpu_ids``,
+    ``memory_mib``, ``debug``, ``pcr0``, ``starts``, ``ended``, ``failures`` (in a row),
+    ``seconds`` (in this state), ``error``.
+    """
+
+    def __init__(
+        self,
+        settings: EnclaveSettings,
+        runner: CommandRunner,
+        *,
+        turn: threading.Lock,
+        console: Console | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = f"enclave/{settings.name}"
+        self._settings = settings
+        self._runner = runner
+        self._turn = turn
+        self._console = console if settings.debug else None
+        self._monotonic = monotonic
+        self._machine = Lifecycle(settings, chance=chance, now=monotonic())
+        self._stop_asked = self._given_up = False
+        self._woken = threading.Condition()
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self._shown: tuple[State, bool, str, dict[str, JSON]] = self._show()
+
+    def start(self) -> None:
+        """Check that the image is one and fits; then start, and watch, in the background.
+
+        Raises:
+            AgentError: the image cannot be read, is none, or needs more memory.
+        """
+        self._measure()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the enclave if this component started it or took it over."""
+        deadline = self._monotonic() + timeout
+        with self._woken:
+            self._stop_asked = True
+            self._woken.notify_all()
+        if not self._thread.ident:
+            return
+        # Half a second is kept for a nitro-cli that does not answer to be killed.
+        self._thread.join(max(0.0, timeout - 0.5))
+        if self._thread.is_alive():
+            log.warning("%s: nitro-cli did not end it in time; it may still run", self.name)
+            self._runner.cancel()
+            with self._woken:
+                self._given_up = True
+                self._woken.notify_all()
+            self._thread.join(max(0.0, deadline - self._monotonic()))
+        if self._console:
+            self._console.stop()
+
+    def status(self) -> ComponentStatus:
+        """Tell how it is; see `parent.component`."""
+        _, healthy, detail, values = self._shown
+        since = values["since"]
+        seconds = self._monotonic() - since if isinstance(since, float) else 0.0
+        shown = {key: value for key, value in values.items() if key != "since"}
+        return ComponentStatus(healthy, detail, {**shown, "seconds": round(seconds, 1)})
+
+    def _live(self) -> None:
+        machine = self._machine
+        while not self._given_up:
+            now = self._monotonic()
+            with self._woken:
+                if self._stop_asked:
+                    machine.stop(now)
+            command = machine.next(now)
+            if isinstance(command, Done):
+                break
+            if isinstance(command, Wait):
+                self._wait(command.until)
+            else:
+                self._carry_out(command)
+            self._publish()
+        self._publish()
+
+    def _wait(self, until: float) -> None:
+        with self._woken:
+            # A wait of its own, between two attempts at the end, is not cut short by having been
+            # told to stop.
+            told = self._stop_asked and self._machine.state is not State.STOPPING
+            left = until - self._monotonic()
+            if not told and not self._given_up and left > 0:
+                self._woken.wait(min(left, threading.TIMEOUT_MAX))
+
+    def _carry_out(self, command: Command) -> None:
+        machine, settings = self._machine, self._settings
+        try:
+            match command:
+                case Look():
+                    enclaves, complete = self._look()
+                    machine.looked(self._monotonic(), enclaves, complete=complete)
+                case Run():
+                    log.info("%s: starting %s", self.name, settings.eif)
+                    enclave = self._run()
+                    machine.ran(self._monotonic(), enclave)
+                case Terminate(enclave_id):
+                    log.info("%s: ending %s", self.name, enclave_id)
+                    self._nitro_cli(nitro_cli.terminate_arguments(enclave_id), TIMEOUT)
+                    machine.terminated()
+        except AgentError as e:
+            error = f"{e} ({e.hint})" if e.hint else str(e)
+            now = self._monotonic()
+            match command:
+                case Look():
+                    machine.look_failed(now, error)
+                case Run():
+                    machine.run_failed(now, error)
+                case _:
+                    machine.terminate_failed(now, error)
+
+    def _look(self) -> tuple[Sequence[Enclave], bool]:
+        arguments = nitro_cli.describe_arguments()
+        done = self._runner.run(arguments, TIMEOUT)
+        try:
+            return nitro_cli.parse_describe(done.stdout), done.status == 0
+        except NitroCliError:
+            if done.status:
+                raise nitro_cli.failure(arguments[0], done.status, done.stderr) from None
+            raise
+
+    def _run(self) -> Enclave:
+        while not self._turn.acquire(timeout=0.1):
+            if self._stop_asked:
+                raise NitroCliError("not started, for this is the end")
+        try:
+            timeout = nitro_cli.run_timeout(self._settings, self._measure())
+            return nitro_cli.parse_run(
+                self._nitro_cli(nitro_cli.run_arguments(self._settings), timeout)
+            )
+        finally:
+            self._turn.release()
+
+    def _nitro_cli(self, arguments: Sequence[str], timeout: float) -> bytes:
+        done = self._runner.run(arguments, timeout)
+        if done.status:
+            raise nitro_cli.failure(arguments[0], done.status, done.stderr)
+        return done.stdout
+
+    def _measure(self) -> int:
+        """Measure the image, so that an enclave started from it can be told; its bytes."""
+        with opened(self._settings.eif) as stream:
+            self._machine.pcr0 = describe(stream).pcrs[0].hex()
+            size = stream.seek(0, 2)
+        check_memory(self._settings, size)
+        return size
+
+    def _publish(self) -> None:
+        before, after = self._shown, self._show()
+        self._shown = after
+        if (before[0], before[2]) != (after[0], after[2]):
+            told = after[0] in (State.STARTING, State.STOPPING, State.STOPPED)
+            level = logging.INFO if after[1] or told else logging.WARNING
+            log.log(level, "%s: %s", self.name, after[2])
+        if self._console:
+            running = self._machine.enclave if after[0] is State.RUNNING else None
+            self._console.follow(running.id if running else "")
+
+    def _show(self) -> tuple[State, bool, str, dict[str, JSON]]:
+        machine, settings = self._machine, self._settings
+        enclave = machine.enclave
+        detail: str = machine.state
+        if enclave and machine.state is State.RUNNING:
+            detail += f", {enclave.id}"
+        if machine.error and not (machine.healthy and not machine.blind):
+            detail += f": {machine.error}"
+        values: dict[str, JSON] = {
+            "state": str(machine.state),
+            "name": settings.name,
+            "cid": settings.cid,
+            "enclave_id": enclave.id if enclave else None,
+            "cpu_ids": list(enclave.cpu_ids) if enclave else [],
+            "memory_mib": enclave.memory_mib if enclave else settings.memory_mib,
+            "debug": settings.debug,
+            "pcr0": machine.pcr0,
+            "starts": machine.starts,
+            "ended": machine.ended,
+            "failures": machine.failures,
+            "error": machine.error,
+            "since": machine.since,
+        }
+        return machine.state, machine.healthy, detail, values

@@ -1,0 +1,114 @@
+"""One question and its answer, strictly after HTTP/1.1 (RFC 9112). Does no I/O.
+
+h11 knows the grammar and refuses what two readers could take differently; this adds what these
+services have no use for: bodies, methods other than GET and HEAD, a second question.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+from dataclasses import dataclass, replace
+from typing import Final
+
+import h11
+
+MAX_HEAD: Final = 8_192
+"""Bytes of request line and headers; a Prometheus scrape has about 500."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question.
+
+    Attributes:
+        method: GET or HEAD.
+        path: as it was sent, without what follows a question mark.
+        host: the Host header, "" where an HTTP/1.0 client sent none.
+        cid: the asking enclave's context id, which the kernel vouches for; None where the
+            connection is no vsock connection.
+    """
+
+    method: str
+    path: str
+    host: str = ""
+    cid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; the connection ends with it."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+def message(status: int, text: str) -> Response:
+    """Make an answer that is no success: JSON with a ``message``."""
+    return Response(status, json.dumps({"message": text}).encode())
+
+
+class Exchange:
+    """One connection's question, out of bytes as they come."""
+
+    def __init__(self, cid: int | None = None) -> None:
+        self._cid = cid
+        self._head_only = False
+        self._request: Request | None = None
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+
+    def feed(self, data: bytes) -> Request | Response | None:
+        """Read on; `data` is empty where the client has ended its sending.
+
+        Returns:
+            The question; or the answer to what is none; or None while more is to come. Not to
+            be called again after the first two.
+        """
+        try:
+            self._http.receive_data(data)
+            return self._read()
+        except h11.RemoteProtocolError as e:
+            return message(e.error_status_hint, f"not an HTTP request: {e}")
+
+    def _read(self) -> Request | Response | None:
+        while True:
+            event = self._http.next_event()
+            match event:
+                case h11.Request():
+                    headers: dict[bytes, bytes] = dict(event.headers)
+                    method = event.method.decode("ascii")
+                    self._head_only = method == "HEAD"
+                    if event.http_version not in (b"1.0", b"1.1"):
+                        return message(505, "this is not HTTP/1.1")
+                    if method not in ("GET", "HEAD"):
+                        return message(405, "only GET and HEAD are answered")
+                    length = headers.get(b"content-length", b"0")
+                    if b"transfer-encoding" in headers or int(length):
+                        return message(413, "a request here has no body")
+                    path = event.target.decode("ascii").partition("?")[0]
+                    host = headers.get(b"host", b"").decode("latin-1")
+                    self._request = Request(method, path, host, self._cid)
+                case h11.EndOfMessage():
+                    return self._request
+                case h11.ConnectionClosed():
+                    return message(400, "no request came")
+                case _:
+                    return None
+
+    def answer(self, response: Response, *, date: str) -> bytes:
+        """Return what to send, after which there is nothing more to say."""
+        headers = [
+            ("Date", date),
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+        ]
+        if response.status == 405:
+            headers.append(("Allow", "GET, HEAD"))
+        reason = http.HTTPStatus(response.status).phrase
+        head = [f"HTTP/1.1 {response.status} {reason}"]
+        head += [f"{name}: {value}" for name, value in headers]
+        shown = replace(response, body=b"") if self._head_only else response
+        return "\r\n".join((*head, "", "")).encode("ascii") + shown.body

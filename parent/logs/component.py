@@ -1,0 +1,120 @@
+"""The log sink as a component of the daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from parent.component import ComponentStatus
+from parent.logs.server import LogServer
+from parent.logs.sinks import open_sink
+from vsock_proxy.listening import listening, local_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from parent.component import JSON
+    from parent.logs.settings import LogSettings
+    from parent.logs.sinks import Sink
+    from vsock_proxy.addresses import Address
+
+log = logging.getLogger(__name__)
+
+
+class LogSink:
+    """Takes lines from enclaves and passes them on; loses some rather than wait for anybody.
+
+    Status values: ``connections``, ``refused``, ``failed`` (lines the sink did not take), and
+    ``sources``: for each, ``name``, ``cid``, ``lines``, ``dropped`` (lines) and ``cut`` (bytes).
+
+    Attributes:
+        address: what it listens on; with the real port where 0 was asked for, once started.
+    """
+
+    name = "logs"
+
+    def __init__(
+        self,
+        settings: LogSettings,
+        *,
+        names: Mapping[int, str] | None = None,
+        sink: Sink | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make one.
+
+        Args:
+            settings: where it listens and writes, and for whom.
+            names: of enclaves, by CID.
+            sink: instead of the one in the settings.
+            monotonic: the clock.
+        """
+        self.address: Address = settings.listen
+        self._settings = settings
+        self._names = names or {}
+        self._sink = sink
+        self._monotonic = monotonic
+        self._stopping = False
+        self._server: LogServer | None = None
+        self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+        self._opened = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Listen, and read in the background.
+
+        Raises:
+            AgentError: the address cannot be listened on, or the sink not be written to.
+        """
+        with contextlib.ExitStack() as stack:
+            sink = self._sink or open_sink(self._settings.to)
+            stack.callback(sink.close)
+            listener = stack.enter_context(listening(self._settings.listen))
+            self.address = local_address(listener)
+            self._server = LogServer(
+                listener, sink, self._settings, names=self._names, monotonic=self._monotonic
+            )
+            stack.callback(self._server.close)
+            self._opened = stack.pop_all()
+        self._thread.start()
+        log.info("logs: listening on %s", self.address)
+
+    def stop(self, timeout: float) -> None:
+        """Take what has come, then end."""
+        self._stopping = True
+        if self._server and self._thread.is_alive():
+            self._server.wake()
+            self._thread.join(timeout)
+
+    def status(self) -> ComponentStatus:
+        """Tell how it is; see `parent.component`."""
+        server = self._server
+        if server is None or not self._thread.is_alive():
+            return ComponentStatus(healthy=False, detail="not running")
+        values: dict[str, JSON] = {
+            "connections": server.connections,
+            "refused": server.refused,
+            "failed": server.failed,
+            "sources": [
+                {
+                    "name": source.name,
+                    "cid": source.cid,
+                    "lines": source.lines,
+                    "dropped": source.dropped,
+                    "cut": source.cut,
+                }
+                for source in list(server.sources.values())
+            ],
+        }
+        lost = f"lines are lost: {server.failing}" if server.failing else ""
+        return ComponentStatus(not lost, lost or f"listening on {self.address}", values)
+
+    def _serve(self) -> None:
+        server = self._server
+        with self._opened:
+            while server and not self._stopping:
+                server.turn()
+            if server:
+                server.drain()

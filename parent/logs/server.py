@@ -1,0 +1,211 @@
+"""The log sink's loop: connections taken, read in turn, and their lines written.
+
+One thread does all of it. What an enclave can make it do is bounded: connections, bytes read a
+second, lines written a second, and what is kept of an unfinished line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+import selectors
+import socket
+from typing import TYPE_CHECKING
+
+from parent.logs.intake import READ_SIZE, Intake, Source
+from parent.logs.settings import MAX_CIDS, LogSettings
+from vsock_proxy.peers import cid_allowed, peer_cid
+from vsock_proxy.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from parent.logs.sinks import Sink
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 1.0
+"""Seconds before the next connection is taken, after one could not be: no descriptor is free."""
+
+_TICK = 1.0
+"""Seconds after which lines left out are reported, even if nothing comes any more."""
+
+_LAST_TURNS = 64
+"""For what is still unread at the end: up to a MiB of each connection."""
+
+
+class LogServer:
+    """Reads from all who connect to a listener.
+
+    Attributes:
+        sources: who has connected so far, by CID.
+        connections: open now.
+        refused: connections not taken: of another CID, or one too many.
+        failed: lines that the sink did not take.
+        failing: why it did not take the last one, or "".
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        sink: Sink,
+        settings: LogSettings,
+        *,
+        names: Mapping[int, str],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.sources: dict[int | None, Source] = {}
+        self.refused = self.failed = 0
+        self.failing = ""
+        self._listener = listener
+        self._sink = sink
+        self._settings = settings
+        self._names = names
+        self._monotonic = monotonic
+        self._warnings = Throttle(log, monotonic)
+        self._selector = selectors.DefaultSelector()
+        self._intakes: dict[socket.socket, Intake] = {}
+        self._paused: list[tuple[float, int, socket.socket]] = []
+        listener.settimeout(0)
+        self._waker, self._woken = socket.socketpair()
+        self._woken.settimeout(0)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._intakes)
+
+    def wake(self) -> None:
+        """Make `turn` return; from any thread, until `close`."""
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+
+    def turn(self, timeout: float = _TICK) -> bool:
+        """Wait for something and deal with it; tell whether there was anything."""
+        now = self._monotonic()
+        while self._paused and self._paused[0][0] <= now:
+            _, _, resumed = heapq.heappop(self._paused)
+            if resumed is self._listener or resumed in self._intakes:
+                self._selector.register(resumed, selectors.EVENT_READ)
+        if self._paused:
+            timeout = min(timeout, self._paused[0][0] - now)
+        ready = self._selector.select(timeout)
+        for key, _ in ready:
+            ready_socket = key.fileobj
+            if ready_socket is self._woken:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+            elif ready_socket is self._listener:
+                self._accept()
+            elif isinstance(ready_socket, socket.socket):
+                self._read(ready_socket)
+        self._report()
+        return bool(ready)
+
+    def drain(self) -> None:
+        """Take no more connections; read what has come, within reason."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(self._listener)
+        for _ in range(_LAST_TURNS):
+            if not self.turn(0):
+                break
+        for connection in list(self._intakes):
+            self._end(connection)
+
+    def close(self) -> None:
+        """Let go of everything but the listener and the sink."""
+        for connection in list(self._intakes):
+            connection.close()
+        self._selector.close()
+        self._waker.close()
+        self._woken.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, peer = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as e:
+            self._warnings.warning("logs: cannot take a connection: %s", e.strerror)
+            self._pause(self._listener, self._monotonic() + _PAUSE)
+            return
+        if not cid_allowed(connection, peer, self._settings.cids):
+            self._refuse(connection, f"from {peer}: not one of the CIDs that may log")
+            return
+        cid = peer_cid(connection, peer)
+        source = self._source(cid)
+        if source.connections >= self._settings.connections:
+            self._refuse(connection, f"of {source.name}: it has {source.connections} already")
+            return
+        source.connections += 1
+        connection.settimeout(0)
+        self._intakes[connection] = Intake(source)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _refuse(self, connection: socket.socket, why: str) -> None:
+        connection.close()
+        self.refused += 1
+        self._warnings.warning("logs: refused a connection %s", why)
+
+    def _source(self, cid: int | None) -> Source:
+        if cid not in self.sources:
+            if len(self.sources) >= MAX_CIDS:
+                # Many CIDs came and went; what is open keeps its counts and its limits.
+                self.sources = {c: s for c, s in self.sources.items() if s.connections}
+            name = "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
+            self.sources[cid] = Source(cid, name, self._settings)
+        return self.sources[cid]
+
+    def _read(self, connection: socket.socket) -> None:
+        try:
+            data = connection.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end(connection)
+            return
+        now = self._monotonic()
+        intake = self._intakes[connection]
+        self._write(intake.source, intake.feed(now, data))
+        if resume := intake.source.resume_at(now):
+            self._pause(connection, resume)
+
+    def _pause(self, paused: socket.socket, until: float) -> None:
+        self._selector.unregister(paused)
+        heapq.heappush(self._paused, (until, id(paused), paused))
+
+    def _end(self, connection: socket.socket) -> None:
+        intake = self._intakes.pop(connection)
+        intake.source.connections -= 1
+        self._write(intake.source, intake.feed(self._monotonic(), b""))
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(connection)
+        connection.close()
+
+    def _write(self, source: Source, lines: list[str]) -> None:
+        for line in lines:
+            try:
+                self._sink.write(source.name, source.cid, line)
+            except OSError as e:
+                self.failed += 1
+                self.failing = e.strerror or str(e)
+                self._warnings.warning("logs: a line of %s is lost: %s", source.name, self.failing)
+            else:
+                self.failing = ""
+
+    def _report(self) -> None:
+        now = self._monotonic()
+        self._warnings.catch_up()
+        for source in self.sources.values():
+            if dropped := source.report(now):
+                log.warning(
+                    "logs: %d lines of %s left out: over %d a second",
+                    dropped,
+                    source.name,
+                    self._settings.lines_per_second,
+                )

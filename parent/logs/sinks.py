@@ -1,0 +1,124 @@
+"""Where lines end up: the journal, a file of bounded size, or the daemon's own log."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import socket
+import sys
+import time
+from typing import NoReturn, Protocol
+
+from parent.logs.settings import LogFile
+from vsock_proxy.errors import ConfigurationError
+
+JOURNAL = "/run/systemd/journal/socket"
+"""systemd's "Native Journal Protocol", with a field a line."""
+
+enclave_log = logging.getLogger("parent.logs.enclave")
+
+
+class Sink(Protocol):
+    """Takes lines that are neutralised: one line each, nothing hidden in them."""
+
+    def write(self, enclave: str, cid: int | None, line: str) -> None:
+        """Take one line.
+
+        Raises:
+            OSError: it was not taken.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+def open_sink(to: str | LogFile) -> Sink:
+    """Open a sink.
+
+    Raises:
+        ConfigurationError: it cannot be written to.
+    """
+    if isinstance(to, LogFile):
+        return _File(to)
+    return Journal() if to == "journal" else _OwnLog()
+
+
+class Journal:
+    """Datagrams to journald; it looks up by itself who sent them.
+
+    The `systemd-python` package would need a compiler and libsystemd for what is one `sendto`: a
+    line of ours always fits into one datagram and never holds a line break, so neither of the
+    protocol's two complications arises.
+    """
+
+    def __init__(self, path: str = JOURNAL) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # A journal that takes nothing loses lines; it does not stop us.
+        self._socket.settimeout(0)
+        try:
+            self._socket.connect(self._path)
+        except OSError as e:
+            self._socket.close()
+            raise ConfigurationError(
+                f"no journal at {path}: {e.strerror}",
+                hint="where systemd does not run, log to a file or to stderr",
+            ) from e
+
+    def write(self, enclave: str, cid: int | None, line: str) -> None:
+        """Send one line; see `Sink`."""
+        fields = [f"MESSAGE={line}", "PRIORITY=6", "SYSLOG_IDENTIFIER=enclave"]
+        fields += [f"ENCLAVE={enclave}"] if enclave else []
+        fields += [f"CID={cid}"] if cid is not None else []
+        datagram = "".join(f"{field}\n" for field in fields).encode()
+        try:
+            self._socket.send(datagram)
+        except (ConnectionRefusedError, ConnectionResetError):
+            # journald was restarted: its socket is another one.
+            self._socket.connect(self._path)
+            self._socket.send(datagram)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class _File:
+    def __init__(self, to: LogFile) -> None:
+        try:
+            self._handler = _Rotating(
+                to.path, maxBytes=to.size, backupCount=to.keep, encoding="utf-8"
+            )
+        except OSError as e:
+            raise ConfigurationError(f"cannot write {to.path}: {e.strerror}") from e
+        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        self._handler.setFormatter(formatter)
+
+    def write(self, enclave: str, cid: int | None, line: str) -> None:
+        message = f"{_who(enclave, cid)}: {line}"
+        self._handler.emit(logging.LogRecord("enclave", logging.INFO, "", 0, message, None, None))
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+class _Rotating(logging.handlers.RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> NoReturn:  # noqa: ARG002, N802
+        """Raise what went wrong, a full disk perhaps: the caller counts it."""
+        error = sys.exception()
+        raise error if isinstance(error, OSError) else OSError(str(error))
+
+
+class _OwnLog:
+    def write(self, enclave: str, cid: int | None, line: str) -> None:
+        enclave_log.info("%s: %s", _who(enclave, cid), line, extra={"enclave": enclave, "cid": cid})
+
+    def close(self) -> None:
+        pass
+
+
+def _who(enclave: str, cid: int | None) -> str:
+    return enclave if cid is None else f"{enclave}[{cid}]"

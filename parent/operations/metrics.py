@@ -1,0 +1,232 @@
+"""The components' numbers as Prometheus metrics, read when they are asked for.
+
+The components know nothing of Prometheus: they count, and this names what they counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from parent.credentials import CredentialService
+from parent.enclaves.component import EnclaveComponent
+from parent.enclaves.machine import State
+from parent.logs.component import LogSink
+from parent.proxy import ProxyService
+from vsock_proxy.counting import LATENCY_BOUNDS
+from vsock_proxy.errors import AgentError
+from vsock_proxy.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from prometheus_client import Metric
+
+    from parent.component import JSON, Component
+    from vsock_proxy.counting import ForwardSnapshot, Snapshot
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+PREFIX: Final = "enclave_parent"
+
+
+class Metrics:
+    """All there is to be scraped, in a registry of its own."""
+
+    def __init__(
+        self, components: Sequence[Component], *, now: Callable[[], float] = time.time
+    ) -> None:
+        """Take what is to be measured, and seconds since 1970."""
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_ComponentCollector(components, now))
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        """Read the numbers and write them down (Prometheus text format 0.0.4)."""
+        return generate_latest(self._registry)
+
+
+class _ComponentCollector(Collector):
+    def __init__(self, components: Sequence[Component], now: Callable[[], float]) -> None:
+        self._components = components
+        self._now = now
+
+    def describe(self) -> list[Metric]:
+        """Nothing: what there is depends on the components."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        info = _gauge("info", "The version that runs.", ["version"])
+        info.add_metric([VERSION], 1)
+        yield info
+        healthy = _gauge("healthy", "1 where a component does what it is there for.", ["component"])
+        for component in self._components:
+            healthy.add_metric([component.name], float(component.status().healthy))
+        yield healthy
+        enclaves = []
+        for component in self._components:
+            match component:
+                case ProxyService():
+                    yield from _proxy(component)
+                case CredentialService():
+                    yield from _credentials(component, self._now())
+                case LogSink():
+                    yield from _logs(component)
+                case EnclaveComponent():
+                    enclaves.append(component)
+        if enclaves:
+            yield from _enclaves(enclaves)
+
+
+def _proxy(proxy: ProxyService) -> Iterator[Metric]:
+    try:
+        snapshot = proxy.snapshot()
+    except AgentError as e:
+        log.warning("no numbers of the proxy: %s", e)
+        return
+    if snapshot is not None:
+        yield from _forwards(snapshot)
+
+
+def _forwards(snapshot: Snapshot) -> Iterator[Metric]:
+    forwards = snapshot.forwards
+    leaving = _gauge("proxy_leaving_connections", "Open, of forwards that a reload removed.")
+    leaving.add_metric([], snapshot.leaving)
+    reloads = _counter("proxy_reloads", "Reloads that were taken up.")
+    reloads.add_metric([], snapshot.reloads)
+    yield from (leaving, reloads)
+    for name, text, gauge in _FORWARD_GAUGES:
+        family = _gauge(f"proxy_{name}", text, ["forward"])
+        for forward in forwards:
+            family.add_metric([forward.name], gauge(forward))
+        yield family
+    for name, text, count in _FORWARD_COUNTERS:
+        counter = _counter(f"proxy_{name}", text, ["forward"])
+        for forward in forwards:
+            counter.add_metric([forward.name], count(forward))
+        yield counter
+    for name, label, text, counts in _FORWARD_LABELLED:
+        counter = _counter(f"proxy_{name}", text, ["forward", label])
+        for forward in forwards:
+            for value, number in sorted(counts(forward).items()):
+                counter.add_metric([forward.name, value], number)
+        yield counter
+    histogram = HistogramMetricFamily(
+        f"{PREFIX}_proxy_connect_seconds",
+        "From being accepted to being connected.",
+        labels=["forward"],
+    )
+    bounds = [*map(str, LATENCY_BOUNDS), "+Inf"]
+    for forward in forwards:
+        times = forward.connect_seconds
+        buckets = list(zip(bounds, map(float, times.cumulative), strict=True))
+        histogram.add_metric([forward.name], buckets, times.sum)
+    yield histogram
+
+
+_FORWARD_GAUGES: Final[tuple[tuple[str, str, Callable[[ForwardSnapshot], float]], ...]] = (
+    ("connections", "Relayed at this moment.", lambda f: f.connections),
+    ("connecting", "On the way to that.", lambda f: f.connecting),
+    ("waiting", "Waiting for a place.", lambda f: f.waiting),
+    ("connection_limit", "How many may be relayed and on the way to it.", lambda f: f.limit),
+)
+_FORWARD_COUNTERS: Final[tuple[tuple[str, str, Callable[[ForwardSnapshot], float]], ...]] = (
+    ("accepted", "Connections taken from the kernel.", lambda f: f.accepted),
+    ("relayed", "Connections that were connected to the target.", lambda f: f.relayed),
+    ("waited", "Connections that had to wait for a place.", lambda f: f.waited),
+)
+_FORWARD_LABELLED: Final = (
+    ("refused", "reason", "Connections turned away.", lambda f: f.refused),
+    ("connect_failures", "kind", "Connections without a target.", lambda f: f.failed),
+    ("broken", "kind", "Relayed connections that did not end orderly.", lambda f: f.broken),
+    ("bytes", "direction", "Delivered; up is from the enclave to the target.",
+     lambda f: {"up": f.bytes_up, "down": f.bytes_down}),
+)  # fmt: skip
+
+
+def _credentials(service: CredentialService, now: float) -> Iterator[Metric]:
+    values = service.status().values
+    for name, text in (
+        ("renewals", "Credentials that the source gave."),
+        ("failures", "Questions that the source did not answer with credentials."),
+    ):
+        yield _single(_counter(f"credentials_{name}", text), values[name])
+    renewed, expires = values["renewed_at"], values["expires_at"]
+    if isinstance(renewed, float):
+        yield _single(_gauge("credentials_age_seconds", "Since the last renewal."), now - renewed)
+    if isinstance(expires, float):
+        text = "Until the credentials at hand expire; absent without such."
+        yield _single(_gauge("credentials_time_to_expiry_seconds", text), expires - now)
+    counters = service.server.counters
+    answers = _counter("credentials_answers", "Answers to enclaves.", ["status"])
+    for status, number in sorted(counters.answers.copy().items()):
+        answers.add_metric([str(status)], number)
+    yield answers
+    text = "Clients without an answer: no place for them, or too slow."
+    unanswered = _counter("credentials_unanswered", text, ["reason"])
+    unanswered.add_metric(["limit"], counters.refused)
+    unanswered.add_metric(["timeout"], counters.expired)
+    yield unanswered
+    yield _single(
+        _gauge("credentials_clients", "Connected at this moment."), service.server.connected
+    )
+
+
+def _enclaves(enclaves: Sequence[EnclaveComponent]) -> Iterator[Metric]:
+    state = _gauge("enclave_state", "1 for the state that it is in.", ["enclave", "state"])
+    starts = _counter("enclave_starts", "Times that it was started.", ["enclave"])
+    ended = _counter("enclave_ends", "Times that it ended by itself.", ["enclave"])
+    seconds = _gauge("enclave_state_seconds", "Since it is in its state.", ["enclave"])
+    for enclave in enclaves:
+        values = enclave.status().values
+        name = str(values["name"])
+        for each in State:
+            state.add_metric([name, str(each)], float(values["state"] == str(each)))
+        for family, key in ((starts, "starts"), (ended, "ended"), (seconds, "seconds")):
+            family.add_metric([name], _number(values[key]))
+    yield from (state, starts, ended, seconds)
+
+
+def _logs(sink: LogSink) -> Iterator[Metric]:
+    values = sink.status().values
+    if not values:
+        return
+    lines = _counter("logs_lines", "Lines taken from an enclave.", ["source"])
+    dropped = _counter("logs_dropped_lines", "Beyond an enclave's rate.", ["source"])
+    cut = _counter("logs_cut_bytes", "Beyond the longest line.", ["source"])
+    for source in cast("Sequence[Mapping[str, JSON]]", values["sources"]):
+        label = [str(source["name"])]
+        for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
+            family.add_metric(label, _number(source[key]))
+    yield from (lines, dropped, cut)
+    for name, text in (
+        ("failed", "Lines that the journal or the file did not take."),
+        ("refused", "Connections turned away."),
+    ):
+        yield _single(_counter(f"logs_{name}", text), values[name])
+    yield _single(_gauge("logs_connections", "Open at this moment."), values["connections"])
+
+
+def _single(family: GaugeMetricFamily | CounterMetricFamily, value: object) -> Metric:
+    family.add_metric([], _number(value))
+    return family
+
+
+def _number(value: object) -> float:
+    return float(cast("float", value))  # what the component documents to be a number
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+
+
+def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}_{name}", text, labels=labels)

@@ -1,0 +1,82 @@
+"""``/metrics``, ``/healthz`` and ``/livez``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from parent.component import ComponentStatus
+from parent.http import HttpServer, Limits, Request, Response, message
+from parent.operations.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from parent.component import Component
+    from parent.operations.settings import OperationsSettings
+
+log = logging.getLogger(__name__)
+
+_LIMITS = Limits(connections=32, timeout=15.0)
+"""Scrapers wait for 10 s by default; there are few of them."""
+
+
+class OperationsService:
+    """See `parent.component.Component`.
+
+    ``/healthz``: 200 where every component is healthy, else 503; with the status of each.
+    ``/livez``: 200 where this process answers, whatever its components do.
+    ``/metrics``: docs/parent.md lists them.
+
+    Attributes:
+        settings: where it listens.
+        server: for its address.
+    """
+
+    name = "operations"
+
+    def __init__(self, settings: OperationsSettings, components: Sequence[Component]) -> None:
+        """Make one that tells of these components."""
+        self.settings = settings
+        self._components = tuple(components)
+        self._metrics = Metrics(self._components)
+        self.server = HttpServer(settings.listen, self._answer, name=self.name, limits=_LIMITS)
+
+    def start(self) -> None:
+        """See `Component.start`."""
+        self.server.start()
+
+    def stop(self, timeout: float) -> None:
+        """See `Component.stop`."""
+        self.server.stop(timeout)
+
+    def status(self) -> ComponentStatus:
+        """See `Component.status`."""
+        running = self.server.running
+        return ComponentStatus(running, str(self.server.address) if running else "not running")
+
+    def _answer(self, request: Request) -> Response:
+        match request.path:
+            case "/metrics":
+                return Response(200, self._metrics.text(), CONTENT_TYPE)
+            case "/healthz":
+                return self._health()
+            case "/livez":
+                return Response(200, b'{"status": "alive"}')
+            case _:
+                return message(404, "there are /metrics, /healthz and /livez")
+
+    def _health(self) -> Response:
+        shown: dict[str, Any] = {}
+        healthy = True
+        for component in self._components:
+            status = component.status()
+            healthy = healthy and status.healthy
+            shown[component.name] = {
+                "healthy": status.healthy,
+                "detail": status.detail,
+                **({"values": status.values} if status.values else {}),
+            }
+        content = {"status": "ok" if healthy else "failing", "components": shown}
+        return Response(200 if healthy else 503, json.dumps(content).encode())

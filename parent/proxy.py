@@ -1,0 +1,120 @@
+"""The proxy as a component: vsock_proxy's daemon on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from parent.component import ComponentStatus
+from vsock_proxy.daemon import Daemon
+from vsock_proxy.forwards import within_descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vsock_proxy.configuration import ProxySettings
+    from vsock_proxy.counting import Snapshot
+
+log = logging.getLogger(__name__)
+
+_SPARE_DESCRIPTORS = 512
+"""For the other services in the process, and their clients."""
+
+_CUT = 1.0
+"""Seconds to end in, once connections are cut."""
+
+_STUCK = 15.0
+"""Seconds without a turn of the loop, which takes one a second, that are no longer just load."""
+
+
+class ProxyService:
+    """See `parent.component.Component`.
+
+    Values of its status: ``forwards``, and ``turns`` of its loop.
+    """
+
+    name = "proxy"
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        *,
+        failed: Callable[[str], object] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make one; `failed` is told this name if it ends without being stopped."""
+        self.settings = settings
+        self._failed = failed
+        self._monotonic = monotonic
+        self._daemon: Daemon | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._seen = (-1, 0.0)
+
+    def start(self) -> None:
+        """See `Component.start`."""
+        daemon = Daemon(
+            within_descriptors(self.settings.forwards, spare=_SPARE_DESCRIPTORS),
+            drain_timeout=self.settings.drain_timeout,
+            tell=lambda _: None,
+        )
+        thread = threading.Thread(target=self._run, args=(daemon,), name=self.name, daemon=True)
+        thread.start()
+        self._daemon, self._thread = daemon, thread
+
+    def stop(self, timeout: float) -> None:
+        """See `Component.stop`. Connections get the configured time to end, if that is shorter."""
+        self._stopping = True
+        for seconds in (timeout, _CUT):
+            if self._daemon and self._thread and self._thread.is_alive():
+                self._daemon.stop()  # the second time, at once
+                self._thread.join(seconds)
+
+    def reconfigure(self, settings: ProxySettings) -> list[str]:
+        """Take other settings; returns the keys of those that need a restart.
+
+        Raises:
+            AgentError: they cannot be had. Nothing has changed.
+        """
+        if self._daemon is not None:
+            self._daemon.reload(within_descriptors(settings.forwards, spare=_SPARE_DESCRIPTORS))
+        stay = [] if settings.drain_timeout == self.settings.drain_timeout else ["drain_timeout"]
+        self.settings = settings
+        return stay
+
+    def snapshot(self) -> Snapshot | None:
+        """Return the numbers of this moment; None where it does not run.
+
+        Raises:
+            AgentError: the loop does not answer.
+        """
+        return self._daemon.snapshot() if self._daemon and self._runs() else None
+
+    def status(self) -> ComponentStatus:
+        """See `Component.status`."""
+        if self._daemon is None or not self._runs():
+            return ComponentStatus(healthy=False, detail="not running")
+        turns, now = self._daemon.turns, self._monotonic()
+        before, since = self._seen
+        if turns != before:
+            self._seen = before, since = turns, now
+        forwards = len(self.settings.forwards)
+        stuck = now - since > _STUCK
+        return ComponentStatus(
+            healthy=not stuck,
+            detail="its loop is stuck" if stuck else f"{forwards} forwards",
+            values={"forwards": forwards, "turns": turns},
+        )
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self, daemon: Daemon) -> None:
+        try:
+            daemon.run()
+        except Exception:
+            log.exception("the proxy failed")
+        if not self._stopping:
+            self._failed(self.name)

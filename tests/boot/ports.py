@@ -1,0 +1,9 @@
+"""vsock ports that the two sides of the boot test agree on."""
+
+from __future__ import annotations
+
+HEARTBEAT_PORT = 9000
+EXIT_PORT = 9001
+DOCUMENT_PORT = 7100
+ECHO_PORT = 7101
+GUEST_PORT = 5000

@@ -1,0 +1,244 @@
+"""Enclaves kept by the daemon, with a nitro-cli that answers as the real one does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from parent.enclaves.component import EnclaveComponent, enclave_components
+from parent.enclaves.console import Console
+from parent.enclaves.runner import Subprocess
+from parent.enclaves.settings import EnclaveSettings, Restart
+from tests.parent import eifs
+from tests.waiting import eventually
+from vsock_proxy.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAKE = str(Path(__file__).with_name("fake_nitro_cli.py"))
+SOON = Restart(first=0.1, longest=0.1)
+
+
+class Host:
+    """A parent instance: its enclaves, and the components that keep them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "run"
+        self.folder.mkdir()
+        self.eif = folder / "worker.eif"
+        self.eif.write_bytes(eifs.eif())
+        self.faults = ""
+        self._turn = threading.Lock()
+        self._components: list[EnclaveComponent] = []
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "NITRO_CLI_SOCKETS_PATH": str(self.folder),
+            "FAKE_NITRO_CLI_FAULTS": self.faults,
+        }
+
+    def component(self, **changes: Any) -> EnclaveComponent:
+        asked: dict[str, Any] = {
+            "name": "worker",
+            "eif": self.eif,
+            "memory_mib": 512,
+            "cid": 16,
+            "cpu_count": 2,
+            "poll": 0.1,
+            "restart": SOON,
+            **changes,
+        }
+        environment = self.environment()
+        made = EnclaveComponent(
+            EnclaveSettings(**asked),
+            Subprocess(FAKE, environment),
+            turn=self._turn,
+            console=Console(asked["name"], FAKE, environment),
+        )
+        self._components.append(made)
+        return made
+
+    def enclaves(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
+
+    def end_enclaves(self) -> None:
+        for path in self.folder.glob("*.json"):
+            path.unlink()
+
+    def close(self) -> None:
+        for component in self._components:
+            component.stop(10)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.close()
+
+
+def state(component: EnclaveComponent) -> object:
+    return component.status().values["state"]
+
+
+def test_started_watched_restarted_and_ended(host: Host) -> None:
+    component = host.component()
+    assert not component.status().healthy
+    component.start()
+    eventually(lambda: component.status().healthy)
+    (first,) = host.enclaves()
+    values = component.status().values
+    assert values["enclave_id"] == first["EnclaveID"]
+    assert values["pcr0"] == first["Measurements"]["PCR0"] == eifs.pcrs()[0].hex()
+    assert (values["cpu_ids"], values["cid"], values["starts"]) == ([1, 3], 16, 1)
+    json.dumps(values)
+    host.end_enclaves()
+    eventually(lambda: component.status().values["starts"] == 2)
+    assert component.status().values["ended"] == 1
+    component.stop(10)
+    component.stop(10)
+    assert host.enclaves() == []
+    assert state(component) == "stopped"
+    assert not component.status().healthy
+
+
+def test_several_take_turns(host: Host) -> None:
+    components = [
+        host.component(name=f"e{cid}", cid=cid, memory_mib=64, cpu_count=1) for cid in (16, 17, 18)
+    ]
+    for component in components:
+        component.start()
+    eventually(lambda: all(component.status().healthy for component in components))
+    assert {e["EnclaveCID"] for e in host.enclaves()} == {16, 17, 18}
+    components[0].stop(10)
+    assert {e["EnclaveCID"] for e in host.enclaves()} == {17, 18}
+
+
+def test_a_daemon_that_was_killed_finds_its_enclave_again(host: Host) -> None:
+    first = host.component(poll=60)
+    first.start()
+    eventually(lambda: first.status().healthy)
+    second = host.component()
+    second.start()
+    eventually(lambda: second.status().healthy)
+    assert second.status().values["starts"] == 0
+    assert second.status().values["enclave_id"] == first.status().values["enclave_id"]
+    second.stop(10)
+    assert host.enclaves() == []
+
+
+def test_another_image_in_its_place_is_left_alone(host: Host) -> None:
+    first = host.component(poll=60)
+    first.start()
+    eventually(lambda: first.status().healthy)
+    other = [(eifs.KERNEL, b"new"), *eifs.SECTIONS[1:]]
+    host.eif.write_bytes(eifs.eif(other))
+    second = host.component()
+    second.start()
+    eventually(lambda: state(second) == "conflict")
+    assert "is in the way" in second.status().detail
+    second.stop(10)
+    assert len(host.enclaves()) == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ("run-enclave=E27", "nitro-cli run-enclave: E27: Insufficient memory available"),
+        ("run-enclave=E36", "does the image boot?"),
+        ("run-enclave=garbage", "printed something unexpected"),
+        ("run-enclave=flood", "printed over"),
+        ("describe-enclaves=E07", "group ne"),
+        ("describe-enclaves=garbage", "printed something unexpected"),
+        ("describe-enclaves=partial", "not every enclave's process answered"),
+    ],
+)
+def test_failures_are_said_with_their_hint(host: Host, faults: str, said: str) -> None:
+    host.faults = faults
+    component = host.component()
+    component.start()
+    eventually(lambda: said in component.status().detail)
+    assert not component.status().healthy
+    component.stop(10)
+
+
+def test_starting_again_after_failures(host: Host) -> None:
+    host.faults = "run-enclave=E36:2,describe-enclaves=E11:1"
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    assert component.status().values["failures"] == 2
+    assert component.status().values["starts"] == 1
+
+
+def test_a_terminate_that_lies_or_fails_does_not_hold_up_the_end(host: Host) -> None:
+    host.faults = "terminate-enclave=lie:1"
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    component.stop(30)
+    assert host.enclaves() == []
+
+
+@pytest.mark.parametrize("faults", ["terminate-enclave=hang", "run-enclave=orphan"])
+def test_stopping_is_bounded(host: Host, faults: str) -> None:
+    host.faults = faults
+    component = host.component()
+    component.start()
+    eventually(host.enclaves)
+    if faults.startswith("terminate"):
+        eventually(lambda: component.status().healthy)
+    component.stop(1)  # Otherwise it would take longer than a test may.
+
+
+def test_the_console_goes_to_the_log_and_can_do_nothing_there(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "parent.enclaves.console")
+    component = host.component(debug=True)
+    component.start()
+    eventually(lambda: any("owned" in message for message in caplog.messages))
+    assert "worker: [    0.000000] Linux version 4.14.256" in caplog.messages
+    assert r"worker: \x1b]0;owned\x07\xff" in caplog.messages
+    component.stop(10)
+    assert not [t for t in threading.enumerate() if t.name == "console/worker"]
+
+
+def test_an_image_that_cannot_be_is_refused_before_anything_runs(host: Host) -> None:
+    big = host.folder / "big.eif"
+    big.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.RAMDISK, bytes(1 << 20))]))
+    with pytest.raises(AgentError, match="memory are too few"):
+        host.component(eif=big, memory_mib=4).start()
+    with pytest.raises(AgentError, match="cannot read"):
+        host.component(eif=host.folder / "none.eif").start()
+    host.eif.write_bytes(b"nothing")
+    with pytest.raises(AgentError):
+        host.component().start()
+
+
+def test_one_that_never_started_stops(host: Host) -> None:
+    host.component().stop(1)
+
+
+def test_made_for_the_daemon(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NITRO_CLI_SOCKETS_PATH", str(host.folder))
+    settings = EnclaveSettings(
+        name="worker", eif=host.eif, memory_mib=512, cid=16, cpu_ids=(5, 7), poll=0.1
+    )
+    (component,) = enclave_components([settings], program=FAKE)
+    assert component.name == "enclave/worker"
+    component.start()
+    try:
+        eventually(lambda: component.status().healthy)
+        assert host.enclaves()[0]["CPUIDs"] == [5, 7]
+    finally:
+        component.stop(10)
+    assert host.enclaves() == []

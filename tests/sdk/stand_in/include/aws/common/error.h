@@ -1,0 +1,1 @@
+#include <aws/nitro_enclaves/stand_in.h>
