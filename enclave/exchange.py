@@ -101,7 +101,10 @@ def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None
         or not 1 <= number <= MAX_NUMBER_OF_BYTES
     ):
         raise ConfigurationError(
-            f"the number of bytes is {number!r}", hint=f"KMS gives 1..{MAX_NUMBER_OF_BYTES} a call"
+            "the number of bytes is missing"
+            if number is None
+            else f"the number of bytes is {number!r}",
+            hint=f"KMS gives 1..{MAX_NUMBER_OF_BYTES} a call",
         )
 
 

@@ -97,6 +97,20 @@ class RandomStore:
         return cut
 
 
+def check_settings(capacity: int, refillers: int = REFILLERS) -> None:
+    """Refuse what no `RandomPool` can be made with.
+
+    Raises:
+        ConfigurationError: a number makes no sense.
+    """
+    # Room for one fetch, too, where all but enough for the largest request is held.
+    if not 2 * FETCH <= capacity <= MAX_CAPACITY or not 1 <= refillers <= 64:
+        raise ConfigurationError(
+            f"a pool of {capacity} bytes with {refillers} fetches at a time",
+            hint=f"{2 * FETCH} to {MAX_CAPACITY} bytes, 1 to 64 fetches",
+        )
+
+
 class RandomPool:
     """A `RandomStore` that fills itself. A context manager; safe for many threads.
 
@@ -126,12 +140,7 @@ class RandomPool:
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        # Room for one fetch, too, where all but enough for the largest request is held.
-        if not 2 * FETCH <= capacity <= MAX_CAPACITY or not 1 <= refillers <= 64:
-            raise ConfigurationError(
-                f"a pool of {capacity} bytes with {refillers} fetches at a time",
-                hint=f"{2 * FETCH} to {MAX_CAPACITY} bytes, 1 to 64 fetches",
-            )
+        check_settings(capacity, refillers)
         self._fetch = fetch
         self._on_change = on_change
         self._clock = clock or SystemClock()

@@ -94,6 +94,8 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.kms.retry",
         "enclave.kms.signing",
         "enclave.nsm.messages",
+        "enclave.sdk.frames",
+        "enclave.sdk.requests",
         "parent.credentials.answers",
         "parent.credentials.cache",
         "parent.credentials.model",
@@ -149,3 +151,17 @@ def test_only_dev_nsm_names_the_device() -> None:
         )
     }
     assert naming == {"enclave.nsm.device"}
+
+
+def test_only_the_bindings_know_ffi() -> None:
+    """And the build, which compiles the module they load (docs/sdk.md)."""
+    knowing = {
+        name
+        for name, path in modules("enclave").items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr in ("ffi", "lib", "FFI"))
+    }
+    bindings = "enclave.sdk.bindings"
+    assert knowing == {f"{bindings}.{name}" for name in ("attestation", "kms", "native")} | {
+        "enclave.sdk.build"
+    }

@@ -22,7 +22,6 @@ from enclave.errors import (
     CredentialsError,
     KmsRefusedError,
 )
-from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +102,6 @@ def _parse(argv: list[str]) -> Namespace:
         "them.",
         parents=[common_options(hidden=True), kms_options(hidden=True)],
     )
-    parser.add_argument("--version", action="version", version=f"{console.PROG} {VERSION}")
     subparsers = parser.add_subparsers(
         prog=console.PROG, dest="command", required=True, metavar="COMMAND"
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from enclave.cli.console import PROG
 from enclave.errors import ConfigurationError
+from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +62,7 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add("--debug", action="store_true", help="show everything but secrets on standard error")
     for name in ("--no-paginate", "--no-cli-pager", "--cli-auto-prompt", "--no-cli-auto-prompt"):
         add(name, action=_NoEffect, nargs=0, help=_NO_EFFECT[name])
+    add("--version", action="version", version=f"{PROG} {VERSION}", help="print it, and end")
     add("--color", choices=("on", "off", "auto"), action=_NoEffect, help=_NO_EFFECT["--color"])
     return _hide(parser) if hidden else parser
 

@@ -14,6 +14,7 @@ from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed
 from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
+from enclave.pool import CAPACITY, check_settings
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--pool", action="store_true",
         help="answer GenerateRandom of up to 256 bytes from attested answers of 1,024 bytes "
         "fetched ahead; each byte is given out once")  # fmt: skip
-    add("--pool-size", type=int, default=65_536, metavar="BYTES",
+    add("--pool-size", type=int, default=CAPACITY, metavar="BYTES",
         help="bytes fetched ahead, at most (default: %(default)s)")  # fmt: skip
     add("--max-clients", type=int, default=256, metavar="N",
         help="connections of clients at the same time (default: %(default)s)")  # fmt: skip
@@ -90,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not 1 <= getattr(arguments, name) <= 65_536:
             option = f"--{name.replace('_', '-')}"
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
+    if arguments.pool:
+        check_settings(arguments.pool_size)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
     _do_boot_duties(boot, arguments.surroundings, arguments.engine)

@@ -205,6 +205,17 @@ def test_the_end_lets_connections_end(parent: Parent) -> None:
     assert not list(parent.folder.glob("3_*"))
 
 
+def test_a_second_signal_ends_at_once(parent: Parent) -> None:
+    with parent.running() as daemon, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(parent.folder / "3_8005"))
+        server, _ = parent.echo.accept()
+        with server:
+            daemon.process.terminate()
+            within(PATIENCE, lambda: not (parent.folder / "3_8005").exists())
+            daemon.process.terminate()
+            assert daemon.process.wait(PATIENCE / 2) == 128 + signal.SIGTERM
+
+
 def test_a_parent_without_credentials_says_so_everywhere(parent: Parent) -> None:
     del parent.environment["AWS_ACCESS_KEY_ID"]
     with parent.running():

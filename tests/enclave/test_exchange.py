@@ -71,7 +71,7 @@ def test_recipient_is_added_and_nothing_else_touched(operation: str) -> None:
     [
         ("Encrypt", {}, b"d", "takes no Recipient"),
         ("GenerateRandom", {"Recipient": {}}, b"d", "Recipient of its own"),
-        ("GenerateRandom", {}, b"d", "number of bytes is None"),
+        ("GenerateRandom", {}, b"d", "number of bytes is missing"),
         ("GenerateRandom", {}, b"", "0 bytes"),
         ("GenerateRandom", {}, b"d" * 262_145, "262145 bytes"),
         ("GenerateDataKey", {"NumberOfBytes": 1025}, b"d", "number of bytes"),

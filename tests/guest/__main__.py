@@ -23,7 +23,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
-TESTS = ("tests/vsock_proxy", "tests/chain/test_over_vsock.py")
+TESTS = (
+    "tests/vsock_proxy",
+    "tests/chain/test_over_vsock.py",
+    "tests/chain/test_credentials_over_vsock.py",
+)
 
 DEADLINE = 180.0
 """Seconds for everything, boot included; it takes 30 to 60."""

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enclave.cli import COMMANDS
+from enclave.cli import COMMANDS, main
 from enclave.cli.generate_random import PARAMETERS
 from enclave.cli.model import operation_model, parameters
 from enclave.cli.options import Parser, common_options
 from enclave.exchange import SECRET_FIELD
 from tests.enclave.cli.conftest import CommandLine
+from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +68,16 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         subparsers()[name].parse_args(["--help"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: enclave-agent {name}")
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["generate-random", "--version"]])
+def test_the_version_before_a_command_and_behind_it(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"enclave-agent {VERSION}\n"
 
 
 def test_only_what_a_command_needs_is_imported() -> None:
