@@ -30,7 +30,7 @@ test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux
 	$(BIN)/python -m tests.guest
 
 test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
-	$(BIN)/pytest -p no:randomly tests/image/built_image.py
+	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
 
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .

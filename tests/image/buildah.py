@@ -28,8 +28,8 @@ def missing() -> str:
     """Why no image can be built here; empty if one can."""
     tools = [name for name in ("buildah", "mmdebstrap") if not shutil.which(name)]
     if tools:
-        install = "apt-get install --no-install-recommends buildah mmdebstrap"
-        return f"no {' and no '.join(tools)}: {install}"
+        hint = "apt-get install --no-install-recommends buildah mmdebstrap"
+        return f"no {' and no '.join(tools)}: {hint}"
     return "" if os.geteuid() == 0 else "mmdebstrap and chroot need root"
 
 
@@ -37,6 +37,9 @@ def make_base(archive: Path, *, suite: str = "trixie") -> None:
     """Make what stands in for the official base: Debian with Python, as a tar.
 
     With this machine's list of CAs, which may hold that of the proxy it reaches PyPI through.
+
+    Raises:
+        AssertionError: Debian's packages cannot be had.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_suffix(".part.tar")

@@ -34,6 +34,7 @@ pytestmark = [
 
 DATE = 315_532_800
 HOME = "/opt/nitro-enclave-agent"
+STDLIB = "usr/lib/python3.13"
 AGENT = f"{HOME}/bin/enclave-agent"
 MEGABYTE = 1_000_000
 KERNEL = b"\0" * 514 + b"HdrS"
@@ -44,7 +45,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     """The image built here, and again from a copy with other dates, permissions and path."""
     base = ROOT / ".image" / "base.tar"
     if not base.exists():
-        make_base(base)
+        try:
+            make_base(base)
+        except AssertionError as e:
+            pytest.skip(f"no base without Debian's packages: {e}")
     folder = tmp_path_factory.mktemp("image")
     copy = folder / "elsewhere"
     for name in (*ENTERS, "Makefile", "Dockerfile.enclave", ".dockerignore"):
@@ -119,9 +123,10 @@ def test_of_this_project_only_the_two_packages_are_in_it(root: Path) -> None:
         assert inside == checkout
     python = [path.relative_to(root) for path in root.rglob("*.py") if not path.is_symlink()]
     assert len(python) > 1000, "the test looks where there is nothing"
-    strangers = ("simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis")
-    assert not [path for path in packages.iterdir() if path.name.startswith(strangers)]
-    assert not [path for path in python if {"simulator", "parent"} & {*path.parts}]
+    strangers = {"simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis"}
+    # A folder of that name anywhere, or a module of that name where imports begin.
+    assert not [path for path in python if strangers & {*path.parts[:-1]}]
+    assert not [path for path in packages.iterdir() if path.stem in strangers]
     assert sorted(path.name for path in (root / HOME[1:] / "bin").iterdir()) == [
         "enclave-agent", "python", "python3", "python3.13", "vsock-proxy"
     ]  # fmt: skip
@@ -142,8 +147,8 @@ def test_the_libraries_are_those_of_the_lock_and_nothing_installs_more(root: Pat
 
 def test_python_compiles_nothing_when_it_starts(root: Path) -> None:
     """Every .pyc is valid whatever its source's date is (PEP 552: flags 1)."""
-    sources = [*(root / HOME[1:] / "lib").rglob("*.py"), *(root / "usr/lib").glob("python3.*/*.py")]
-    assert len(sources) > 500
+    sources = [*(root / HOME[1:] / "lib").rglob("*.py"), *(root / STDLIB).rglob("*.py")]
+    assert len(sources) > 1000, "the test looks where there is nothing"
     for source in sources:
         compiled = source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc"
         assert compiled.read_bytes()[4:8] == b"\1\0\0\0", compiled
@@ -151,12 +156,12 @@ def test_python_compiles_nothing_when_it_starts(root: Path) -> None:
 
 def test_it_is_small(root: Path) -> None:
     sizes = {}
-    for folder in (HOME[1:], "usr/lib/python3.13", "."):
+    for folder in (HOME[1:], STDLIB, "."):
         found = (path.lstat() for path in (root / folder).rglob("*") if not path.is_dir())
         sizes[folder] = sum(each.st_size for each in found)
     print("".join(f"\n{size / MEGABYTE:6.1f} MB {name}" for name, size in sizes.items()))
     assert sizes[HOME[1:]] < 40 * MEGABYTE
-    assert sizes["usr/lib/python3.13"] < 32 * MEGABYTE
+    assert sizes[STDLIB] < 32 * MEGABYTE
 
 
 def test_the_program_in_it_starts(root: Path) -> None:
@@ -172,8 +177,8 @@ def test_the_main_job_runs_in_it(root: Path) -> None:
 
 
 def test_outside_an_enclave_it_says_so(root: Path) -> None:
-    command = "enclave-agent", "generate-random", "--number-of-bytes", "32"
-    done = chroot(root, *command, "--region", "eu-central-1", "--no-sign-request")
+    command = ("generate-random", "--region", "eu-central-1", "--number-of-bytes", "32")
+    done = chroot(root, "enclave-agent", *command)
     assert done.returncode != 0
     assert "error: cannot open /dev/nsm" in done.stderr
 
