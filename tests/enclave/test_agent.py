@@ -104,10 +104,10 @@ def test_each_fault_gives_one_named_error(enclave: Enclave, fault: str) -> None:
     error, text, attempts = FAULTS[fault]
     enclave.kms.faults.inject(fault)
     clock = ManualClock()
+    # The clock stands still, so only the sockets' own timeouts pass, and those are real:
+    # short where one is to be seen, and nowhere else, as a busy machine may be slow.
+    read_timeout = 0.5 if text == "no whole answer" else 60.0
     with pytest.raises(error, match=text) as caught:
-        # The clock stands still, so only the sockets' own timeouts pass, and those are real:
-        # short where one is to be seen, and nowhere else, as a busy machine may be slow.
-        read_timeout = 0.5 if text == "no whole answer" else 60.0
         enclave.agent(clock=clock, read_timeout=read_timeout).generate_random(32)
     assert type(caught.value) is error
     assert len(clock.slept) + 1 == attempts
