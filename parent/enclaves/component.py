@@ -17,7 +17,7 @@ from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import Subprocess
 from parent.enclaves.settings import check_memory
 from parent.files import opened
-from vsock_proxy.errors import AgentError
+from vsock_proxy.errors import AgentError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -159,8 +159,10 @@ class EnclaveComponent:
                     log.info("%s: ending %s", self.name, enclave_id)
                     self._nitro_cli(nitro_cli.terminate_arguments(enclave_id), TIMEOUT)
                     machine.terminated()
-        except AgentError as e:
-            error = f"{e} ({e.hint})" if e.hint else str(e)
+        except (AgentError, OSError) as e:
+            # An OSError: the disk does not give the image, or no descriptor is left. It passes.
+            hint = getattr(e, "hint", "")
+            error = f"{e} ({hint})" if hint else str(e)
             now = self._monotonic()
             match command:
                 case Look():
@@ -200,9 +202,17 @@ class EnclaveComponent:
 
     def _measure(self) -> int:
         """Measure the image, so that an enclave started from it can be told; its bytes."""
-        with opened(self._settings.eif) as stream:
-            self._machine.pcr0 = describe(stream).pcrs[0].hex()
+        eif = self._settings.eif
+        with opened(eif) as stream:
+            described = describe(stream)
             size = stream.seek(0, 2)
+        # Not whether the signing certificate is still valid: that is left to nitro-cli.
+        failures = list(described.signature_failures)
+        if not described.is_whole:
+            failures.insert(0, "the CRC is wrong: the file was damaged")
+        if failures:
+            raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it anew")
+        self._machine.pcr0 = described.pcrs[0].hex()
         check_memory(self._settings, size)
         return size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,14 +14,16 @@ import pytest
 
 from parent.enclaves.component import EnclaveComponent, enclave_components
 from parent.enclaves.console import Console
-from parent.enclaves.runner import Subprocess
+from parent.enclaves.runner import Completed, Subprocess
 from parent.enclaves.settings import EnclaveSettings, Restart
 from tests.parent import eifs
 from tests.waiting import eventually
 from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from parent.eif.describe import Description
 
 FAKE = str(Path(__file__).with_name("fake_nitro_cli.py"))
 SOON = Restart(first=0.1, longest=0.1)
@@ -28,6 +31,8 @@ SOON = Restart(first=0.1, longest=0.1)
 
 class Host:
     """A parent instance: its enclaves, and the components that keep them."""
+
+    runner = Subprocess
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "run"
@@ -59,7 +64,7 @@ class Host:
         environment = self.environment()
         made = EnclaveComponent(
             EnclaveSettings(**asked),
-            Subprocess(FAKE, environment),
+            self.runner(FAKE, environment),
             turn=self._turn,
             console=Console(asked["name"], FAKE, environment),
         )
@@ -222,6 +227,52 @@ def test_an_image_that_cannot_be_is_refused_before_anything_runs(host: Host) -> 
     host.eif.write_bytes(b"nothing")
     with pytest.raises(AgentError):
         host.component().start()
+    host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
+    with pytest.raises(AgentError, match="the CRC is wrong"):
+        host.component().start()
+    assert host.enclaves() == []
+
+
+def test_an_image_damaged_between_two_starts_is_not_started(host: Host) -> None:
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
+    host.end_enclaves()
+    eventually(lambda: "the CRC is wrong" in component.status().detail)
+    assert host.enclaves() == []
+    host.eif.write_bytes(eifs.eif())
+    eventually(lambda: component.status().healthy)
+
+
+@pytest.mark.parametrize("trouble", ["descriptors", "disk"])
+def test_what_the_system_refuses_does_not_end_the_watch(
+    host: Host, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of descriptors, or a disk with holes: the thread that watches the enclave goes on."""
+
+    class Refusing(Subprocess):
+        refusing = False
+
+        def run(self, arguments: Sequence[str], timeout: float) -> Completed:
+            if self.refusing and trouble == "descriptors":
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().run(arguments, timeout)
+
+    def unreadable(_stream: object) -> Description:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Host, "runner", Refusing)
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    with monkeypatch.context() as refused:
+        refused.setattr(Refusing, "refusing", True)
+        refused.setattr("parent.enclaves.component.describe", unreadable)
+        host.end_enclaves()
+        said = "Too many open files" if trouble == "descriptors" else "Input/output error"
+        eventually(lambda: said in str(component.status().values["error"]))
+    eventually(lambda: component.status().values["starts"] == 2)
 
 
 def test_one_that_never_started_stops(host: Host) -> None:
