@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in _ENDS:
         signal.signal(number, lambda *_: events.put(_STOP))
+    threading.excepthook = lambda failure: _failed(failure, events)
     try:
-        supervisor = Supervisor(load_configuration(arguments.config), failed=events.put)
+        supervisor = Supervisor(load_configuration(arguments.config))
         supervisor.start()
     except AgentError as e:
         return _complain(e)
@@ -102,6 +104,17 @@ def run(arguments: argparse.Namespace) -> int:
         log.error("%s failed; stopping everything, to be started anew", failed)
     supervisor.stop()
     return int(failed != _STOP)
+
+
+def _failed(failure: threading.ExceptHookArgs, events: queue.SimpleQueue[str]) -> None:
+    """A thread ended by what nobody foresaw: what it did is not done any more.
+
+    Whichever thread it is: a daemon that goes on with a part of it missing looks well.
+    """
+    name = failure.thread.name if failure.thread else "a thread"
+    exception = (failure.exc_type, failure.exc_value, failure.exc_traceback)
+    log.error("%s: internal error", name, exc_info=exception)  # type: ignore[arg-type]
+    events.put(name)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

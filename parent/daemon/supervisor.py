@@ -14,7 +14,7 @@ from parent.operations import OperationsService
 from parent.proxy import ProxyService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from parent.component import Component
     from parent.daemon.configuration import Configuration
@@ -47,17 +47,15 @@ class Supervisor:
         operations: None where the configuration has none.
     """
 
-    def __init__(
-        self, configuration: Configuration, *, failed: Callable[[str], object] = lambda _: None
-    ) -> None:
-        """Make the components; `failed` is told the name of one that ends by itself."""
+    def __init__(self, configuration: Configuration) -> None:
+        """Make the components. One that fails later does so by an exception in its thread."""
         self.configuration = configuration
         self._proxy: ProxyService | None = None
         self._credentials: CredentialService | None = None
         self.operations: OperationsService | None = None
         listeners: list[Component] = []
         if configuration.proxy:
-            self._proxy = ProxyService(configuration.proxy, failed=failed)
+            self._proxy = ProxyService(configuration.proxy)
             listeners.append(self._proxy)
         if configuration.credentials:
             self._credentials = CredentialService(configuration.credentials)

@@ -1,62 +1,73 @@
-"""``enclave-parent run`` as a process, with an enclave and its logs."""
+"""``enclave-parent run`` as a process: with an enclave and its logs, and with threads that fail."""
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.parent import eifs
+from tests.parent.processes import Instance
 
-FAKE = Path(__file__).with_name("fake_nitro_cli.py")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ENCLAVE = (
+    "{name: worker, eif: '{folder}/worker.eif', memory_mib: 512, cpus: 2, cid: 16, poll: 0.1 s}"
+)
 
 
-def eventually_in(text: str, path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while text not in path.read_text(errors="replace"):
-        assert process.poll() is None
-        assert time.monotonic() < deadline, path.read_text(errors="replace")
-        time.sleep(0.02)
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[Instance]:
+    with Instance(tmp_path) as instance:
+        yield instance
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_enclaves_and_their_logs_from_start_to_end(tmp_path: Path, ending: signal.Signals) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/nitro-cli").symlink_to(FAKE)
-    running = tmp_path / "run"
-    running.mkdir()
-    eif = tmp_path / "worker.eif"
-    eif.write_bytes(eifs.eif())
-    configuration = tmp_path / "parent.yaml"
-    configuration.write_text(
-        f"logs: {{listen: 'unix:{tmp_path}/logs', to: stderr}}\n"
-        f"enclaves:\n- {{name: worker, eif: {eif}, memory_mib: 512, cpus: 2, cid: 16}}\n"
+def test_enclaves_and_their_logs_from_start_to_end(
+    instance: Instance, ending: signal.Signals
+) -> None:
+    instance.configure(
+        f"logs: {{listen: 'unix:{instance.folder}/logs', to: stderr}}\nenclaves:\n- {ENCLAVE}\n"
     )
-    said = tmp_path / "said"
-    environment = {
-        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
-        "NITRO_CLI_SOCKETS_PATH": str(running),
-    }
-    command = [sys.executable, "-m", "parent.cli", "run", "--config", str(configuration)]
-    with said.open("wb") as output:
-        process = subprocess.Popen(command, stderr=output, env=environment)
-    try:
-        eventually_in("enclave/worker: running, i-", said, process)
-        assert len(list(running.glob("*.json"))) == 1
-        with socket.socket(socket.AF_UNIX) as enclave:
-            enclave.connect(f"{tmp_path}/logs")
-            enclave.sendall(b"hello\x1b[2J\n")
-            eventually_in(r"enclave: hello\x1b[2J", said, process)
-        process.send_signal(ending)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert "enclave/worker: stopped" in said.read_text()
-    assert list(running.glob("*.json")) == []
+    daemon = instance.run()
+    daemon.says("enclave/worker: running, i-")
+    assert len(list(instance.running.glob("*.json"))) == 1
+    with socket.socket(socket.AF_UNIX) as enclave:
+        enclave.connect(f"{instance.folder}/logs")
+        enclave.sendall(b"hello\x1b[2J\n")
+        daemon.says(r"enclave: hello\x1b[2J")
+    assert daemon.end(ending) == 0
+    assert "enclave/worker: stopped" in daemon.said
+    assert list(instance.running.glob("*.json")) == []
+
+
+FAULTS = {
+    "proxy": "import vsock_proxy.loop as m; m.Loop.turn = fail",
+    "credentials": "import asyncio.events as m; m.new_event_loop = fail",
+    "credentials-renewal": "import parent.credentials.service as m; m.CredentialService.renew = fail",
+    "logs": "import parent.logs.server as m; m.LogServer.turn = fail",
+    "enclave/worker": "import parent.enclaves.machine as m; m.Lifecycle.looked = fail",
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_thread_that_fails_ends_the_process(instance: Instance, name: str) -> None:
+    """Without it the daemon would look well, and do no more what that thread did."""
+    instance.configure(
+        "proxy: {forwards: [{listen: 'unix:{folder}/one', to: 'unix:{folder}/two'}]}\n"
+        "credentials: {listen: 'unix:{folder}/credentials'}\n"
+        "logs: {listen: 'unix:{folder}/logs', to: stderr}\n"
+        f"enclaves: [{ENCLAVE}]\n"
+    )
+    fault = f"def fail(*_, **__): raise ZeroDivisionError('a bug')\n{FAULTS[name]}"
+    daemon = instance.run("--log-format", "json", before=fault)
+    assert daemon.wait() == 1
+    lines = [json.loads(line) for line in daemon.said.splitlines() if line[0] == "{"]
+    (failed,) = [line for line in lines if line["message"] == f"{name}: internal error"]
+    assert "ZeroDivisionError: a bug" in failed["exception"]
+    assert f"{name} failed; stopping everything, to be started anew" in daemon.said
+    assert list(instance.running.glob("*.json")) == []
