@@ -48,7 +48,7 @@ def test_enclaves_and_their_logs_from_start_to_end(
 FAULTS = {
     "proxy": "import vsock_proxy.loop as m; m.Loop.turn = fail",
     "credentials": "import asyncio.events as m; m.new_event_loop = fail",
-    "credentials-renewal": "import parent.credentials.service as m; m.CredentialService.renew = fail",
+    "credentials-renewal": "import parent.credentials as m; m.CredentialService.renew = fail",
     "logs": "import parent.logs.server as m; m.LogServer.turn = fail",
     "enclave/worker": "import parent.enclaves.machine as m; m.Lifecycle.looked = fail",
 }
