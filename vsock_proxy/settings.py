@@ -15,9 +15,7 @@ This module needs PyYAML: nothing that reaches an enclave image imports it.
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ import yaml
 
 from vsock_proxy.addresses import MAX_PORT, Address, parse_address
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.files import named, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -229,20 +228,13 @@ def load_settings(path: Path) -> Setting:
         ConfigurationError: it cannot be read, or is not YAML; says where.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigurationError(f"{path} is not a file")
+        # Not one that keeps its reader waiting: that would hold up every further reload.
+        with opened(path) as file, named(path, "read"):
             data = file.read(MAX_SIZE + 1)
-    except OSError as e:
-        raise ConfigurationError(
-            f"cannot read {path}: {e.strerror}", hint="name the file with --config"
-        ) from e
+    except ConfigurationError as e:
+        e.hint = "name the file with --config"
+        raise
     return parse_settings(data, source=str(path))
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open; a FIFO that nobody writes to, too: a daemon told to reload would wait for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse_settings(data: bytes, *, source: str) -> Setting:
