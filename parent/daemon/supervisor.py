@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parent.credentials import CredentialService
-from parent.enclaves.component import enclave_components
+from parent.enclaves.group import STOP as ENCLAVES_STOP
+from parent.enclaves.group import Enclaves
 from parent.logs.component import LogSink
 from parent.operations import OperationsService
 from parent.proxy import ProxyService
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from parent.daemon.configuration import Configuration
 
 log = logging.getLogger(__name__)
-
-ENCLAVES_STOP = 40.0
-"""Seconds for nitro-cli to end all enclaves; it needs a few for each."""
 
 LISTENERS_STOP = 5.0
 """Seconds for clients to take their answers, and for what the enclaves last logged."""
@@ -43,7 +41,7 @@ class Supervisor:
     enclaves, then the enclaves; stopped in reverse.
 
     Attributes:
-        configuration: what runs now.
+        configuration: what it was made with; reloads leave that alone.
         operations: None where the configuration has none.
     """
 
@@ -63,14 +61,16 @@ class Supervisor:
         if configuration.logs:
             names = {enclave.cid: enclave.name for enclave in configuration.enclaves}
             listeners.append(LogSink(configuration.logs, names=names))
-        enclaves: list[Component] = [*enclave_components(configuration.enclaves)]
+        self._enclaves = Enclaves(configuration.enclaves)
         if configuration.operations:
-            self.operations = OperationsService(configuration.operations, [*listeners, *enclaves])
+            self.operations = OperationsService(
+                configuration.operations, lambda: [*listeners, *self._enclaves.components]
+            )
         drain = configuration.proxy.drain_timeout if configuration.proxy else 0.0
         self._stages = [
             Stage([self.operations] if self.operations else [], LISTENERS_STOP),
             Stage(listeners, max(drain + 1.0, LISTENERS_STOP)),
-            Stage(enclaves, ENCLAVES_STOP),
+            Stage([self._enclaves], ENCLAVES_STOP),
         ]
 
     def start(self) -> None:
@@ -100,11 +100,12 @@ class Supervisor:
         """Take from `new` what can be taken; the log says what cannot.
 
         Raises:
-            AgentError: the proxy cannot have what it is to have. Nothing has changed.
+            AgentError: an enclave or the proxy cannot be as they are to be. Nothing has changed.
         """
         old = self.configuration
         stay: list[str] = []
-        # First, for it alone can fail.
+        # First, for these alone can fail.
+        change_enclaves = self._enclaves.prepare(new.enclaves)
         if self._proxy and new.proxy:
             stay += [f"proxy.{key}" for key in self._proxy.reconfigure(new.proxy)]
         elif old.proxy != new.proxy:
@@ -115,12 +116,12 @@ class Supervisor:
             stay.append("credentials")
         if old.logs != new.logs:
             stay.append("logs")
-        if old.enclaves != new.enclaves:
-            stay.append("enclaves")
         if old.operations != new.operations:
             stay.append("operations")
-        for key in stay:
-            log.warning("%s has changed in the file: that takes a restart", key)
+        # Last, for it takes its time, and what enclaves need should be there.
+        change_enclaves()
+        if stay:
+            log.warning("changed in the file, but taken by a restart only: %s", ", ".join(stay))
 
     @staticmethod
     def _stop(component: Component, timeout: float) -> None:

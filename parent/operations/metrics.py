@@ -42,9 +42,9 @@ class Metrics:
     """All there is to be scraped, in a registry of its own."""
 
     def __init__(
-        self, components: Sequence[Component], *, now: Callable[[], float] = time.time
+        self, components: Callable[[], Sequence[Component]], *, now: Callable[[], float] = time.time
     ) -> None:
-        """Take what is to be measured, and seconds since 1970."""
+        """Take what tells what there is to be measured, and seconds since 1970."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_ComponentCollector(components, now))
         ProcessCollector(registry=self._registry)
@@ -55,7 +55,9 @@ class Metrics:
 
 
 class _ComponentCollector(Collector):
-    def __init__(self, components: Sequence[Component], now: Callable[[], float]) -> None:
+    def __init__(
+        self, components: Callable[[], Sequence[Component]], now: Callable[[], float]
+    ) -> None:
         self._components = components
         self._now = now
 
@@ -67,12 +69,13 @@ class _ComponentCollector(Collector):
         info = _gauge("info", "The version that runs.", ["version"])
         info.add_metric([VERSION], 1)
         yield info
+        components = self._components()
         healthy = _gauge("healthy", "1 where a component does what it is there for.", ["component"])
-        for component in self._components:
+        for component in components:
             healthy.add_metric([component.name], float(component.status().healthy))
         yield healthy
         enclaves = []
-        for component in self._components:
+        for component in components:
             match component:
                 case ProxyService():
                     yield from _proxy(component)

@@ -11,7 +11,7 @@ from parent.http import HttpServer, Limits, Request, Response, message
 from parent.operations.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from parent.component import Component
     from parent.operations.settings import OperationsSettings
@@ -36,10 +36,12 @@ class OperationsService:
 
     name = "operations"
 
-    def __init__(self, settings: OperationsSettings, components: Sequence[Component]) -> None:
-        """Make one that tells of these components."""
+    def __init__(
+        self, settings: OperationsSettings, components: Callable[[], Sequence[Component]]
+    ) -> None:
+        """Make one that tells of what there is when it is asked."""
         self.settings = settings
-        self._components = tuple(components)
+        self._components = components
         self._metrics = Metrics(self._components)
         self.server = HttpServer(settings.listen, self._answer, name=self.name, limits=_LIMITS)
 
@@ -70,7 +72,7 @@ class OperationsService:
     def _health(self) -> Response:
         shown: dict[str, Any] = {}
         healthy = True
-        for component in self._components:
+        for component in self._components():
             status = component.status()
             healthy = healthy and status.healthy
             shown[component.name] = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parent.enclaves.component import EnclaveComponent, enclave_components
+from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.console import Console
 from parent.enclaves.runner import Completed, Subprocess
 from parent.enclaves.settings import EnclaveSettings, Restart
@@ -277,19 +277,3 @@ def test_what_the_system_refuses_does_not_end_the_watch(
 
 def test_one_that_never_started_stops(host: Host) -> None:
     host.component().stop(1)
-
-
-def test_made_for_the_daemon(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NITRO_CLI_SOCKETS_PATH", str(host.folder))
-    settings = EnclaveSettings(
-        name="worker", eif=host.eif, memory_mib=512, cid=16, cpu_ids=(5, 7), poll=0.1
-    )
-    (component,) = enclave_components([settings], program=FAKE)
-    assert component.name == "enclave/worker"
-    component.start()
-    try:
-        eventually(lambda: component.status().healthy)
-        assert host.enclaves()[0]["CPUIDs"] == [5, 7]
-    finally:
-        component.stop(10)
-    assert host.enclaves() == []

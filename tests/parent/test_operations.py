@@ -58,7 +58,7 @@ class Named:
 
 def numbers(components: Sequence[Component], *, at: datetime = NOW) -> dict[str, Any]:
     """What is measured, by its name and labels as the text has them."""
-    text = Metrics(components, now=at.timestamp).text().decode()
+    text = Metrics(lambda: components, now=at.timestamp).text().decode()
     return {
         " ".join([sample.name.removeprefix("enclave_parent_"), *sample.labels.values()]):
             sample.value
@@ -84,7 +84,7 @@ def components() -> list[Named]:
 
 @pytest.fixture
 def service(components: list[Named]) -> Iterator[OperationsService]:
-    service = OperationsService(OperationsSettings(TcpAddress("127.0.0.1", 0)), components)
+    service = OperationsService(OperationsSettings(TcpAddress("127.0.0.1", 0)), lambda: components)
     service.start()
     yield service
     service.stop(1.0)
