@@ -58,9 +58,10 @@ class Supervisor:
         if configuration.credentials:
             self._credentials = CredentialService(configuration.credentials)
             listeners.append(self._credentials)
+        self._logs: LogSink | None = None
         if configuration.logs:
-            names = {enclave.cid: enclave.name for enclave in configuration.enclaves}
-            listeners.append(LogSink(configuration.logs, names=names))
+            self._logs = LogSink(configuration.logs, names=_names(configuration))
+            listeners.append(self._logs)
         self._enclaves = Enclaves(configuration.enclaves)
         if configuration.operations:
             self.operations = OperationsService(
@@ -114,7 +115,9 @@ class Supervisor:
             stay += [f"credentials.{key}" for key in self._credentials.reconfigure(new.credentials)]
         elif old.credentials != new.credentials:
             stay.append("credentials")
-        if old.logs != new.logs:
+        if self._logs and new.logs:
+            stay += [f"logs.{key}" for key in self._logs.reconfigure(new.logs, _names(new))]
+        elif old.logs != new.logs:
             stay.append("logs")
         if old.operations != new.operations:
             stay.append("operations")
@@ -129,3 +132,7 @@ class Supervisor:
             component.stop(timeout)
         except Exception:
             log.exception("%s did not stop", component.name)
+
+
+def _names(configuration: Configuration) -> dict[int, str]:
+    return {enclave.cid: enclave.name for enclave in configuration.enclaves}

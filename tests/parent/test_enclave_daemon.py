@@ -45,6 +45,32 @@ def test_enclaves_and_their_logs_from_start_to_end(
     assert list(instance.running.glob("*.json")) == []
 
 
+def test_a_reload_adds_an_enclave_and_keeps_what_is_connected(instance: Instance) -> None:
+    text = "logs: {listen: 'unix:{folder}/logs', to: stderr, lines_per_second: 1}\n"
+    instance.configure(f"{text}enclaves:\n- {ENCLAVE}\n")
+    daemon = instance.run()
+    daemon.says("enclave/worker: running, i-")
+    (first,) = instance.running.glob("*.json")
+    with socket.socket(socket.AF_UNIX) as enclave:
+        enclave.connect(f"{instance.folder}/logs")
+        more = ENCLAVE.replace("name: worker", "name: more").replace("cid: 16", "cid: 17")
+        instance.configure(f"{text}enclaves:\n- {ENCLAVE}\n- {more}\n")
+        daemon.tell(signal.SIGHUP)
+        daemon.says("enclave/more: running, i-")
+        enclave.sendall(b"still here\n")
+        daemon.says("enclave: still here")
+    instance.configure("enclaves: []\nfoo: bar\n")
+    daemon.tell(signal.SIGHUP)
+    daemon.says("not reloaded, everything stays as it was: ")
+    assert first.exists()
+    instance.configure(f"enclaves: [{more}]\noperations: {{listen: 'unix:/none'}}\n")
+    daemon.tell(signal.SIGHUP)
+    daemon.says("changed in the file, but taken by a restart only: logs, operations")
+    assert not first.exists()
+    assert daemon.end() == 0
+    assert list(instance.running.glob("*.json")) == []
+
+
 FAULTS = {
     "proxy": "import vsock_proxy.loop as m; m.Loop.turn = fail",
     "credentials": "import asyncio.events as m; m.new_event_loop = fail",
