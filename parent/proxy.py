@@ -77,6 +77,11 @@ class ProxyService:
         self.settings = settings
         return stay
 
+    @property
+    def turns(self) -> int:
+        """Of its loop so far; at least one a second. From any thread."""
+        return self._daemon.turns if self._daemon else 0
+
     def snapshot(self) -> Snapshot | None:
         """Return the numbers of this moment; None where it does not run.
 

@@ -15,6 +15,7 @@ from parent.daemon.log_format import PROGRAM, log_to_stderr
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.notify import notify
 from vsock_proxy.reloading import Reloader
+from vsock_proxy.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import argparse
@@ -94,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     operations = supervisor.operations
     where = f"operations on {operations.server.address}" if operations else "no operations"
     notify(f"READY=1\nSTATUS=running; {where}")
+    Watchdog(supervisor.turns).start()
     failed = events.get()
     notify("STOPPING=1")
     for number in _ENDS:

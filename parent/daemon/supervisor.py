@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,6 +97,10 @@ class Supervisor:
             with ThreadPoolExecutor(len(stage.components)) as threads:
                 for component in stage.components:
                     threads.submit(self._stop, component, stage.stop_timeout)
+
+    def turns(self) -> int:
+        """A number that grows while the relay works; where there is none, always."""
+        return self._proxy.turns if self._proxy else time.monotonic_ns()
 
     def reload(self, new: Configuration) -> None:
         """Take from `new` what can be taken; the log says what cannot.

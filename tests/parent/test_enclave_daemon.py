@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.parent.processes import Instance
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 ENCLAVE = (
     "{name: worker, eif: '{folder}/worker.eif', memory_mib: 512, cpus: 2, cid: 16, poll: 0.1 s}"
 )
+PROXY = "proxy: {forwards: [{listen: 'unix:{folder}/one', to: 'unix:{folder}/two'}]}"
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ FAULTS = {
 def test_a_thread_that_fails_ends_the_process(instance: Instance, name: str) -> None:
     """Without it the daemon would look well, and do no more what that thread did."""
     instance.configure(
-        "proxy: {forwards: [{listen: 'unix:{folder}/one', to: 'unix:{folder}/two'}]}\n"
+        f"{PROXY}\n"
         "credentials: {listen: 'unix:{folder}/credentials'}\n"
         "logs: {listen: 'unix:{folder}/logs', to: stderr}\n"
         f"enclaves: [{ENCLAVE}]\n"
@@ -97,3 +99,26 @@ def test_a_thread_that_fails_ends_the_process(instance: Instance, name: str) -> 
     assert "ZeroDivisionError: a bug" in failed["exception"]
     assert f"{name} failed; stopping everything, to be started anew" in daemon.said
     assert list(instance.running.glob("*.json")) == []
+
+
+def test_systemd_hears_of_all_that_happens(instance: Instance) -> None:
+    instance.configure(
+        "proxy: {forwards: [{listen: 'unix:{folder}/one', to: 'unix:{folder}/two'}]}"
+    )
+    notified = str(instance.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(notified)
+        systemd.settimeout(PATIENCE)
+        daemon = instance.run(more={"NOTIFY_SOCKET": notified, "WATCHDOG_USEC": "100000"})
+        assert systemd.recv(100).startswith(b"READY=1\nSTATUS=running")
+        assert [systemd.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        daemon.tell(signal.SIGHUP)
+        heard = [systemd.recv(100)]
+        while heard[-1] != b"READY=1":
+            heard.append(systemd.recv(100))
+        (reloading,) = [each for each in heard[:-1] if each != b"WATCHDOG=1"]
+        assert reloading.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        daemon.tell(signal.SIGTERM)
+        while systemd.recv(100) != b"STOPPING=1":
+            pass
+        assert daemon.wait() == 0
