@@ -94,7 +94,8 @@ class CredentialService:
         if failure is not None:
             detail = f"no credentials: {failure}"
         if credentials is not None:
-            detail = f"credentials from {credentials.source}, good until {credentials.expiration}"
+            end = credentials.expiration or "they are replaced"
+            detail = f"credentials from {credentials.source}, good until {end}"
             if failure is not None:
                 detail += f"; not renewed: {failure}"
         if not self.server.running:

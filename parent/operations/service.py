@@ -1,14 +1,15 @@
-"""``/metrics``, ``/healthz`` and ``/livez``."""
+"""``/metrics``, ``/healthz``, ``/livez`` and ``/status``."""
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from parent.http import HttpServer, Limits, Request, Response, message
 from parent.operations.metrics import CONTENT_TYPE, Metrics
+from parent.operations.state import health, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ class OperationsService:
     ``/healthz``: 200 where every component is healthy, else 503; with the status of each.
     ``/livez``: 200 where this process answers, whatever its components do.
     ``/metrics``: docs/parent.md lists them.
+    ``/status``: 200, with all of the state, for `enclave-parent status`.
 
     Attributes:
         settings: where it listens.
@@ -63,22 +65,15 @@ class OperationsService:
             case "/metrics":
                 return Response(200, self._metrics.text(), CONTENT_TYPE)
             case "/healthz":
-                return self._health()
+                content = health(self._components())
+                return Response(200 if content["status"] == "ok" else 503, _json(content))
+            case "/status":
+                return Response(200, _json(state(self._components())))
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case _:
-                return message(404, "there are /metrics, /healthz and /livez")
+                return message(404, "there are /metrics, /healthz, /livez and /status")
 
-    def _health(self) -> Response:
-        shown: dict[str, Any] = {}
-        healthy = True
-        for component in self._components():
-            status = component.status()
-            healthy = healthy and status.healthy
-            shown[component.name] = {
-                "healthy": status.healthy,
-                "detail": status.detail,
-                **({"values": status.values} if status.values else {}),
-            }
-        content = {"status": "ok" if healthy else "failing", "components": shown}
-        return Response(200 if healthy else 503, json.dumps(content).encode())
+
+def _json(content: object) -> bytes:
+    return json.dumps(content).encode()
