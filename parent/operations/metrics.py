@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -205,10 +206,14 @@ def _logs(sink: LogSink) -> Iterator[Metric]:
     lines = _counter("logs_lines", "Lines taken from an enclave.", ["source"])
     dropped = _counter("logs_dropped_lines", "Beyond an enclave's rate.", ["source"])
     cut = _counter("logs_cut_bytes", "Beyond the longest line.", ["source"])
-    for source in cast("Sequence[Mapping[str, JSON]]", values["sources"]):
-        label = [str(source["name"])]
-        for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
-            family.add_metric(label, _number(source[key]))
+    sources = cast("Sequence[Mapping[str, JSON]]", values["sources"])
+    for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
+        # By name: an enclave may be called what one without a name is called (cid-17).
+        sums: Counter[str] = Counter()
+        for source in sources:
+            sums[str(source["name"])] += cast("int", source[key])
+        for name, number in sums.items():
+            family.add_metric([name], number)
     yield from (lines, dropped, cut)
     for name, text in (
         ("failed", "Lines that the journal or the file did not take."),
