@@ -36,7 +36,7 @@ from vsock_proxy.forwards import Forward
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from parent.component import Component
+    from parent.component import JSON, Component
 
 PATIENCE = 20.0
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -245,11 +245,11 @@ def test_the_log_sinks_numbers(tmp_path: Path) -> None:
 
 def test_enclaves_cannot_make_series(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is a label is from the configuration, or one of a few words."""
-    sources = [
+    sources: list[JSON] = [
         {"name": name, "cid": cid, "lines": 1, "dropped": 2, "cut": 3}
         for name, cid in (("cid-17", 16), ("cid-17", 17), ("worker", 18))
     ]
-    values = {"connections": 0, "refused": 0, "failed": 0, "sources": sources}
+    values: dict[str, JSON] = {"connections": 0, "refused": 0, "failed": 0, "sources": sources}
     shown = ComponentStatus(healthy=True, detail="", values=values)
     monkeypatch.setattr(LogSink, "status", lambda _: shown)
     found = numbers([LogSink(LogSettings(cids=None))])
