@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from parent.eif.describe import Description
+    from tests.parent.conftest import Identity
 
 FAKE = str(Path(__file__).with_name("fake_nitro_cli.py"))
 SOON = Restart(first=0.1, longest=0.1)
@@ -202,6 +203,7 @@ def test_stopping_is_bounded(host: Host, faults: str) -> None:
     if faults.startswith("terminate"):
         eventually(lambda: component.status().healthy)
     component.stop(1)  # Otherwise it would take longer than a test may.
+    eventually(lambda: not component._thread.is_alive())
 
 
 def test_the_console_goes_to_the_log_and_can_do_nothing_there(
@@ -217,7 +219,9 @@ def test_the_console_goes_to_the_log_and_can_do_nothing_there(
     assert not [t for t in threading.enumerate() if t.name == "console/worker"]
 
 
-def test_an_image_that_cannot_be_is_refused_before_anything_runs(host: Host) -> None:
+def test_an_image_that_cannot_be_is_refused_before_anything_runs(
+    host: Host, identity: Identity
+) -> None:
     big = host.folder / "big.eif"
     big.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.RAMDISK, bytes(1 << 20))]))
     with pytest.raises(AgentError, match="memory are too few"):
@@ -229,6 +233,10 @@ def test_an_image_that_cannot_be_is_refused_before_anything_runs(host: Host) -> 
         host.component().start()
     host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
     with pytest.raises(AgentError, match="the CRC is wrong"):
+        host.component().start()
+    forged = eifs.signature(bytes(48), identity.pem, identity.key)
+    host.eif.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.SIGNATURE, forged)]))
+    with pytest.raises(AgentError, match="made over another image"):
         host.component().start()
     assert host.enclaves() == []
 

@@ -147,4 +147,5 @@ def test_the_end_may_come_meanwhile(host: Host) -> None:
     ending.start()
     ending.join(PATIENCE)
     take()
+    assert [component.name for component in host.enclaves.components] == ["enclave/a", "enclave/b"]
     assert host.running() == {}
