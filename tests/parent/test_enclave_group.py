@@ -116,9 +116,10 @@ def test_what_the_daemon_does_about_one_changes_while_it_runs(host: Host) -> Non
     never = Restart(always=False)
     host.take(host.settings("a", restart=never), host.settings("b", poll=0.2))
     assert host.ids() == before
+    one, other = host.enclaves.components
+    eventually(lambda: one._machine.settings.restart == never)  # A look was under way, maybe.
     for path in host.folder.glob("*.json"):
         path.unlink()
-    one, other = host.enclaves.components
     eventually(lambda: one.status().values["state"] == "failed")
     eventually(lambda: other.status().healthy)
     host.take(host.settings("a"), host.settings("b", poll=0.2))  # Another chance.

@@ -251,7 +251,8 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 
 def test_failures_in_a_row_are_waited_for_longer_and_longer() -> None:
     machine = lifecycle(chance=0)
-    now, waits = 0.0, []
+    now = 0.0
+    waits: list[float] = []
     while len(waits) < 5:
         match machine.next(now):
             case Look():
