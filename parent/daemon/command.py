@@ -80,8 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     # While it starts there is nothing to reload; SIGHUP's default would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ending = _Ending(events)
     for number in _ENDS:
-        signal.signal(number, lambda *_: events.put(_STOP))
+        signal.signal(number, ending)
     threading.excepthook = lambda failure: _failed(failure, events)
     try:
         supervisor = Supervisor(load_configuration(arguments.config))
@@ -98,8 +99,6 @@ def run(arguments: argparse.Namespace) -> int:
     Watchdog(supervisor.turns).start()
     failed = events.get()
     notify("STOPPING=1")
-    for number in _ENDS:
-        signal.signal(number, _end_at_once)
     if failed == _STOP:
         log.info("stopping")
     else:
@@ -119,9 +118,19 @@ def _failed(failure: threading.ExceptHookArgs, events: queue.SimpleQueue[str]) -
     events.put(name)
 
 
-def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
-    os._exit(128 + number)
+class _Ending:
+    """What a signal to end does: the first one is an event, the second one ends the process."""
+
+    def __init__(self, events: queue.SimpleQueue[str]) -> None:
+        self._events = events
+        self._told = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if self._told:
+            os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
+            os._exit(128 + number)
+        self._told = True
+        self._events.put(_STOP)
 
 
 def _complain(error: AgentError) -> int:

@@ -73,6 +73,24 @@ def test_a_reload_adds_an_enclave_and_keeps_what_is_connected(instance: Instance
     assert list(instance.running.glob("*.json")) == []
 
 
+def test_two_signals_in_a_row_are_two(instance: Instance) -> None:
+    """However quickly the second comes after the first, it is no part of it."""
+    to = f"{instance.folder}/two"
+    instance.configure(PROXY.replace("{forwards", "{drain_timeout: 1 h, forwards"))
+    daemon = instance.run()
+    daemon.says("listening on unix:")
+    with socket.socket(socket.AF_UNIX) as target, socket.socket(socket.AF_UNIX) as client:
+        target.bind(to)
+        target.listen()
+        client.connect(f"{instance.folder}/one")
+        server, _ = target.accept()
+        with server:
+            daemon.tell(signal.SIGTERM)
+            daemon.tell(signal.SIGINT)
+            assert daemon.wait() in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "warning: ending at once" in daemon.said
+
+
 FAULTS = {
     "proxy": "import vsock_proxy.loop as m; m.Loop.turn = fail",
     "credentials": "import asyncio.events as m; m.new_event_loop = fail",
