@@ -62,6 +62,7 @@ class LogServer:
         self._sink = sink
         self._settings = settings
         self._names = names
+        self._wanted: tuple[LogSettings, Mapping[int, str]] | None = None
         self._monotonic = monotonic
         self._warnings = Throttle(log, monotonic)
         self._selector = selectors.DefaultSelector()
@@ -83,6 +84,11 @@ class LogServer:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
+    def reconfigure(self, settings: LogSettings, names: Mapping[int, str]) -> None:
+        """Have other limits, CIDs and names soon; from any thread. Open connections go on."""
+        self._wanted = settings, names
+        self.wake()
+
     def turn(self, timeout: float = _TICK) -> bool:
         """Wait for something and deal with it; tell whether there was anything."""
         now = self._monotonic()
@@ -93,6 +99,8 @@ class LogServer:
         if self._paused:
             timeout = min(timeout, self._paused[0][0] - now)
         ready = self._selector.select(timeout)
+        if self._wanted:
+            self._take_wanted(*self._wanted)
         for key, _ in ready:
             ready_socket = key.fileobj
             if ready_socket is self._woken:
@@ -122,6 +130,12 @@ class LogServer:
         self._selector.close()
         self._waker.close()
         self._woken.close()
+
+    def _take_wanted(self, settings: LogSettings, names: Mapping[int, str]) -> None:
+        self._wanted = None
+        self._settings, self._names = settings, names
+        for source in self.sources.values():
+            source.reconfigure(self._name(source.cid), settings)
 
     def _accept(self) -> None:
         try:
@@ -155,9 +169,11 @@ class LogServer:
             if len(self.sources) >= MAX_CIDS:
                 # Many CIDs came and went; what is open keeps its counts and its limits.
                 self.sources = {c: s for c, s in self.sources.items() if s.connections}
-            name = "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
-            self.sources[cid] = Source(cid, name, self._settings)
+            self.sources[cid] = Source(cid, self._name(cid), self._settings)
         return self.sources[cid]
+
+    def _name(self, cid: int | None) -> str:
+        return "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
 
     def _read(self, connection: socket.socket) -> None:
         try:
