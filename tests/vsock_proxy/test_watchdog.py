@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE
-from tests.vsock_proxy.test_cli import COMMAND
+from tests.vsock_proxy.rig import COMMAND, PATIENCE
 from vsock_proxy.addresses import UnixAddress
 from vsock_proxy.daemon import Daemon
 from vsock_proxy.forwards import Forward
