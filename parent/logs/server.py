@@ -14,13 +14,13 @@ import socket
 from typing import TYPE_CHECKING
 
 from parent.logs.intake import READ_SIZE, Intake, Source
-from parent.logs.settings import MAX_CIDS, LogSettings
-from vsock_proxy.peers import cid_allowed, peer_cid
+from vsock_proxy.peers import MAX_CIDS, cid_allowed, peer_cid
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from parent.logs.settings import LogSettings
     from parent.logs.sinks import Sink
 
 log = logging.getLogger(__name__)

@@ -14,11 +14,12 @@ import pytest
 from parent.logs.component import LogSink
 from parent.logs.intake import Intake, Source
 from parent.logs.server import LogServer
-from parent.logs.settings import LISTEN, MAX_CIDS, LogFile, LogSettings, read_logs_section
+from parent.logs.settings import LISTEN, LogFile, LogSettings, read_logs_section
 from parent.logs.sinks import Journal, open_sink
 from tests.waiting import eventually
 from vsock_proxy.addresses import UnixAddress
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.peers import MAX_CIDS
 from vsock_proxy.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
         ("cids: [3]", "1: cids: '3' is not an integer in 4.."),
         ("cids: all", "1: cids: 'all' is none of"),
         ("to: journal", "1: key 'cids' is missing"),
-        ("listen: unix:/x\ncids: [16]", "2: cids: only vsock has CIDs"),
+        ("listen: unix:/x\ncids: [16]", "2: cids: only for a vsock listener"),
         ("cids: [16]\nto: syslog", "2: to: 'syslog' is none of"),
         ("cids: [16]\nto: {file: x}", "2: file: not an absolute path"),
         ("cids: [16]\nto: {size: 1 MiB}", "2: to: key 'file' is missing"),
