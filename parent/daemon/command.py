@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from parent.daemon.log_format import PROGRAM, log_to_stderr
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.extras import require
 from vsock_proxy.notify import notify
 from vsock_proxy.reloading import Reloader
 from vsock_proxy.watchdog import Watchdog
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_PATH = Path("/etc/nitro_enclaves/parent.yaml")
+
+NEEDED = ("h11", "prometheus_client", "yaml")
+"""What the extra `parent` brings."""
 
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _STOP = ""
@@ -61,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def check_config(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a file, if anything."""
     # Here, as below: the commands for images do without botocore and what else the daemon needs.
+    require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
 
     try:
@@ -73,6 +78,7 @@ def check_config(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal, or a failure, ends it."""
+    require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
     from parent.daemon.supervisor import Supervisor  # noqa: PLC0415
 

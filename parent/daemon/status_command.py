@@ -15,6 +15,7 @@ from parent.files import print_json
 from vsock_proxy.addresses import Address, TcpAddress
 from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.errors import AgentError, ConfigurationError, DialError
+from vsock_proxy.extras import require
 
 if TYPE_CHECKING:
     import argparse
@@ -87,6 +88,7 @@ def ask(address: Address) -> dict[str, Any]:
 def _address(path: Path) -> Address:
     """Where to ask. What else is in the file may be wrong, or about to be changed."""
     # Here: the commands for images do without PyYAML and Prometheus.
+    require("parent", "h11", "prometheus_client", "yaml")
     from parent.operations.settings import read_operations_section  # noqa: PLC0415
     from vsock_proxy.settings import load_settings  # noqa: PLC0415
 

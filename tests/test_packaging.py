@@ -1,0 +1,92 @@
+"""What is installed: files beside the code, and commands without the extras they need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = ("enclave", "vsock_proxy", "parent", "simulator")
+
+
+def test_a_wheel_holds_every_file_beside_the_code() -> None:
+    """Units and manifests are copied from an installation (docs/deploy.md)."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    ignored = {".py", ".pyc", ".so", ".c", ".o"}
+    files = [
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in ignored
+    ]
+    assert len([path for path in files if "deploy" in path.parts]) >= 5
+    held = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in (
+            ROOT.rglob(pattern)
+            if package == "*"
+            else (ROOT / package.replace(".", "/")).glob(pattern)
+        )
+    }
+    assert [path for path in files if path not in held] == []
+
+
+def run_without(library: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run an installed command as if a library were not there."""
+    module, function = PROJECT["project"]["scripts"][script].split(":")
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        f"from {module} import {function}\nsys.exit({function}())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "library", "extra"),
+    [
+        (("vsock-proxy", "--help"), "yaml", "parent"),
+        (("enclave-parent", "run"), "h11", "parent"),
+        (("enclave-parent", "check-config"), "yaml", "parent"),
+        (("enclave-parent", "status"), "prometheus_client", "parent"),
+        (("enclave-simulator", "run", "--", "true"), "asn1crypto", "simulator"),
+        (("enclave-simulator", "boot", "image.eif"), "yaml", "simulator"),
+        (("enclave-simulator", "credentials"), "h11", "simulator"),
+    ],
+    ids=lambda value: value[0] + " " + value[1] if isinstance(value, tuple) else None,
+)
+def test_a_command_names_the_extra_it_lacks(
+    command: tuple[str, ...], library: str, extra: str
+) -> None:
+    done = run_without(library, *command)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"{command[0]}: error: not installed here: {library}\n"
+        f"{command[0]}: hint: pip install 'nitro-enclave-agent[{extra}]'\n"
+    )
+
+
+@pytest.mark.parametrize("library", ["yaml", "h11", "prometheus_client", "asn1crypto"])
+def test_the_command_of_the_image_needs_no_extra(library: str) -> None:
+    assert run_without(library, "enclave-agent", "generate-random", "--help").returncode == 0
+
+
+@pytest.mark.parametrize("script", PROJECT["project"]["scripts"])
+def test_every_command_tells_its_version(script: str) -> None:
+    done = run_without("no_such_library", script, "--version")
+    assert done.stdout.startswith(f"{script} ")
+    assert done.returncode == 0
