@@ -99,8 +99,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--parent-port", metavar="PORT=ADDRESS", action="append", default=[], type=_parent_port,
         help="a service behind CID 3 that listens on unix:/PATH; may repeat")  # fmt: skip
-    add("--fault", metavar="NAME[:COUNT]", action="append", default=[],
-        help="a fault of the simulated KMS; see enclave-simulator kms --fault help")  # fmt: skip
+    add("--fault", metavar="NAME[:COUNT]", action=kms.FaultAction, default=[],
+        help="a fault of the simulated KMS; may repeat; help lists the names")  # fmt: skip
     kms.add_key_options(parser)
 
 

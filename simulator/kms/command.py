@@ -34,16 +34,17 @@ if TYPE_CHECKING:
 _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:(iam|sts)::\d{12}:\S+")
 
 
-class _FaultAction(argparse.Action):
-    """Collects faults; ``help`` prints the table and exits, whatever else is missing."""
+class FaultAction(argparse.Action):
+    """Collects faults, each checked; ``help`` prints the table and exits, whatever is missing."""
 
-    def __call__(
+    def __call__(  # noqa: D102 (argparse.Action has it)
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
     ) -> None:
         if values == "help":
             sys.stdout.write(describe_faults() + "\n")
             parser.exit()
-        setattr(namespace, self.dest, [*getattr(namespace, self.dest), parse_fault(values)])
+        parse_fault(values)
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
     add("--ca-key", metavar="FILE",
         help="PEM of that authority's private key, made where there is none: with it --ca-file "
         "can be built into an image (default: a new one each time)")  # fmt: skip
-    add("--fault", metavar="NAME[:COUNT]", action=_FaultAction, default=[], dest="faults",
+    add("--fault", metavar="NAME[:COUNT]", action=FaultAction, default=[], dest="faults",
         help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
     add("--credentials", metavar="FILE",
         help="JSON with AccessKeyId, SecretAccessKey and maybe Token: who alone may call "

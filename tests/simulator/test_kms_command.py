@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from simulator import cli
 from simulator.kms.faults import FAULTS
 from simulator.kms.sigv4 import Credentials
 from tests.simulator.kms_client import Client, signed
@@ -191,3 +192,24 @@ def test_wrong_options_are_one_clear_line(
     first, *hints = refused.stderr.splitlines()
     assert first.startswith(f"enclave-simulator: error: {text}")
     assert all(hint.startswith("enclave-simulator: hint: ") for hint in hints)
+
+
+COMMANDS = (
+    ["run", "--fault", "{}", "--", "true"],
+    ["boot", "--fault", "{}", "image.eif"],
+    ["kms", "--fault", "{}"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+def test_faults_are_listed_and_checked_before_anything_starts(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([word.format("help") for word in command])
+    assert ended.value.code == 0
+    assert "no-ciphertext" in capsys.readouterr().out
+    assert cli.main([word.format("nosuch") for word in command]) == 1
+    assert capsys.readouterr().err.startswith(
+        "enclave-simulator: error: no such fault: 'nosuch'\nenclave-simulator: hint: --fault help"
+    )
