@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -28,6 +29,9 @@ _STOP_WITHIN = 5.0
 
 _STATE_LIMIT = 4096
 _STDERR_SHOWN = 2000
+
+_OWN_ERROR = re.compile(r"[a-z-]+: error: (?P<error>.+)(?:\n[a-z-]+: hint: (?P<hint>.+))?")
+"""The whole of what a command says that ends by an error of its own."""
 
 # PR_SET_PDEATHSIG: a launcher that is killed -9 must not leave its services behind. It holds
 # for the thread that started them, which may be gone already. Signals that the launcher has
@@ -137,8 +141,12 @@ class Service:
                         return state
                 elif ended in happened:
                     code = self.process.wait()
+                    said = _tail(stderr)
+                    if own := _OWN_ERROR.fullmatch(said):
+                        # An option or a file, mostly, that the user gave to us: their words stay.
+                        raise ServiceError(own["error"], hint=own["hint"] or "")
                     raise ServiceError(
-                        f"{self.name} ended with {code} before it was ready", hint=_tail(stderr)
+                        f"{self.name} ended with {code} before it was ready", hint=said
                     )
         finally:
             os.close(ended)

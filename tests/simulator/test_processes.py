@@ -87,3 +87,11 @@ time.sleep(600)
         assert select.select([service], [], [], LIMIT)[0]
     finally:
         os.close(service)
+
+
+def test_a_service_that_ends_by_its_own_error_is_quoted() -> None:
+    options = ["kms", "--nitro-root=/nonexistent/root.pem", "--ca-file=/nonexistent/ca.pem"]
+    with pytest.raises(ServiceError) as caught:
+        Service("simulator.cli", options)
+    assert str(caught.value).startswith("cannot read /nonexistent/root.pem")
+    assert "simulator" not in f"{caught.value} {caught.value.hint}"
