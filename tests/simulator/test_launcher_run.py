@@ -95,11 +95,11 @@ with trust.wrap_socket(vsock, server_hostname="kms.eu-west-1.amazonaws.com") as 
 
 
 def test_a_service_that_does_not_start_is_told() -> None:
-    ran = run("--fault", "nonsense", "--", "true")
+    ran = run("--key", "nonsense", "--", "true")
     assert (ran.returncode, ran.stdout) == (1, "")
-    error, hint = ran.stderr.splitlines()[:2]
-    assert error.startswith("enclave-simulator: error: simulator.cli kms ended with ")
-    assert "nonsense" in hint
+    error, hint = ran.stderr.splitlines()
+    assert error.startswith("enclave-simulator: error: no key 'nonsense': ")
+    assert hint.startswith("enclave-simulator: hint: write --key alias/NAME")
 
 
 def test_a_relative_folder_and_a_service_in_it() -> None:
