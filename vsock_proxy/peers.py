@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_PARENT, Address, VsockAddress
+from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_CIDS = 64
 """That a setting may name; an instance has four enclaves at most."""
+
+
+_HINT = "name the enclaves: cids: [16]; or all: cids: any"
 
 
 def read_cids(
@@ -47,13 +51,16 @@ def read_cids(
         return None
     if "cids" not in fields:
         if required:
-            raise section.wrong(
-                "key 'cids' is missing", hint="name the enclaves: cids: [16]; or all: cids: any"
-            )
+            raise section.wrong("key 'cids' is missing", hint=_HINT)
         return None
     cids = fields["cids"]
     if not cids.is_list:
-        cids.choice("any")
+        try:
+            cids.choice("any")
+        except ConfigurationError as e:
+            # `cids: 16`, without its brackets, is what is written most.
+            e.hint = _HINT
+            raise
         return None
     return frozenset(
         cid.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1) for cid in cids.items(MAX_CIDS)

@@ -48,6 +48,13 @@ def test_credentials(tmp_path: Path) -> None:
     assert found == CredentialSettings(UnixAddress("/run/c"))
 
 
+@pytest.mark.parametrize("text", ["16", "all", "", "{}"])
+def test_cids_that_are_no_list_are_shown_how_to_write_one(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="1: cids: ") as caught:
+        load(tmp_path, f"credentials: {{cids: {text}}}")
+    assert "cids: [16]" in caught.value.hint
+
+
 def test_operations(tmp_path: Path) -> None:
     operations = load(tmp_path, "operations: {listen: 'tcp://127.0.0.1:9100'}").operations
     assert operations
