@@ -141,7 +141,10 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
             forwards('listen: "vsock://any:1", to: "unix:/b", cids: all'),
             ":4: cids: 'all' is none of",
         ),
-        (forwards('listen: "vsock://any:1", to: "unix:/b", cids: [3]'), "is not an integer in 4.."),
+        (
+            forwards('listen: "vsock://any:1", to: "unix:/b", cids: [3]'),
+            ":4: cids: '3' is not an integer in 4..",
+        ),
         (
             forwards('listen: "vsock://any:1", to: "unix:/b", family: ipv4'),
             ":4: family: only for a TCP target",
