@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parent.logs.budget import Budget
-from parent.logs.lines import LineSplitter, neutralise
+from parent.logs.lines import neutralise
+from vsock_proxy.log_lines import LineSplitter
 
 if TYPE_CHECKING:
     from parent.logs.settings import LogSettings

@@ -13,12 +13,10 @@ from vsock_proxy.addresses import (
     Address,
     VsockAddress,
 )
+from vsock_proxy.log_lines import LOG_PORT
 
 if TYPE_CHECKING:
     from vsock_proxy.settings import Setting
-
-LOG_PORT = 8003
-"""vsock port of the log sink, beside 8000 (KMS) and 8002 (credentials)."""
 
 MAX_CIDS = 64
 """That a section may name; an instance has four enclaves at most."""
