@@ -48,7 +48,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str]) -> Program:
     try:
         pid = os.posix_spawnp(
             argv[0],
-            argv,
+            list(argv),
             env,
             file_actions=[(os.POSIX_SPAWN_DUP2, out_end, 1), (os.POSIX_SPAWN_DUP2, err_end, 2)],
             setsigmask=before,

@@ -33,6 +33,7 @@ class Source:
         self.lines = 0
         self.cut = 0
         self._lines = Budget(settings.lines_per_second)
+        self._arrivals = Budget(settings.connections_per_second)
         self._rate = settings.bytes_per_second
         self._resume_at = float("-inf")
 
@@ -40,6 +41,10 @@ class Source:
     def dropped(self) -> int:
         """Lines left out so far."""
         return self._lines.dropped
+
+    def arrive(self, now: float) -> bool:
+        """Tell whether it may make another connection now."""
+        return self._arrivals.take(now)
 
     def resume_at(self, now: float) -> float | None:
         """When it may be read again; None for now."""

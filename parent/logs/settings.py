@@ -46,6 +46,7 @@ class LogSettings:
         lines_per_second: of one enclave; what is beyond is left out and counted.
         bytes_per_second: of one enclave; beyond it, its connections are read more slowly.
         connections: of one enclave at a time.
+        connections_per_second: of one enclave, new ones; those beyond are closed and counted.
     """
 
     cids: frozenset[int] | None
@@ -54,6 +55,7 @@ class LogSettings:
     lines_per_second: int = 200
     bytes_per_second: int = _MIB
     connections: int = 16
+    connections_per_second: int = 10
 
 
 def read_logs_section(node: Setting) -> LogSettings:
@@ -63,7 +65,8 @@ def read_logs_section(node: Setting) -> LogSettings:
         ConfigurationError: something in it cannot be; says where.
     """
     fields = node.fields(
-        *("listen", "cids", "to", "lines_per_second", "bytes_per_second", "connections")
+        *("listen", "cids", "to", "lines_per_second", "bytes_per_second"),
+        *("connections", "connections_per_second"),
     )
     default = LogSettings(cids=None)
     listen = fields["listen"].address() if "listen" in fields else default.listen
@@ -91,6 +94,9 @@ def read_logs_section(node: Setting) -> LogSettings:
             else default.bytes_per_second
         ),
         connections=number("connections", default.connections, 1024),
+        connections_per_second=number(
+            "connections_per_second", default.connections_per_second, 1000
+        ),
     )
 
 
