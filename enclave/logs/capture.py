@@ -47,6 +47,7 @@ class Capture:
         self._waker.send(b"\0")
         self._thread.join()
         self._waker.close()
+        self._woken.close()
 
     def _run(self) -> None:
         stopping = False
@@ -62,7 +63,6 @@ class Capture:
                 left -= size
             self._end(pipe)
         self._selector.close()
-        self._woken.close()
 
     def _read(self, pipe: int) -> int:
         """Read once; 0 where there is nothing, or the end."""

@@ -16,7 +16,7 @@ from vsock_proxy.log_lines import CUT, MAX_LINE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-LIMIT = 1 << 20
+LIMIT = 4 << 20
 """Bytes that wait, by default."""
 
 LEAST_LIMIT = 1 << 16

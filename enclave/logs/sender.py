@@ -180,8 +180,7 @@ class Sender:
     def _run(self) -> None:
         while batch := self._next():
             try:
-                outlet = self._outlet or self._connect()
-                count = outlet.write(batch)
+                count = (self._outlet or self._connect()).write(batch)
             except (OSError, AgentError) as e:
                 self._broke(e)
             else:
@@ -197,11 +196,11 @@ class Sender:
         with self._changed:
             while True:
                 now = self._monotonic()
+                if self._closing and (not self._outbox or now >= self._deadline):
+                    return b""
                 delay = self._link.delay(now)
                 if self._outbox and not delay:
                     return self._outbox.batch()
-                if self._closing and (not self._outbox or now >= self._deadline):
-                    return b""
                 self._changed.wait(delay if self._outbox else None)
 
     def _connect(self) -> Outlet:
@@ -215,6 +214,8 @@ class Sender:
         return outlet
 
     def _broke(self, error: OSError | AgentError) -> None:
+        if self._closing and self._monotonic() >= self._deadline:
+            return  # `close` gave up, and said what was left.
         reason = str(error)
         if isinstance(error, DialError):
             reason = error.reason
