@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -169,7 +170,7 @@ def test_nothing_is_lost_silently(steps: list[tuple[str, int]], room: int) -> No
                 expected += 1
     assert expected == number
     assert told == outbox.left_out
-    for before, connection in zip(connections, connections[1:], strict=False):
+    for before, connection in itertools.pairwise(connections):
         if before and connection:
             assert connection.startswith(AGAIN.encode()[: len(connection)])
 
