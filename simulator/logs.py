@@ -22,6 +22,7 @@ __all__ = ["PORT", "print_logs"]
 _STOP_WITHIN = 5.0
 """Seconds for what has been sent and not yet printed."""
 
+
 class _StandardError:
     """A sink; see `parent.logs.sinks.Sink`."""
 
