@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,8 @@ from enclave.logs.capture import Capture
 from enclave.logs.sender import Descriptor, Sender, send_to_sink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from enclave.errors import AgentError
     from enclave.logs.front import Program
     from enclave.logs.options import LogOptions
@@ -28,13 +31,15 @@ def follow(program: Program, options: LogOptions) -> int:
     error.
     """
     stderr = None
-    complain = console.warn
     if options.also_stderr:
         stderr = Sender("standard error", lambda: Descriptor(2), limit=options.buffer)
 
-        # One writer, so that lines stay whole there as well.
-        def complain(text: str) -> None:
+    def complain(text: str) -> None:
+        if stderr:
+            # One writer, so that lines stay whole there as well.
             stderr.put([f"{console.PROG}: warning: {console.printable(text)}".encode()])
+        else:
+            _warn(text)
 
     sink = send_to_sink(options.to, limit=options.buffer, complain=complain)
     senders = [sink, *([stderr] if stderr else [])]
@@ -64,13 +69,18 @@ def tell_sink(error: AgentError, options: LogOptions) -> None:
 
 def _tell(outcome: Outcome, options: LogOptions, *, show: bool) -> None:
     if outcome.unsent:
-        console.warn(
+        _warn(
             f"logs: {len(outcome.unsent)} lines could not be sent to {options.to} within "
-            f"{options.flush:g} s, {outcome.left_out} were left out before"
+            f"{options.flush:g} s, {outcome.left_out} were left out before",
+            outcome.unsent[-SHOWN:] if show else [],
         )
-        if show:
-            sys.stderr.flush()
-            sys.stderr.buffer.write(b"".join(outcome.unsent[-SHOWN:]))
-            sys.stderr.buffer.flush()
     elif not outcome.confirmed:
-        console.warn(f"logs: {options.to} may not have read the last lines")
+        _warn(f"logs: {options.to} may not have read the last lines")
+
+
+def _warn(text: str, lines: Iterable[bytes] = ()) -> None:
+    """Warn on standard error; where nobody can be told that is no reason to stop."""
+    with contextlib.suppress(OSError):
+        console.warn(text)
+        sys.stderr.buffer.write(b"".join(lines))
+        sys.stderr.buffer.flush()

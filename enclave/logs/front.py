@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, NamedTuple
@@ -100,7 +101,8 @@ def wait(pid: int) -> int:
         # What comes from the kernel (SI_KERNEL) comes from the terminal, which tells its whole
         # foreground group, the program included.
         if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
-            os.kill(pid, received.si_signo)
+            with contextlib.suppress(PermissionError):  # It may be another user by now.
+                os.kill(pid, received.si_signo)
 
 
 def _hold_back() -> Iterable[int]:

@@ -19,7 +19,8 @@ class SinkHandler(logging.Handler):
     """Sends records to the log sink of the parent, which is not trusted; never waits for it.
 
     ``logging.getLogger().addHandler(SinkHandler())``. A record of many lines, such as a
-    traceback, is sent in one piece.
+    traceback, is sent in one piece. A thread does the sending: a process that forks makes its
+    handlers afterwards.
     """
 
     def __init__(

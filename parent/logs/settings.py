@@ -52,7 +52,7 @@ class LogSettings:
     cids: frozenset[int] | None
     listen: Address = LISTEN
     to: str | LogFile = "journal"
-    lines_per_second: int = 200
+    lines_per_second: int = 1000
     bytes_per_second: int = _MIB
     connections: int = 16
     connections_per_second: int = 10

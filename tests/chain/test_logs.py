@@ -260,6 +260,19 @@ def test_what_a_program_leaves_behind_holds_nobody_up(tmp_path: Path) -> None:
     assert done.returncode == 5
 
 
+def test_where_nobody_can_be_told_the_exit_code_is_still_the_programs(tmp_path: Path) -> None:
+    out, into = os.pipe()
+    os.close(out)
+    command = (*LOG, "--to", f"unix:{tmp_path}/none", "--flush", "0.3", "--", "sh", "-c")
+    try:
+        done = subprocess.run(
+            [*command, "seq 10; exit 3"], stdout=into, stderr=into, check=False, timeout=PATIENCE
+        )
+    finally:
+        os.close(into)
+    assert done.returncode == 3
+
+
 def test_a_program_that_is_not_there_is_said_on_both_sides(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept) as address:
