@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from vsock_proxy import hybrid
 from vsock_proxy.addresses import HybridAddress
+from vsock_proxy.streams import open_stream
 from vsock_proxy.tcp import INTERNET, set_tcp_options
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
     from vsock_proxy.names import Candidate, SocketName
+    from vsock_proxy.streams import Stream
     from vsock_proxy.targets import Answer, Target
 
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -24,7 +26,7 @@ SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 class Owner(Protocol):
     """Who is told how it went. Each opening ends in exactly one of the first two."""
 
-    def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
+    def connected(self, opening: Opening, server: Stream, events: int) -> None:
         """Both sockets are the owner's now. `server` is watched already: its events go on
         coming to `opening` until they are handed over, and `events` are those so far.
         """
@@ -71,7 +73,7 @@ class Opening:
     def __init__(
         self,
         loop: Loop,
-        client: socket.socket,
+        client: Stream,
         peer: object,
         *,
         target: Target,
@@ -81,10 +83,10 @@ class Opening:
         self._loop = loop
         self._target = target
         self._owner = owner
-        self._server: socket.socket | None = None
+        self._server: Stream | None = None
         self._answer: hybrid.Answer | None = None
         self._left: list[Candidate] = []
-        self._error: OSError = TimeoutError("looking up its name takes too long")
+        self._error: OSError | None = None
         self.since = loop.now
         self._attempt_deadline = self.deadline = loop.now + timeout
         self.client = client
@@ -122,7 +124,8 @@ class Opening:
             self._attempt_failed(TimeoutError("no answer"))
         elif self._loop.now >= self.deadline:
             self.cancel()
-            self._owner.not_connected(self, self._error)
+            late = TimeoutError("looking up its name takes too long")
+            self._owner.not_connected(self, self._error or late)
         else:
             self._try_next()
 
@@ -148,7 +151,7 @@ class Opening:
             return
         family, name = self._left[0]
         try:
-            server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            server = open_stream(family)
         except OSError as e:
             if e.errno in SCARCE:
                 self.cancel()
@@ -167,7 +170,7 @@ class Opening:
             self._attempt_failed(e)
 
     def _start_attempt(
-        self, server: socket.socket, family: socket.AddressFamily, name: SocketName
+        self, server: Stream, family: socket.AddressFamily, name: SocketName
     ) -> None:
         if family in INTERNET:
             set_tcp_options(server)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections import Counter, deque
-from typing import TYPE_CHECKING, TypeVar
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from vsock_proxy.addresses import Address
+from vsock_proxy.calls import Calls
 from vsock_proxy.counting import Snapshot
 from vsock_proxy.dialing import reason_of
-from vsock_proxy.errors import AgentError, ListenError
+from vsock_proxy.errors import ListenError
 from vsock_proxy.forwarding import Forwarder
 from vsock_proxy.forwards import Forward, check_distinct
 from vsock_proxy.listening import listening, local_address
@@ -29,11 +29,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that open connections get to end by themselves once the daemon is told to stop."""
-
-ANSWER_TIMEOUT = 10.0
-"""Seconds after which a loop that has not answered another thread is given up."""
-
-T = TypeVar("T")
 
 
 class Daemon:
@@ -71,10 +66,8 @@ class Daemon:
         self._stops = 0
         self._reloads = 0
         self._reloading = threading.Lock()
-        self._calls: deque[tuple[Callable[[], object], concurrent.futures.Future[object]]] = deque()
-        self._calls_lock = threading.Lock()
-        self._thread: int | None = None
         self._loop = Loop(tick=tick)
+        self._calls = Calls(self._loop.call_from_thread)
         self._loop.every_tick(self._look_over)
         with contextlib.ExitStack() as undo:
             undo.callback(self._loop.close)
@@ -98,8 +91,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until `stop`, then let connections end, then cut what is left. Only once."""
-        with self._calls_lock:
-            self._thread = threading.get_ident()
+        self._calls.begin()
         try:
             self._tell("READY=1")
             while not self._stops:
@@ -107,9 +99,7 @@ class Daemon:
             self._tell("STOPPING=1")
             self._drain()
         finally:
-            with self._calls_lock:
-                self._thread = None
-            self._answer()
+            self._calls.end()
             self._close_listeners()
             for forwarder in (*self.forwarders, *self._leaving):
                 forwarder.cut()
@@ -143,7 +133,7 @@ class Daemon:
         Raises:
             AgentError: the loop does not answer.
         """
-        return self._on_loop(
+        return self._calls.call(
             lambda: Snapshot(
                 forwards=tuple(
                     route.forwarder.snapshot(route.address, route.forward.to)
@@ -167,7 +157,7 @@ class Daemon:
                     closing = undo.enter_context(contextlib.ExitStack())
                     listener = closing.enter_context(listening(forward.listen))
                     opened[key] = (listener, closing)
-            self._on_loop(lambda: self._exchange(wanted, opened))
+            self._calls.call(lambda: self._exchange(wanted, opened))
             undo.pop_all()
 
     def _exchange(
@@ -233,33 +223,6 @@ class Daemon:
             prefer=forward.prefer,
             allowlist=forward.allowlist,
         )
-
-    # Other threads
-
-    def _on_loop(self, call: Callable[[], T]) -> T:
-        """Call between two turns of the loop, or here where it does not run."""
-        with self._calls_lock:
-            if self._thread in (None, threading.get_ident()):
-                return call()
-            future: concurrent.futures.Future[T] = concurrent.futures.Future()
-            self._calls.append((call, future))  # type: ignore[arg-type]
-        self._loop.call_from_thread(self._answer)
-        try:
-            return future.result(ANSWER_TIMEOUT)
-        except TimeoutError:
-            if future.cancel():
-                raise AgentError(f"no answer of the relay within {ANSWER_TIMEOUT:g} s") from None
-            return future.result()  # It is being called this very moment.
-
-    def _answer(self) -> None:
-        while self._calls:
-            call, future = self._calls.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(call())
-            except Exception as e:  # noqa: BLE001 (raised where it was asked for)
-                future.set_exception(e)
 
     # Ending
 

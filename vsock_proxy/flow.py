@@ -48,6 +48,8 @@ class Flow:
             source: a read may stop short of what is there, and no edge follows.
         reset: the source is known to be broken, so that an end of its bytes is not to be
             mistaken for an orderly one.
+        last: the other direction is over, so that both sockets are closed as soon as this one
+            is: its end needs no passing on by itself.
         done: nothing more will move: the end was passed on, or the sink is gone.
         ended: done in the first of these ways.
         failure: why the sink is gone, where that was not an orderly close.
@@ -58,6 +60,7 @@ class Flow:
         "done",
         "ended",
         "failure",
+        "last",
         "reset",
         "short_reads_lie",
         "sink",
@@ -71,7 +74,7 @@ class Flow:
         self.delivered = 0
         self.tail = _NOTHING
         self.short_reads_lie = False
-        self.reset = False
+        self.reset = self.last = False
         self.ended = False
         self.done = False
         self.failure: OSError | None = None
@@ -95,7 +98,8 @@ class Flow:
         """
         if self.done or (self.tail and not self._flush()):
             return False
-        for _ in range(READS_PER_TURN):
+        reads = READS_PER_TURN
+        while reads:
             try:
                 count = self.source.recv_into(buffer)
             except BlockingIOError:
@@ -105,14 +109,28 @@ class Flow:
                     raise ConnectionResetError(errno.ECONNRESET, "reset by its peer")
                 self._finish()
                 return False
-            rest = self._send(buffer[:count])
-            if rest is None:
+            data = buffer[:count]
+            # The first send is made here: it is nearly always the only one, and a call of our
+            # own is dear where a message takes four.
+            try:
+                sent = self.sink.send(data, _FLAGS)
+            except BlockingIOError:
+                self.tail = memoryview(bytes(data))
                 return False
-            if rest:
-                self.tail = memoryview(bytes(rest))
+            except OSError as e:
+                self._lose(e)
                 return False
+            self.delivered += sent
+            if sent != count:
+                rest = self._send(data[sent:])
+                if rest is None:
+                    return False
+                if rest:
+                    self.tail = memoryview(bytes(rest))
+                    return False
             if count < len(buffer) and not self.short_reads_lie:
                 return False
+            reads -= 1
         return True
 
     def probe(self) -> None:
@@ -155,6 +173,8 @@ class Flow:
 
     def _finish(self) -> None:
         self.done = self.ended = True
+        if self.last:
+            return
         try:
             self.sink.shutdown(socket.SHUT_WR)
         except OSError as e:

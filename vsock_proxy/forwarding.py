@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections
 import functools
 import logging
-import select
 from typing import TYPE_CHECKING
 
+from vsock_proxy.accepting import Acceptor
 from vsock_proxy.addresses import Address, TcpAddress
 from vsock_proxy.connecting import Opening
 from vsock_proxy.counting import (
@@ -21,7 +21,6 @@ from vsock_proxy.counting import (
 from vsock_proxy.dialing import reason_of
 from vsock_proxy.peers import cid_allowed
 from vsock_proxy.relay import Connection, Limits, reset
-from vsock_proxy.tcp import INTERNET, set_keepalive, set_tcp_options
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -29,12 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from vsock_proxy.loop import Loop
+    from vsock_proxy.streams import Stream
     from vsock_proxy.targets import Target
 
 log = logging.getLogger(__name__)
-
-ACCEPTS_PER_TURN = 64
-"""Connections one listener may take before the others get their turn."""
 
 
 class Forwarder:
@@ -57,19 +54,12 @@ class Forwarder:
     ) -> None:
         self.counters = Counters()
         self._loop = loop
-        self._listener: socket.socket | None = listener
         self._set(target, name, limits or Limits(), cids, allowed=allowed)
         self._warnings = Throttle(log, lambda: loop.now)
-        self._paused = False
-        self._pause_reason = ""
         self._relayed: set[Connection] = set()
         self._opening: set[Opening] = set()
         self._waiting: collections.deque[Opening] = collections.deque()
-        listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-        if listener.family in INTERNET:
-            set_tcp_options(listener)
-            set_keepalive(listener)
-        loop.add(listener.fileno(), self, select.EPOLLIN)
+        self._acceptor = Acceptor(loop, listener, self)
         loop.every_tick(self._look_over)
 
     def _set(
@@ -138,10 +128,7 @@ class Forwarder:
 
     def stop_accepting(self) -> None:
         """Close the listener; the connections there are go on."""
-        if self._listener is not None:
-            self._loop.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        self._acceptor.close()
 
     def cut(self) -> None:
         """End every connection at once."""
@@ -155,36 +142,25 @@ class Forwarder:
 
     # Accepting
 
-    def ready(self, _fd: int, _events: int) -> None:
-        """Somebody is at the listener."""
-        self._loop.later(self._accept)
+    def has_room(self) -> bool:
+        """See `accepting.Owner.has_room`."""
+        return len(self._waiting) < self.limits.waiting
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            if self._listener is None:
-                return
-            if len(self._waiting) >= self.limits.waiting:
-                self._pause("too many connections wait already")
-                return
-            try:
-                client, peer = self._listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:
-                continue  # It left before we came.
-            except OSError as e:
-                self._pause(reason_of(e))
-                return
-            self.counters.accepted += 1
-            if not self._allowed:
-                self._refuse(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
-            elif self._cids is not None and not cid_allowed(client, peer, self._cids):
-                self._refuse(client, peer, WRONG_CID, "not one of the CIDs that may come here")
-            else:
-                client.setblocking(False)  # noqa: FBT003
-                self._admit(client, peer)
+    def accepted(self, client: Stream, peer: object) -> None:
+        """See `accepting.Owner.accepted`."""
+        self.counters.accepted += 1
+        if not self._allowed:
+            self._refuse(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
+        elif self._cids is not None and not cid_allowed(client, peer, self._cids):
+            self._refuse(client, peer, WRONG_CID, "not one of the CIDs that may come here")
+        else:
+            self._admit(client, peer)
 
-    def _admit(self, client: socket.socket, peer: object) -> None:
+    def paused(self, reason: str) -> None:
+        """See `accepting.Owner.paused`."""
+        self._warnings.warning("%s: not accepting for the moment: %s", self._name, reason)
+
+    def _admit(self, client: Stream, peer: object) -> None:
         opening = Opening(
             self._loop,
             client,
@@ -195,7 +171,7 @@ class Forwarder:
         )
         if self.in_use < self.limits.connections:
             self._opening.add(opening)
-            self._start(opening)
+            opening.start()
             return
         self.counters.waited += 1
         self._waiting.append(opening)
@@ -205,23 +181,9 @@ class Forwarder:
             self.in_use,
         )
 
-    def _pause(self, reason: str) -> None:
-        """Leave further connections in the kernel's backlog until one of ours ends.
-
-        Without this the listener, which stays readable, would keep the loop turning.
-        """
-        if not self._paused and self._listener is not None:
-            self._paused = True
-            self._loop.modify(self._listener.fileno(), 0)
-        if reason != self._pause_reason:
-            self._pause_reason = reason
-            self._warnings.warning("%s: not accepting for the moment: %s", self._name, reason)
-
     def _go_on(self) -> None:
         """There is, or may be, room again."""
-        if self._paused and self._listener is not None:
-            self._paused = False
-            self._loop.modify(self._listener.fileno(), select.EPOLLIN)
+        self._acceptor.resume()
         while self._waiting and self.in_use < self.limits.connections:
             opening = self._waiting.popleft()
             self._opening.add(opening)
@@ -234,7 +196,7 @@ class Forwarder:
         if opening in self._opening:  # It was not given up meanwhile.
             opening.start()
 
-    def connected(self, opening: Opening, server: socket.socket, events: int) -> None:
+    def connected(self, opening: Opening, server: Stream, events: int) -> None:
         """See `connecting.Owner.connected`."""
         self._opening.discard(opening)
         connection = Connection(
@@ -246,10 +208,11 @@ class Forwarder:
             peer=opening.peer,
         )
         self._relayed.add(connection)
-        self._pause_reason = ""
+        self._acceptor.pause_reason = ""
         self.counters.relayed += 1
         self.counters.connect_seconds.observe(self._loop.now - opening.since)
-        log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
         self._loop.hand_over(server.fileno(), connection)
         try:
             self._loop.add(opening.client.fileno(), connection)
@@ -269,7 +232,7 @@ class Forwarder:
         """See `connecting.Owner.starved`."""
         self._opening.discard(opening)
         self._waiting.appendleft(opening)
-        self._pause("out of file descriptors")
+        self._acceptor.pause("out of file descriptors")
 
     # Ending
 
@@ -280,15 +243,17 @@ class Forwarder:
         self.counters.bytes_down += connection.down.delivered
         if failure is not None:
             self.counters.broken[kind_of(failure)] += 1
-        log.debug(
-            "%s: connection of %s ended after %d bytes up, %d down%s",
-            self._name,
-            _Peer(connection.peer),
-            connection.up.delivered,
-            connection.down.delivered,
-            "" if failure is None else f": {reason_of(failure)}",
-        )
-        self._go_on()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%s: connection of %s ended after %d bytes up, %d down%s",
+                self._name,
+                _Peer(connection.peer),
+                connection.up.delivered,
+                connection.down.delivered,
+                "" if failure is None else f": {reason_of(failure)}",
+            )
+        if self._waiting or self._acceptor.paused:
+            self._go_on()
 
     def _look_over(self) -> None:
         """End what took too long, and try again what could not be done. Called once a tick."""
@@ -307,11 +272,11 @@ class Forwarder:
         self._go_on()
         self._warnings.catch_up()
 
-    def _refuse(self, client: socket.socket, peer: object, kind: str, reason: str) -> None:
+    def _refuse(self, client: Stream, peer: object, kind: str, reason: str) -> None:
         self.counters.refused[kind] += 1
         self._turn_away(client, peer, reason)
 
-    def _turn_away(self, client: socket.socket, peer: object, reason: str) -> None:
+    def _turn_away(self, client: Stream, peer: object, reason: str) -> None:
         self._warnings.warning("%s: refused %s: %s", self._name, _Peer(peer), reason)
         reset(client)
 

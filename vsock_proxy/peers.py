@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from vsock_proxy.streams import Stream
 
-def peer_cid(accepted: socket.socket, peer: object) -> int | None:
+
+def peer_cid(accepted: Stream, peer: object) -> int | None:
     """Return the CID of a vsock peer; None where the socket is not a vsock socket.
 
     Args:
@@ -30,7 +32,7 @@ def peer_cid(accepted: socket.socket, peer: object) -> int | None:
             return None
 
 
-def cid_allowed(accepted: socket.socket, peer: object, cids: Container[int] | None) -> bool:
+def cid_allowed(accepted: Stream, peer: object, cids: Container[int] | None) -> bool:
     """Tell whether a peer may use a listener that is meant for these CIDs; None: for all.
 
     Args:

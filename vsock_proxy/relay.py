@@ -13,6 +13,7 @@ from vsock_proxy.tcp import INTERNET, set_keepalive
 
 if TYPE_CHECKING:
     from vsock_proxy.loop import Loop
+    from vsock_proxy.streams import Stream
 
 _HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _NOT_PLAIN = _HANGUP | select.EPOLLPRI
@@ -22,7 +23,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one listener allows. Times in seconds.
+    """What one listener allows. Times in seconds, kept to a tick of the loop (one second).
 
     Attributes:
         connections: relayed at the same time; those above it wait for one of these to end.
@@ -39,7 +40,7 @@ class Limits:
     linger_timeout: float = 120.0
 
 
-def reset(end: socket.socket) -> None:
+def reset(end: Stream) -> None:
     """Close so that a TCP peer sees a reset: what it got is not all there was to get.
 
     UNIX sockets and vsock have no such thing; there it is a plain close.
@@ -71,6 +72,7 @@ class Connection:
         "_active",
         "_client",
         "_client_fd",
+        "_delivered",
         "_kept_alive",
         "_limits",
         "_loop",
@@ -84,8 +86,8 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        client: socket.socket,
-        server: socket.socket,
+        client: Stream,
+        server: Stream,
         *,
         limits: Limits,
         owner: Owner,
@@ -98,6 +100,7 @@ class Connection:
         self._limits = limits
         self._owner = owner
         self._active = loop.now
+        self._delivered = 0
         self._kept_alive = False
         self.peer = peer
         self.up = Flow(client, server)
@@ -115,15 +118,15 @@ class Connection:
             sent, received = self.up, self.down
         else:
             sent, received = self.down, self.up
-        if events & _NOT_PLAIN:
-            sent.short_reads_lie = True
         # What this side sent comes first: where it was reset, reading is what says so.
-        if sent.ended:
-            if events & _HANGUP:
-                received.probe()
-                self._settle()
-        elif events & _READABLE:
-            self._pump(sent)
+        if not sent.ended:
+            if events & _READABLE:
+                if events & _NOT_PLAIN:
+                    sent.short_reads_lie = True
+                self._pump(sent)
+        elif events & _HANGUP:
+            received.probe()
+            self._settle()
         if received.tail:
             self._pump(received)
 
@@ -140,7 +143,15 @@ class Connection:
                 set_keepalive(self._server)
 
     def expired(self) -> bool:
-        """Tell whether nothing was delivered for longer than the limits allow."""
+        """Tell whether nothing was delivered for longer than the limits allow.
+
+        To be asked once a tick: what was delivered since the last time counts as of now.
+        """
+        delivered = self.up.delivered + self.down.delivered
+        if delivered != self._delivered:
+            self._delivered = delivered
+            self._active = self._loop.now
+            return False
         half_closed = self.up.done or self.down.done
         timeout = self._limits.linger_timeout if half_closed else self._limits.idle_timeout
         return self._loop.now - self._active > timeout
@@ -150,7 +161,8 @@ class Connection:
         if self._client_fd < 0:
             return
         for flow in (self.up, self.down):
-            self._loop.hold(-len(flow.tail))
+            if flow.tail:
+                self._loop.hold(-len(flow.tail))
             flow.done = True
         for end in (self._client, self._server):
             self._loop.forget(end.fileno())
@@ -162,15 +174,13 @@ class Connection:
         self._owner.closed(self, failure)
 
     def _pump(self, flow: Flow) -> None:
-        delivered, held = flow.delivered, flow.tail
+        held = flow.tail
         failure: OSError | None = None
         more = False
         try:
             more = flow.pump(self._loop.buffer)
         except OSError as e:
             failure = e
-        if flow.delivered != delivered:
-            self._active = self._loop.now
         if flow.tail is not held:
             self._loop.hold(len(flow.tail) - len(held))
         if failure is not None:
@@ -195,3 +205,4 @@ class Connection:
         # had, and then its end, which must not pass for an orderly one.
         down.reset = up.failure is not None
         up.reset = down.failure is not None
+        down.last, up.last = up.done, down.done

@@ -3,7 +3,8 @@
 Every round measures each thing on each proxy in turn, each time in another order, so that what
 else the machine does meanwhile meets all of them. Figures are medians of the rounds; a ratio is
 the median of the rounds' own ratios. ROUNDS=10 takes longer and is steadier; ONLY="messages bulk"
-measures only what has one of these in its name; WORKERS=2 gives the others two threads.
+measures only what has one of these in its name; WORKERS=2 gives the others two threads;
+OTHER="NAME=/PATH/PROXY {path} 127.0.0.1:{port}" measures one more, which listens on the UNIX path.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +33,7 @@ ONLY = os.environ.get("ONLY", "").split()
 OURS = "vsock-proxy"
 DIRECT = "direct"
 MANY = 10_000
+IDLE = 5.0  # seconds
 _LOAD = (sys.executable, "-m", "tests.bench.relay_load")
 
 
@@ -188,9 +191,10 @@ def _measure(
 
 
 def _idle(name: str, connections: int, results: Results) -> None:
-    """Memory per idle connection, in a proxy of its own that has seen nothing else."""
+    """Memory per idle connection, and what holding them takes, in a proxy that saw nothing else."""
     connections = min(connections, MAX_CONNECTIONS - 50)
-    row = results.setdefault(f"memory/idle connection, {connections}, KiB", {})
+    memory = results.setdefault(f"memory/idle connection, {connections}, KiB", {})
+    cpu = results.setdefault(f"CPU with {connections} idle, % of one", {})
     if name == "socat" and connections > 1000:
         return  # A process for each.
     with (
@@ -205,7 +209,10 @@ def _idle(name: str, connections: int, results: Results) -> None:
         if "error" in (answer := client.answer(job)):
             print(f"bench: {name}, {connections} idle connections: {answer['error']}")
             return
-        row[name] = [(peer.memory() - before) / connections / 1024]
+        memory[name] = [(peer.memory() - before) / connections / 1024]
+        used = peer.cpu()
+        time.sleep(IDLE)
+        cpu[name] = [100 * (peer.cpu() - used) / IDLE]
 
 
 def _print(results: Results, names: list[str]) -> None:
@@ -215,6 +222,7 @@ def _print(results: Results, names: list[str]) -> None:
     print(f"the others with {WORKERS} worker{'s' * (WORKERS > 1)}\n")
     rows, ratios = [], []
     for name, row in results.items():
+        # What is not a job's figure is of idle connections.
         figure = figures.get(name, Figure(name, "", 1, "{:.2f}", more_is_better=False))
         medians = {peer: statistics.median(values) for peer, values in row.items()}
         cells = [figure.form.format(medians[n]) if n in medians else "-" for n in names]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shlex
 import shutil
 import socket
 import subprocess
@@ -148,6 +149,21 @@ PEERS: dict[str, Callable[[Path, int], list[str]]] = {
     "nginx": nginx,
     "socat": socat,
 }
+
+
+def other(text: str) -> tuple[str, Callable[[Path, int], list[str]]]:
+    """What ``OTHER="NAME=COMMAND with {path} and {port}"`` asks for: one more."""
+    name, _, command = text.partition("=")
+
+    def started(folder: Path, port: int) -> list[str]:
+        return [part.format(path=folder / "front", port=port) for part in shlex.split(command)]
+
+    return name, started
+
+
+if OTHER := os.environ.get("OTHER"):
+    PEERS.update([other(OTHER)])
+
 PACKAGES = {"HAProxy": "haproxy", "nginx": "nginx libnginx-mod-stream", "socat": "socat"}
 
 

@@ -197,13 +197,20 @@ def test_a_sink_that_is_restarted_in_the_middle(tmp_path: Path) -> None:
         ('trap "exit 9" TERM; kill -TERM $PPID; while :; do sleep 0.05; done', 9),
         ('trap "exit 8" INT; kill -INT $PPID; while :; do sleep 0.05; done', 8),
         ('trap "exit 6" USR1; kill -USR1 $PPID; while :; do sleep 0.05; done', 6),
-        ("yes | head -1; exit 4", 4),
     ],
 )
 def test_signals_and_exit_codes_pass(tmp_path: Path, script: str, code: int) -> None:
     with sink(tmp_path, Kept()) as address:
         done = run(*LOG, "--to", address, "--", "sh", "-c", script)
     assert (done.stderr, done.returncode) == ("", code)
+
+
+def test_a_program_finds_its_signals_as_they_were(tmp_path: Path) -> None:
+    """Python ignores SIGPIPE, and the process in front holds some back."""
+    kept = Kept()
+    with sink(tmp_path, kept) as address:
+        run(*LOG, "--to", address, "--", "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
+    assert kept.lines == ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]
 
 
 def test_the_endpoint_in_front_of_a_program_keeps_its_own_signals() -> None:

@@ -104,6 +104,16 @@ def test_where_younger_lines_had_to_go_older_ones_are_not_brought_back() -> None
     assert drain(outbox) == [left_out(3, 6), "d", "e"]
 
 
+def test_nor_where_there_would_be_room_for_them() -> None:
+    outbox = Outbox(300)
+    outbox.put([b"small"])
+    outbox.batch()
+    outbox.put([b"x" * 150])
+    outbox.put([b"y" * 150])
+    outbox.broke()
+    assert drain(outbox) == [left_out(2, 157), "y" * 150]
+
+
 def test_a_million_empty_lines_take_no_more_than_the_limit() -> None:
     outbox = Outbox(1 << 16)
     for _ in range(1000):

@@ -14,6 +14,7 @@ import pytest
 
 from enclave.logs.capture import Capture
 from enclave.logs.handler import SinkHandler
+from enclave.logs.link import FIRST_DELAY
 from enclave.logs.options import DEFAULT_SINK
 from enclave.logs.sender import Descriptor, Outcome, Sender, send_to_sink
 from tests.doubles import RedirectingDialer
@@ -189,13 +190,14 @@ def test_one_that_hangs_up_each_time_is_met_ever_more_rarely(
     parent: Parent, sender: Sender
 ) -> None:
     parent.listen()
-    for number in range(4):
-        sender.put([b"%d" % number])
+    delays = []
+    for _ in range(4):
+        delays.append(sender._link._delay)
+        sender.put([b"line"])
         parent.accept().close()
-        eventually(lambda: sender._outlet is None or not sender._outbox)
-        sender.put([b"more"])
-        eventually(lambda: sender._outlet is None)
-    assert sender._link._delay >= 1.6
+        while sender._link._delay == delays[-1]:
+            sender.put([b"another, by which it notices"])
+    assert delays == [FIRST_DELAY * 2**n for n in range(4)]
 
 
 def test_one_that_answers_is_no_sink(parent: Parent, sender: Sender, said: list[str]) -> None:

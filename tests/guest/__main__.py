@@ -28,6 +28,7 @@ TESTS = (
     "tests/chain/test_over_vsock.py",
     "tests/chain/test_credentials_over_vsock.py",
     "tests/chain/test_logs_over_vsock.py",
+    "tests/chain/test_parent_over_vsock.py",
 )
 
 DEADLINE = 180.0

@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 import struct
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -29,9 +30,11 @@ PATIENCE = 20.0
 LARGE = 6_000_000
 """Bytes; more than all the socket buffers on the way hold."""
 
+COMMAND = [sys.executable, "-c", "import sys; from vsock_proxy.cli import main; sys.exit(main())"]
+"""``vsock-proxy``, as a process."""
+
 TICK = 20.0
 """Seconds between ticks, of the rig's clock, which stands still until a test moves it."""
-
 
 VMADDR_CID_LOCAL = 1
 """vsock's loopback (<linux/vm_sockets.h>)."""

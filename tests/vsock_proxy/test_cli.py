@@ -9,12 +9,11 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE, Server, check, read_all, refused
+from tests.vsock_proxy.rig import COMMAND, PATIENCE, Server, check, read_all, refused
 from vsock_proxy import cli
 from vsock_proxy.addresses import (
     VMADDR_CID_ANY,
@@ -33,8 +32,6 @@ from vsock_proxy.relay import Limits
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-COMMAND = [sys.executable, "-c", "import sys; from vsock_proxy.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,11 @@ class FakeEnd(FakeSource, FakeSink):
     def close(self) -> None:
         self.closed = True
 
+    @property
+    def told_of_the_end(self) -> bool:
+        """A close that is no reset tells of it as well."""
+        return self.ends == 1 or (self.closed and not self.was_reset)
+
 
 class Joined:
     """A client and a server, joined; and what their owner was told."""
@@ -76,7 +81,7 @@ def test_it_is_over_when_both_directions_are(joined: Joined) -> None:
     assert joined.server.ends == 1
     assert joined.told == []
     joined.happens(joined.server, ENDED)
-    assert joined.client.ends == 1
+    assert joined.client.ends == 0, "a system call for nothing: the close says it"
     assert joined.told == [None]
     assert joined.client.closed
     assert joined.server.closed
@@ -123,7 +128,8 @@ def test_a_sink_that_closed_orderly_is_heard_to_its_end(joined: Joined) -> None:
     joined.server.ended = True
     joined.happens(joined.client, select.EPOLLIN)
     joined.happens(joined.server, GONE)
-    assert (joined.client.got, joined.client.ends) == (b"enough", 1)
+    assert joined.client.got == b"enough"
+    assert joined.client.told_of_the_end
     assert joined.told == [None]
     assert not joined.client.was_reset
 

@@ -112,6 +112,8 @@ def test_python_takes_no_linger_there_and_the_relay_needs_none(
     with Rig(place.address("proxy"), server.address, limits=Limits(idle_timeout=100)) as rig:
         with rig.connect() as client, server.accept() as accepted:
             check(client, accepted)
+            rig.pass_time(21)
+            rig.wait_until(lambda: rig.loop.now == 21)  # A tick has seen the last byte.
             rig.pass_time(101)
             assert client.recv(1) == b""
             assert accepted.recv(1) == b""
