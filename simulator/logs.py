@@ -49,16 +49,15 @@ def print_logs(address: Address) -> Iterator[None]:
         connections_per_second=1000,
     )
     sink = LogSink(settings, sink=_StandardError())
-    # Signals are for the other threads: this one would keep them from `foreground`.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        sink.start()
-    except ListenError:
+    with contextlib.ExitStack() as stack:
+        # Signals are for the other threads: this one would keep them from `foreground`.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            sink.start()
+        except ListenError:
+            pass
+        else:
+            stack.callback(sink.stop, _STOP_WITHIN)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield
-        return
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        yield
-    finally:
-        sink.stop(_STOP_WITHIN)
