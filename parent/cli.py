@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from parent.daemon import command as daemon
+from parent.daemon import status_command
 from parent.eif import build_command, describe_command
 from parent.policy import command as key_policy
 from vsock_proxy.errors import AgentError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "enclave-parent"
 
-COMMANDS = (daemon, describe_command, build_command, key_policy)
+COMMANDS = (daemon, status_command, describe_command, build_command, key_policy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,35 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.files import named
+from vsock_proxy.files import opened as opened  # noqa: PLC0414 (for who reads files with these)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading.
-
-    Raises:
-        ConfigurationError: it is not a regular file that can be read.
-    """
-    with _named(path, "read"):
-        stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (only it has one)
-    with stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ConfigurationError(f"{path} is not a file")
-        yield stream
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open; a FIFO that nobody writes to, too."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def size(path: Path) -> int:
@@ -42,7 +23,7 @@ def size(path: Path) -> int:
     Raises:
         ConfigurationError: it is not there, or out of reach.
     """
-    with _named(path, "read"):
+    with named(path, "read"):
         return path.stat().st_size
 
 
@@ -69,7 +50,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         ConfigurationError: it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _named(path, "write"):
+    with named(path, "write"):
         try:
             with beside.open("xb+") as stream:
                 yield stream
@@ -79,14 +60,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-
-
-@contextlib.contextmanager
-def _named(path: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise ConfigurationError(f"cannot {what} {path}: {e.strerror or e}") from e
 
 
 def print_json(document: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
     from vsock_proxy.configuration import ProxySettings
     from vsock_proxy.counting import Snapshot
-
-log = logging.getLogger(__name__)
 
 _SPARE_DESCRIPTORS = 512
 """For the other services in the process, and their clients."""
@@ -41,16 +38,13 @@ class ProxyService:
         self,
         settings: ProxySettings,
         *,
-        failed: Callable[[str], object] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one; `failed` is told this name if it ends without being stopped."""
+        """Make one; production code gives the settings only."""
         self.settings = settings
-        self._failed = failed
         self._monotonic = monotonic
         self._daemon: Daemon | None = None
         self._thread: threading.Thread | None = None
-        self._stopping = False
         self._seen = (-1, 0.0)
 
     def start(self) -> None:
@@ -60,13 +54,12 @@ class ProxyService:
             drain_timeout=self.settings.drain_timeout,
             tell=lambda _: None,
         )
-        thread = threading.Thread(target=self._run, args=(daemon,), name=self.name, daemon=True)
+        thread = threading.Thread(target=daemon.run, name=self.name, daemon=True)
         thread.start()
         self._daemon, self._thread = daemon, thread
 
     def stop(self, timeout: float) -> None:
         """See `Component.stop`. Connections get the configured time to end, if that is shorter."""
-        self._stopping = True
         for seconds in (timeout, _CUT):
             if self._daemon and self._thread and self._thread.is_alive():
                 self._daemon.stop()  # the second time, at once
@@ -83,6 +76,11 @@ class ProxyService:
         stay = [] if settings.drain_timeout == self.settings.drain_timeout else ["drain_timeout"]
         self.settings = settings
         return stay
+
+    @property
+    def turns(self) -> int:
+        """Of its loop so far; at least one a second. From any thread."""
+        return self._daemon.turns if self._daemon else 0
 
     def snapshot(self) -> Snapshot | None:
         """Return the numbers of this moment; None where it does not run.
@@ -110,11 +108,3 @@ class ProxyService:
 
     def _runs(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
-
-    def _run(self, daemon: Daemon) -> None:
-        try:
-            daemon.run()
-        except Exception:
-            log.exception("the proxy failed")
-        if not self._stopping:
-            self._failed(self.name)

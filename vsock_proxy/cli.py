@@ -30,6 +30,7 @@ from vsock_proxy.relay import Limits
 from vsock_proxy.reloading import Reloader
 from vsock_proxy.settings import load_settings
 from vsock_proxy.version import VERSION
+from vsock_proxy.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     signal.signal(signal.SIGHUP, lambda *_: reloader.request())
+    Watchdog(lambda: daemon.turns).start()
     daemon.run()
     return 0
 

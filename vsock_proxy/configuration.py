@@ -24,6 +24,7 @@ from vsock_proxy.allowlist import Allowlist, load_allowlist, read_allowlist
 from vsock_proxy.daemon import DRAIN_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.forwards import Forward, check_distinct
+from vsock_proxy.peers import read_cids
 from vsock_proxy.relay import Limits
 
 if TYPE_CHECKING:
@@ -109,14 +110,6 @@ def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: 
         if not isinstance(to, TcpAddress):
             raise fields["family"].wrong("only for a TCP target")
         family, prefer = _FAMILIES[fields["family"].choice(*_FAMILIES)]
-    cids = None
-    if "cids" in fields:
-        if not isinstance(listen, VsockAddress):
-            raise fields["cids"].wrong(
-                "only for a vsock listener: other sockets have no CIDs",
-                hint="who may connect to a UNIX socket is up to its path and permissions",
-            )
-        cids = frozenset(cid.integer(0, MAX_VSOCK - 1) for cid in fields["cids"].items())
     if "limits" in fields:
         limits = _limits(fields["limits"], limits)
     forward = Forward(
@@ -124,7 +117,7 @@ def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: 
         to,
         family,
         prefer=prefer,
-        cids=cids,
+        cids=read_cids(item, fields, listen, required=False),
         allowlist=allowlist if isinstance(to, TcpAddress) else None,
         limits=limits,
     )

@@ -12,10 +12,52 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Container
+from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_PARENT, Address, VsockAddress
 
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
+    from vsock_proxy.settings import Setting
     from vsock_proxy.streams import Stream
+
+MAX_CIDS = 64
+"""That a setting may name; an instance has four enclaves at most."""
+
+
+def read_cids(
+    section: Setting, fields: Mapping[str, Setting], listen: Address, *, required: bool
+) -> frozenset[int] | None:
+    """Read the key ``cids`` of a listener's section: a list, or ``any``, which is None.
+
+    Args:
+        section: of the configuration.
+        fields: of the section.
+        listen: where it listens.
+        required: whether it must be said of a vsock listener who may come; else all may.
+
+    Raises:
+        ConfigurationError: says in which file and line, and why.
+    """
+    if not isinstance(listen, VsockAddress):
+        if "cids" in fields:
+            raise fields["cids"].wrong(
+                "only for a vsock listener: other sockets have no CIDs",
+                hint="who may connect to a UNIX socket is up to its path and permissions",
+            )
+        return None
+    if "cids" not in fields:
+        if required:
+            raise section.wrong(
+                "key 'cids' is missing", hint="name the enclaves: cids: [16]; or all: cids: any"
+            )
+        return None
+    cids = fields["cids"]
+    if not cids.is_list:
+        cids.choice("any")
+        return None
+    return frozenset(
+        cid.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1) for cid in cids.items(MAX_CIDS)
+    )
 
 
 def peer_cid(accepted: Stream, peer: object) -> int | None:

@@ -23,6 +23,7 @@ import yaml
 
 from vsock_proxy.addresses import MAX_PORT, Address, parse_address
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.files import named, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -227,12 +228,12 @@ def load_settings(path: Path) -> Setting:
         ConfigurationError: it cannot be read, or is not YAML; says where.
     """
     try:
-        with path.open("rb") as file:
+        # Not one that keeps its reader waiting: that would hold up every further reload.
+        with opened(path) as file, named(path, "read"):
             data = file.read(MAX_SIZE + 1)
-    except OSError as e:
-        raise ConfigurationError(
-            f"cannot read {path}: {e.strerror}", hint="name the file with --config"
-        ) from e
+    except ConfigurationError as e:
+        e.hint = "name the file with --config"
+        raise
     return parse_settings(data, source=str(path))
 
 

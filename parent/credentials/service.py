@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from parent.clock import Clock, SystemClock
 from parent.component import ComponentStatus
-from parent.credentials import upstream
 from parent.credentials.answers import answer
+from parent.credentials.asking import Asker
 from parent.credentials.cache import Cache
 from parent.credentials.model import Credentials, CredentialsError
 from parent.http import HttpServer, Limits
@@ -54,7 +54,8 @@ class CredentialService:
         self.settings = settings
         self._clock = clock or SystemClock()
         self._uniform = uniform
-        self._load = load or (lambda now: upstream.load(self.settings.profile, now=now))
+        self._asker = Asker()
+        self._load = load or (lambda now: self._asker.load(self.settings.profile, now=now))
         self._cache = Cache(self._clock, uniform)
         self._wake = threading.Condition()
         self._stopping = False
@@ -71,6 +72,7 @@ class CredentialService:
         with self._wake:
             self._stopping = True
             self._wake.notify()
+        self._asker.cancel()
         self.server.stop(timeout)
 
     def reconfigure(self, settings: CredentialSettings) -> list[str]:
@@ -92,7 +94,8 @@ class CredentialService:
         if failure is not None:
             detail = f"no credentials: {failure}"
         if credentials is not None:
-            detail = f"credentials from {credentials.source}, good until {credentials.expiration}"
+            end = credentials.expiration or "they are replaced"
+            detail = f"credentials from {credentials.source}, good until {end}"
             if failure is not None:
                 detail += f"; not renewed: {failure}"
         if not self.server.running:
@@ -116,6 +119,8 @@ class CredentialService:
         try:
             credentials = self._load(self._clock.now())
         except CredentialsError as e:
+            if self._stopping:
+                return
             cache.failed(e)
             going_on = "going on with those at hand" if cache.current() else "there are none"
             log.warning("credentials not renewed (%s): %s", going_on, e)

@@ -6,14 +6,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import (
-    MAX_VSOCK,
-    VMADDR_CID_ANY,
-    VMADDR_CID_PARENT,
-    Address,
-    TcpAddress,
-    VsockAddress,
-)
+from vsock_proxy.addresses import VMADDR_CID_ANY, Address, TcpAddress, VsockAddress
+from vsock_proxy.peers import read_cids
 
 if TYPE_CHECKING:
     from vsock_proxy.settings import Setting
@@ -52,27 +46,9 @@ def read_credentials_section(section: Setting) -> CredentialSettings:
                 f"{listen.host} is no loopback address",
                 hint="whoever connects gets the credentials: keep them on this machine",
             )
-    cids = None
-    if isinstance(listen, VsockAddress):
-        if "cids" not in fields:
-            raise section.wrong(
-                "key 'cids' is missing", hint="name the enclaves: cids: [16]; or all: cids: any"
-            )
-        cids = _cids(fields["cids"])
-    elif "cids" in fields:
-        raise fields["cids"].wrong(
-            "only for a vsock listener: other sockets have no CIDs",
-            hint="who may connect to a UNIX socket is up to its path and permissions",
-        )
+    cids = read_cids(section, fields, listen, required=True)
     profile = fields["profile"].string(most=200) if "profile" in fields else None
     return CredentialSettings(listen, cids, profile)
-
-
-def _cids(setting: Setting) -> frozenset[int] | None:
-    if not setting.is_list:
-        setting.choice("any")
-        return None
-    return frozenset(item.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1) for item in setting.items())
 
 
 def _is_loopback(host: str) -> bool:

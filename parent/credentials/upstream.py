@@ -4,11 +4,19 @@ Environment, web identity (IRSA), assume-role and process profiles, shared crede
 endpoint (ECS, EKS Pod Identity), instance metadata (IMDSv2 only), in botocore's order. Asked anew,
 so that a changed file, profile or role is seen, and that nothing here hinges on botocore's own
 times of renewal.
+
+    python -m parent.credentials.upstream [PROFILE]
+
+prints what it found as JSON: secrets, on a pipe to the daemon (`asking`).
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import signal
+import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import botocore.session
@@ -18,7 +26,7 @@ from botocore.config import Config
 from parent.credentials.model import Credentials, CredentialsError, whole_credentials
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +41,9 @@ _IMDS: Final = {
     "ec2_metadata_v1_disabled": True,
 }
 _MAX_TEXT: Final = 300
+
+LONGEST: Final = 90
+"""Seconds after which the process ends itself, should the daemon be gone that would end it."""
 
 _ROLE_HINT: Final = (
     "give the instance a role (instance profile), or set AWS_PROFILE or the variables with "
@@ -100,7 +111,25 @@ def _translated(error: Exception) -> CredentialsError:
                 kind="refused",
                 hint="does the role trust who asks? See its trust policy",
             )
-        case exceptions.ProfileNotFound() | exceptions.ConfigParseError():
+        case EOFError():
+            # What a prompt reads where there is no terminal.
+            return CredentialsError(
+                "the profile asks for the code of an MFA device, and nobody is there to type it",
+                kind="interactive",
+                hint="take a role without mfa_serial, such as that of the instance",
+            )
+        case exceptions.SSOError() | exceptions.LoginError() | exceptions.TokenRetrievalError():
+            return CredentialsError(
+                f"nobody is logged in: {text!a}",
+                kind="interactive",
+                hint="a login ends within hours, and takes a person (aws sso login, as this user); "
+                "give the instance a role instead",
+            )
+        case (
+            exceptions.ProfileNotFound()
+            | exceptions.ConfigParseError()
+            | exceptions.InvalidConfigError()
+        ):
             return CredentialsError(f"{text!a}", kind="configuration", hint="see ~/.aws/config")
         case exceptions.PartialCredentialsError():
             return CredentialsError(f"{text!a}", kind="half-written")
@@ -111,7 +140,36 @@ def _translated(error: Exception) -> CredentialsError:
         case KeyError():
             # A container endpoint's document without this field.
             return CredentialsError(f"an answer without {text}", kind="half-written")
+        case json.JSONDecodeError():
+            return CredentialsError("an answer that is no JSON", kind="malformed")
+        case FileNotFoundError() | PermissionError():
+            # Of a program, or of a token: none of its text comes from within a file.
+            return CredentialsError(f"{text!a}", kind="no-answer")
         case RuntimeError() if "still expired" in text:
             return CredentialsError("the credentials have expired", kind="expired")
     # Its text may hold what was read, and so a secret.
     return CredentialsError(f"internal error: {type(error).__name__}", kind="internal")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Ask, and print the answer."""
+    signal.alarm(LONGEST)
+    answer: dict[str, str | None]
+    try:
+        found = load(arguments[0] if arguments else None, now=datetime.now(UTC))
+    except CredentialsError as e:
+        answer = {"error": str(e), "kind": e.kind, "hint": e.hint}
+    else:
+        answer = {
+            "access_key": found.access_key,
+            "secret_key": found.secret_key,
+            "token": found.token,
+            "expiration": found.expiration.isoformat() if found.expiration else None,
+            "source": found.source,
+        }
+    sys.stdout.write(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

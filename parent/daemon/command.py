@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from parent.daemon.log_format import PROGRAM, log_to_stderr
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.notify import notify
 from vsock_proxy.reloading import Reloader
+from vsock_proxy.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import argparse
@@ -78,10 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     # While it starts there is nothing to reload; SIGHUP's default would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ending = _Ending(events)
     for number in _ENDS:
-        signal.signal(number, lambda *_: events.put(_STOP))
+        signal.signal(number, ending)
+    threading.excepthook = lambda failure: _failed(failure, events)
     try:
-        supervisor = Supervisor(load_configuration(arguments.config), failed=events.put)
+        supervisor = Supervisor(load_configuration(arguments.config))
         supervisor.start()
     except AgentError as e:
         return _complain(e)
@@ -92,10 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     operations = supervisor.operations
     where = f"operations on {operations.server.address}" if operations else "no operations"
     notify(f"READY=1\nSTATUS=running; {where}")
+    Watchdog(supervisor.turns).start()
     failed = events.get()
     notify("STOPPING=1")
-    for number in _ENDS:
-        signal.signal(number, _end_at_once)
     if failed == _STOP:
         log.info("stopping")
     else:
@@ -104,9 +107,30 @@ def run(arguments: argparse.Namespace) -> int:
     return int(failed != _STOP)
 
 
-def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
-    os._exit(128 + number)
+def _failed(failure: threading.ExceptHookArgs, events: queue.SimpleQueue[str]) -> None:
+    """A thread ended by what nobody foresaw: what it did is not done any more.
+
+    Whichever thread it is: a daemon that goes on with a part of it missing looks well.
+    """
+    name = failure.thread.name if failure.thread else "a thread"
+    exception = (failure.exc_type, failure.exc_value, failure.exc_traceback)
+    log.error("%s: internal error", name, exc_info=exception)  # type: ignore[arg-type]
+    events.put(name)
+
+
+class _Ending:
+    """What a signal to end does: the first one is an event, the second one ends the process."""
+
+    def __init__(self, events: queue.SimpleQueue[str]) -> None:
+        self._events = events
+        self._told = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if self._told:
+            os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
+            os._exit(128 + number)
+        self._told = True
+        self._events.put(_STOP)
 
 
 def _complain(error: AgentError) -> int:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parent.credentials import CredentialService
-from parent.enclaves.component import enclave_components
+from parent.enclaves.group import STOP as ENCLAVES_STOP
+from parent.enclaves.group import Enclaves
 from parent.logs.component import LogSink
 from parent.operations import OperationsService
 from parent.proxy import ProxyService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from parent.component import Component
     from parent.daemon.configuration import Configuration
 
 log = logging.getLogger(__name__)
-
-ENCLAVES_STOP = 40.0
-"""Seconds for nitro-cli to end all enclaves; it needs a few for each."""
 
 LISTENERS_STOP = 5.0
 """Seconds for clients to take their answers, and for what the enclaves last logged."""
@@ -43,36 +42,37 @@ class Supervisor:
     enclaves, then the enclaves; stopped in reverse.
 
     Attributes:
-        configuration: what runs now.
+        configuration: what it was made with; reloads leave that alone.
         operations: None where the configuration has none.
     """
 
-    def __init__(
-        self, configuration: Configuration, *, failed: Callable[[str], object] = lambda _: None
-    ) -> None:
-        """Make the components; `failed` is told the name of one that ends by itself."""
+    def __init__(self, configuration: Configuration) -> None:
+        """Make the components. One that fails later does so by an exception in its thread."""
         self.configuration = configuration
         self._proxy: ProxyService | None = None
         self._credentials: CredentialService | None = None
         self.operations: OperationsService | None = None
         listeners: list[Component] = []
         if configuration.proxy:
-            self._proxy = ProxyService(configuration.proxy, failed=failed)
+            self._proxy = ProxyService(configuration.proxy)
             listeners.append(self._proxy)
         if configuration.credentials:
             self._credentials = CredentialService(configuration.credentials)
             listeners.append(self._credentials)
+        self._logs: LogSink | None = None
         if configuration.logs:
-            names = {enclave.cid: enclave.name for enclave in configuration.enclaves}
-            listeners.append(LogSink(configuration.logs, names=names))
-        enclaves: list[Component] = [*enclave_components(configuration.enclaves)]
+            self._logs = LogSink(configuration.logs, names=_names(configuration))
+            listeners.append(self._logs)
+        self._enclaves = Enclaves(configuration.enclaves)
         if configuration.operations:
-            self.operations = OperationsService(configuration.operations, [*listeners, *enclaves])
+            self.operations = OperationsService(
+                configuration.operations, lambda: [*listeners, *self._enclaves.components]
+            )
         drain = configuration.proxy.drain_timeout if configuration.proxy else 0.0
         self._stages = [
             Stage([self.operations] if self.operations else [], LISTENERS_STOP),
             Stage(listeners, max(drain + 1.0, LISTENERS_STOP)),
-            Stage(enclaves, ENCLAVES_STOP),
+            Stage([self._enclaves], ENCLAVES_STOP),
         ]
 
     def start(self) -> None:
@@ -98,15 +98,20 @@ class Supervisor:
                 for component in stage.components:
                     threads.submit(self._stop, component, stage.stop_timeout)
 
+    def turns(self) -> int:
+        """A number that grows while the relay works; where there is none, always."""
+        return self._proxy.turns if self._proxy else time.monotonic_ns()
+
     def reload(self, new: Configuration) -> None:
         """Take from `new` what can be taken; the log says what cannot.
 
         Raises:
-            AgentError: the proxy cannot have what it is to have. Nothing has changed.
+            AgentError: an enclave or the proxy cannot be as they are to be. Nothing has changed.
         """
         old = self.configuration
         stay: list[str] = []
-        # First, for it alone can fail.
+        # First, for these alone can fail.
+        change_enclaves = self._enclaves.prepare(new.enclaves)
         if self._proxy and new.proxy:
             stay += [f"proxy.{key}" for key in self._proxy.reconfigure(new.proxy)]
         elif old.proxy != new.proxy:
@@ -115,14 +120,16 @@ class Supervisor:
             stay += [f"credentials.{key}" for key in self._credentials.reconfigure(new.credentials)]
         elif old.credentials != new.credentials:
             stay.append("credentials")
-        if old.logs != new.logs:
+        if self._logs and new.logs:
+            stay += [f"logs.{key}" for key in self._logs.reconfigure(new.logs, _names(new))]
+        elif old.logs != new.logs:
             stay.append("logs")
-        if old.enclaves != new.enclaves:
-            stay.append("enclaves")
         if old.operations != new.operations:
             stay.append("operations")
-        for key in stay:
-            log.warning("%s has changed in the file: that takes a restart", key)
+        # Last, for it takes its time, and what enclaves need should be there.
+        change_enclaves()
+        if stay:
+            log.warning("changed in the file, but taken by a restart only: %s", ", ".join(stay))
 
     @staticmethod
     def _stop(component: Component, timeout: float) -> None:
@@ -130,3 +137,7 @@ class Supervisor:
             component.stop(timeout)
         except Exception:
             log.exception("%s did not stop", component.name)
+
+
+def _names(configuration: Configuration) -> dict[int, str]:
+    return {enclave.cid: enclave.name for enclave in configuration.enclaves}

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 from parent.component import ComponentStatus
 from parent.eif.describe import describe
 from parent.enclaves import nitro_cli
-from parent.enclaves.console import Console
 from parent.enclaves.machine import Done, Lifecycle, Look, Run, State, Terminate, Wait
 from parent.enclaves.nitro_cli import NitroCliError
-from parent.enclaves.runner import Subprocess
 from parent.enclaves.settings import check_memory
 from parent.files import opened
-from vsock_proxy.errors import AgentError
+from vsock_proxy.errors import AgentError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from parent.component import JSON
+    from parent.enclaves.console import Console
     from parent.enclaves.machine import Command
     from parent.enclaves.nitro_cli import Enclave
     from parent.enclaves.runner import CommandRunner
@@ -34,29 +33,15 @@ TIMEOUT = 30.0
 """Seconds for nitro-cli to list or to end enclaves; it waits 3 s for each of their processes."""
 
 
-def enclave_components(
-    enclaves: Sequence[EnclaveSettings], *, program: str = "nitro-cli"
-) -> list[EnclaveComponent]:
-    """Make the components for some enclaves of one instance.
-
-    They start one after the other: nitro-cli waits for a new enclave's first sign on vsock port
-    9000, so two that start at once fail.
-    """
-    turn = threading.Lock()
-    return [
-        EnclaveComponent(
-            settings, Subprocess(program), turn=turn, console=Console(settings.name, program)
-        )
-        for settings in enclaves
-    ]
-
-
 class EnclaveComponent:
     """Keeps one enclave as its settings want it, from `start` to `stop`.
 
     Status values: ``state`` (`State`), ``name``, ``cid``, ``enclave_id``, ``cpu_ids``,
     ``memory_mib``, ``debug``, ``pcr0``, ``starts``, ``ended``, ``failures`` (in a row),
     ``seconds`` (in this state), ``error``.
+
+    Attributes:
+        settings: how the enclave is to be.
     """
 
     def __init__(
@@ -70,25 +55,42 @@ class EnclaveComponent:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = f"enclave/{settings.name}"
-        self._settings = settings
+        self.settings = settings
         self._runner = runner
         self._turn = turn
         self._console = console if settings.debug else None
         self._monotonic = monotonic
         self._machine = Lifecycle(settings, chance=chance, now=monotonic())
-        self._stop_asked = self._given_up = False
+        self._stop_asked = self._given_up = self._changed = False
         self._woken = threading.Condition()
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
         self._shown: tuple[State, bool, str, dict[str, JSON]] = self._show()
 
     def start(self) -> None:
-        """Check that the image is one and fits; then start, and watch, in the background.
+        """Check the image, if that was not done; then start, and watch, in the background.
 
         Raises:
-            AgentError: the image cannot be read, is none, or needs more memory.
+            AgentError: as `check`.
+        """
+        if not self._machine.pcr0:
+            self.check()
+        self._thread.start()
+
+    def check(self) -> None:
+        """Check that the image is one and fits.
+
+        Raises:
+            AgentError: the image cannot be read, is none, was damaged, or needs more memory.
         """
         self._measure()
-        self._thread.start()
+
+    def reconfigure(self, settings: EnclaveSettings) -> None:
+        """Take other settings for the same enclave: `restart` and `poll`."""
+        with self._woken:
+            if settings != self.settings:
+                self.settings = settings
+                self._changed = True
+                self._woken.notify_all()
 
     def stop(self, timeout: float) -> None:
         """End the enclave if this component started it or took it over."""
@@ -123,6 +125,9 @@ class EnclaveComponent:
         while not self._given_up:
             now = self._monotonic()
             with self._woken:
+                if self._changed:
+                    machine.reconfigure(now, self.settings)
+                    self._changed = False
                 if self._stop_asked:
                     machine.stop(now)
             command = machine.next(now)
@@ -145,7 +150,7 @@ class EnclaveComponent:
                 self._woken.wait(min(left, threading.TIMEOUT_MAX))
 
     def _carry_out(self, command: Command) -> None:
-        machine, settings = self._machine, self._settings
+        machine, settings = self._machine, self.settings
         try:
             match command:
                 case Look():
@@ -159,8 +164,10 @@ class EnclaveComponent:
                     log.info("%s: ending %s", self.name, enclave_id)
                     self._nitro_cli(nitro_cli.terminate_arguments(enclave_id), TIMEOUT)
                     machine.terminated()
-        except AgentError as e:
-            error = f"{e} ({e.hint})" if e.hint else str(e)
+        except (AgentError, OSError) as e:
+            # An OSError: the disk does not give the image, or no descriptor is left. It passes.
+            hint = getattr(e, "hint", "")
+            error = f"{e} ({hint})" if hint else str(e)
             now = self._monotonic()
             match command:
                 case Look():
@@ -185,9 +192,9 @@ class EnclaveComponent:
             if self._stop_asked:
                 raise NitroCliError("not started, for this is the end")
         try:
-            timeout = nitro_cli.run_timeout(self._settings, self._measure())
+            timeout = nitro_cli.run_timeout(self.settings, self._measure())
             return nitro_cli.parse_run(
-                self._nitro_cli(nitro_cli.run_arguments(self._settings), timeout)
+                self._nitro_cli(nitro_cli.run_arguments(self.settings), timeout)
             )
         finally:
             self._turn.release()
@@ -200,10 +207,18 @@ class EnclaveComponent:
 
     def _measure(self) -> int:
         """Measure the image, so that an enclave started from it can be told; its bytes."""
-        with opened(self._settings.eif) as stream:
-            self._machine.pcr0 = describe(stream).pcrs[0].hex()
+        eif = self.settings.eif
+        with opened(eif) as stream:
+            described = describe(stream)
             size = stream.seek(0, 2)
-        check_memory(self._settings, size)
+        # Not whether the signing certificate is still valid: that is left to nitro-cli.
+        failures = list(described.signature_failures)
+        if not described.is_whole:
+            failures.insert(0, "the CRC is wrong: the file was damaged")
+        if failures:
+            raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it anew")
+        self._machine.pcr0 = described.pcrs[0].hex()
+        check_memory(self.settings, size)
         return size
 
     def _publish(self) -> None:
@@ -218,7 +233,7 @@ class EnclaveComponent:
             self._console.follow(running.id if running else "")
 
     def _show(self) -> tuple[State, bool, str, dict[str, JSON]]:
-        machine, settings = self._machine, self._settings
+        machine, settings = self._machine, self.settings
         enclave = machine.enclave
         detail: str = machine.state
         if enclave and machine.state is State.RUNNING:

@@ -55,10 +55,9 @@ class Console:
 
     def stop(self) -> None:
         """Read no console any more."""
-        self._id = ""
-        if self._reader:
-            self._reader.stop()
-            self._reader = None
+        reader, self._reader, self._id = self._reader, None, ""
+        if reader:
+            reader.stop()
 
 
 class _Reader(threading.Thread):

@@ -148,6 +148,17 @@ class Lifecycle:
         self._at = now
         self._become(State.STOPPING if self._may_run else State.STOPPED, now)
 
+    def reconfigure(self, now: float, settings: EnclaveSettings) -> None:
+        """Take other settings for the same enclave: `restart` and `poll`.
+
+        One that stayed away gets another chance: somebody has thought about it.
+        """
+        self.settings = settings
+        if self.state is State.FAILED:
+            self.failures = 0
+            self._become(State.WAITING, now)
+            self._at = now
+
     def looked(self, now: float, enclaves: Sequence[Enclave], *, complete: bool) -> None:
         """Report the enclaves there are.
 

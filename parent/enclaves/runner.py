@@ -76,9 +76,10 @@ def spawn(
             start_new_session=True,
         )
     except OSError as e:
+        missing = isinstance(e, FileNotFoundError)
         raise NitroCliError(
             f"cannot run {program}: {e.strerror}",
-            hint="on Amazon Linux 2023: dnf install aws-nitro-enclaves-cli",
+            hint="on Amazon Linux 2023: dnf install aws-nitro-enclaves-cli" if missing else "",
         ) from e
 
 

@@ -109,7 +109,7 @@ class HttpServer:
             listener = undo.enter_context(listening(self.address))
             self.address = local_address(listener)
             self._thread = threading.Thread(
-                target=lambda: asyncio.run(self._serve(listener)), name=self._name, daemon=True
+                target=self._run, args=(listener,), name=self._name, daemon=True
             )
             self._thread.start()
             self._listening = undo.pop_all()
@@ -126,16 +126,21 @@ class HttpServer:
             thread.join(timeout + _GRACE)
             self._listening.close()
 
+    def _run(self, listener: socket.socket) -> None:
+        try:
+            asyncio.run(self._serve(listener))
+        finally:
+            # Where no descriptor is left for the loop, `start` must not wait for it for ever.
+            self._ready.set()
+
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._trouble)
         self._stopping, self._empty = asyncio.Event(), asyncio.Event()
-        try:
-            server = await self._loop.create_server(
-                lambda: Connection(self, self.limits.timeout), sock=listener, backlog=BACKLOG
-            )
-        finally:
-            self._ready.set()
+        server = await self._loop.create_server(
+            lambda: Connection(self, self.limits.timeout), sock=listener, backlog=BACKLOG
+        )
+        self._ready.set()
         await self._stopping.wait()
         # Clients on their way in find a server that is still there, or asyncio loses them.
         self._loop.remove_reader(listener.fileno())

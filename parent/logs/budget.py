@@ -13,16 +13,21 @@ class Budget:
     def __init__(self, rate: float, *, burst: float = 5.0, period: float = 10.0) -> None:
         self.dropped = 0
         self._rate = rate
-        self._most = self._left = rate * burst
+        self._burst = burst
+        self._left = rate * burst
         self._at = float("-inf")
         self._period = period
         self._reported = 0
         self._report_at = float("-inf")
 
+    def change(self, rate: float) -> None:
+        """Have another rate from now on."""
+        self._rate = rate
+
     def take(self, now: float, units: float = 1) -> bool:
         """Take some units; False, and counted, where there are too few."""
         if now > self._at:
-            self._left = min(self._most, self._left + (now - self._at) * self._rate)
+            self._left = min(self._rate * self._burst, self._left + (now - self._at) * self._rate)
             self._at = now
         if self._left < units:
             self.dropped += 1

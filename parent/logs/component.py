@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
@@ -80,6 +81,15 @@ class LogSink:
             self._opened = stack.pop_all()
         self._thread.start()
         log.info("logs: listening on %s", self.address)
+
+    def reconfigure(self, settings: LogSettings, names: Mapping[int, str]) -> list[str]:
+        """Take other settings, and names of enclaves; returns the keys that need a restart."""
+        before = self._settings
+        self._settings = replace(settings, listen=before.listen, to=before.to)
+        self._names = names
+        if self._server:
+            self._server.reconfigure(self._settings, names)
+        return [key for key in ("listen", "to") if getattr(settings, key) != getattr(before, key)]
 
     def stop(self, timeout: float) -> None:
         """Take what has come, then end."""

@@ -37,6 +37,13 @@ class Source:
         self._rate = settings.bytes_per_second
         self._resume_at = float("-inf")
 
+    def reconfigure(self, name: str, settings: LogSettings) -> None:
+        """Have another name, and other limits, from now on."""
+        self.name = name
+        self._lines.change(settings.lines_per_second)
+        self._arrivals.change(settings.connections_per_second)
+        self._rate = settings.bytes_per_second
+
     @property
     def dropped(self) -> int:
         """Lines left out so far."""

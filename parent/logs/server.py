@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from parent.logs.budget import Budget
 from parent.logs.intake import READ_SIZE, Intake, Source
-from parent.logs.settings import MAX_CIDS, LogSettings
-from vsock_proxy.peers import cid_allowed, peer_cid
+from vsock_proxy.peers import MAX_CIDS, cid_allowed, peer_cid
 from vsock_proxy.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from parent.logs.settings import LogSettings
     from parent.logs.sinks import Sink
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class LogServer:
         self._sink = sink
         self._settings = settings
         self._names = names
+        self._wanted: tuple[LogSettings, Mapping[int, str]] | None = None
         self._monotonic = monotonic
         self._warnings = Throttle(log, monotonic)
         self._refusals = Budget(_REFUSALS_PER_SECOND, burst=1.0)
@@ -92,6 +93,11 @@ class LogServer:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
+    def reconfigure(self, settings: LogSettings, names: Mapping[int, str]) -> None:
+        """Have other limits, CIDs and names soon; from any thread. Open connections go on."""
+        self._wanted = settings, names
+        self.wake()
+
     def turn(self, timeout: float = _TICK) -> bool:
         """Wait for something and deal with it; tell whether there was anything."""
         now = self._monotonic()
@@ -102,6 +108,8 @@ class LogServer:
         if self._paused:
             timeout = min(timeout, self._paused[0][0] - now)
         ready = self._selector.select(timeout)
+        if self._wanted:
+            self._take_wanted(*self._wanted)
         for key, _ in ready:
             ready_socket = key.fileobj
             if ready_socket is self._woken:
@@ -131,6 +139,12 @@ class LogServer:
         self._selector.close()
         self._waker.close()
         self._woken.close()
+
+    def _take_wanted(self, settings: LogSettings, names: Mapping[int, str]) -> None:
+        self._wanted = None
+        self._settings, self._names = settings, names
+        for source in self.sources.values():
+            source.reconfigure(self._name(source.cid), settings)
 
     def _accept(self) -> None:
         try:
@@ -171,9 +185,11 @@ class LogServer:
             if len(self.sources) >= MAX_CIDS:
                 # Many CIDs came and went; what is open keeps its counts and its limits.
                 self.sources = {c: s for c, s in self.sources.items() if s.connections}
-            name = "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
-            self.sources[cid] = Source(cid, name, self._settings)
+            self.sources[cid] = Source(cid, self._name(cid), self._settings)
         return self.sources[cid]
+
+    def _name(self, cid: int | None) -> str:
+        return "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
 
     def _read(self, connection: socket.socket) -> None:
         try:

@@ -6,20 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import (
-    MAX_VSOCK,
-    VMADDR_CID_ANY,
-    VMADDR_CID_PARENT,
-    Address,
-    VsockAddress,
-)
+from vsock_proxy.addresses import VMADDR_CID_ANY, Address, VsockAddress
 from vsock_proxy.log_lines import LOG_PORT
+from vsock_proxy.peers import read_cids
 
 if TYPE_CHECKING:
     from vsock_proxy.settings import Setting
-
-MAX_CIDS = 64
-"""That a section may name; an instance has four enclaves at most."""
 
 LISTEN = VsockAddress(VMADDR_CID_ANY, LOG_PORT)
 
@@ -70,15 +62,7 @@ def read_logs_section(node: Setting) -> LogSettings:
     )
     default = LogSettings(cids=None)
     listen = fields["listen"].address() if "listen" in fields else default.listen
-    cids: frozenset[int] | None = None
-    if "cids" in fields:
-        if not isinstance(listen, VsockAddress):
-            raise fields["cids"].wrong("only vsock has CIDs")
-        cids = _cids(fields["cids"])
-    elif isinstance(listen, VsockAddress):
-        raise node.wrong(
-            "key 'cids' is missing", hint="name the enclaves: cids: [16]; or all: cids: any"
-        )
+    cids = read_cids(node, fields, listen, required=True)
 
     def number(key: str, otherwise: int, most: int) -> int:
         return fields[key].integer(1, most) if key in fields else otherwise
@@ -97,15 +81,6 @@ def read_logs_section(node: Setting) -> LogSettings:
         connections_per_second=number(
             "connections_per_second", default.connections_per_second, 1000
         ),
-    )
-
-
-def _cids(setting: Setting) -> frozenset[int] | None:
-    if not setting.is_list:
-        setting.choice("any")
-        return None
-    return frozenset(
-        item.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1) for item in setting.items(MAX_CIDS)
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -42,9 +43,9 @@ class Metrics:
     """All there is to be scraped, in a registry of its own."""
 
     def __init__(
-        self, components: Sequence[Component], *, now: Callable[[], float] = time.time
+        self, components: Callable[[], Sequence[Component]], *, now: Callable[[], float] = time.time
     ) -> None:
-        """Take what is to be measured, and seconds since 1970."""
+        """Take what tells what there is to be measured, and seconds since 1970."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_ComponentCollector(components, now))
         ProcessCollector(registry=self._registry)
@@ -55,7 +56,9 @@ class Metrics:
 
 
 class _ComponentCollector(Collector):
-    def __init__(self, components: Sequence[Component], now: Callable[[], float]) -> None:
+    def __init__(
+        self, components: Callable[[], Sequence[Component]], now: Callable[[], float]
+    ) -> None:
         self._components = components
         self._now = now
 
@@ -67,12 +70,13 @@ class _ComponentCollector(Collector):
         info = _gauge("info", "The version that runs.", ["version"])
         info.add_metric([VERSION], 1)
         yield info
+        components = self._components()
         healthy = _gauge("healthy", "1 where a component does what it is there for.", ["component"])
-        for component in self._components:
+        for component in components:
             healthy.add_metric([component.name], float(component.status().healthy))
         yield healthy
         enclaves = []
-        for component in self._components:
+        for component in components:
             match component:
                 case ProxyService():
                     yield from _proxy(component)
@@ -202,10 +206,14 @@ def _logs(sink: LogSink) -> Iterator[Metric]:
     lines = _counter("logs_lines", "Lines taken from an enclave.", ["source"])
     dropped = _counter("logs_dropped_lines", "Beyond an enclave's rate.", ["source"])
     cut = _counter("logs_cut_bytes", "Beyond the longest line.", ["source"])
-    for source in cast("Sequence[Mapping[str, JSON]]", values["sources"]):
-        label = [str(source["name"])]
-        for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
-            family.add_metric(label, _number(source[key]))
+    sources = cast("Sequence[Mapping[str, JSON]]", values["sources"])
+    for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
+        # By name: an enclave may be called what one without a name is called (cid-17).
+        sums: Counter[str] = Counter()
+        for source in sources:
+            sums[str(source["name"])] += cast("int", source[key])
+        for name, number in sums.items():
+            family.add_metric([name], number)
     yield from (lines, dropped, cut)
     for name, text in (
         ("failed", "Lines that the journal or the file did not take."),

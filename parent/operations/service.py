@@ -1,17 +1,18 @@
-"""``/metrics``, ``/healthz`` and ``/livez``."""
+"""``/metrics``, ``/healthz``, ``/livez`` and ``/status``."""
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from parent.http import HttpServer, Limits, Request, Response, message
 from parent.operations.metrics import CONTENT_TYPE, Metrics
+from parent.operations.state import health, state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from parent.component import Component
     from parent.operations.settings import OperationsSettings
@@ -28,6 +29,7 @@ class OperationsService:
     ``/healthz``: 200 where every component is healthy, else 503; with the status of each.
     ``/livez``: 200 where this process answers, whatever its components do.
     ``/metrics``: docs/parent.md lists them.
+    ``/status``: 200, with all of the state, for `enclave-parent status`.
 
     Attributes:
         settings: where it listens.
@@ -36,10 +38,12 @@ class OperationsService:
 
     name = "operations"
 
-    def __init__(self, settings: OperationsSettings, components: Sequence[Component]) -> None:
-        """Make one that tells of these components."""
+    def __init__(
+        self, settings: OperationsSettings, components: Callable[[], Sequence[Component]]
+    ) -> None:
+        """Make one that tells of what there is when it is asked."""
         self.settings = settings
-        self._components = tuple(components)
+        self._components = components
         self._metrics = Metrics(self._components)
         self.server = HttpServer(settings.listen, self._answer, name=self.name, limits=_LIMITS)
 
@@ -61,22 +65,15 @@ class OperationsService:
             case "/metrics":
                 return Response(200, self._metrics.text(), CONTENT_TYPE)
             case "/healthz":
-                return self._health()
+                content = health(self._components())
+                return Response(200 if content["status"] == "ok" else 503, _json(content))
+            case "/status":
+                return Response(200, _json(state(self._components())))
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case _:
-                return message(404, "there are /metrics, /healthz and /livez")
+                return message(404, "there are /metrics, /healthz, /livez and /status")
 
-    def _health(self) -> Response:
-        shown: dict[str, Any] = {}
-        healthy = True
-        for component in self._components:
-            status = component.status()
-            healthy = healthy and status.healthy
-            shown[component.name] = {
-                "healthy": status.healthy,
-                "detail": status.detail,
-                **({"values": status.values} if status.values else {}),
-            }
-        content = {"status": "ok" if healthy else "failing", "components": shown}
-        return Response(200 if healthy else 503, json.dumps(content).encode())
+
+def _json(content: object) -> bytes:
+    return json.dumps(content).encode()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONFIGURATION = """\
 proxy:
   forwards:
-  - {{name: open, listen: "{open}", to: "{server}"{proxy_cids}}}
+  - {{name: open, listen: "{open}", to: "{server}"{cids}}}
 credentials: {{listen: "{credentials}"{cids}}}
 logs: {{listen: "{logs}"{cids}, to: {{file: "{folder}/enclaves.log"}}}}
 operations: {{listen: "tcp://127.0.0.1:0"}}
@@ -37,22 +37,13 @@ operations: {{listen: "tcp://127.0.0.1:0"}}
 class Parent:
     """The daemon, and a server that it forwards to."""
 
-    def __init__(self, place: Place, server: Server, folder: Path, cids: str = "") -> None:
-        """`cids`: who may come, in YAML; else everybody, which on vsock must be said of the
-        credentials and the logs.
-        """
+    def __init__(self, place: Place, server: Server, folder: Path, cids: str) -> None:
         names = ("open", "credentials", "logs")
         self.address = {name: place.address(name) for name in names}
         self.log = folder / "enclaves.log"
         path = folder / "parent.yaml"
         path.write_text(
-            CONFIGURATION.format(
-                **self.address,
-                server=server.address,
-                folder=folder,
-                cids=cids or (", cids: any" if LOCAL == "vsock" else ""),
-                proxy_cids=cids,
-            )
+            CONFIGURATION.format(**self.address, server=server.address, folder=folder, cids=cids)
         )
         environment = {
             "PATH": os.environ["PATH"],
@@ -102,11 +93,12 @@ def server(place: Place) -> Iterator[Server]:
         yield server
 
 
+ANYBODY = ", cids: any" if LOCAL == "vsock" else ""
 only_vsock = pytest.mark.skipif(LOCAL != "vsock", reason="UNIX has no CIDs: make test-vsock")
 
 
 def test_all_of_it_serves_at_once(place: Place, server: Server, tmp_path: Path) -> None:
-    parent = Parent(place, server, tmp_path)
+    parent = Parent(place, server, tmp_path, ANYBODY)
     with parent.running():
         with parent.dial("open") as client, server.accept() as accepted:
             check(client, accepted)

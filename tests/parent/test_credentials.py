@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +23,6 @@ from vsock_proxy.errors import ListenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PATIENCE = 20.0
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -297,6 +298,38 @@ def test_another_profile_is_another_role(service: CredentialService, source: Sou
     within(PATIENCE, lambda: source.asked == 2)
     source.go_on.set()
     within(PATIENCE, lambda: service.status().healthy)
+
+
+def test_a_clock_that_jumps_is_noticed(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a suspended machine wakes, say: what was waited for by monotonic time is not over."""
+    monkeypatch.setattr("parent.credentials.service._LOOK", 0.01)
+    clock = ManualClock(START)
+    settings = CredentialSettings(listen=TcpAddress("127.0.0.1", 0))
+    service = CredentialService(settings, load=source, clock=clock)
+    service.start()
+    within(PATIENCE, lambda: service.status().healthy)
+    clock._start += timedelta(hours=2)
+    within(PATIENCE, lambda: source.asked == 2)
+    within(PATIENCE, lambda: service.status().healthy)
+    service.stop(1.0)
+
+
+def test_the_end_ends_the_question_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No program of a profile outlives the daemon."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    os.mkfifo(tmp_path / "begun")
+    (tmp_path / "config").write_text(
+        f"[profile it]\ncredential_process = sh -c 'echo $$ >{tmp_path}/begun; exec sleep 1000'\n"
+    )
+    listen = UnixAddress(str(tmp_path / "credentials"))
+    service = CredentialService(CredentialSettings(listen, profile="it"))
+    service.start()
+    pid = int((tmp_path / "begun").read_text())
+    service.stop(1.0)
+    within(PATIENCE, lambda: not Path(f"/proc/{pid}/exe").exists())
+    assert "not renewed" not in caplog.text
 
 
 def test_other_cids_count_from_the_next_question_on(service: CredentialService) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import logging
@@ -78,10 +79,11 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Aws]:
             aws.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
             reply = next((r for start, r in aws.replies.items() if line.startswith(start)), None)
             status, text = reply() if reply else (404, "")
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
+            with contextlib.suppress(ConnectionError):  # Who asked did not wait.
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
 
         do_PUT = do_POST = do_GET  # noqa: N815 (the standard library's names)
 
@@ -135,7 +137,7 @@ def test_imdsv2(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
     assert TOKEN not in caplog.text + repr(credentials)
 
 
-@pytest.mark.parametrize("token", [403, 404, 500])
+@pytest.mark.parametrize("token", [401, 403, 404, 500])
 def test_imdsv1_is_not_used(aws: Aws, token: int) -> None:
     aws.imds(whole(), token=token)
     error = failure()
@@ -147,6 +149,30 @@ def test_imdsv1_is_not_used(aws: Aws, token: int) -> None:
 def test_no_metadata_service(monkeypatch: pytest.MonkeyPatch, aws: Aws) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
     assert failure().kind == "no-metadata"
+
+
+def test_a_metadata_service_that_hangs(aws: Aws) -> None:
+    """As behind one hop too many: the answer to the question for a token never comes."""
+    go_on = threading.Event()
+
+    def hang() -> tuple[int, str]:
+        go_on.wait(20)
+        return 200, "late"
+
+    aws.replies = {"PUT /latest/api/token": hang}
+    try:
+        error = failure()
+    finally:
+        go_on.set()
+    assert error.kind == "no-metadata"
+    assert "HttpPutResponseHopLimit" in error.hint
+
+
+def test_a_role_that_the_metadata_service_refuses(aws: Aws) -> None:
+    aws.imds(whole())
+    for path in list(aws.replies)[1:]:
+        aws.replies[path] = lambda: (401, "")
+    assert failure().kind == "none"
 
 
 def test_an_instance_without_a_role(aws: Aws) -> None:
@@ -249,6 +275,18 @@ def test_irsa(irsa: Aws) -> None:
     assert (credentials.access_key, credentials.token) == ("ASIASTS", TOKEN)
     assert credentials.source == "assume-role-with-web-identity"
     assert "WebIdentityToken=a.web.identity" in irsa.bodies[0]
+
+
+def test_a_web_identity_that_was_rotated(irsa: Aws, tmp_path: Path) -> None:
+    irsa.sts(200, assumed("AssumeRoleWithWebIdentity"))
+    load(None, now=datetime.now(UTC))
+    (tmp_path / "token").write_text("another.web.identity")
+    load(None, now=datetime.now(UTC))
+    assert "WebIdentityToken=another.web.identity" in irsa.bodies[-1]
+    (tmp_path / "token").unlink()
+    error = failure()
+    assert error.kind == "no-answer"
+    assert str(tmp_path / "token") in str(error)
 
 
 def test_a_role_that_may_not_be_assumed(irsa: Aws) -> None:

@@ -80,6 +80,8 @@ def test_units_give_what_the_programs_need() -> None:
     for path in UNITS:
         found = service(path)
         assert found["Type"] == "notify"
+        assert found["WatchdogSec"] == "30s"
+        assert found["Restart"] == "always"  # After the watchdog, too.
         assert "AF_VSOCK" in found["RestrictAddressFamilies"].split()
         assert "AF_UNIX" in found["RestrictAddressFamilies"].split()
         assert int(found["LimitNOFILE"]) >= 2 * 10_000

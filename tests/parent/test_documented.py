@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from parent.credentials import CredentialService
 from parent.daemon.configuration import SECTIONS, load_configuration
-from parent.enclaves.component import enclave_components
+from parent.enclaves.group import Enclaves
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from parent.operations.metrics import Metrics
@@ -58,12 +58,12 @@ def test_its_metrics_are_those_there_are(tmp_path: Path, monkeypatch: pytest.Mon
     proxy = ProxyService(ProxySettings((), drain_timeout=0.0))
     logs = LogSink(LogSettings(cids=None, listen=UnixAddress(str(tmp_path / "l")), to="stderr"))
     components: list[Component] = [
-        proxy, credentials, logs, *enclave_components(configuration.enclaves)
+        proxy, credentials, logs, *Enclaves(configuration.enclaves).components
     ]  # fmt: skip
     for component in (proxy, logs):
         component.start()
     within(PATIENCE, lambda: proxy.status().healthy)
-    text = Metrics(components).text().decode()
+    text = Metrics(lambda: components).text().decode()
     for component in (proxy, logs):
         component.stop(PATIENCE)
     types = re.findall(r"^# TYPE enclave_parent_(\w+) \w+$", text, re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parent.enclaves.component import EnclaveComponent, enclave_components
+from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.console import Console
-from parent.enclaves.runner import Subprocess
+from parent.enclaves.runner import Completed, Subprocess
 from parent.enclaves.settings import EnclaveSettings, Restart
 from tests.parent import eifs
 from tests.waiting import eventually
 from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from parent.eif.describe import Description
+    from tests.parent.conftest import Identity
 
 FAKE = str(Path(__file__).with_name("fake_nitro_cli.py"))
 SOON = Restart(first=0.1, longest=0.1)
@@ -28,6 +32,8 @@ SOON = Restart(first=0.1, longest=0.1)
 
 class Host:
     """A parent instance: its enclaves, and the components that keep them."""
+
+    runner = Subprocess
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "run"
@@ -59,7 +65,7 @@ class Host:
         environment = self.environment()
         made = EnclaveComponent(
             EnclaveSettings(**asked),
-            Subprocess(FAKE, environment),
+            self.runner(FAKE, environment),
             turn=self._turn,
             console=Console(asked["name"], FAKE, environment),
         )
@@ -197,6 +203,7 @@ def test_stopping_is_bounded(host: Host, faults: str) -> None:
     if faults.startswith("terminate"):
         eventually(lambda: component.status().healthy)
     component.stop(1)  # Otherwise it would take longer than a test may.
+    eventually(lambda: not component._thread.is_alive())
 
 
 def test_the_console_goes_to_the_log_and_can_do_nothing_there(
@@ -212,7 +219,9 @@ def test_the_console_goes_to_the_log_and_can_do_nothing_there(
     assert not [t for t in threading.enumerate() if t.name == "console/worker"]
 
 
-def test_an_image_that_cannot_be_is_refused_before_anything_runs(host: Host) -> None:
+def test_an_image_that_cannot_be_is_refused_before_anything_runs(
+    host: Host, identity: Identity
+) -> None:
     big = host.folder / "big.eif"
     big.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.RAMDISK, bytes(1 << 20))]))
     with pytest.raises(AgentError, match="memory are too few"):
@@ -222,23 +231,57 @@ def test_an_image_that_cannot_be_is_refused_before_anything_runs(host: Host) -> 
     host.eif.write_bytes(b"nothing")
     with pytest.raises(AgentError):
         host.component().start()
+    host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
+    with pytest.raises(AgentError, match="the CRC is wrong"):
+        host.component().start()
+    forged = eifs.signature(bytes(48), identity.pem, identity.key)
+    host.eif.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.SIGNATURE, forged)]))
+    with pytest.raises(AgentError, match="made over another image"):
+        host.component().start()
+    assert host.enclaves() == []
+
+
+def test_an_image_damaged_between_two_starts_is_not_started(host: Host) -> None:
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
+    host.end_enclaves()
+    eventually(lambda: "the CRC is wrong" in component.status().detail)
+    assert host.enclaves() == []
+    host.eif.write_bytes(eifs.eif())
+    eventually(lambda: component.status().healthy)
+
+
+@pytest.mark.parametrize("trouble", ["descriptors", "disk"])
+def test_what_the_system_refuses_does_not_end_the_watch(
+    host: Host, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of descriptors, or a disk with holes: the thread that watches the enclave goes on."""
+
+    class Refusing(Subprocess):
+        refusing = False
+
+        def run(self, arguments: Sequence[str], timeout: float) -> Completed:
+            if self.refusing and trouble == "descriptors":
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().run(arguments, timeout)
+
+    def unreadable(_stream: object) -> Description:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Host, "runner", Refusing)
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    with monkeypatch.context() as refused:
+        refused.setattr(Refusing, "refusing", True)
+        refused.setattr("parent.enclaves.component.describe", unreadable)
+        host.end_enclaves()
+        said = "Too many open files" if trouble == "descriptors" else "Input/output error"
+        eventually(lambda: said in str(component.status().values["error"]))
+    eventually(lambda: component.status().values["starts"] == 2)
 
 
 def test_one_that_never_started_stops(host: Host) -> None:
     host.component().stop(1)
-
-
-def test_made_for_the_daemon(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NITRO_CLI_SOCKETS_PATH", str(host.folder))
-    settings = EnclaveSettings(
-        name="worker", eif=host.eif, memory_mib=512, cid=16, cpu_ids=(5, 7), poll=0.1
-    )
-    (component,) = enclave_components([settings], program=FAKE)
-    assert component.name == "enclave/worker"
-    component.start()
-    try:
-        eventually(lambda: component.status().healthy)
-        assert host.enclaves()[0]["CPUIDs"] == [5, 7]
-    finally:
-        component.stop(10)
-    assert host.enclaves() == []

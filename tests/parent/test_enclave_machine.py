@@ -115,6 +115,59 @@ def test_anything_else_is_in_the_way_until_it_goes(changes: dict[str, object]) -
     assert machine.next(5) == Run()
 
 
+def test_an_image_that_nobody_measured_is_no_reason_to_take_anything_over() -> None:
+    """nitro-cli before 1.2 does not tell PCR0: unknown is not the same as equal."""
+    machine = lifecycle()
+    machine.pcr0 = ""
+    machine.next(0)
+    machine.looked(0, (enclave(7, pcr0=""),), complete=True)
+    assert machine.state is State.CONFLICT
+
+
+def test_one_on_other_cpus_is_in_the_way() -> None:
+    machine = lifecycle()
+    machine.settings = dataclasses.replace(SETTINGS, cpu_count=0, cpu_ids=(1, 3))
+    machine.next(0)
+    machine.looked(0, (enclave(7, cpu_ids=(5, 7)),), complete=True)
+    assert machine.state is State.CONFLICT
+    machine.next(5)
+    machine.looked(5, (enclave(7, cpu_ids=(3, 1)),), complete=True)
+    assert machine.healthy
+
+
+def test_one_that_is_ending_is_waited_for_not_ended_again() -> None:
+    machine = running()
+    machine.stop(0)
+    assert machine.next(0) == Terminate("i-0-enc1")
+    machine.terminated()
+    assert machine.next(0) == Look()
+    machine.looked(0, (enclave(state="TERMINATING"),), complete=True)
+    assert machine.next(0) == Wait(1)
+    assert machine.next(1) == Look()
+    machine.looked(1, (), complete=True)
+    assert machine.next(1) == Done()
+
+
+def test_what_is_known_not_to_run_needs_no_ending() -> None:
+    machine = lifecycle()
+    machine.next(0)
+    machine.looked(0, (), complete=True)
+    machine.next(0)
+    machine.run_failed(0, "E27")
+    assert machine.next(2) == Look()
+    machine.looked(2, (), complete=True)
+    machine.stop(2)
+    assert machine.next(2) == Done()
+
+
+def test_another_chance_for_one_that_stays_away() -> None:
+    machine = running(Restart(always=False))
+    machine.looked(5, (), complete=True)
+    assert machine.next(9) == Wait(float("inf"))
+    machine.reconfigure(9, dataclasses.replace(SETTINGS, restart=Restart(give_up_after=1)))
+    assert (machine.state, machine.failures, machine.next(9)) == (State.WAITING, 0, Look())
+
+
 def test_what_is_in_the_way_is_not_ended() -> None:
     machine = lifecycle()
     machine.next(0)
@@ -187,6 +240,29 @@ def test_the_end_comes_whatever_fails(lying: bool) -> None:
             case Terminate():
                 machine.terminate_failed(now, "E11")
     assert machine.error
+
+
+def test_backoff_doubles_up_to_its_limit() -> None:
+    restart = Restart(first=1.0, longest=300.0)
+    least = [backoff(restart, failures, 0) for failures in range(1, 12)]
+    assert least == [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 150, 150]
+    assert backoff(restart, 3, 0.5) == 3
+
+
+def test_failures_in_a_row_are_waited_for_longer_and_longer() -> None:
+    machine = lifecycle(chance=0)
+    now = 0.0
+    waits: list[float] = []
+    while len(waits) < 5:
+        match machine.next(now):
+            case Look():
+                machine.looked(now, (), complete=True)
+            case Run():
+                machine.run_failed(now, "E36")
+            case Wait(until):
+                waits.append(until - now)
+                now = until
+    assert waits == [0.5, 1, 2, 4, 8]
 
 
 @given(

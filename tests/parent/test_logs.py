@@ -14,11 +14,12 @@ import pytest
 from parent.logs.component import LogSink
 from parent.logs.intake import Intake, Source
 from parent.logs.server import LogServer
-from parent.logs.settings import LISTEN, MAX_CIDS, LogFile, LogSettings, read_logs_section
+from parent.logs.settings import LISTEN, LogFile, LogSettings, read_logs_section
 from parent.logs.sinks import Journal, open_sink
 from tests.waiting import eventually
 from vsock_proxy.addresses import UnixAddress
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.peers import MAX_CIDS
 from vsock_proxy.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -255,6 +256,13 @@ def test_cids_are_told_apart() -> None:
     assert (one.dropped, other.dropped) == (3, 0)
 
 
+def test_a_reload_changes_the_rate_of_connections() -> None:
+    source = Source(16, "one", LogSettings(cids=None, connections_per_second=1))
+    assert [source.arrive(0) for _ in range(6)] == [True] * 5 + [False]
+    source.reconfigure("one", LogSettings(cids=None, connections_per_second=2))
+    assert [source.arrive(60) for _ in range(11)] == [True] * 10 + [False]
+
+
 def test_cids_that_come_and_go_are_forgotten(tmp_path: Path, kept: Kept) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         settings = unix(tmp_path)
@@ -378,7 +386,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
         ("cids: [3]", "1: cids: '3' is not an integer in 4.."),
         ("cids: all", "1: cids: 'all' is none of"),
         ("to: journal", "1: key 'cids' is missing"),
-        ("listen: unix:/x\ncids: [16]", "2: cids: only vsock has CIDs"),
+        ("listen: unix:/x\ncids: [16]", "2: cids: only for a vsock listener"),
         ("cids: [16]\nto: syslog", "2: to: 'syslog' is none of"),
         ("cids: [16]\nto: {file: x}", "2: file: not an absolute path"),
         ("cids: [16]\nto: {size: 1 MiB}", "2: to: key 'file' is missing"),

@@ -29,13 +29,14 @@ from parent.proxy import ProxyService
 from tests.doubles import within
 from vsock_proxy.addresses import TcpAddress, UnixAddress
 from vsock_proxy.configuration import ProxySettings
+from vsock_proxy.counting import kind_of
 from vsock_proxy.errors import AgentError
 from vsock_proxy.forwards import Forward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from parent.component import Component
+    from parent.component import JSON, Component
 
 PATIENCE = 20.0
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -58,13 +59,16 @@ class Named:
 
 def numbers(components: Sequence[Component], *, at: datetime = NOW) -> dict[str, Any]:
     """What is measured, by its name and labels as the text has them."""
-    text = Metrics(components, now=at.timestamp).text().decode()
-    return {
-        " ".join([sample.name.removeprefix("enclave_parent_"), *sample.labels.values()]):
-            sample.value
+    text = Metrics(lambda: components, now=at.timestamp).text().decode()
+    samples = [
+        (" ".join([sample.name.removeprefix("enclave_parent_"), *sample.labels.values()]),
+         sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-    }  # fmt: skip
+    ]  # fmt: skip
+    found = dict(samples)
+    assert len(found) == len(samples), "Prometheus drops a whole scrape with a doubled series"
+    return found
 
 
 def get(service: OperationsService, path: str) -> tuple[int, str, bytes]:
@@ -84,7 +88,7 @@ def components() -> list[Named]:
 
 @pytest.fixture
 def service(components: list[Named]) -> Iterator[OperationsService]:
-    service = OperationsService(OperationsSettings(TcpAddress("127.0.0.1", 0)), components)
+    service = OperationsService(OperationsSettings(TcpAddress("127.0.0.1", 0)), lambda: components)
     service.start()
     yield service
     service.stop(1.0)
@@ -237,6 +241,31 @@ def test_the_log_sinks_numbers(tmp_path: Path) -> None:
     assert found["logs_cut_bytes_total enclave"] == 0
     assert found["logs_connections"] == 1
     assert (found["logs_failed_total"], found["logs_refused_total"]) == (0, 0)
+
+
+def test_enclaves_cannot_make_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is a label is from the configuration, or one of a few words."""
+    sources: list[JSON] = [
+        {"name": name, "cid": cid, "lines": 1, "dropped": 2, "cut": 3}
+        for name, cid in (("cid-17", 16), ("cid-17", 17), ("worker", 18))
+    ]
+    values: dict[str, JSON] = {"connections": 0, "refused": 0, "failed": 0, "sources": sources}
+    shown = ComponentStatus(healthy=True, detail="", values=values)
+    monkeypatch.setattr(LogSink, "status", lambda _: shown)
+    found = numbers([LogSink(LogSettings(cids=None))])
+    assert found["logs_lines_total cid-17"] == 2
+    assert found["logs_cut_bytes_total worker"] == 3
+    kinds = {kind_of(OSError(number, "")) for number in range(200)}
+    assert len(kinds) <= 12
+
+
+def test_names_survive_the_text_format(tmp_path: Path) -> None:
+    name = '"quoted" \\ back {slash} \u20ac'
+    forward = Forward(UnixAddress(str(tmp_path / "a")), UnixAddress("/b"), name=name)
+    proxy = ProxyService(ProxySettings((forward,), drain_timeout=0.0))
+    proxy.start()
+    assert numbers([proxy])[f"proxy_connections {name}"] == 0
+    proxy.stop(PATIENCE)
 
 
 def test_only_the_metrics_know_prometheus() -> None:

@@ -13,6 +13,7 @@ from parent.component import ComponentStatus
 from parent.credentials import CredentialSettings
 from parent.daemon.configuration import Configuration
 from parent.daemon.supervisor import Stage, Supervisor
+from parent.logs.settings import LogSettings
 from parent.operations import OperationsSettings
 from parent.proxy import ProxyService
 from tests.doubles import within
@@ -107,6 +108,7 @@ def configuration(tmp_path: Path) -> Configuration:
     return Configuration(
         proxy=ProxySettings((dataclasses.replace(forward, name="one"),), drain_timeout=0.0),
         credentials=CredentialSettings(UnixAddress(str(tmp_path / "credentials"))),
+        logs=LogSettings(None, UnixAddress(str(tmp_path / "logs")), to="stderr"),
         operations=OperationsSettings(TcpAddress("127.0.0.1", 0)),
     )
 
@@ -135,7 +137,7 @@ def other_forward(configuration: Configuration, tmp_path: Path) -> Configuration
 
 
 def test_it_listens_while_it_runs(running: Supervisor, tmp_path: Path) -> None:
-    assert {path.name for path in tmp_path.iterdir()} == {"one", "credentials"}
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "credentials", "logs"}
     running.stop()
     assert not list(tmp_path.iterdir())
 
@@ -164,7 +166,10 @@ def test_a_reload_that_cannot_be_changes_nothing(
 
 
 def test_a_reload_says_what_takes_a_restart(
-    running: Supervisor, configuration: Configuration, caplog: pytest.LogCaptureFixture
+    running: Supervisor,
+    configuration: Configuration,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert configuration.proxy
     running.reload(configuration)
@@ -173,16 +178,19 @@ def test_a_reload_says_what_takes_a_restart(
         Configuration(
             proxy=dataclasses.replace(configuration.proxy, drain_timeout=9.0),
             credentials=CredentialSettings(UnixAddress("/elsewhere")),
+            logs=LogSettings(None, UnixAddress(str(tmp_path / "logs")), to="journal"),
             operations=OperationsSettings(UnixAddress("/elsewhere")),
         )
     )
-    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    for key in ("proxy.drain_timeout", "credentials.listen", "operations"):
-        assert f"{key} has changed in the file: that takes a restart" in said
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert said == (
+        "changed in the file, but taken by a restart only: proxy.drain_timeout, "
+        "credentials.listen, logs.to, operations"
+    )
     caplog.clear()
     running.reload(Configuration())
-    said = [r.getMessage().split()[0] for r in caplog.records if r.levelno == logging.WARNING]
-    assert said == ["proxy", "credentials", "operations"]
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert said.endswith(": proxy, credentials, logs, operations")
 
 
 # The proxy as a component
@@ -191,9 +199,10 @@ def test_a_reload_says_what_takes_a_restart(
 def test_a_proxy_that_fails_says_so(
     configuration: Configuration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed: list[str] = []
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
     assert configuration.proxy
-    proxy = ProxyService(configuration.proxy, failed=failed.append)
+    proxy = ProxyService(configuration.proxy)
     assert not proxy.status().healthy
     assert proxy.snapshot() is None
 
@@ -202,7 +211,7 @@ def test_a_proxy_that_fails_says_so(
 
     monkeypatch.setattr("vsock_proxy.daemon.Loop.turn", fails)
     proxy.start()
-    within(PATIENCE, lambda: failed == ["proxy"])
+    within(PATIENCE, lambda: [f.exc_type for f in failed] == [ZeroDivisionError])
     within(PATIENCE, lambda: not proxy.status().healthy)
     proxy.stop(1.0)
 

@@ -87,6 +87,12 @@ def test_all_that_a_file_says_is_there() -> None:
     )
 
 
+def test_any_is_what_no_cids_are() -> None:
+    one = 'proxy: {forwards: [{listen: "vsock://any:1", to: "unix:/b"%s}]}'
+    assert read(one % ", cids: any") == read(one % "")
+    assert read(one % "").forwards[0].cids is None
+
+
 def test_the_least_there_may_be() -> None:
     (forward,) = read("proxy: {forwards: [{listen: 'unix:/a', to: 'unix:/b'}]}").forwards
     assert forward == Forward(UnixAddress("/a"), UnixAddress("/b"), name="unix:/b", limits=Limits())
@@ -131,6 +137,11 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
             forwards('listen: "vsock://any:1", to: "unix:/b", cids: [any]'),
             ":4: cids: 'any' is not an integer",
         ),
+        (
+            forwards('listen: "vsock://any:1", to: "unix:/b", cids: all'),
+            ":4: cids: 'all' is none of",
+        ),
+        (forwards('listen: "vsock://any:1", to: "unix:/b", cids: [3]'), "is not an integer in 4.."),
         (
             forwards('listen: "vsock://any:1", to: "unix:/b", family: ipv4'),
             ":4: family: only for a TCP target",

@@ -193,6 +193,16 @@ def test_what_is_no_longer_allowed_is_refused_and_what_is_open_goes_on(
     assert "refused a UNIX peer: the target is not on the allowlist" in caplog.text
 
 
+def test_cids_that_change_are_those_of_new_connections(running: Running) -> None:
+    """A UNIX socket has no CID: where some are named, nobody may come from there."""
+    with running.dial("x") as old, running.servers["a"].accept() as accepted:
+        running.daemon.reload([running.forward("x", "a", cids=frozenset({16}))])
+        with running.dial("x") as client:
+            assert refused(client)
+        check(old, accepted)
+        assert running.daemon.snapshot().forwards[0].refused == {"cid": 1}
+
+
 def test_numbers_of_open_connections_are_seen(running: Running) -> None:
     with running.pair("x", "a") as (client, accepted):
         check(client, accepted)

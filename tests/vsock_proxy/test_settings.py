@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,6 @@ from vsock_proxy.settings import MAX_DEPTH, MAX_SIZE, Setting, load_settings, pa
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 FILE = b"""\
 # An example.
@@ -177,6 +178,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, why: str
     with pytest.raises(ConfigurationError, match=why) as refusal:
         load_settings(tmp_path / name)
     assert "--config" in refusal.value.hint
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_does_not_make_a_reload_wait_for_ever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(ConfigurationError, match="is not a file"):
+            load_settings(path)
 
 
 def walk(setting: Setting) -> None:

@@ -1,0 +1,73 @@
+"""The whole state of a daemon as one document, for `enclave-parent status` and other programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from parent.proxy import ProxyService
+from vsock_proxy.errors import AgentError
+from vsock_proxy.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from parent.component import Component
+    from vsock_proxy.counting import ForwardSnapshot
+
+
+def health(components: Sequence[Component]) -> dict[str, Any]:
+    """Tell how each component is.
+
+    Returns:
+        ``status`` (``ok``, ``failing``) and ``components``, with ``healthy``, ``detail`` and
+        ``values`` of each, by name.
+    """
+    shown: dict[str, Any] = {}
+    healthy = True
+    for component in components:
+        status = component.status()
+        healthy = healthy and status.healthy
+        shown[component.name] = {
+            "healthy": status.healthy,
+            "detail": status.detail,
+            **({"values": status.values} if status.values else {}),
+        }
+    return {"status": "ok" if healthy else "failing", "components": shown}
+
+
+def state(components: Sequence[Component]) -> dict[str, Any]:
+    """Tell that, ``version``, and of the proxy: ``forwards``, ``leaving`` and ``reloads``.
+
+    What a forward has is described in `vsock_proxy.counting.ForwardSnapshot`.
+    """
+    shown = {"version": VERSION, **health(components)}
+    for component in components:
+        if isinstance(component, ProxyService):
+            try:
+                snapshot = component.snapshot()
+            except AgentError:
+                continue  # Its loop is stuck, which its status tells.
+            if snapshot is not None:
+                shown["forwards"] = [_forward(forward) for forward in snapshot.forwards]
+                shown["leaving"], shown["reloads"] = snapshot.leaving, snapshot.reloads
+    return shown
+
+
+def _forward(forward: ForwardSnapshot) -> dict[str, Any]:
+    return {
+        "name": forward.name,
+        "listen": str(forward.listen),
+        "to": str(forward.to),
+        "connections": forward.connections,
+        "connecting": forward.connecting,
+        "waiting": forward.waiting,
+        "limit": forward.limit,
+        "accepted": forward.accepted,
+        "relayed": forward.relayed,
+        "waited": forward.waited,
+        "refused": dict(forward.refused),
+        "failed": dict(forward.failed),
+        "broken": dict(forward.broken),
+        "bytes_up": forward.bytes_up,
+        "bytes_down": forward.bytes_down,
+    }
