@@ -1,7 +1,7 @@
 """The parent's services that a simulated enclave finds behind CID 3, as processes.
 
 A simulated KMS, vsock-proxy in front of it, and, where asked for, the service that hands out
-credentials. ``run`` and ``boot`` share them.
+credentials. The log sink is a thread. ``run`` and ``boot`` share them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulator import credentials
+from simulator import credentials, logs
 from simulator.kms import command as kms
 from simulator.processes import Service
 from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress, parse_address
@@ -58,6 +58,7 @@ class ParentServices:
         Raises:
             ServiceError: one did not start.
         """
+        stack.enter_context(logs.print_logs(parse_address(self._listen(logs.PORT))))
         root = self.private / "nitro-root.pem"
         root.write_bytes(self.nitro_root)
         ca_key = [] if self.ca_key is None else [f"--ca-key={self.ca_key}"]

@@ -93,6 +93,8 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.exchange",
         "enclave.kms.retry",
         "enclave.kms.signing",
+        "enclave.logs.link",
+        "enclave.logs.outbox",
         "enclave.nsm.messages",
         "enclave.sdk.frames",
         "enclave.sdk.requests",
@@ -119,6 +121,7 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.policy.measured",
         "vsock_proxy.allowlist",
         "vsock_proxy.hybrid",
+        "vsock_proxy.log_lines",
         "vsock_proxy.settings",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}

@@ -33,6 +33,7 @@ COMMANDS = {
     "generate-data-key-pair": "enclave.cli.kms",
     "derive-shared-secret": "enclave.cli.kms",
     "serve": "enclave.serve.command",
+    "log": "enclave.logs.command",
     "attest": "enclave.cli.nsm",
     "verify": "enclave.cli.verify",
     "describe": "enclave.cli.nsm",
@@ -60,6 +61,10 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
         arguments = _parse(sys.argv[1:] if argv is None else list(argv))
         arguments.surroundings = surroundings or Surroundings()
         debug = arguments.debug
+        # serve --log-to: there are two processes from here on, and one of them only waits.
+        divide = getattr(arguments, "divide", None)
+        if divide and (code := divide(arguments)) is not None:
+            return int(code)
         with console.logging_to_stderr(debug=debug, verbose=arguments.verbose):
             answer = arguments.run(arguments)
         if isinstance(answer, int):

@@ -14,6 +14,8 @@ from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed
 from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
+from enclave.logs import options as log_options
+from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
 
@@ -68,7 +70,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="within which a call is answered, good or bad (default: %(default)g)")  # fmt: skip
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_options(parser)
-    parser.set_defaults(run=run)
+    log_options.add_options(parser, prefix="log-", default=None)
+    parser.set_defaults(run=run, divide=divide)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from parent.enclaves import nitro_cli
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import end, passed_environment, spawn
 from parent.logs.budget import Budget
-from parent.logs.lines import LineSplitter, neutralise
+from parent.logs.lines import neutralise
+from vsock_proxy.log_lines import LineSplitter
 
 if TYPE_CHECKING:
     import subprocess

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parent.logs.budget import Budget
-from parent.logs.lines import LineSplitter, neutralise
+from parent.logs.lines import neutralise
+from vsock_proxy.log_lines import LineSplitter
 
 if TYPE_CHECKING:
     from parent.logs.settings import LogSettings
@@ -32,6 +33,7 @@ class Source:
         self.lines = 0
         self.cut = 0
         self._lines = Budget(settings.lines_per_second)
+        self._arrivals = Budget(settings.connections_per_second)
         self._rate = settings.bytes_per_second
         self._resume_at = float("-inf")
 
@@ -39,12 +41,17 @@ class Source:
         """Have another name, and other limits, from now on."""
         self.name = name
         self._lines.change(settings.lines_per_second)
+        self._arrivals.change(settings.connections_per_second)
         self._rate = settings.bytes_per_second
 
     @property
     def dropped(self) -> int:
         """Lines left out so far."""
         return self._lines.dropped
+
+    def arrive(self, now: float) -> bool:
+        """Tell whether it may make another connection now."""
+        return self._arrivals.take(now)
 
     def resume_at(self, now: float) -> float | None:
         """When it may be read again; None for now."""

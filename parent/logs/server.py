@@ -13,6 +13,7 @@ import selectors
 import socket
 from typing import TYPE_CHECKING
 
+from parent.logs.budget import Budget
 from parent.logs.intake import READ_SIZE, Intake, Source
 from vsock_proxy.peers import MAX_CIDS, cid_allowed, peer_cid
 from vsock_proxy.throttle import Throttle
@@ -28,6 +29,13 @@ log = logging.getLogger(__name__)
 _PAUSE = 1.0
 """Seconds before the next connection is taken, after one could not be: no descriptor is free."""
 
+_REFUSALS_PER_SECOND = 500
+"""Connections of whomever, at 0.04 ms each. Beyond that they wait in the kernel's queue, those of
+others too; what is connected is read meanwhile."""
+
+_REFUSAL_PAUSE = 0.05
+"""Seconds before the next connection is taken once there were so many."""
+
 _TICK = 1.0
 """Seconds after which lines left out are reported, even if nothing comes any more."""
 
@@ -41,7 +49,7 @@ class LogServer:
     Attributes:
         sources: who has connected so far, by CID.
         connections: open now.
-        refused: connections not taken: of another CID, or one too many.
+        refused: connections not taken: of another CID, one too many, or too soon after others.
         failed: lines that the sink did not take.
         failing: why it did not take the last one, or "".
     """
@@ -65,6 +73,7 @@ class LogServer:
         self._wanted: tuple[LogSettings, Mapping[int, str]] | None = None
         self._monotonic = monotonic
         self._warnings = Throttle(log, monotonic)
+        self._refusals = Budget(_REFUSALS_PER_SECOND, burst=1.0)
         self._selector = selectors.DefaultSelector()
         self._intakes: dict[socket.socket, Intake] = {}
         self._paused: list[tuple[float, int, socket.socket]] = []
@@ -154,6 +163,10 @@ class LogServer:
         if source.connections >= self._settings.connections:
             self._refuse(connection, f"of {source.name}: it has {source.connections} already")
             return
+        if not source.arrive(self._monotonic()):
+            most = self._settings.connections_per_second
+            self._refuse(connection, f"of {source.name}: it makes over {most} a second")
+            return
         source.connections += 1
         connection.settimeout(0)
         self._intakes[connection] = Intake(source)
@@ -163,6 +176,9 @@ class LogServer:
         connection.close()
         self.refused += 1
         self._warnings.warning("logs: refused a connection %s", why)
+        now = self._monotonic()
+        if not self._refusals.take(now):
+            self._pause(self._listener, now + _REFUSAL_PAUSE)
 
     def _source(self, cid: int | None) -> Source:
         if cid not in self.sources:

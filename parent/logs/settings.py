@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsock_proxy.addresses import VMADDR_CID_ANY, Address, VsockAddress
+from vsock_proxy.log_lines import LOG_PORT
 from vsock_proxy.peers import read_cids
 
 if TYPE_CHECKING:
     from vsock_proxy.settings import Setting
-
-LOG_PORT = 8003
-"""vsock port of the log sink, beside 8000 (KMS) and 8002 (credentials)."""
 
 LISTEN = VsockAddress(VMADDR_CID_ANY, LOG_PORT)
 
@@ -40,14 +38,16 @@ class LogSettings:
         lines_per_second: of one enclave; what is beyond is left out and counted.
         bytes_per_second: of one enclave; beyond it, its connections are read more slowly.
         connections: of one enclave at a time.
+        connections_per_second: of one enclave, new ones; those beyond are closed and counted.
     """
 
     cids: frozenset[int] | None
     listen: Address = LISTEN
     to: str | LogFile = "journal"
-    lines_per_second: int = 200
+    lines_per_second: int = 1000
     bytes_per_second: int = _MIB
     connections: int = 16
+    connections_per_second: int = 10
 
 
 def read_logs_section(node: Setting) -> LogSettings:
@@ -57,7 +57,8 @@ def read_logs_section(node: Setting) -> LogSettings:
         ConfigurationError: something in it cannot be; says where.
     """
     fields = node.fields(
-        *("listen", "cids", "to", "lines_per_second", "bytes_per_second", "connections")
+        *("listen", "cids", "to", "lines_per_second", "bytes_per_second"),
+        *("connections", "connections_per_second"),
     )
     default = LogSettings(cids=None)
     listen = fields["listen"].address() if "listen" in fields else default.listen
@@ -77,6 +78,9 @@ def read_logs_section(node: Setting) -> LogSettings:
             else default.bytes_per_second
         ),
         connections=number("connections", default.connections, 1024),
+        connections_per_second=number(
+            "connections_per_second", default.connections_per_second, 1000
+        ),
     )
 
 

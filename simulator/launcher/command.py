@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator import credentials, parent_services
+from simulator import credentials, logs, parent_services
 from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from simulator.launcher import foreground
 from simulator.launcher.errors import CommandError
@@ -42,8 +42,9 @@ def add_parser(subparsers: Any) -> None:
         "run",
         help="run a program with a simulated /dev/nsm and AF_VSOCK",
         description="Run COMMAND with a simulated /dev/nsm and AF_VSOCK; behind CID 3 are a "
-        f"simulated KMS (through vsock-proxy on port {parent_services.PROXY_PORT}) and what "
-        "--parent-port and --folder add. Its exit code is COMMAND's, 128+N if signal N ended it. "
+        f"simulated KMS (through vsock-proxy on port {parent_services.PROXY_PORT}), a log sink on "
+        f"port {logs.PORT}, whose lines are printed on standard error, and what --parent-port and "
+        "--folder add. Its exit code is COMMAND's, 128+N if signal N ended it. "
         "Processes that COMMAND leaves behind are killed: an enclave ends with its first program.",
         usage="enclave-simulator run [options] [--] COMMAND [ARGS...]",
     )

@@ -35,8 +35,9 @@ def add_parser(subparsers: Any) -> None:
         description="Boot an enclave image with its own kernel, command line and ramdisks under "
         "QEMU. Its /dev/nsm signs documents with the image's PCRs; behind CID 3 are a simulated "
         f"KMS (through vsock-proxy on port {parent_services.PROXY_PORT}), a service that gives "
-        "out credentials for it, and what --parent-port and --folder add. The console is on "
-        f"stdout. The exit code is what the guest writes, in decimal, to vsock://3:{EXIT_PORT}; "
+        "out credentials for it, a log sink whose lines are printed on stderr, and what "
+        "--parent-port and --folder add. The console is on stdout. "
+        f"The exit code is what the guest writes, in decimal, to vsock://3:{EXIT_PORT}; "
         "0 where it ends without that.",
     )
     add = parser.add_argument

@@ -27,6 +27,7 @@ TESTS = (
     "tests/vsock_proxy",
     "tests/chain/test_over_vsock.py",
     "tests/chain/test_credentials_over_vsock.py",
+    "tests/chain/test_logs_over_vsock.py",
     "tests/chain/test_parent_over_vsock.py",
 )
 

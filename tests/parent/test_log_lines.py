@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parent.logs.budget import Budget
-from parent.logs.lines import LineSplitter, neutralise
+from parent.logs.lines import neutralise
+from vsock_proxy.log_lines import LineSplitter
 
 
 @pytest.mark.parametrize(

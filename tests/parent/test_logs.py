@@ -160,7 +160,7 @@ def test_one_that_sends_too_fast_is_read_more_slowly(tmp_path: Path, kept: Kept)
 
 
 def test_a_thousand_connections_later_nothing_is_left(tmp_path: Path, kept: Kept) -> None:
-    settings = unix(tmp_path)
+    settings = unix(tmp_path, connections_per_second=1000)
     sink = LogSink(settings, sink=kept)
     sink.start()
     for _ in range(1000):
@@ -170,6 +170,64 @@ def test_a_thousand_connections_later_nothing_is_left(tmp_path: Path, kept: Kept
         one.sendall(b"still there\n")
         kept.wait_for(1)
     sink.stop(10)
+
+
+def test_one_that_connects_in_a_loop_is_refused_counted_and_said(
+    tmp_path: Path, kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    settings = unix(tmp_path, connections_per_second=2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        assert isinstance(settings.listen, UnixAddress)
+        listener.bind(settings.listen.path)
+        listener.listen(1024)
+        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: now)
+        with connect(settings) as honest:
+            server.turn(0)
+            for _ in range(800):
+                connect(settings).close()
+            turns = 0
+            while server.turn(0):
+                turns += 1
+            # Ten at once may be; 500 a second are refused; the others wait in the kernel.
+            assert server.refused == 501
+            assert turns < 2 * 501
+            assert len(caplog.messages) == 10
+            assert "refused a connection of enclave: it makes over 2 a second" in caplog.text
+            honest.sendall(b"reads on\n")
+            server.turn(0)
+            assert kept.lines == ["reads on"]
+            now += 0.051
+            while server.turn(0):
+                pass
+            assert server.refused == 501 + 26
+            now += 10
+            while server.turn(0):
+                now += 0.051
+            assert server.connections == 1
+            assert "517 more such lines left out" in caplog.text
+            with connect(settings) as later:
+                now += 5
+                server.turn(0)
+                later.sendall(b"and later\n")
+                server.turn(0)
+                assert kept.lines == ["reads on", "and later"]
+        server.close()
+
+
+def test_one_of_another_cid_in_a_loop_costs_no_more(tmp_path: Path, kept: Kept) -> None:
+    settings = dataclasses.replace(unix(tmp_path), cids=frozenset({16}))
+    with socket.socket(socket.AF_UNIX) as listener:
+        assert isinstance(settings.listen, UnixAddress)
+        listener.bind(settings.listen.path)
+        listener.listen(1024)
+        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: 0)
+        for _ in range(700):
+            connect(settings).close()
+        while server.turn(0):
+            pass
+        assert (server.refused, server.sources) == (501, {})
+        server.close()
 
 
 def test_a_sink_that_fails_loses_lines_and_says_so(tmp_path: Path, kept: Kept) -> None:
@@ -196,6 +254,13 @@ def test_cids_are_told_apart() -> None:
     assert Intake(one).feed(0, b"h\n") == []
     assert Intake(other).feed(0, b"a\n") == ["a"]
     assert (one.dropped, other.dropped) == (3, 0)
+
+
+def test_a_reload_changes_the_rate_of_connections() -> None:
+    source = Source(16, "one", LogSettings(cids=None, connections_per_second=1))
+    assert [source.arrive(0) for _ in range(6)] == [True] * 5 + [False]
+    source.reconfigure("one", LogSettings(cids=None, connections_per_second=2))
+    assert [source.arrive(60) for _ in range(11)] == [True] * 10 + [False]
 
 
 def test_cids_that_come_and_go_are_forgotten(tmp_path: Path, kept: Kept) -> None:
@@ -302,6 +367,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
     settings = read(
         "listen: unix:/run/logs\nto: {file: /var/log/e.log, size: 1 MiB, keep: 3}\n"
         "lines_per_second: 5\nbytes_per_second: 8 KiB\nconnections: 2\n"
+        "connections_per_second: 1\n"
     )
     assert settings == LogSettings(
         cids=None,
@@ -310,6 +376,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
         lines_per_second=5,
         bytes_per_second=8192,
         connections=2,
+        connections_per_second=1,
     )
 
 
@@ -323,6 +390,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
         ("cids: [16]\nto: syslog", "2: to: 'syslog' is none of"),
         ("cids: [16]\nto: {file: x}", "2: file: not an absolute path"),
         ("cids: [16]\nto: {size: 1 MiB}", "2: to: key 'file' is missing"),
+        ("cids: [16]\nconnections_per_second: 1001", "2: connections_per_second: '1001' is not"),
         ("cids: [16]\nconnections: 0", "2: connections: '0' is not an integer"),
     ],
 )

@@ -1,0 +1,86 @@
+"""A program's output sent to the parent, from its start to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from enclave.cli import console
+from enclave.logs import front
+from enclave.logs.capture import Capture
+from enclave.logs.sender import Descriptor, Sender, send_to_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from enclave.errors import AgentError
+    from enclave.logs.front import Program
+    from enclave.logs.options import LogOptions
+    from enclave.logs.sender import Outcome
+
+SHOWN: Final = 10
+"""Lines shown on standard error, the last ones, of those that could not be sent."""
+
+
+def follow(program: Program, options: LogOptions) -> int:
+    """Send what a program prints until it ends; returns its exit code, 128+N for signal N.
+
+    Nobody but the sink has what is printed, so that trouble with the sink is told on standard
+    error.
+    """
+    stderr = None
+    if options.also_stderr:
+        stderr = Sender("standard error", lambda: Descriptor(2), limit=options.buffer)
+
+    def complain(text: str) -> None:
+        if stderr:
+            # One writer, so that lines stay whole there as well.
+            stderr.put([f"{console.PROG}: warning: {console.printable(text)}".encode()])
+        else:
+            _warn(text)
+
+    sink = send_to_sink(options.to, limit=options.buffer, complain=complain)
+    senders = [sink, *([stderr] if stderr else [])]
+
+    def put(lines: list[bytes]) -> None:
+        for sender in senders:
+            sender.put(lines)
+
+    capture = Capture(program.pipes, put)
+    code = front.wait(program.pid)
+    capture.stop()
+    ends = time.monotonic() + options.flush
+    outcome = sink.close(options.flush)
+    if stderr:
+        stderr.close(max(ends - time.monotonic(), 1.0))
+    _tell(outcome, options, show=stderr is None)
+    return code
+
+
+def tell_sink(error: AgentError, options: LogOptions) -> None:
+    """Send an error of ours, because of which there is no program to follow."""
+    sink = send_to_sink(options.to)
+    lines = [f"error: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
+    sink.put(f"{console.PROG}: {console.printable(line)}".encode() for line in lines)
+    sink.close(options.flush)
+
+
+def _tell(outcome: Outcome, options: LogOptions, *, show: bool) -> None:
+    if outcome.unsent:
+        _warn(
+            f"logs: {len(outcome.unsent)} lines could not be sent to {options.to} within "
+            f"{options.flush:g} s, {outcome.left_out} were left out before",
+            outcome.unsent[-SHOWN:] if show else [],
+        )
+    elif not outcome.confirmed:
+        _warn(f"logs: {options.to} may not have read the last lines")
+
+
+def _warn(text: str, lines: Iterable[bytes] = ()) -> None:
+    """Warn on standard error; where nobody can be told that is no reason to stop."""
+    with contextlib.suppress(OSError):
+        console.warn(text)
+        sys.stderr.buffer.write(b"".join(lines))
+        sys.stderr.buffer.flush()

@@ -1,0 +1,103 @@
+"""The enclave's log sender and the parent's sink, over the enclave's kind of socket.
+True AF_VSOCK in the guest (`make test-vsock`), UNIX sockets elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from enclave.logs.sender import Outcome, send_to_sink
+from parent.logs.component import LogSink
+from parent.logs.settings import LogSettings
+from tests.chain.test_logs import LOG, Kept
+from tests.chain.test_main_job import run
+from tests.vsock_proxy.rig import LOCAL, Place
+from tests.waiting import PATIENCE, eventually
+from vsock_proxy.addresses import Address, VsockAddress
+from vsock_proxy.listening import listening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SETTINGS = LogSettings(cids=None, lines_per_second=100_000, bytes_per_second=1 << 30)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Address:
+    return Place(LOCAL, tmp_path).address("logs")
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@contextlib.contextmanager
+def sink(address: Address, kept: Kept, cids: frozenset[int] | None = None) -> Iterator[LogSink]:
+    settings = dataclasses.replace(SETTINGS, listen=address, cids=cids)
+    made = LogSink(settings, sink=kept)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop(PATIENCE)
+
+
+def test_a_programs_lines_arrive_all_of_them(address: Address, kept: Kept) -> None:
+    with sink(address, kept):
+        command = (*LOG, "--to", str(address), "--flush", str(PATIENCE), "--", "seq", "10000")
+        done = run(*command)
+        assert (done.stderr, done.returncode) == ("", 0)
+        # The sink has closed its end: so it has read all, and needs no time more.
+        assert kept.lines == [str(n) for n in range(1, 10_001)]
+
+
+def test_a_sink_that_comes_back_gets_what_follows(address: Address, kept: Kept) -> None:
+    said: list[str] = []
+    sender = send_to_sink(address, complain=said.append)
+    sender.put([b"before there is one"])
+    eventually(lambda: said)
+    with sink(address, kept):
+        eventually(lambda: kept.lines == ["before there is one"])
+    sender.put([b"while there is none"])
+    eventually(lambda: len(said) == 3)
+    assert "trying again" in said[2]
+    with sink(address, kept):
+        sender.put([b"after"])
+        assert sender.close(PATIENCE) == Outcome([], 0, confirmed=True)
+    assert kept.lines[1:] == [
+        "enclave-agent: logs: connected again: lines just before this may be missing",
+        "while there is none",
+        "after",
+    ]
+
+
+def test_a_sink_that_reads_nothing_holds_nobody_up(address: Address) -> None:
+    with listening(address):
+        sender = send_to_sink(address, limit=1 << 20)
+        for _ in range(100):
+            sender.put([b"x" * 1000] * 100)
+        outcome = sender.close(0.5)
+        assert outcome.unsent
+        assert outcome.left_out > 5000
+        assert not outcome.confirmed
+        sender._thread.join(PATIENCE)
+        assert not sender._thread.is_alive(), "to close the socket has woken who waits for it"
+
+
+def test_an_enclave_that_is_not_named_is_told_apart(address: Address, kept: Kept) -> None:
+    if not isinstance(address, VsockAddress):
+        pytest.skip("UNIX sockets have no CIDs: make test-vsock")
+    said: list[str] = []
+    with sink(address, kept, frozenset({address.cid + 15})) as refusing:
+        sender = send_to_sink(address, complain=said.append)
+        while not said:
+            sender.put([b"x"])
+        eventually(lambda: refusing.status().values["refused"])
+        sender.close(0)
+    assert kept.lines == []
