@@ -29,6 +29,7 @@ from vsock_proxy.forwards import Forward, within_descriptors
 from vsock_proxy.relay import Limits
 from vsock_proxy.reloading import Reloader
 from vsock_proxy.settings import load_settings
+from vsock_proxy.signals import ENDS, Signals
 from vsock_proxy.version import VERSION
 from vsock_proxy.watchdog import Watchdog
 
@@ -87,9 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     reloader = Reloader(
         lambda: daemon.reload(within_descriptors(_settings(arguments, reloading=True).forwards))
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
-    signal.signal(signal.SIGHUP, lambda *_: reloader.request())
+    signals = Signals()
+    for number in ENDS:
+        signals.hear(number, lambda _: daemon.stop())
+    signals.hear(signal.SIGHUP, lambda _: reloader.request())
     Watchdog(lambda: daemon.turns).start()
     daemon.run()
     return 0

@@ -16,11 +16,11 @@ from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.extras import require
 from vsock_proxy.notify import notify
 from vsock_proxy.reloading import Reloader
+from vsock_proxy.signals import ENDS, Signals
 from vsock_proxy.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import argparse
-    from types import FrameType
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ DEFAULT_PATH = Path("/etc/nitro_enclaves/parent.yaml")
 NEEDED = ("h11", "prometheus_client", "yaml")
 """What the extra `parent` brings."""
 
-_ENDS = (signal.SIGTERM, signal.SIGINT)
 _STOP = ""
 
 
@@ -84,11 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     log_to_stderr(arguments.log_format, verbose=arguments.verbose)
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
-    # While it starts there is nothing to reload; SIGHUP's default would end it.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals = Signals()
     ending = _Ending(events)
-    for number in _ENDS:
-        signal.signal(number, ending)
+    for number in ENDS:
+        signals.hear(number, ending)
+    # While it starts there is nothing to reload; SIGHUP's default would end it.
+    signals.hear(signal.SIGHUP, lambda _: None)
     threading.excepthook = lambda failure: _failed(failure, events)
     try:
         supervisor = Supervisor(load_configuration(arguments.config))
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     reloader = Reloader(
         lambda: supervisor.reload(load_configuration(arguments.config, reloading=True))
     )
-    signal.signal(signal.SIGHUP, lambda *_: reloader.request())
+    signals.hear(signal.SIGHUP, lambda _: reloader.request())
     operations = supervisor.operations
     where = f"operations on {operations.server.address}" if operations else "no operations"
     notify(f"READY=1\nSTATUS=running; {where}")
@@ -131,7 +131,7 @@ class _Ending:
         self._events = events
         self._told = False
 
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
+    def __call__(self, number: int) -> None:
         if self._told:
             os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
             os._exit(128 + number)
