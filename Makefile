@@ -26,7 +26,7 @@ test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (ne
 test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
 	$(BIN)/python -m tests.chain.storm
 
-test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (under a minute)
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (about a minute)
 	$(BIN)/python -m tests.guest
 
 test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)

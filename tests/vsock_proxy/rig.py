@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
+import resource
 import socket
 import struct
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
+
+import pytest
 
 from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.dialing import SocketDialer
@@ -189,12 +193,13 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def read_exactly(connection: socket.socket, count: int) -> bytes:
-    read = b""
-    while len(read) < count:
-        part = connection.recv(count - len(read))
-        assert part, f"it ended after {len(read)} of {count} bytes"
-        read += part
-    return read
+    read = bytearray(count)
+    left = memoryview(read)
+    while left:
+        size = connection.recv_into(left)
+        assert size, f"it ended after {count - len(left)} of {count} bytes"
+        left = left[size:]
+    return bytes(read)
 
 
 def reset(connection: socket.socket) -> None:
@@ -292,13 +297,36 @@ def peer_name(client: socket.socket) -> str:
 
 def text(length: int) -> bytes:
     """Bytes in which no stretch repeats soon: what is lost, doubled or swapped shows."""
-    return b"".join(i.to_bytes(4) for i in range(length // 4 + 1))[:length]
+    return random.Random(length).randbytes(length)  # noqa: S311 (not for secrets)
 
 
 def say(end: socket.socket, words: bytes, piece: int = LARGE) -> None:
     for start in range(0, len(words), piece):
         end.sendall(words[start : start + piece])
     end.shutdown(socket.SHUT_WR)
+
+
+def allow_descriptors(needed: int) -> Iterator[None]:
+    """As many as a test takes, for this process and those that it starts: the body of a fixture."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), max(hard, needed)))
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < needed:
+        pytest.skip(f"{needed} file descriptors are needed, {hard} allowed: ulimit -Hn {needed}")
+    yield
+    # What was raised of the hard limit stays: it may be lowered, but is then gone for good.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, max(hard, needed)))
+
+
+def flood(end: socket.socket) -> bool:
+    """Say far more than the way holds; tell whether the other end left before it was all sent."""
+    piece = b"x" * 100_000  # Small: new memory is what costs the guest most.
+    try:
+        for _ in range(1000):
+            end.sendall(piece)
+    except ConnectionError:
+        return True
+    return False
 
 
 def expect(end: socket.socket, words: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.vsock_proxy.rig import COMMAND, LOCAL, PATIENCE, Place, Server
+from tests.vsock_proxy.rig import COMMAND, LOCAL, PATIENCE, Place, Server, allow_descriptors
 from tests.waiting import eventually
 from vsock_proxy.dialing import SocketDialer
 
@@ -32,16 +31,7 @@ IDLE = 4.0  # seconds
 
 @pytest.fixture
 def descriptors() -> Iterator[None]:
-    """As many as it takes, for this process and those that it starts."""
-    needed = 2 * MANY + OTHERS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, PermissionError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), max(hard, needed)))
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < needed:
-        pytest.skip(f"{needed} file descriptors are needed, {hard} allowed: ulimit -Hn {needed}")
-    yield
-    # What was raised of the hard limit stays: it may be lowered, but is then gone for good.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, max(hard, needed)))
+    yield from allow_descriptors(2 * MANY + OTHERS)
 
 
 class Proxy:

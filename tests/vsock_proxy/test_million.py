@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import resource
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,15 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.vsock_proxy.rig import PATIENCE, Place, Rig, read_all, read_exactly
+from tests.vsock_proxy.rig import (
+    LOCAL,
+    PATIENCE,
+    Place,
+    Rig,
+    allow_descriptors,
+    read_all,
+    read_exactly,
+)
 from tests.vsock_proxy.test_flow import FakeSink, FakeSource, pump
 from vsock_proxy.flow import Flow
 from vsock_proxy.relay import Limits
@@ -82,16 +89,10 @@ def test_the_pure_relay_neither_loses_nor_adds(seed: int) -> None:
 
 @pytest.fixture
 def descriptors() -> Iterator[None]:
-    wanted = 4 * CONNECTIONS + 200
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < wanted:
-        pytest.skip(f"only {hard} file descriptors are allowed here (ulimit -Hn): needs {wanted}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    yield from allow_descriptors(4 * CONNECTIONS + 200)
 
 
-@pytest.mark.parametrize("kinds", [("unix", "tcp"), ("tcp", "unix")], ids="->".join)
+@pytest.mark.parametrize("kinds", [(LOCAL, "tcp"), ("tcp", LOCAL)], ids="->".join)
 def test_the_relay_neither_loses_nor_adds(
     kinds: tuple[str, str], tmp_path: Path, descriptors: None
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -34,6 +35,8 @@ def test_each_is_heard_while_the_main_thread_waits() -> None:
     sent = [signal.SIGTERM, signal.SIGHUP] * 3 + [signal.SIGINT]
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as busy:
         assert busy.stdout
+        impatience = threading.Timer(PATIENCE, busy.kill)  # Its lines end then.
+        impatience.start()
         try:
             assert busy.stdout.readline() == "ready\n"
             for number in sent:
@@ -41,6 +44,7 @@ def test_each_is_heard_while_the_main_thread_waits() -> None:
                 assert busy.stdout.readline() == f"{number.name}\n"
             assert busy.wait(PATIENCE) == 0
         finally:
+            impatience.cancel()
             busy.kill()
 
 
