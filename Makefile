@@ -29,7 +29,7 @@ test-storm: $(READY) ## the proxy killed and started again in the middle of 10,0
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (about a minute)
 	$(BIN)/python -m tests.guest
 
-test-image: $(READY) ## the enclave image built twice, and run (needs root, buildah, mmdebstrap)
+test-image: $(READY) ## the enclave image built twice, run and booted (needs root, buildah, mmdebstrap)
 	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
 
 check: $(READY) ## ruff and mypy strict

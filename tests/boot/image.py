@@ -1,4 +1,6 @@
-"""The image of the boot test: Debian's kernel and Python, the agent, and what runs inside."""
+"""Images that boot: Debian's kernel, a first program, and a root file system; and that of the
+boot test: Debian's Python, the agent, and what runs inside.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,13 @@ from parent.eif.metadata import BUILD_FIELDS, Metadata
 from simulator.machine.debian import Packages, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 CMDLINE = "console=ttyS0 quiet panic=-1 random.trust_cpu=off"
 COMMAND = ("/usr/bin/python3", "-B", "-m", "tests.boot.guest")
-ENVIRONMENT = (
-    "PATH=/usr/bin",
-    "PYTHONPATH=/opt/agent:/opt/site",
-    "AWS_DEFAULT_REGION=us-east-1",
-    "AWS_CA_BUNDLE=/etc/kms-ca.pem",
-)
+ENVIRONMENT = ("PATH=/usr/bin", "PYTHONPATH=/opt/agent:/opt/site")
 PYTHON_VERSION = "3.13"  # trixie's
 
 _MODULES = (
@@ -88,11 +85,33 @@ def _fetch(cache: Path) -> None:
 
 
 def build(cache: Path, output: Path, *, kms_ca: bytes) -> None:
-    """Pack the image.
+    """Pack the image of the boot test.
 
     Args:
         cache: filled by `fetch`.
         output: the EIF to write.
+        kms_ca: PEM of the authority that the KMS in there is trusted by.
+    """
+    pack(cache, output, _root(cache), COMMAND, ENVIRONMENT, kms_ca=kms_ca)
+
+
+def pack(
+    cache: Path,
+    output: Path,
+    root: Iterable[cpio.Entry],
+    command: Sequence[str],
+    environment: Iterable[str],
+    *,
+    kms_ca: bytes,
+) -> None:
+    """Pack an image that boots into a command in a root file system.
+
+    Args:
+        cache: filled by `fetch`.
+        output: the EIF to write.
+        root: with Python, /dev, /proc, /sys and /tmp.
+        command: no word of it may have a space in it.
+        environment: NAME=VALUE, beside where it is and whom it trusts; no spaces here either.
         kms_ca: PEM of the authority that the KMS in there is trusted by.
     """
     (kernel,) = (cache / "kernel/boot").glob("vmlinuz-*")
@@ -108,7 +127,13 @@ def build(cache: Path, output: Path, *, kms_ca: bytes) -> None:
         compressed = (modules / "kernel" / f"{name}.ko.xz").read_bytes()
         boot.append(cpio.file(f"modules/{index}.ko", lzma.decompress(compressed)))
     application = rootfs.application_ramdisk(
-        [*_root(cache), cpio.file("etc/kms-ca.pem", kms_ca)], COMMAND, ENVIRONMENT
+        [
+            *root,
+            cpio.file("etc/kms-ca.pem", kms_ca),
+            cpio.file("first.py", (HERE / "first.py").read_bytes()),
+        ],
+        ["/usr/bin/python3", "-B", "/first.py", *command],
+        ("AWS_DEFAULT_REGION=us-east-1", "AWS_CA_BUNDLE=/etc/kms-ca.pem", *environment),
     )
     with output.open("w+b") as stream:
         eif.build(
@@ -116,7 +141,7 @@ def build(cache: Path, output: Path, *, kms_ca: bytes) -> None:
             kernel=rootfs.read_chunks(kernel),
             cmdline=CMDLINE,
             ramdisks=[cpio.archive(boot), cpio.archive(application)],
-            metadata=Metadata("boot-test", "1", dict.fromkeys(BUILD_FIELDS, "")),
+            metadata=Metadata(output.stem, "1", dict.fromkeys(BUILD_FIELDS, "")),
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-HEARTBEAT_PORT = 9000
-EXIT_PORT = 9001
 DOCUMENT_PORT = 7100
 ECHO_PORT = 7101
 GUEST_PORT = 5000

@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from parent.eif import rootfs
+from simulator.kms.tls import CertificateAuthority, generate_key, key_pem
+from simulator.machine import debian, qemu
+from simulator.machine.errors import UnavailableError
+from tests.boot import image as boot
 from tests.image.buildah import Storage, make_base, missing, storage
 from tests.image.recipe import ROOT
 from tests.image.test_dockerfile import ENTERS
@@ -128,7 +133,7 @@ def test_of_this_project_only_the_two_packages_are_in_it(root: Path) -> None:
     assert not [path for path in python if strangers & {*path.parts[:-1]}]
     assert not [path for path in packages.iterdir() if path.stem in strangers]
     assert sorted(path.name for path in (root / HOME[1:] / "bin").iterdir()) == [
-        "enclave-agent", "python", "python3", "python3.13", "vsock-proxy"
+        "enclave-agent", "python", "python3", "python3.13"
     ]  # fmt: skip
 
 
@@ -193,22 +198,61 @@ print(urllib.request.urlopen(asked).read().decode())
 """
 
 
-def test_a_program_beside_it_as_the_documentation_has_it(images: Storage, tmp_path: Path) -> None:
-    (tmp_path / "my-program").write_text(PROGRAM)
-    (tmp_path / "my-program").chmod(0o755)
+@pytest.fixture(scope="module")
+def product(images: Storage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """An image with a program beside the agent, as the documentation has it; and its CMD."""
+    folder = tmp_path_factory.mktemp("product")
+    (folder / "my-program").write_text(PROGRAM)
+    (folder / "my-program").chmod(0o755)
     text = (ROOT / "docs" / "image.md").read_text()
     dockerfile = text.partition("```dockerfile\n")[2].partition("```")[0]
     assert "FROM nitro-enclave-agent" in dockerfile
     dockerfile = dockerfile.replace("nitro-enclave-agent\n", "localhost/first\n", 1)
-    (tmp_path / "Dockerfile").write_text(dockerfile)
-    images.buildah("build", "-t", "localhost/program", str(tmp_path))
+    (folder / "Dockerfile").write_text(dockerfile)
+    images.buildah("build", "-t", "localhost/program", str(folder))
     command = images.image("localhost/program")["OCIv1"]["config"]["Cmd"]
     assert command[:2] == [AGENT, "serve"]
+    return images.mount("localhost/program"), command
+
+
+def test_a_program_beside_it(product: tuple[Path, list[str]]) -> None:
+    root, command = product
     # A port of the test's own, and nothing done to this machine's kernel.
     options = ["--listen", "tcp://127.0.0.1:0", "--no-seed-from-nsm", "--no-seed-from-kms"]
-    done = enclave(images.mount("localhost/program"), *command[:2], *options, *command[2:])
+    done = enclave(root, *command[:2], *options, *command[2:])
     assert done.returncode == 0, done.stderr
     assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 8
+
+
+def test_it_boots(product: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """With a real kernel's /dev/nsm, AF_VSOCK, lo and entropy pool, all its duties done; what it
+    says comes through the parent's log sink."""
+    root, command = product
+    cache = debian.cache_folder()
+    try:
+        qemu.set_up(cache)
+        boot.fetch(cache)
+    except UnavailableError as e:
+        pytest.skip(f"{e}: {e.hint}")
+    key = generate_key()
+    (tmp_path / "ca.key").write_bytes(key_pem(key))
+    boot.pack(
+        cache,
+        tmp_path / "app.eif",
+        rootfs.from_folder(root),
+        [*command[:2], "--log-to", "vsock://3:8003", *command[2:]],
+        ["PATH=/usr/bin"],
+        kms_ca=CertificateAuthority(key=key).certificate_pem,
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "simulator.cli", "boot", str(tmp_path / "app.eif"),
+         f"--kms-ca={tmp_path}", f"--folder={tmp_path}", f"--cache={cache}", "--timeout=300"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=350,
+    )  # fmt: skip
+    print(done.stdout + done.stderr)
+    (line,) = (line for line in done.stderr.splitlines() if '"Plaintext"' in line)
+    assert len(base64.b64decode(json.loads(line[line.index("{") :])["Plaintext"])) == 8
+    assert done.returncode == 0
 
 
 def test_an_enclave_image_file_without_nitro_cli(images: Storage, tmp_path: Path) -> None:
