@@ -24,10 +24,10 @@ test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (ne
 	$(BIN)/pytest -n 2 tests/chain/test_serve.py
 
 test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
-	$(BIN)/python -m tests.chain.storm
+	$(BIN)/python -m tests.programs.storm
 
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (about a minute)
-	$(BIN)/python -m tests.guest
+	$(BIN)/python -m tests.programs.guest
 
 test-image: $(READY) ## the enclave image built twice, run and booted (needs root, buildah, mmdebstrap)
 	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
@@ -38,16 +38,16 @@ check: $(READY) ## ruff and mypy strict
 	$(BIN)/mypy
 
 bench: $(READY) ## speed of the agent, the endpoint and the relay; BENCH=relay for one, ROUNDS=10
-	$(BIN)/python -m tests.bench $(BENCH)
+	$(BIN)/python -m tests.programs.bench $(BENCH)
 
 fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
-	$(BIN)/python -m tests.parent.fuzz_eif $(or $(COUNT),1000000) $(SEED)
+	$(BIN)/python -m tests.programs.fuzz_eif $(or $(COUNT),1000000) $(SEED)
 
 machine-tools: $(READY) ## a QEMU for enclave-simulator boot, unpacked from Debian's packages
 	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE))
 
 boot-test: $(READY) ## build an enclave image, boot it under QEMU, run the main job inside
-	$(BIN)/python -m tests.boot $(if $(CACHE),--cache $(CACHE))
+	$(BIN)/python -m tests.programs.boot $(if $(CACHE),--cache $(CACHE))
 
 # docs/image.md tells what these may be.
 IMAGE   ?= nitro-enclave-agent

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from enclave.boto import attach
     from enclave.credentials import Credentials
     from enclave.errors import AgentError
-    from enclave.results import (
-        DataKeyPairResult,
-        DataKeyResult,
-        DecryptResult,
-        SharedSecretResult,
-    )
+    from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
 
 __all__ = [
     "Agent",

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any, Self
 
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
-from enclave.exchange import (
-    SECRET_FIELD,
-    attested_request,
-    check_number_of_bytes,
-    opened_answer,
-)
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswer, KmsClient
 from enclave.kms.endpoint import parse_endpoint, regional_endpoint
 from enclave.kms.transport import Transport, default_ca_bundle, tls_context
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
-from enclave.recipient import NsmRecipient, Recipient
-from vsock_proxy.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
-from vsock_proxy.dialing import Dialer, SocketDialer
+from enclave.recipient.exchange import (
+    SECRET_FIELD,
+    attested_request,
+    check_number_of_bytes,
+    opened_answer,
+)
+from enclave.recipient.recipient import NsmRecipient, Recipient
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
+from vsock_proxy.net.dialing import Dialer, SocketDialer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.clock import Clock
     from enclave.credentials import Credentials, CredentialsProvider
-    from enclave.keypair import KeyPairAhead
     from enclave.kms.endpoint import Endpoint
     from enclave.nsm import NsmDevice
+    from enclave.recipient.keypair import KeyPairAhead
     from enclave.sdk.client import SdkClient
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,13 @@ from botocore.awsrequest import AWSResponse
 
 from enclave.agent import Agent
 from enclave.errors import ConfigurationError, KmsUnreachableError
-from enclave.exchange import KEY_ENCRYPTION_ALGORITHM, SECRET_FIELD, opened_answer
 from enclave.kms.client import understood
 from enclave.kms.endpoint import Endpoint, parse_endpoint
+from enclave.recipient.exchange import (
+    KEY_ENCRYPTION_ALGORITHM,
+    SECRET_FIELD,
+    opened_answer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

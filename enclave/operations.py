@@ -11,12 +11,7 @@ from enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from enclave.kms.client import KmsAnswer
-    from enclave.results import (
-        DataKeyPairResult,
-        DataKeyResult,
-        DecryptResult,
-        SharedSecretResult,
-    )
+    from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
 
 
 class AttestedOperations(ABC):

@@ -9,8 +9,8 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.files import named
-from vsock_proxy.files import opened as opened  # noqa: PLC0414 (for who reads files with these)
+from vsock_proxy.service.files import named
+from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (for who reads files with these)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
-from vsock_proxy.daemon import Daemon
-from vsock_proxy.forwards import within_descriptors
+from vsock_proxy.proxy.daemon import Daemon
+from vsock_proxy.proxy.forward import within_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vsock_proxy.configuration import ProxySettings
-    from vsock_proxy.counting import Snapshot
+    from vsock_proxy.proxy.counters import Snapshot
+    from vsock_proxy.proxy.section import ProxySettings
 
 _SPARE_DESCRIPTORS = 512
 """For the other services in the process, and their clients."""

@@ -6,13 +6,13 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from vsock_proxy.addresses import Address
+    from vsock_proxy.net.addresses import Address
 
 
 class ManualClock:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAY_IMPORT = {
     "vsock_proxy": set(),
     "enclave": {"vsock_proxy"},
     "parent": {"vsock_proxy"},
-    "simulator": {"vsock_proxy", "parent"},
+    "enclave_simulator": {"vsock_proxy", "parent"},
 }
 """Of our own packages, besides itself. The simulator shares no code with the enclave: two
 mirrored mistakes must not cancel out."""
+
+ROOMS = ("net", "service", "relay", "proxy")
+"""Of vsock_proxy/, lowest first: a room imports itself and the rooms before it."""
+
+FROM_OUTSIDE = {
+    "enclave": {"net", "service"},
+    "parent": {"net", "service", "relay", "proxy"},
+    "enclave_simulator": {"net", "service", "relay"},
+}
+"""Which rooms of vsock_proxy/ the other packages may use; its errors and version, all of them."""
 
 HEAVY = {
     # What reaches an image must not pull these in, whatever extras are installed.
     "vsock_proxy": {"botocore", "cbor2", "cryptography", "h11", "pycose", "urllib3", "asn1crypto"},
     "enclave": {"asn1crypto", "boto3", "prometheus_client"},
     "parent": set[str](),
-    "simulator": set[str](),
+    "enclave_simulator": set[str](),
 }
 
 
@@ -47,6 +60,7 @@ def imports(path: Path) -> set[str]:
 
 def modules(package: str) -> dict[str, Path]:
     named = {}
+    assert (ROOT / package / "__init__.py").exists(), "the test looks where there is nothing"
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
@@ -63,6 +77,27 @@ def test_imports_run_downward_only(package: str) -> None:
         tops = {imported.partition(".")[0] for imported in imports(path)}
         assert tops & ours <= {package} | MAY_IMPORT[package], name
         assert not tops & HEAVY[package], name
+
+
+def room(module: str) -> str | None:
+    """The room of vsock_proxy/ that a module is in; None if it is in none."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "vsock_proxy" and parts[1:2] and parts[1] in ROOMS else None
+
+
+def test_rooms_of_the_ground_floor_import_downward_only() -> None:
+    inside = {name: path for name, path in modules("vsock_proxy").items() if room(name)}
+    assert {room(name) for name in inside} == set(ROOMS)
+    for name, path in inside.items():
+        allowed = ROOMS[: ROOMS.index(room(name) or "") + 1]
+        assert {room(imported) for imported in imports(path)} - {None} <= set(allowed), name
+
+
+@pytest.mark.parametrize("package", FROM_OUTSIDE)
+def test_packages_use_only_their_rooms_of_the_ground_floor(package: str) -> None:
+    for name, path in modules(package).items():
+        used = {room(imported) for imported in imports(path)} - {None}
+        assert used <= FROM_OUTSIDE[package], name
 
 
 def test_there_are_no_circles() -> None:
@@ -87,18 +122,18 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.attestation.chain",
         "enclave.attestation.document",
         "enclave.attestation.verify",
-        "enclave.ber",
+        "enclave.recipient.ber",
         "enclave.cbor",
-        "enclave.cms",
-        "enclave.exchange",
+        "enclave.recipient.cms",
+        "enclave.recipient.exchange",
         "enclave.kms.retry",
         "enclave.kms.signing",
         "enclave.logs.link",
         "enclave.logs.outbox",
         "enclave.nsm.messages",
         "enclave.sdk.frames",
-        "enclave.sdk.requests",
-        "parent.credentials.answers",
+        "enclave.sdk.checks",
+        "parent.credentials.responses",
         "parent.credentials.cache",
         "parent.credentials.model",
         "parent.eif.build",
@@ -108,10 +143,10 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.eif.layout",
         "parent.eif.metadata",
         "parent.eif.signature",
-        "parent.enclaves.machine",
+        "parent.enclaves.lifecycle",
         "parent.enclaves.nitro_cli",
         "parent.enclaves.settings",
-        "parent.http.protocol",
+        "parent.http_server.protocol",
         "parent.logs.budget",
         "parent.logs.lines",
         "parent.policy.explain",
@@ -119,10 +154,10 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.policy.language",
         "parent.policy.lint",
         "parent.policy.measured",
-        "vsock_proxy.allowlist",
-        "vsock_proxy.hybrid",
-        "vsock_proxy.log_lines",
-        "vsock_proxy.settings",
+        "vsock_proxy.proxy.allowlist",
+        "vsock_proxy.net.hybrid",
+        "vsock_proxy.service.log_lines",
+        "vsock_proxy.service.settings",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}
     for name in pure:
@@ -137,7 +172,7 @@ def test_nothing_of_the_enclave_reaches_yaml_through_the_ground_floor() -> None:
         reached |= ahead
         ahead = {deeper for name in ahead for deeper in imports(MODULES[name])} & set(MODULES)
         ahead -= reached
-    assert "vsock_proxy.dialing" in reached, "the test looks where there is nothing"
+    assert "vsock_proxy.net.dialing" in reached, "the test looks where there is nothing"
     for name in reached:
         assert not name.startswith("vsock_proxy.") or "yaml" not in imports(MODULES[name]), name
 

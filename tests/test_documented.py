@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from simulator.kms.faults import FAULTS
+from enclave_simulator.kms.faults import FAULTS
+from tests.paths import ROOT
 
-DOCUMENT = (Path(__file__).resolve().parents[1] / "docs/testing.md").read_text(encoding="utf-8")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENT = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_the_fixtures_passes(tmp_path: Path) -> None:

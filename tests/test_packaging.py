@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.paths import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("enclave", "vsock_proxy", "parent", "simulator")
+PACKAGES = ("enclave", "vsock_proxy", "parent", "enclave_simulator")
 
 
 def test_a_wheel_holds_every_file_beside_the_code() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "vectors"
+from tests.paths import VECTORS
 
 
 def vector(name: str) -> bytes:
     """One file of the vectors; skips the test where the folder is absent."""
-    if not FOLDER.is_dir():
-        pytest.skip(f"no real AWS vectors: {FOLDER.name}/ of the shared folder is not beside us")
-    return (FOLDER / name).read_bytes()
+    if not VECTORS.is_dir():
+        pytest.skip(f"no real AWS vectors: {VECTORS.name}/ of the shared folder is not beside us")
+    return (VECTORS / name).read_bytes()

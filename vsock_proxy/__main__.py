@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.extras import require
+from vsock_proxy.service.extras import require
 
 
 def main() -> int:
@@ -15,9 +15,9 @@ def main() -> int:
     except ConfigurationError as e:
         sys.stderr.write(f"vsock-proxy: error: {e}\nvsock-proxy: hint: {e.hint}\n")
         return 1
-    from vsock_proxy import cli  # noqa: PLC0415 (it cannot be loaded without them)
+    from vsock_proxy.proxy import command  # noqa: PLC0415 (it cannot be loaded without them)
 
-    return cli.main()
+    return command.main()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from enclave.cli import console
+from enclave.cli.environment import Surroundings
 from enclave.cli.options import DEFAULTS, Parser, common_options, kms_options
-from enclave.cli.surroundings import Surroundings
 from enclave.errors import (
     AgentError,
     AttestationError,

@@ -13,14 +13,14 @@ from enclave.cli.options import DEFAULTS, kms_options
 from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
-from enclave.exchange import SECRET_FIELD
+from enclave.recipient.exchange import SECRET_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from enclave.agent import Agent
     from enclave.cli.model import Parameter
-    from enclave.keypair import KeyPairAhead
+    from enclave.recipient.keypair import KeyPairAhead
 
 _METAVARS = {
     "blob": "BLOB",
@@ -112,7 +112,7 @@ def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
     """A key pair in the making, while what an Agent needs is loaded; C makes its own."""
     if arguments.engine not in ("auto", "python"):
         return None
-    from enclave.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
+    from enclave.recipient.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
 
     return KeyPairAhead()
 

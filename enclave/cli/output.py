@@ -35,7 +35,7 @@ class Printer:
                 f"AWS_DEFAULT_OUTPUT is {self.output!r}", hint=f"one of {', '.join(FORMATS)}"
             )
         if self.output.startswith("yaml"):
-            from enclave.cli.yaml import require_yaml  # noqa: PLC0415 (seldom needed)
+            from enclave.cli.yaml_format import require_yaml  # noqa: PLC0415 (seldom needed)
 
             require_yaml()
         self._select = None if arguments.query is None else _selector(arguments.query)
@@ -63,7 +63,7 @@ class Printer:
                 width = shutil.get_terminal_size((80, 24)).columns
                 return format_table(title, answer, terminal_width=width)
             case "yaml" | "yaml-stream":
-                from enclave.cli.yaml import format_yaml  # noqa: PLC0415 (as above)
+                from enclave.cli.yaml_format import format_yaml  # noqa: PLC0415 (as above)
 
                 return format_yaml(answer if self.output == "yaml" else [answer])
         return "" if answer == {} else json.dumps(answer, indent=4, ensure_ascii=False) + "\n"

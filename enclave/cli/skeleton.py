@@ -8,7 +8,7 @@ from typing import Any
 from botocore.utils import ArgumentGenerator
 
 from enclave.cli.model import operation_model, parameters
-from enclave.cli.yaml import format_yaml
+from enclave.cli.yaml_format import format_yaml
 
 
 def input_skeleton(operation: str, *, yaml: bool) -> str:

@@ -127,7 +127,7 @@ def _json(text: str) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    from enclave.cli.yaml import parse_yaml  # noqa: PLC0415 (seldom needed)
+    from enclave.cli.yaml_format import parse_yaml  # noqa: PLC0415 (seldom needed)
 
     return parse_yaml(text)
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from enclave.credentials.environment import EnvironmentCredentials, has_any
 from enclave.credentials.model import Credentials, CredentialsProvider, StaticCredentials
 from enclave.credentials.parent import DEFAULT_SERVICE, ParentCredentials
-from vsock_proxy.addresses import parse_address
+from vsock_proxy.net.addresses import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.clock import Clock
-    from vsock_proxy.dialing import Dialer
+    from vsock_proxy.net.dialing import Dialer
 
 log = logging.getLogger(__name__)
 

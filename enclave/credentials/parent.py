@@ -19,8 +19,8 @@ from enclave.credentials.document import parse_credentials
 from enclave.credentials.model import DEFAULT_TIMEOUT, Credentials
 from enclave.credentials.service import ask
 from enclave.errors import CredentialsError
-from vsock_proxy.addresses import VMADDR_CID_PARENT, Address, VsockAddress
-from vsock_proxy.dialing import Dialer, SocketDialer
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress
+from vsock_proxy.net.dialing import Dialer, SocketDialer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import urllib3
 
 from enclave.credentials.document import MAX_DOCUMENT, refusal
-from enclave.dialed import DialedHTTPConnection, innermost_text, read_body
 from enclave.errors import CredentialsError, DialError
+from enclave.http_connections import DialedHTTPConnection, innermost_text, read_body
 
 if TYPE_CHECKING:
-    from vsock_proxy.addresses import Address
-    from vsock_proxy.dialing import Dialer
+    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.dialing import Dialer
 
 _HEADERS = {
     "Host": "localhost",

@@ -12,12 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from enclave.clock import Clock, SystemClock
-from enclave.errors import (
-    AgentError,
-    ConfigurationError,
-    KmsAnswerError,
-    KmsRefusedError,
-)
+from enclave.errors import AgentError, ConfigurationError, KmsAnswerError, KmsRefusedError
 from enclave.kms.retry import MAX_ATTEMPTS, is_worth_retrying, wait_before
 from enclave.kms.signing import signed_headers
 

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 import urllib3
 
-from enclave.dialed import DeadlineTlsSocket, DialedHTTPSConnection, innermost_text, read_body
 from enclave.errors import ConfigurationError, DialError, KmsAnswerError, KmsUnreachableError
+from enclave.http_connections import (
+    DeadlineTlsSocket,
+    DialedHTTPSConnection,
+    innermost_text,
+    read_body,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from enclave.kms.endpoint import Endpoint
-    from vsock_proxy.addresses import Address
-    from vsock_proxy.dialing import Dialer
+    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.dialing import Dialer
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from enclave.logs.outbox import LONGEST
-from vsock_proxy.log_lines import LineSplitter
+from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: an option, or COMMAND cannot be run.
     """
-    from enclave.logs import front  # noqa: PLC0415 (--help does without)
+    from enclave.logs import child  # noqa: PLC0415 (--help does without)
     from enclave.logs.follow import follow, tell_sink  # noqa: PLC0415
 
     options = LogOptions.from_args(arguments)
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             "there is no COMMAND to run", hint="enclave-agent log -- COMMAND [ARGS...]"
         )
     try:
-        program = front.spawn(command, arguments.surroundings.environ)
+        program = child.spawn(command, arguments.surroundings.environ)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
         error = ConfigurationError(f"cannot run {command[0]!r}: {reason}")
@@ -68,8 +68,8 @@ def divide(arguments: argparse.Namespace) -> int | None:
     options = LogOptions.from_args(arguments)
     if options is None:
         return None
-    from enclave.logs import front  # noqa: PLC0415 (as above)
+    from enclave.logs import child  # noqa: PLC0415 (as above)
     from enclave.logs.follow import follow  # noqa: PLC0415
 
-    program = front.divide()
+    program = child.divide()
     return None if program is None else follow(program, options)

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from enclave.cli import console
-from enclave.logs import front
+from enclave.logs import child
 from enclave.logs.capture import Capture
 from enclave.logs.sender import Descriptor, Sender, send_to_sink
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from enclave.errors import AgentError
-    from enclave.logs.front import Program
+    from enclave.logs.child import Program
     from enclave.logs.options import LogOptions
     from enclave.logs.sender import Outcome
 
@@ -49,7 +49,7 @@ def follow(program: Program, options: LogOptions) -> int:
             sender.put(lines)
 
     capture = Capture(program.pipes, put)
-    code = front.wait(program.pid)
+    code = child.wait(program.pid)
     capture.stop()
     ends = time.monotonic() + options.flush
     outcome = sink.close(options.flush)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from enclave.logs.options import DEFAULT_SINK, FLUSH
 from enclave.logs.outbox import LIMIT, LONGEST
 from enclave.logs.sender import send_to_sink
-from vsock_proxy.log_lines import LineSplitter
+from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:
-    from vsock_proxy.addresses import Address
-    from vsock_proxy.dialing import Dialer
+    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.dialing import Dialer
 
 
 class SinkHandler(logging.Handler):

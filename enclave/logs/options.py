@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from enclave.errors import ConfigurationError
 from enclave.logs.outbox import LEAST_LIMIT, LIMIT, MOST_LIMIT
-from vsock_proxy.addresses import (
-    VMADDR_CID_PARENT,
-    Address,
-    VsockAddress,
-    parse_address,
-)
-from vsock_proxy.log_lines import LOG_PORT
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
+from vsock_proxy.service.log_lines import LOG_PORT
 
 if TYPE_CHECKING:
     import argparse

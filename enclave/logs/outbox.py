@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from vsock_proxy.log_lines import CUT, MAX_LINE
+from vsock_proxy.service.log_lines import CUT, MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

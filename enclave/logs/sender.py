@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from enclave.errors import AgentError, DialError
 from enclave.logs.link import Link
 from enclave.logs.outbox import LIMIT, Outbox
-from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from vsock_proxy.addresses import Address
-    from vsock_proxy.dialing import Dialer
+    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.dialing import Dialer
 
 DIAL_TIMEOUT: Final = 5.0
 """Seconds for one attempt to connect."""

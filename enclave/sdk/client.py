@@ -16,13 +16,13 @@ from enclave.errors import (
     KmsRefusedError,
     KmsUnreachableError,
 )
-from enclave.exchange import SECRET_FIELD
 from enclave.kms.client import KmsAnswer
+from enclave.recipient.exchange import SECRET_FIELD
 from enclave.sdk.bindings.kms import MAX_PORT
+from enclave.sdk.checks import PARAMETERS, check_request, read_answer
 from enclave.sdk.errors import SdkConnectionEndedError, SdkWorkerError
 from enclave.sdk.process import COMMAND, DISCONNECTED, Worker, WorkerFailure
-from enclave.sdk.requests import PARAMETERS, check_request, read_answer
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

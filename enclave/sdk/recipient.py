@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
-from enclave.cms import parse_enveloped_data
 from enclave.errors import DecodingError, DecryptionError, NsmAnswerError, NsmUnavailableError
-from enclave.recipient import YoungDocument, log_opened
+from enclave.recipient.cms import parse_enveloped_data
+from enclave.recipient.recipient import YoungDocument, log_opened
 from enclave.sdk.bindings.attestation import Attestation, Sealed
 from enclave.sdk.bindings.native import load
 from enclave.sdk.errors import SdkCallError
@@ -42,11 +42,11 @@ class SdkRecipient:
         self._document = YoungDocument(self._attest, clock or SystemClock())
 
     def attestation_document(self) -> bytes:
-        """See `enclave.recipient.Recipient`; the NSM is asked about every two minutes."""
+        """See `enclave.recipient.recipient.Recipient`; the NSM is asked about every two minutes."""
         return self._document.get()
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
-        """See `enclave.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
+        """See `enclave.recipient.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
 
         Our own reader looks first: the C one does not look at algorithms, at whose key it is, or
         at what follows, and may leave out the end of the content without a word. So it must find

@@ -23,13 +23,13 @@ from enclave.serve.protocol import (
     request_ids,
     usable_request_id,
 )
-from vsock_proxy.throttle import Throttle
+from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from enclave.kms.client import KmsAnswer
-    from enclave.serve.random import PooledRandom
+    from enclave.serve.pooled import PooledRandom
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, parse_address
+from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from enclave.cli.surroundings import Surroundings
+    from enclave.cli.environment import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
 
     from enclave.serve.service import Service  # noqa: PLC0415
-    from vsock_proxy.listening import listening  # noqa: PLC0415
+    from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
         agent = held.enter_context(

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from enclave.serve.http import RequestReader
+from enclave.serve.http_reader import RequestReader
 from enclave.serve.protocol import Answer, EndpointError, Request, http_bytes
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from enclave.errors import (
     KmsUnreachableError,
     NsmError,
 )
-from enclave.exchange import SECRET_FIELD
+from enclave.recipient.exchange import SECRET_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

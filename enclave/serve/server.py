@@ -12,14 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from enclave.serve.connection import Connection, Limits
-from enclave.serve.protocol import (
-    Answer,
-    EndpointError,
-    Request,
-    called,
-    check_host,
-    error_answer,
-)
+from enclave.serve.protocol import Answer, EndpointError, Request, called, check_host, error_answer
 
 if TYPE_CHECKING:
     import socket

@@ -13,17 +13,17 @@ from enclave.errors import ConfigurationError
 from enclave.kms.retry import is_worth_retrying
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
-from enclave.serve.random import PooledRandom
+from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import Endpoint
-from vsock_proxy.listening import local_address
-from vsock_proxy.notify import notify
+from vsock_proxy.net.listening import local_address
+from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from enclave.agent import Agent
-    from vsock_proxy.addresses import Address
+    from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
 

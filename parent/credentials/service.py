@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from parent.clock import Clock, SystemClock
 from parent.component import ComponentStatus
-from parent.credentials.answers import answer
-from parent.credentials.asking import Asker
 from parent.credentials.cache import Cache
 from parent.credentials.model import Credentials, CredentialsError
-from parent.http import HttpServer, Limits
+from parent.credentials.responses import answer
+from parent.credentials.source_process import Asker
+from parent.http_server import HttpServer, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from parent.credentials.settings import CredentialSettings
-    from parent.http import Request, Response
+    from parent.http_server import Request, Response
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import VMADDR_CID_ANY, Address, TcpAddress, VsockAddress
-from vsock_proxy.peers import read_cids
+from vsock_proxy.net.addresses import VMADDR_CID_ANY, Address, TcpAddress, VsockAddress
+from vsock_proxy.service.cids import read_cids
 
 if TYPE_CHECKING:
-    from vsock_proxy.settings import Setting
+    from vsock_proxy.service.settings import Setting
 
 DEFAULT_ADDRESS = VsockAddress(VMADDR_CID_ANY, 8002)
 """Where the enclave's agent asks for credentials."""

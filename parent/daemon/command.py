@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from parent.daemon.log_format import PROGRAM, log_to_stderr
 from vsock_proxy.errors import AgentError, ConfigurationError
-from vsock_proxy.extras import require
-from vsock_proxy.notify import notify
-from vsock_proxy.reloading import Reloader
-from vsock_proxy.signals import ENDS, Signals
-from vsock_proxy.watchdog import Watchdog
+from vsock_proxy.service.extras import require
+from vsock_proxy.service.notify import notify
+from vsock_proxy.service.reloading import Reloader
+from vsock_proxy.service.signals import ENDS, Signals
+from vsock_proxy.service.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import argparse

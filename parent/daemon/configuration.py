@@ -12,16 +12,16 @@ from parent.credentials import CredentialSettings, read_credentials_section
 from parent.enclaves.settings import EnclaveSettings, read_enclaves_section
 from parent.logs.settings import LogSettings, read_logs_section
 from parent.operations import OperationsSettings, read_operations_section
-from vsock_proxy.configuration import ProxySettings, read_proxy_section
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.settings import load_settings
+from vsock_proxy.proxy.section import ProxySettings, read_proxy_section
+from vsock_proxy.service.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from vsock_proxy.addresses import Address
-    from vsock_proxy.settings import Setting
+    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.service.settings import Setting
 
 SECTIONS = ("proxy", "credentials", "logs", "enclaves", "operations")
 
@@ -56,7 +56,7 @@ def load_configuration(path: Path, *, reloading: bool = False) -> Configuration:
 
     Args:
         path: the file.
-        reloading: see `vsock_proxy.configuration.read_proxy_section`.
+        reloading: see `vsock_proxy.proxy.section.read_proxy_section`.
 
     Raises:
         ConfigurationErrors: one error for each section that cannot be, and others.

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parent.daemon.table import table
+from parent.daemon.status_table import table
 from parent.files import print_json
-from vsock_proxy.addresses import Address, TcpAddress
-from vsock_proxy.dialing import SocketDialer
 from vsock_proxy.errors import AgentError, ConfigurationError, DialError
-from vsock_proxy.extras import require
+from vsock_proxy.net.addresses import Address, TcpAddress
+from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.service.extras import require
 
 if TYPE_CHECKING:
     import argparse
@@ -90,7 +90,7 @@ def _address(path: Path) -> Address:
     # Here: the commands for images do without PyYAML and Prometheus.
     require("parent", "h11", "prometheus_client", "yaml")
     from parent.operations.settings import read_operations_section  # noqa: PLC0415
-    from vsock_proxy.settings import load_settings  # noqa: PLC0415
+    from vsock_proxy.service.settings import load_settings  # noqa: PLC0415
 
     sections = load_settings(path).mapping()
     if "operations" not in sections:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from parent.component import ComponentStatus
 from parent.eif.describe import describe
 from parent.enclaves import nitro_cli
-from parent.enclaves.machine import Done, Lifecycle, Look, Run, State, Terminate, Wait
+from parent.enclaves.lifecycle import Done, Lifecycle, Look, Run, State, Terminate, Wait
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.settings import check_memory
 from parent.files import opened
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from parent.component import JSON
     from parent.enclaves.console import Console
-    from parent.enclaves.machine import Command
+    from parent.enclaves.lifecycle import Command
     from parent.enclaves.nitro_cli import Enclave
     from parent.enclaves.runner import CommandRunner
     from parent.enclaves.settings import EnclaveSettings

@@ -13,7 +13,7 @@ from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import end, passed_environment, spawn
 from parent.logs.budget import Budget
 from parent.logs.lines import neutralise
-from vsock_proxy.log_lines import LineSplitter
+from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:
     import subprocess

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import MAX_VSOCK, VMADDR_CID_PARENT
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT
 
 if TYPE_CHECKING:
-    from vsock_proxy.settings import Setting
+    from vsock_proxy.service.settings import Setting
 
 MAX_ENCLAVES = 4
 """On one instance (AWS, "What is AWS Nitro Enclaves?", considerations)."""

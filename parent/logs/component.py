@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from parent.component import ComponentStatus
 from parent.logs.server import LogServer
 from parent.logs.sinks import open_sink
-from vsock_proxy.listening import listening, local_address
+from vsock_proxy.net.listening import listening, local_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parent.component import JSON
     from parent.logs.settings import LogSettings
     from parent.logs.sinks import Sink
-    from vsock_proxy.addresses import Address
+    from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
 

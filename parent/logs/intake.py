@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parent.logs.budget import Budget
 from parent.logs.lines import neutralise
-from vsock_proxy.log_lines import LineSplitter
+from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:
     from parent.logs.settings import LogSettings

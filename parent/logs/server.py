@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from parent.logs.budget import Budget
 from parent.logs.intake import READ_SIZE, Intake, Source
-from vsock_proxy.peers import MAX_CIDS, cid_allowed, peer_cid
-from vsock_proxy.throttle import Throttle
+from vsock_proxy.net.peers import cid_allowed, peer_cid
+from vsock_proxy.service.cids import MAX_CIDS
+from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

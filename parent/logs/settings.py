@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import VMADDR_CID_ANY, Address, VsockAddress
-from vsock_proxy.log_lines import LOG_PORT
-from vsock_proxy.peers import read_cids
+from vsock_proxy.net.addresses import VMADDR_CID_ANY, Address, VsockAddress
+from vsock_proxy.service.cids import read_cids
+from vsock_proxy.service.log_lines import LOG_PORT
 
 if TYPE_CHECKING:
-    from vsock_proxy.settings import Setting
+    from vsock_proxy.service.settings import Setting
 
 LISTEN = VsockAddress(VMADDR_CID_ANY, LOG_PORT)
 

@@ -17,11 +17,11 @@ from prometheus_client.registry import Collector
 
 from parent.credentials import CredentialService
 from parent.enclaves.component import EnclaveComponent
-from parent.enclaves.machine import State
+from parent.enclaves.lifecycle import State
 from parent.logs.component import LogSink
 from parent.proxy import ProxyService
-from vsock_proxy.counting import LATENCY_BOUNDS
 from vsock_proxy.errors import AgentError
+from vsock_proxy.proxy.counters import LATENCY_BOUNDS
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from parent.component import JSON, Component
-    from vsock_proxy.counting import ForwardSnapshot, Snapshot
+    from vsock_proxy.proxy.counters import ForwardSnapshot, Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
-from parent.http import HttpServer, Limits, Request, Response, message
+from parent.http_server import HttpServer, Limits, Request, Response, message
 from parent.operations.metrics import CONTENT_TYPE, Metrics
 from parent.operations.state import health, state
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsock_proxy.addresses import Address, HybridAddress, VsockAddress
+from vsock_proxy.net.addresses import Address, HybridAddress, VsockAddress
 
 if TYPE_CHECKING:
-    from vsock_proxy.settings import Setting
+    from vsock_proxy.service.settings import Setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from parent.component import Component
-    from vsock_proxy.counting import ForwardSnapshot
+    from vsock_proxy.proxy.counters import ForwardSnapshot
 
 
 def health(components: Sequence[Component]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def health(components: Sequence[Component]) -> dict[str, Any]:
 def state(components: Sequence[Component]) -> dict[str, Any]:
     """Tell that, ``version``, and of the proxy: ``forwards``, ``leaving`` and ``reloads``.
 
-    What a forward has is described in `vsock_proxy.counting.ForwardSnapshot`.
+    What a forward has is described in `vsock_proxy.proxy.counters.ForwardSnapshot`.
     """
     shown = {"version": VERSION, **health(components)}
     for component in components:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.authority import Authority
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from simulator.launcher.launch import Launcher
-from simulator.nsm import SimulatedNsm
-from simulator.processes import Service
+from enclave_simulator.authority import Authority
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.launcher.launch import Launcher
+from enclave_simulator.nsm import SimulatedNsm
+from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT
 from tests.chain.test_serve import free_port
 
@@ -36,7 +36,7 @@ class Proxy:
         self._running = self._start()
 
     def _start(self) -> Service:
-        return Service("vsock_proxy.cli", self._arguments)
+        return Service("vsock_proxy.proxy.command", self._arguments)
 
     @property
     def pid(self) -> int:
@@ -88,7 +88,7 @@ def chain() -> Iterator[Chain]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root, ca = folder / "root.pem", folder / "ca.pem"
         root.write_bytes(authority.root_pem)
-        kms = Service("simulator.cli", ["kms", f"--nitro-root={root}", f"--ca-file={ca}"])
+        kms = Service("enclave_simulator.cli", ["kms", f"--nitro-root={root}", f"--ca-file={ca}"])
         stack.enter_context(kms)
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         env |= {

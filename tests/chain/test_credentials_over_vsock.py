@@ -14,11 +14,11 @@ from enclave.credentials import ParentCredentials
 from enclave.errors import CredentialsError
 from parent.credentials import CredentialService, CredentialSettings
 from parent.credentials.model import Credentials
-from parent.http import Limits
+from parent.http_server import Limits
 from tests.doubles import within
 from tests.vsock_proxy.rig import LOCAL, Place
-from vsock_proxy.addresses import Address, VsockAddress
-from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.net.addresses import Address, VsockAddress
+from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

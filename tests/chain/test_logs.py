@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enclave_simulator.authority import Authority
+from enclave_simulator.launcher.launch import Launcher
+from enclave_simulator.nsm import SimulatedNsm
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
-from simulator.authority import Authority
-from simulator.launcher.launch import Launcher
-from simulator.nsm import SimulatedNsm
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
 from tests.waiting import PATIENCE, eventually
-from vsock_proxy.addresses import UnixAddress
+from vsock_proxy.net.addresses import UnixAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

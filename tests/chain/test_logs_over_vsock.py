@@ -17,8 +17,8 @@ from tests.chain.test_logs import LOG, Kept
 from tests.chain.test_main_job import run
 from tests.vsock_proxy.rig import LOCAL, Place
 from tests.waiting import PATIENCE, eventually
-from vsock_proxy.addresses import Address, VsockAddress
-from vsock_proxy.listening import listening
+from vsock_proxy.net.addresses import Address, VsockAddress
+from vsock_proxy.net.listening import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,16 +7,19 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from enclave.nsm import Nsm
-from simulator.authority import Authority
-from simulator.nsm import SimulatedNsm
+from enclave_simulator.authority import Authority
+from enclave_simulator.nsm import SimulatedNsm
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-SIMULATOR = (sys.executable, "-m", "simulator.cli", "run")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIMULATOR = (sys.executable, "-m", "enclave_simulator.cli", "run")
 AGENT = (sys.executable, "-m", "enclave.cli")
 
 

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from simulator.kms.threaded import KmsSimulator
-    from simulator.nsm import SimulatedNsm
-    from vsock_proxy.addresses import Address
+    from enclave_simulator.kms.threaded import KmsSimulator
+    from enclave_simulator.nsm import SimulatedNsm
+    from vsock_proxy.net.addresses import Address
 
-PROXY = (sys.executable, "-c", "import sys; from vsock_proxy.cli import main; sys.exit(main())")
+PROXY = (
+    sys.executable,
+    "-c",
+    "import sys; from vsock_proxy.proxy.command import main; sys.exit(main())",
+)
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from simulator.authority import Authority
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from simulator.launcher.launch import Launcher
-from simulator.nsm import SimulatedNsm
-from simulator.processes import Service
+from enclave_simulator.authority import Authority
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.launcher.launch import Launcher
+from enclave_simulator.nsm import SimulatedNsm
+from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT
 from tests.doubles import within
 
@@ -125,7 +125,7 @@ def parent(tmp_path: Path) -> Iterator[Parent]:
         "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
     }
     with (
-        Service("simulator.cli", kms) as served,
+        Service("enclave_simulator.cli", kms) as served,
         socket.create_server(("127.0.0.1", 0)) as echo,
     ):
         echo.settimeout(PATIENCE)

@@ -14,10 +14,10 @@ import pytest
 
 from enclave.credentials import ParentCredentials
 from enclave.errors import CredentialsError
-from simulator.processes import Service
+from enclave_simulator.parent.processes import Service
 from tests.vsock_proxy.rig import LOCAL, VMADDR_CID_LOCAL, Place, Server, check, refused
 from tests.waiting import PATIENCE, eventually
-from vsock_proxy.dialing import SocketDialer
+from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     import socket

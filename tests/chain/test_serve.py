@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from simulator.processes import Service
-from tests.chain.test_main_job import AGENT, ROOT, SIMULATOR, run
+from enclave_simulator.parent.processes import Service
+from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.paths import ROOT
 
 AWS = Path(sys.executable).with_name("aws")
 SERVE = (*AGENT, "serve")

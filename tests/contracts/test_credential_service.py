@@ -18,11 +18,11 @@ import pytest
 
 from enclave.credentials import ParentCredentials
 from enclave.credentials.document import MAX_DOCUMENT
+from enclave_simulator.parent.credentials import CredentialServer
 from parent.credentials import CredentialService, CredentialSettings
 from parent.credentials.model import Credentials
-from simulator.credentials import CredentialServer
 from tests.doubles import ManualClock, within
-from vsock_proxy.addresses import TcpAddress
+from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,8 +18,8 @@ from enclave.attestation import parse
 from enclave.attestation.verify import verify
 from enclave.errors import NsmRefusedError, NsmUnavailableError
 from enclave.nsm import DevNsm, Nsm, NsmDevice, messages
-from simulator.authority import Authority
-from simulator.nsm import SimulatedNsm
+from enclave_simulator.authority import Authority
+from enclave_simulator.nsm import SimulatedNsm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """What every recipient must do, held over each implementation of `Recipient`.
 
 The C SDK opens ``/dev/nsm`` by itself: its half runs in an enclave or under the launcher, where
-tests/sdk/test_with_sdk.py starts it.
+tests/enclave/sdk/test_with_sdk.py starts it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enclave.attestation import parse
-from enclave.cms import MAX_ENVELOPE
 from enclave.errors import DecodingError, DecryptionError, NsmUnavailableError
 from enclave.nsm import DevNsm, Nsm
-from enclave.recipient import REFRESH_AFTER, NsmRecipient, Recipient
+from enclave.recipient.cms import MAX_ENVELOPE
+from enclave.recipient.recipient import REFRESH_AFTER, NsmRecipient, Recipient
 from enclave.sdk.bindings.native import load
 from enclave.sdk.errors import SdkNotBuiltError
 from enclave.sdk.recipient import SdkRecipient
-from simulator.authority import Authority
-from simulator.kms.cms import Enveloper
-from simulator.nsm import SimulatedNsm
+from enclave_simulator.authority import Authority
+from enclave_simulator.kms.cms import Enveloper
+from enclave_simulator.nsm import SimulatedNsm
 from tests.doubles import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enclave.clock import Clock
-    from simulator.kms.cms import ContentForm
+    from enclave_simulator.kms.cms import ContentForm
 
 FORMS: tuple[ContentForm, ...] = ("constructed", "primitive")
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enclave import Agent, Credentials
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from tests.doubles import RedirectingDialer
-from vsock_proxy.addresses import TcpAddress
+from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from simulator.kms.threaded import KmsSimulator
-    from simulator.nsm import SimulatedNsm
+    from enclave_simulator.kms.threaded import KmsSimulator
+    from enclave_simulator.nsm import SimulatedNsm
 
 SIMULATED = Credentials(
     SIMULATED_CREDENTIALS.access_key_id,

@@ -23,7 +23,7 @@ from enclave.errors import (
 )
 from tests.doubles import ManualClock
 from tests.enclave.conftest import SIMULATED
-from vsock_proxy.addresses import TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
     from tests.enclave.conftest import Enclave

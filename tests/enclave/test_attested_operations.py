@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from enclave.errors import AgentError, KmsAnswerError, KmsRefusedError
-from enclave.exchange import SECRET_FIELD
 from enclave.nsm import Nsm
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from simulator.nsm import SimulatedNsm
+from enclave.recipient.exchange import SECRET_FIELD
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.nsm import SimulatedNsm
 
 if TYPE_CHECKING:
     from enclave import Agent
-    from simulator.authority import Authority
+    from enclave_simulator.authority import Authority
     from tests.enclave.conftest import Enclave
 
 ZERO = "00" * 48

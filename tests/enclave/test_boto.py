@@ -33,7 +33,7 @@ from enclave.errors import (
     NsmRefusedError,
 )
 from tests.enclave.conftest import SIMULATED
-from vsock_proxy.addresses import UnixAddress, VsockAddress
+from vsock_proxy.net.addresses import UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from botocore import xform_name
 from botocore.session import Session
 
 from enclave.errors import ConfigurationError, KmsAnswerError
-from enclave.exchange import SECRET_FIELD
 from enclave.kms.client import KmsAnswer
 from enclave.operations import AttestedOperations
+from enclave.recipient.exchange import SECRET_FIELD
 from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
 
 if TYPE_CHECKING:

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enclave_simulator.kms.tls import CertificateAuthority, generate_key, key_pem
+from enclave_simulator.machine import debian, qemu
+from enclave_simulator.machine.errors import UnavailableError
 from parent.eif import rootfs
-from simulator.kms.tls import CertificateAuthority, generate_key, key_pem
-from simulator.machine import debian, qemu
-from simulator.machine.errors import UnavailableError
-from tests.boot import image as boot
 from tests.image.buildah import Storage, make_base, missing, storage
-from tests.image.recipe import ROOT
 from tests.image.test_dockerfile import ENTERS
 from tests.image.test_lock import pins
+from tests.paths import ROOT
+from tests.programs.boot import image as boot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,17 @@ def enclave(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the image in a simulated enclave, as PATH and init would find it."""
     bundle = root / "tmp" / "simulated-kms.pem"
     script = f'cp "$AWS_CA_BUNDLE" {bundle} && AWS_CA_BUNDLE=/tmp/{bundle.name} exec chroot "$@"'
-    simulator = [sys.executable, "-m", "simulator.cli", "run", "--", "sh", "-c", script, "sh"]
+    simulator = [
+        sys.executable,
+        "-m",
+        "enclave_simulator.cli",
+        "run",
+        "--",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ]
     return subprocess.run(
         [*simulator, str(root), *command],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=100,
@@ -128,7 +138,7 @@ def test_of_this_project_only_the_two_packages_are_in_it(root: Path) -> None:
         assert inside == checkout
     python = [path.relative_to(root) for path in root.rglob("*.py") if not path.is_symlink()]
     assert len(python) > 1000, "the test looks where there is nothing"
-    strangers = {"simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis"}
+    strangers = {"enclave_simulator", "parent", "tests", "pytest", "awscli", "boto3", "hypothesis"}
     # A folder of that name anywhere, or a module of that name where imports begin.
     assert not [path for path in python if strangers & {*path.parts[:-1]}]
     assert not [path for path in packages.iterdir() if path.stem in strangers]
@@ -245,7 +255,7 @@ def test_it_boots(product: tuple[Path, list[str]], tmp_path: Path) -> None:
         kms_ca=CertificateAuthority(key=key).certificate_pem,
     )
     done = subprocess.run(
-        [sys.executable, "-m", "simulator.cli", "boot", str(tmp_path / "app.eif"),
+        [sys.executable, "-m", "enclave_simulator.cli", "boot", str(tmp_path / "app.eif"),
          f"--kms-ca={tmp_path}", f"--folder={tmp_path}", f"--cache={cache}", "--timeout=300"],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=350,
     )  # fmt: skip

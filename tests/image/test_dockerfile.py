@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from tests.image.recipe import ROOT, instructions
+from tests.image.recipe import instructions
+from tests.paths import ROOT
 
 ENTERS = {"enclave", "vsock_proxy", "requirements", "pyproject.toml", "README.md", "LICENSE"}
 """The last three are what a wheel is made with; of them only README and LICENSE's text stays."""

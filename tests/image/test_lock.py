@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.image.recipe import ROOT
+from tests.paths import ROOT
 
 LOCKS = ("enclave", "build")
 US = "nitro-enclave-agent (pyproject.toml)"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.parent import eifs
+from tests.parent.eif import eifs
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from parent import cli, files
 from parent.eif.describe import describe
 from parent.eif.image import chunks
 from parent.eif.layout import SectionType
-from tests.parent import eifs
-from tests.parent.test_policy import ADMINISTRATOR, ROLE
-from tests.parent.test_policy_explain import REFUSAL
+from tests.parent.eif import eifs
+from tests.parent.policy.test_explain import REFUSAL
+from tests.parent.policy.test_policy import ADMINISTRATOR, ROLE
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parent.credentials import CredentialService
@@ -14,15 +13,18 @@ from parent.logs.settings import LogSettings
 from parent.operations.metrics import Metrics
 from parent.proxy import ProxyService
 from tests.doubles import within
-from vsock_proxy.addresses import UnixAddress
-from vsock_proxy.configuration import ProxySettings
+from tests.paths import ROOT
+from vsock_proxy.net.addresses import UnixAddress
+from vsock_proxy.proxy.section import ProxySettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
     from parent.component import Component
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs/parent.md"
+DOCUMENT = ROOT / "docs/parent.md"
 PATIENCE = 20.0
 
 

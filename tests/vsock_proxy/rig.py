@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import pytest
 
-from vsock_proxy.addresses import Address, TcpAddress, UnixAddress, VsockAddress
-from vsock_proxy.dialing import SocketDialer
-from vsock_proxy.forwarding import Forwarder
-from vsock_proxy.listening import listen, local_address
-from vsock_proxy.loop import Loop
-from vsock_proxy.targets import Target, target_for
+from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.net.listening import listen, local_address
+from vsock_proxy.proxy.forwarder import Forwarder
+from vsock_proxy.relay.loop import Loop
+from vsock_proxy.relay.targets import Target, target_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
-    from vsock_proxy.relay import Connection, Limits
+    from vsock_proxy.relay.connection import Connection, Limits
 
 PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed. Nothing takes that long."""
@@ -34,7 +34,11 @@ PATIENCE = 20.0
 LARGE = 6_000_000
 """Bytes; more than all the socket buffers on the way hold."""
 
-COMMAND = [sys.executable, "-c", "import sys; from vsock_proxy.cli import main; sys.exit(main())"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from vsock_proxy.proxy.command import main; sys.exit(main())",
+]
 """``vsock-proxy``, as a process."""
 
 TICK = 20.0
@@ -56,8 +60,8 @@ def _local_kind() -> Literal["unix", "vsock"]:
 
 
 LOCAL: Literal["unix", "vsock"] = _local_kind()
-"""The kind of socket on the enclave's side: vsock in the guest (`tests.guest`), and UNIX sockets
-in its stead on a machine without vsock's loopback."""
+"""The kind of socket on the enclave's side: vsock in the guest (`tests.programs.guest`), and UNIX
+sockets instead on a machine without vsock loopback."""
 
 
 class Rig:

@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.agent import Agent
 from enclave.cli import main
-from enclave.cli.surroundings import Surroundings
+from enclave.cli.environment import Surroundings
 from enclave.nsm import DevNsm
-from simulator.kms.service import KmsService
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from simulator.kms.threaded import KmsSimulator
+from enclave_simulator.kms.service import KmsService
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.kms.threaded import KmsSimulator
 from tests.doubles import ManualClock, RedirectingDialer
-from vsock_proxy.addresses import TcpAddress
+from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from enclave.nsm import NsmDevice
-    from simulator.authority import Authority
-    from simulator.nsm import SimulatedNsm
+    from enclave_simulator.authority import Authority
+    from enclave_simulator.nsm import SimulatedNsm
 
 RANDOM = bytes(range(256)) * 4
 

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,15 +16,16 @@ from enclave.cli import COMMANDS, main
 from enclave.cli.generate_random import PARAMETERS
 from enclave.cli.model import operation_model, parameters
 from enclave.cli.options import Parser, common_options
-from enclave.exchange import SECRET_FIELD
+from enclave.recipient.exchange import SECRET_FIELD
 from tests.enclave.cli.conftest import CommandLine
+from tests.paths import ROOT
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -121,8 +121,8 @@ def options(words: list[str]) -> set[str]:
 
 
 def help_of(*command: str) -> str:
-    modules = {"enclave-agent": "enclave.cli", "vsock-proxy": "vsock_proxy.cli",
-               "enclave-simulator": "simulator.cli"}  # fmt: skip
+    modules = {"enclave-agent": "enclave.cli", "vsock-proxy": "vsock_proxy.proxy.command",
+               "enclave-simulator": "enclave_simulator.cli"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", f"from {modules[command[0]]} import main; main()", *command[1:],
          "--help"],
@@ -168,7 +168,7 @@ def test_the_readmes_option_table_and_help_agree() -> None:
 
 def test_the_documented_pipeline(tmp_path: Path) -> None:
     agent = f"{shlex.quote(sys.executable)} -m enclave.cli"
-    simulator = f"{shlex.quote(sys.executable)} -m simulator.cli"
+    simulator = f"{shlex.quote(sys.executable)} -m enclave_simulator.cli"
     script = (
         f"{simulator} run -- {agent} generate-random --number-of-bytes 32 --output text "
         "--query Plaintext | base64 --decode > ExampleRandom"
@@ -182,7 +182,7 @@ def test_the_documented_pipeline(tmp_path: Path) -> None:
 
 def test_bytes_are_not_for_a_terminal(command_line: CommandLine) -> None:
     """As a process on a pseudo-terminal, for the code asks the real standard output."""
-    simulator = [sys.executable, "-m", "simulator.cli", "run", "--no-services", "--"]
+    simulator = [sys.executable, "-m", "enclave_simulator.cli", "run", "--no-services", "--"]
     attest = [sys.executable, "-m", "enclave.cli", "attest", "--output-file", "-"]
     parent, child = os.openpty()
     try:
@@ -201,7 +201,7 @@ def test_bytes_are_not_for_a_terminal(command_line: CommandLine) -> None:
 
 
 def test_a_document_in_base64_verifies_from_standard_input(tmp_path: Path) -> None:
-    simulator = [sys.executable, "-m", "simulator.cli", "run", "--no-services", "--"]
+    simulator = [sys.executable, "-m", "enclave_simulator.cli", "run", "--no-services", "--"]
     agent = [sys.executable, "-m", "enclave.cli"]
     attested = subprocess.run(
         [*simulator, *agent, "attest", "--nonce", "0102"],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from enclave.cli.table import format_table
 from enclave.cli.text import format_text
-from enclave.cli.yaml import format_yaml
+from enclave.cli.yaml_format import format_yaml
 from enclave.errors import ConfigurationError
 
 SCALARS = (

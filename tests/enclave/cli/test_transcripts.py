@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from vsock_proxy.addresses import TcpAddress
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from tests.paths import VECTORS
+from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +109,7 @@ def at(command_line: CommandLine, time: str) -> None:
 
 
 def vectors(command_line: CommandLine, path: str) -> None:
-    folder = Path(__file__).resolve().parents[4] / "shared" / "vectors"
+    folder = VECTORS
     if not folder.is_dir():
         pytest.skip("the folder of real documents, ../shared/vectors, is not here")
     command_line.variables["DOCUMENT"] = str(folder / path)

@@ -1,0 +1,145 @@
+"""The recipient: an RSA key pair born in the enclave and the document that vouches for it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from enclave.attestation import parse
+from enclave.clock import Clock, SystemClock
+from enclave.errors import NsmError
+from enclave.recipient.cms import open_enveloped_data
+from enclave.recipient.keypair import new_private_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enclave.nsm import Nsm
+    from enclave.recipient.keypair import KeyPairAhead
+
+log = logging.getLogger(__name__)
+
+REFRESH_AFTER = 120.0
+"""Seconds a document is used before a new one is asked for. KMS is reported to refuse documents
+older than five minutes; AWS documents no figure."""
+
+USABLE_FOR = 240.0
+"""Seconds a document may be used while the NSM fails to give a new one."""
+
+
+class Recipient(Protocol):
+    """Whoever can be named in `Recipient` and open what comes back."""
+
+    def attestation_document(self) -> bytes:
+        """A document for this recipient's public key, young enough for KMS.
+
+        Raises:
+            NsmError: the NSM did not give one.
+        """
+        ...
+
+    def open(self, ciphertext_for_recipient: bytes) -> bytes:
+        """Open CiphertextForRecipient.
+
+        Raises:
+            DecodingError: it is malformed.
+            DecryptionError: it was not made for this recipient.
+        """
+        ...
+
+
+class YoungDocument:
+    """An attestation document, asked for anew about every two minutes. Safe for many threads."""
+
+    def __init__(self, fetch: Callable[[], bytes], clock: Clock) -> None:
+        """Take how to get one; `fetch` raises `NsmError`."""
+        self._fetch = fetch
+        self._clock = clock
+        self._refreshing = threading.Lock()
+        self._document = b""
+        self._fetched = float("-inf")
+
+    def get(self) -> bytes:
+        """The document, young enough for KMS; see `Recipient.attestation_document`."""
+        age = self._clock.monotonic() - self._fetched
+        if age < REFRESH_AFTER:
+            return self._document
+        # One thread asks; the others go on with the old document as long as it serves.
+        if not self._refreshing.acquire(blocking=age >= USABLE_FOR):
+            return self._document
+        try:
+            now = self._clock.monotonic()
+            if now - self._fetched >= REFRESH_AFTER:
+                self._refresh(now)
+            return self._document
+        finally:
+            self._refreshing.release()
+
+    def _refresh(self, now: float) -> None:
+        try:
+            document = self._fetch()
+        except NsmError as e:
+            if now - self._fetched >= USABLE_FOR:
+                raise
+            log.warning("no fresh attestation document, going on with the last one: %s", e)
+            return
+        # Order matters to a thread that reads without the lock: never an old document as new.
+        self._document = document
+        self._fetched = now
+        if log.isEnabledFor(logging.INFO):
+            _log_document(document)
+
+
+class NsmRecipient:
+    """An RSA-2048 key pair made here by `cryptography`, attested by the NSM.
+
+    The private key never leaves this object. Safe for many threads.
+
+    Args:
+        nsm: attests the public key.
+        clock: time.
+        key_pair: made ahead; else one is made now.
+    """
+
+    def __init__(
+        self, nsm: Nsm, *, clock: Clock | None = None, key_pair: KeyPairAhead | None = None
+    ) -> None:
+        self._key = key_pair.private_key() if key_pair else new_private_key()
+        public_key = self._key.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        self._key_identifier = hashlib.sha256(public_key).digest()
+        self._document = YoungDocument(
+            lambda: nsm.attest(public_key=public_key), clock or SystemClock()
+        )
+
+    def attestation_document(self) -> bytes:
+        """See `Recipient.attestation_document`; the NSM is asked about every two minutes."""
+        return self._document.get()
+
+    def open(self, ciphertext_for_recipient: bytes) -> bytes:
+        """See `Recipient.open`."""
+        secret = open_enveloped_data(ciphertext_for_recipient, self._key, self._key_identifier)
+        log_opened(ciphertext_for_recipient, secret)
+        return secret
+
+
+def log_opened(envelope: bytes, secret: bytes) -> None:
+    """Tell the sizes, which are no secret."""
+    log.info(
+        "CiphertextForRecipient of %d bytes opened: %d bytes inside", len(envelope), len(secret)
+    )
+
+
+def _log_document(document: bytes) -> None:
+    parsed = parse(document)
+    log.info(
+        "attested by %s, PCR0 %s: attestation document of %d bytes",
+        parsed.module_id,
+        parsed.pcrs[0].hex() if 0 in parsed.pcrs else "not locked",
+        len(document),
+    )

@@ -1,0 +1,117 @@
+"""What the SDK's own KMS client can be asked, and what it can answer. Pure.
+
+Its functions take fewer parameters than KMS and give back only the bytes: a request they cannot
+make is refused by name, and an answer is checked for what can still be seen in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Final
+
+from enclave.errors import ConfigurationError, KmsAnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PARAMETERS: Final[Mapping[str, frozenset[str]]] = {
+    "Decrypt": frozenset(
+        {"CiphertextBlob", "EncryptionAlgorithm", "EncryptionContext", "KeyId"},
+    ),
+    "Encrypt": frozenset({"EncryptionContext", "KeyId", "Plaintext"}),
+    "GenerateDataKey": frozenset({"KeyId", "KeySpec"}),
+    "GenerateRandom": frozenset({"NumberOfBytes"}),
+}
+"""Its operations, and the parameters that each takes."""
+
+KEY_SPEC_BYTES: Final[Mapping[str, int]] = {"AES_128": 16, "AES_256": 32}
+
+ALGORITHMS = ("SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256")
+"""For Decrypt (`aws_encryption_algorithm`)."""
+
+_REQUIRED = {
+    "Decrypt": ("CiphertextBlob",),
+    "Encrypt": ("KeyId", "Plaintext"),
+    "GenerateDataKey": ("KeyId", "KeySpec"),
+    "GenerateRandom": ("NumberOfBytes",),
+}
+_BINARY = ("CiphertextBlob", "Plaintext")
+_HINT = "use --engine python or --engine sdk, which make every call of KMS"
+
+
+def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse what the SDK's client cannot do, or would crash on.
+
+    Raises:
+        ConfigurationError: says what.
+    """
+    if operation not in PARAMETERS:
+        raise ConfigurationError(f"the SDK's own client has no {operation}", hint=_HINT)
+    for name in parameters:
+        if name not in PARAMETERS[operation]:
+            raise ConfigurationError(
+                f"the SDK's own client takes no {name} for {operation}", hint=_HINT
+            )
+    for name in _REQUIRED[operation]:
+        if parameters.get(name) is None:
+            raise ConfigurationError(f"{operation} without {name}")
+    number = parameters.get("NumberOfBytes", 1)
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 1024:
+        raise ConfigurationError(
+            f"the number of bytes is {number!r}", hint="KMS gives 1..1024 a call"
+        )
+    if parameters.get("KeySpec", "AES_256") not in KEY_SPEC_BYTES:
+        raise ConfigurationError(
+            f"the SDK's own client takes no KeySpec {parameters['KeySpec']!r}", hint=_HINT
+        )
+    if parameters.get("EncryptionAlgorithm", ALGORITHMS[0]) not in ALGORITHMS:
+        raise ConfigurationError(f"no algorithm {parameters['EncryptionAlgorithm']!r} to decrypt")
+    for name in _BINARY:
+        if name in parameters:
+            _check_base64(parameters[name], name)
+    context = parameters.get("EncryptionContext", {})
+    if not isinstance(context, dict) or not all(
+        isinstance(part, str) for pair in context.items() for part in pair
+    ):
+        raise ConfigurationError("the encryption context is not a map of text to text")
+
+
+def read_answer(
+    operation: str, parameters: Mapping[str, Any], answer: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what `enclave.recipient.exchange.opened_answer` would have made of KMS's response.
+
+    The C code drops KMS's KeyId: what was asked for stands in its place, where it was asked for.
+
+    Raises:
+        KmsAnswerError: it does not fit the request.
+    """
+    content: dict[str, Any] = dict(answer)
+    if "KeyId" in PARAMETERS[operation]:
+        content["KeyId"] = parameters.get("KeyId") or "unknown"
+    if operation in ("Decrypt", "Encrypt"):
+        content["EncryptionAlgorithm"] = parameters.get("EncryptionAlgorithm", ALGORITHMS[0])
+    if operation == "Encrypt":
+        return content
+    secret = content["Plaintext"] = base64.b64decode(answer["Plaintext"])
+    expected = None
+    if operation == "GenerateRandom":
+        expected = parameters["NumberOfBytes"]
+    elif operation == "GenerateDataKey":
+        expected = KEY_SPEC_BYTES[parameters["KeySpec"]]
+    if len(secret) != expected and (expected is not None or not secret):
+        raise KmsAnswerError(
+            f"KMS gave {len(secret)} bytes where {expected or 'some'} were asked for",
+            hint="the answer is not trusted: whoever ended TLS may not be KMS",
+        )
+    return content
+
+
+def _check_base64(text: Any, name: str) -> None:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as e:
+        raise ConfigurationError(f"{name} is not base64") from e
+    if not data:
+        raise ConfigurationError(f"{name} is empty")

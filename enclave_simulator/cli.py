@@ -1,0 +1,45 @@
+"""``enclave-simulator``: a table of subcommands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from enclave_simulator.kms import command as kms
+from enclave_simulator.launcher import command as launcher
+from enclave_simulator.machine import command as machine
+from enclave_simulator.parent import credentials
+from vsock_proxy.errors import AgentError
+from vsock_proxy.service.extras import require
+from vsock_proxy.version import VERSION
+
+PROGRAM = "enclave-simulator"
+
+NEEDED = ("asn1crypto", "h11", "yaml")
+"""What the extra `simulator` brings."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; the process's exit status."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Nitro Enclaves simulated, for tests of programs and of images."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (launcher, machine, kms, credentials):
+        command.add_parser(subparsers)
+    try:
+        options = parser.parse_args(arguments)
+        # `run` and `boot` start others of these commands: all of them need what one needs.
+        require("simulator", *NEEDED)
+        status: int = options.run(options)
+    except AgentError as e:
+        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
+        if e.hint:
+            print(f"{PROGRAM}: hint: {e.hint}", file=sys.stderr)
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""``enclave-simulator kms``: the simulated KMS as a process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import re
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from enclave_simulator.kms.faults import describe_faults, parse_fault
+from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
+from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
+from vsock_proxy.net.listening import listening
+from vsock_proxy.service.notify import notify
+
+if TYPE_CHECKING:
+    import socket
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from enclave_simulator.kms.server import KmsServer
+    from enclave_simulator.kms.service import KmsService
+
+
+_PRINCIPAL = re.compile(r"arn:aws[a-z-]*:(iam|sts)::\d{12}:\S+")
+
+
+class FaultAction(argparse.Action):
+    """Collects faults, each checked; ``help`` prints the table and exits, whatever is missing."""
+
+    def __call__(  # noqa: D102 (argparse.Action has it)
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        if values == "help":
+            sys.stdout.write(describe_faults() + "\n")
+            parser.exit()
+        parse_fault(values)
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the ``kms`` command to ``enclave-simulator``."""
+    parser = subparsers.add_parser(
+        "kms",
+        help="serve a simulated AWS KMS over HTTPS",
+        description="Serve a simulated AWS KMS over HTTPS until SIGTERM.",
+        epilog="faults:\n" + describe_faults(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--listen", metavar="ADDRESS", default="tcp://127.0.0.1:0",
+        help="tcp://HOST:PORT or unix:/PATH (default: a free port on 127.0.0.1)")  # fmt: skip
+    add("--nitro-root", metavar="FILE", required=True,
+        help="PEM of the root certificate attestation documents must chain to")  # fmt: skip
+    add("--ca-file", metavar="FILE", required=True,
+        help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
+    add("--ca-key", metavar="FILE",
+        help="PEM of that authority's private key, made where there is none: with it --ca-file "
+        "can be built into an image (default: a new one each time)")  # fmt: skip
+    add("--fault", metavar="NAME[:COUNT]", action=FaultAction, default=[], dest="faults",
+        help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
+    add("--credentials", metavar="FILE",
+        help="JSON with AccessKeyId, SecretAccessKey and maybe Token: who alone may call "
+        f"(default: {SIMULATED_CREDENTIALS.access_key_id} with its fixed secret)")  # fmt: skip
+    add("--key-store", metavar="ID=STATE", action="append", default=[], dest="key_stores",
+        help="custom key store: CONNECTED, DISCONNECTED or EXTERNAL; may repeat")  # fmt: skip
+    add_key_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_key_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a user's keys are made of; ``run`` has the same and passes them on."""
+    add = parser.add_argument
+    add("--key", metavar="alias/NAME[=SPEC]", action="append", default=[], dest="keys",
+        help="make a key (default: SYMMETRIC_DEFAULT); may repeat")  # fmt: skip
+    add("--key-policy", metavar="alias/NAME=FILE", action="append", default=[],
+        dest="key_policies", help="JSON of that key's policy (default: IAM decides)")  # fmt: skip
+    add("--caller-policy", metavar="FILE",
+        help="JSON of the IAM policy callers have (default: they may do everything)")  # fmt: skip
+    add("--principal", metavar="ARN",
+        help=f"who callers are (default: {SIMULATED_CREDENTIALS.principal})")  # fmt: skip
+
+
+def key_option_words(options: argparse.Namespace) -> list[str]:
+    """Return `add_key_options`'s part of a command line again."""
+    words = [f"--key={key}" for key in options.keys]
+    words += [f"--key-policy={policy}" for policy in options.key_policies]
+    for name in ("caller_policy", "principal"):
+        if (value := getattr(options, name)) is not None:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return words
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: an option, or a file it names.
+        ListenError: the address cannot be listened on.
+    """
+    # botocore and cryptography take a moment to load; the other commands need neither.
+    from enclave_simulator.kms.server import KmsServer  # noqa: PLC0415
+    from enclave_simulator.kms.service import KeyStoreState, KmsService  # noqa: PLC0415
+    from enclave_simulator.kms.tls import CertificateAuthority  # noqa: PLC0415
+
+    address = parse_address(arguments.listen)
+    key_stores = {}
+    for text in arguments.key_stores:
+        name, _, state = text.partition("=")
+        if not name or state not in get_args(KeyStoreState):
+            raise ConfigurationError(
+                f"not a custom key store: {text!r}",
+                hint="write ID=CONNECTED, ID=DISCONNECTED or ID=EXTERNAL",
+            )
+        key_stores[name] = state
+    credentials = SIMULATED_CREDENTIALS
+    if arguments.credentials is not None:
+        credentials = _read_credentials(arguments.credentials)
+    if arguments.principal is not None:
+        if not _PRINCIPAL.fullmatch(arguments.principal):
+            raise ConfigurationError(
+                f"not a principal: {arguments.principal!r}",
+                hint="write arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION",
+            )
+        credentials = dataclasses.replace(credentials, principal=arguments.principal)
+    caller_policy = None
+    if arguments.caller_policy is not None:
+        caller_policy = _read_text(arguments.caller_policy)
+    try:
+        service = KmsService(
+            _read(arguments.nitro_root),
+            credentials=[credentials],
+            key_stores=key_stores,
+            caller_policy=caller_policy,
+        )
+    except KmsError as e:
+        raise ConfigurationError(f"{arguments.caller_policy}: {e.message}") from e
+    except ValueError as e:
+        raise ConfigurationError(
+            f"{arguments.nitro_root} holds no PEM certificate",
+            hint="--nitro-root takes the file that the simulated NSM's authority wrote",
+        ) from e
+    _add_keys(service, arguments.keys, arguments.key_policies)
+    for fault in arguments.faults:
+        service.faults.inject(str(fault))
+    authority = CertificateAuthority(service.faults, key=_authority_key(arguments.ca_key))
+    try:
+        Path(arguments.ca_file).write_bytes(authority.certificate_pem)
+    except OSError as e:
+        raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
+    with listening(address) as listener:
+        asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
+    return 0
+
+
+def _authority_key(path: str | None) -> EllipticCurvePrivateKey | None:
+    """The key in a file, which is made where there is none."""
+    from enclave_simulator.kms.tls import generate_key, key_pem, load_key  # noqa: PLC0415 (as in `run`)
+
+    if path is None:
+        return None
+    try:
+        if not Path(path).exists():
+            key = generate_key()
+            with open(path, "xb", opener=partial(os.open, mode=0o600)) as f:
+                f.write(key_pem(key))
+            return key
+        return load_key(_read(path))
+    except OSError as e:
+        raise ConfigurationError(f"cannot write {path}: {e.strerror}") from e
+    except ValueError as e:
+        raise ConfigurationError(f"{path} holds no PEM key on P-256") from e
+
+
+def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None:
+    files: dict[str, str] = {}
+    for text in policies:
+        alias, _, file = text.partition("=")
+        if not file:
+            raise ConfigurationError(
+                f"not a key policy: {text!r}", hint="write --key-policy alias/NAME=FILE"
+            )
+        files[alias] = file
+    for text in keys:
+        alias, _, spec = text.partition("=")
+        file = files.pop(alias, "")
+        try:
+            service.add_key(
+                alias,
+                spec=spec or "SYMMETRIC_DEFAULT",
+                policy=_read_text(file) if file else None,
+            )
+        except KmsError as e:
+            raise ConfigurationError(
+                f"no key {text!r}: {e.message or e.type}",
+                hint="write --key alias/NAME, --key alias/NAME=ECC_NIST_P256 or the like",
+            ) from e
+    if files:
+        raise ConfigurationError(
+            f"a policy for {next(iter(files))!r}, but no such key", hint="make it with --key"
+        )
+
+
+async def _serve(server: KmsServer, listener: socket.socket, address: Address) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await server.start()
+    if isinstance(address, TcpAddress):
+        address = TcpAddress(address.host, listener.getsockname()[1])
+    notify(f"READY=1\nSTATUS=listening on {address}")
+    await stop.wait()
+    await server.close()
+
+
+def _read_credentials(path: str) -> Credentials:
+    try:
+        document = json.loads(_read(path))
+        return Credentials(
+            document["AccessKeyId"], document["SecretAccessKey"], document.get("Token")
+        )
+    except (ValueError, LookupError, TypeError) as e:
+        raise ConfigurationError(
+            f"{path} holds no credentials",
+            hint='write {"AccessKeyId": "...", "SecretAccessKey": "...", "Token": "..."}',
+        ) from e
+
+
+def _read_text(path: str) -> str:
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as e:
+        raise ConfigurationError(f"{path} is not text in UTF-8") from e
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        raise ConfigurationError(f"cannot read {path}: {e.strerror}") from e

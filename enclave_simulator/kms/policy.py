@@ -1,0 +1,314 @@
+"""Who may do what: IAM's policy language, as far as keys for enclaves need it. Pure.
+
+Sources: IAM User Guide, "IAM JSON policy elements reference" and "Policy evaluation logic";
+KMS Developer Guide, "Condition keys for attested platforms". A condition key the simulator does
+not know counts as absent from the request, as IAM has it; an operator it does not know is refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import fnmatch
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from enclave_simulator.kms.messages import KmsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a caller wants.
+
+    Attributes:
+        principal: the caller's ARN.
+        action: for example ``kms:Decrypt``.
+        resource: the key's ARN; ``*`` where no key is involved.
+        context: values of the condition keys, whose names are in lower case.
+    """
+
+    principal: str
+    action: str
+    resource: str
+    context: Mapping[str, tuple[str, ...]]
+
+
+class Verdict(enum.IntEnum):
+    """What a policy says. Of several statements that apply, the greatest holds."""
+
+    SILENT = 0
+    DELEGATED = 1
+    """A key policy that allows the account: IAM policies decide."""
+    ALLOWED = 2
+    DENIED = 3
+
+
+def refusal(access: Access, key_policy: Policy | None, caller_policy: Policy | None) -> str | None:
+    """Return KMS's text if access is refused, or None.
+
+    Args:
+        access: what is wanted.
+        key_policy: None where no key is involved: IAM policies alone decide.
+        caller_policy: what IAM gives the caller; None gives everything.
+    """
+    by_key = key_policy.verdict(access) if key_policy else Verdict.DELEGATED
+    by_caller = caller_policy.verdict(access) if caller_policy else Verdict.ALLOWED
+    if by_key is Verdict.DENIED:
+        reason = "with an explicit deny in a resource-based policy"
+    elif by_caller is Verdict.DENIED:
+        reason = "with an explicit deny in an identity-based policy"
+    elif by_key is Verdict.SILENT:
+        reason = f"because no resource-based policy allows the {access.action} action"
+    elif by_key is Verdict.DELEGATED and by_caller is not Verdict.ALLOWED:
+        reason = f"because no identity-based policy allows the {access.action} action"
+    else:
+        return None
+    return (
+        f"User: {access.principal} is not authorized to perform: {access.action} "
+        f"on resource: {access.resource} {reason}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy document, read once.
+
+    Attributes:
+        text: as it was given.
+        statements: what it says.
+    """
+
+    text: str
+    statements: tuple[Statement, ...]
+
+    def verdict(self, access: Access) -> Verdict:
+        """Return what the policy says of an access."""
+        return max(statement.verdict(access) for statement in self.statements)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Action or NotAction, Resource or NotResource."""
+
+    patterns: tuple[str, ...]
+    negated: bool
+
+    def takes(self, matches: Callable[[str], bool]) -> bool:
+        """Return whether it applies, given what a single pattern matches."""
+        return any(map(matches, self.patterns)) != self.negated
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement. `principals` is None in a caller's policy."""
+
+    allows: bool
+    principals: tuple[str, ...] | None
+    actions: Choice
+    resources: Choice
+    conditions: tuple[Condition, ...]
+
+    def verdict(self, access: Access) -> Verdict:
+        """Return what the statement says of an access; SILENT if it does not apply."""
+        applies = (
+            self.actions.takes(lambda p: _like(access.action.lower(), p.lower()))
+            and self.resources.takes(lambda p: _like(access.resource, p))
+            and all(condition.holds(access.context) for condition in self.conditions)
+        )
+        if not applies:
+            return Verdict.SILENT
+        named = Verdict.ALLOWED
+        if self.principals is not None:
+            named = max(
+                (_named(pattern, access.principal) for pattern in self.principals),
+                default=Verdict.SILENT,
+            )
+        return Verdict.DENIED if named and not self.allows else named
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One operator applied to one condition key.
+
+    Attributes:
+        operator: without prefix and suffix, for example ``StringEquals``.
+        quantifier: ``ForAnyValue``, ``ForAllValues`` or empty.
+        if_exists: an absent key is as good as a match.
+        key: in lower case: IAM does not tell the case of keys apart.
+        expected: the values, any of which will do.
+    """
+
+    operator: str
+    quantifier: str
+    if_exists: bool
+    key: str
+    expected: tuple[str, ...]
+
+    def holds(self, context: Mapping[str, tuple[str, ...]]) -> bool:
+        """Return whether the request is as the condition wants it."""
+        values = context.get(self.key)
+        if self.operator == "Null":
+            return str(values is None).lower() in self.expected
+        matches, negated = _OPERATORS[self.operator]
+        if values is None:
+            absent_matches = negated and self.quantifier != "ForAnyValue"
+            return self.if_exists or absent_matches or self.quantifier == "ForAllValues"
+        every = all if self.quantifier == "ForAllValues" else any
+        return every(
+            any(matches(value, expected) for expected in self.expected) != negated
+            for value in values
+        )
+
+
+def _like(value: str, pattern: str) -> bool:
+    # IAM knows * and ? only; brackets are themselves.
+    return pattern == "*" or fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
+
+
+def _equal(value: str, expected: str) -> bool:
+    return value == expected
+
+
+def _equal_ignoring_case(value: str, expected: str) -> bool:
+    return value.lower() == expected.lower()
+
+
+_OPERATORS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
+    # how a value is compared, and whether no match is what is wanted
+    "StringEquals": (_equal, False),
+    "StringNotEquals": (_equal, True),
+    "StringEqualsIgnoreCase": (_equal_ignoring_case, False),
+    "StringNotEqualsIgnoreCase": (_equal_ignoring_case, True),
+    "StringLike": (_like, False),
+    "StringNotLike": (_like, True),
+    "ArnEquals": (_like, False),
+    "ArnLike": (_like, False),
+    "ArnNotEquals": (_like, True),
+    "ArnNotLike": (_like, True),
+    "Bool": (_equal_ignoring_case, False),
+}
+
+
+def _named(pattern: str, principal: str) -> Verdict:
+    """Whether a policy's principal is the caller, the role it has assumed, or its account."""
+    if pattern in ("*", principal):
+        return Verdict.ALLOWED
+    role = re.fullmatch(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.+", principal)
+    named = re.fullmatch(r"arn:([^:]+):iam::(\d+):role/(?:.+/)?([^/]+)", pattern)
+    if role and named and role.groups() == named.groups():
+        return Verdict.ALLOWED
+    _, partition, _, _, account, _ = principal.split(":", 5)
+    if pattern in (account, f"arn:{partition}:iam::{account}:root"):
+        return Verdict.DELEGATED
+    return Verdict.SILENT
+
+
+# Reading
+
+_PRINCIPAL = re.compile(
+    r"\*|\d{12}|arn:aws[a-z-]*:(?:iam::\d{12}:(?:root|(?:role|user)/[\w+=,.@/-]+)"
+    r"|sts::\d{12}:(?:assumed-role|federated-user)/[\w+=,.@/-]+)"
+)
+_ELEMENTS = {
+    "Sid", "Effect", "Principal", "Action", "NotAction", "Resource", "NotResource", "Condition",
+}  # fmt: skip
+
+
+def parse_policy(text: str, *, of_key: bool = True) -> Policy:
+    """Read a policy document.
+
+    Args:
+        text: JSON.
+        of_key: its statements name principals; a caller's policy has none.
+
+    Raises:
+        KmsError: MalformedPolicyDocumentException.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _malformed("it is not JSON") from None
+    if not isinstance(document, dict) or not document.keys() <= {"Version", "Id", "Statement"}:
+        raise _malformed("it is not an object of Version, Id and Statement")
+    if document.get("Version", "2008-10-17") not in ("2012-10-17", "2008-10-17"):
+        raise _malformed("there is no such Version")
+    statements = document.get("Statement")
+    if isinstance(statements, dict):
+        statements = [statements]
+    if not isinstance(statements, list) or not statements:
+        raise _malformed("it has no Statement")
+    return Policy(text, tuple(_statement(statement, of_key=of_key) for statement in statements))
+
+
+def _statement(document: Any, *, of_key: bool) -> Statement:
+    if not isinstance(document, dict) or not document.keys() <= _ELEMENTS:
+        raise _malformed(f"a statement has other elements than {', '.join(sorted(_ELEMENTS))}")
+    if document.get("Effect") not in ("Allow", "Deny"):
+        raise _malformed("Effect is neither Allow nor Deny")
+    if of_key != ("Principal" in document):
+        raise _malformed("key policies name a Principal, policies of callers do not")
+    return Statement(
+        document["Effect"] == "Allow",
+        _principals(document["Principal"]) if of_key else None,
+        _choice(document, "Action"),
+        _choice(document, "Resource"),
+        tuple(_conditions(document.get("Condition", {}))),
+    )
+
+
+def _choice(document: dict[str, Any], element: str) -> Choice:
+    opposite = f"Not{element}"
+    if (element in document) == (opposite in document):
+        raise _malformed(f"a statement has not exactly one of {element} and {opposite}")
+    negated = opposite in document
+    return Choice(_strings(document[opposite if negated else element]), negated)
+
+
+def _principals(document: Any) -> tuple[str, ...]:
+    by_type = {"AWS": document} if document == "*" else document
+    if not isinstance(by_type, dict) or not by_type:
+        raise _malformed("Principal is neither * nor an object")
+    # Service, Federated and CanonicalUser name nobody who calls the simulator.
+    named = {kind: _strings(values) for kind, values in by_type.items()}
+    if not all(map(_PRINCIPAL.fullmatch, named.get("AWS", ()))):
+        raise KmsError(
+            "MalformedPolicyDocumentException",
+            "Policy contains a statement with one or more invalid principals.",
+        )
+    return named.get("AWS", ())
+
+
+def _conditions(document: Any) -> list[Condition]:
+    if not isinstance(document, dict) or not all(
+        isinstance(keys, dict) for keys in document.values()
+    ):
+        raise _malformed("Condition is not an object of objects")
+    conditions = []
+    for name, keys in document.items():
+        quantifier, _, operator = name.rpartition(":")
+        plain = operator.removesuffix("IfExists")
+        known = plain in _OPERATORS or operator == "Null"
+        if not known or quantifier not in ("", "ForAnyValue", "ForAllValues"):
+            raise _malformed(f"the simulator knows no condition operator {name!r}")
+        conditions += [
+            Condition(plain, quantifier, operator != plain, key.lower(), _strings(values))
+            for key, values in keys.items()
+        ]
+    return conditions
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    # IAM takes unquoted booleans where it takes "true" and "false".
+    values = [str(item).lower() if isinstance(item, bool) else item for item in values]
+    if not values or not all(isinstance(item, str) for item in values):
+        raise _malformed("a value is not text, or there is none")
+    return tuple(values)
+
+
+def _malformed(reason: str) -> KmsError:
+    return KmsError("MalformedPolicyDocumentException", f"The policy is not valid: {reason}.")

@@ -1,0 +1,239 @@
+"""Carries HTTP/1.1 over TLS to the service and back, or fails to, as a fault demands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import logging
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from enclave_simulator.kms.messages import Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from enclave_simulator.kms.service import KmsService
+    from enclave_simulator.kms.tls import CertificateAuthority
+
+MAX_BODY = 1 << 20
+"""Bytes in a request's body; the largest legal one is an attestation document of 256 KiB."""
+
+IDLE_TIMEOUT = 60.0
+"""Seconds after which a connection without a whole request is closed."""
+
+_METHODS = (b"GET", b"POST", b"PUT", b"DELETE")
+_DRIP_INTERVAL = 0.05
+
+log = logging.getLogger(__name__)
+
+
+class KmsServer:
+    """Serves one `KmsService` on a listening socket, which it owns."""
+
+    def __init__(
+        self,
+        service: KmsService,
+        authority: CertificateAuthority,
+        listener: socket.socket,
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
+    ) -> None:
+        self.service = service
+        self._authority = authority
+        self.idle_timeout = idle_timeout
+        self.connections: set[Connection] = set()
+        self._listener = listener
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), sock=self._listener, ssl=self._authority.server_context()
+        )
+
+    async def close(self) -> None:
+        """Accept no more, and drop every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self.connections):
+            connection.abort()
+        await self._server.wait_closed()
+
+
+class Connection(asyncio.Protocol):
+    """One client. h11 knows HTTP; this feeds it, and writes what it says."""
+
+    def __init__(self, server: KmsServer) -> None:
+        self._server = server
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
+        self._request: h11.Request | None = None
+        self._body = bytearray()
+        self._idle: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment] # it is one
+        self._server.connections.add(self)
+        self._wait()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._server.connections.discard(self)
+        self._stop_waiting()
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._writable.set()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._http.receive_data(data)
+        try:
+            self._advance()
+        except h11.RemoteProtocolError as e:
+            log.info("not HTTP: %s", e)
+            self._refuse(e.error_status_hint)
+
+    def _advance(self) -> None:
+        while True:
+            event = self._http.next_event()
+            match event:
+                case h11.Request():
+                    self._request = event
+                    self._body.clear()
+                    if event.method not in _METHODS:
+                        self._refuse(501)  # HEAD and CONNECT among them, whose answers differ
+                        return
+                case h11.Data():
+                    self._body += event.data
+                    if len(self._body) > MAX_BODY:
+                        self._refuse(413)
+                        return
+                case h11.EndOfMessage():
+                    self._stop_waiting()
+                    if not self._answer():
+                        return
+                    self._wait()
+                case h11.ConnectionClosed():
+                    self._transport.close()
+                    return
+                case _:  # NEED_DATA, or PAUSED behind an answer that is not out
+                    return
+
+    def _answer(self) -> bool:
+        """Answer the request at hand; True where the connection takes another."""
+        request = self._request
+        assert request is not None  # noqa: S101 (h11 sends no end without a beginning)
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in request.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        response = self._server.service.handle(
+            Request(
+                request.method.decode("latin-1"),
+                request.target.decode("latin-1"),
+                headers,
+                bytes(self._body),
+            )
+        )
+        self._deliver(response)
+        if response.delivery or self._transport.is_closing():
+            return False
+        if self._http.our_state is h11.MUST_CLOSE:
+            self._transport.close()
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    def _deliver(self, response: Response) -> None:
+        """Send an answer, or do to it what one of `faults.DELIVERY_FAULTS` says."""
+        length = len(response.body)
+        match response.delivery:
+            case "stall":
+                pass
+            case "drip":
+                self._write(_head(response, MAX_BODY))
+                self._run(self._drip(response.body))
+            case "cut":
+                self._write(_head(response, length), h11.Data(response.body[: length // 2]))
+                self._transport.abort()
+            case "reset":
+                raw: socket.socket = self._transport.get_extra_info("socket")
+                # Closed with zero linger, a socket sends RST instead of FIN (socket(7)).
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._transport.abort()
+            case "huge":
+                self._write(_head(response, None))
+                self._run(self._flood())
+            case delivery:
+                self._write(_head(response, length), h11.Data(response.body), h11.EndOfMessage())
+                if delivery == "close-after":
+                    self._transport.close()
+
+    async def _drip(self, body: bytes) -> None:
+        for byte in body.ljust(MAX_BODY):
+            await asyncio.sleep(_DRIP_INTERVAL)
+            self._write(h11.Data(bytes([byte])))
+
+    async def _flood(self) -> None:
+        while True:
+            await self._writable.wait()
+            self._write(h11.Data(b" " * (1 << 16)))
+            await asyncio.sleep(0)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    def _write(self, *events: h11.Event) -> None:
+        # One write: two would be two TLS records and, on a real network, two packets.
+        self._transport.write(b"".join(self._http.send(event) or b"" for event in events))
+
+    def _refuse(self, status: int) -> None:
+        with contextlib.suppress(h11.LocalProtocolError):  # an answer is already on its way
+            self._deliver(Response(status, b"", "text/plain"))
+        self._transport.close()
+
+    # A connection that does not come up with a whole request in time is closed.
+
+    def _wait(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(
+            self._server.idle_timeout, self._transport.close
+        )
+
+    def _stop_waiting(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+
+def _head(response: Response, length: int | None) -> h11.Response:
+    headers = [
+        ("Date", email.utils.formatdate(usegmt=True)),
+        ("Content-Type", response.content_type),
+        ("Cache-Control", "no-cache, no-store, must-revalidate, private"),
+    ]
+    if response.request_id:
+        headers.append(("x-amzn-RequestId", response.request_id))
+    if length is not None:
+        headers.append(("Content-Length", str(length)))
+    return h11.Response(status_code=response.status, headers=headers)

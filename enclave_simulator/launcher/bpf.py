@@ -1,0 +1,118 @@
+"""The seccomp filter: which system calls stop for the supervisor, and which never do.
+
+Sending, receiving, polling, closing, `listen` and `shutdown` are not in the table, so data
+moves at the kernel's own speed. Where a number among the arguments tells ours from others
+(the family, the ioctl's command, the option's level), the filter looks at it and other calls
+pass; where only memory tells (a path, an address), the call has to stop.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+
+from enclave_simulator.launcher import abi
+
+# Classic BPF (<linux/filter.h>).
+_LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
+_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
+_RETURN = 0x06  # BPF_RET | BPF_K
+_INSTRUCTION = struct.Struct("=HBBI")
+
+# struct seccomp_data; both architectures are little-endian, so an int argument is the low half.
+_NR, _ARCH, _ARGS = 0, 4, 16
+
+_X32_SYSCALL_BIT = 0x4000_0000
+
+
+@dataclass(frozen=True)
+class When:
+    """``arguments[index] & mask == value``; the low 32 bits, as the kernel takes an int."""
+
+    index: int
+    value: int
+    mask: int = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A system call that does not simply pass, if all of `when` holds."""
+
+    syscall: str
+    when: tuple[When, ...] = ()
+    action: int = abi.SECCOMP_RET_USER_NOTIF
+
+
+_SOL_SOCKET, _SO_ERROR = 1, 4
+
+RULES = (
+    # The data path would bypass the filter through a ring: programs then fall back.
+    Rule("io_uring_setup", action=abi.SECCOMP_RET_ERRNO | errno.ENOSYS),
+    Rule("socket", (When(0, abi.AF_VSOCK),)),
+    Rule("connect"),
+    Rule("bind"),
+    Rule("accept"),
+    Rule("accept4"),
+    Rule("getsockname"),
+    Rule("getpeername"),
+    Rule("getsockopt", (When(1, abi.AF_VSOCK),)),
+    Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, abi.SO_DOMAIN))),
+    Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_ERROR))),
+    Rule("setsockopt", (When(1, abi.AF_VSOCK),)),
+    # Any command of the NSM's type, so that a wrong one gets the driver's own answer.
+    Rule("ioctl", (When(1, abi.NSM_IOCTL_MAGIC << 8, mask=0xFF00),)),
+    Rule("ioctl", (When(1, abi.IOCTL_VM_SOCKETS_GET_LOCAL_CID),)),
+    Rule("open"),
+    Rule("creat"),
+    Rule("openat"),
+    Rule("openat2"),
+    # So that `test -c /dev/nsm` holds. fstat, by far the most frequent, is let through.
+    Rule("stat"),
+    Rule("lstat"),
+    Rule("newfstatat", (When(3, 0, mask=abi.AT_EMPTY_PATH),)),
+    Rule("statx", (When(2, 0, mask=abi.AT_EMPTY_PATH),)),
+    Rule("access"),
+    Rule("faccessat"),
+    Rule("faccessat2"),
+)
+
+
+def assemble(architecture: abi.Architecture, rules: tuple[Rule, ...] = RULES) -> bytes:
+    """The filter as an array of struct sock_filter.
+
+    Programs of another architecture (i386 on x86_64) are killed with SIGSYS: let through, their
+    vsock calls would silently reach the machine's own vsock. x32 calls get ENOSYS, which is what
+    a kernel built without x32 answers.
+    """
+    program = [
+        (_LOAD, 0, 0, _ARCH),
+        (_EQUAL, 1, 0, architecture.audit),
+        (_RETURN, 0, 0, abi.SECCOMP_RET_KILL_PROCESS),
+    ]
+    if architecture is abi.X86_64:
+        program += [
+            (_LOAD, 0, 0, _NR),
+            (_AT_LEAST, 0, 1, _X32_SYSCALL_BIT),
+            (_RETURN, 0, 0, abi.SECCOMP_RET_ERRNO | errno.ENOSYS),
+        ]
+    for rule in rules:
+        if rule.syscall in architecture.syscalls:
+            program += _block(rule, architecture.syscalls[rule.syscall])
+    program.append((_RETURN, 0, 0, abi.SECCOMP_RET_ALLOW))
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
+
+
+def _block(rule: Rule, number: int) -> list[tuple[int, int, int, int]]:
+    """One rule on its own: every failed comparison jumps past the block's end."""
+    tests = [(_NR, 0xFFFF_FFFF, number)]
+    tests += [(_ARGS + 8 * when.index, when.mask, when.value) for when in rule.when]
+    length = 3 * len(tests) + 1
+    block: list[tuple[int, int, int, int]] = []
+    for offset, mask, value in tests:
+        block += [(_LOAD, 0, 0, offset), (_AND, 0, 0, mask)]
+        block.append((_EQUAL, 0, length - len(block) - 1, value))
+    block.append((_RETURN, 0, 0, rule.action))
+    return block

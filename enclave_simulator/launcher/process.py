@@ -1,0 +1,83 @@
+"""What /proc and pidfds tell about a thread that waits in a system call."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple
+
+from enclave_simulator.launcher import abi
+
+_PIDFD_THREAD = os.O_EXCL  # since Linux 6.9
+
+
+def socket_inode(thread: int, fd: int) -> int | None:
+    """The inode of the socket behind a thread's file descriptor; None where it is no socket.
+
+    The inode is what stays the same when a descriptor is duplicated, inherited or sent. The
+    link is only read, not followed: following could block on a dead network file system.
+    """
+    if fd < 0:
+        return None
+    try:
+        target = os.readlink(f"/proc/{thread}/fd/{fd}")  # noqa: PTH115 (no Path in the hot end)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if not target.startswith("socket:["):
+        return None
+    return int(target[len("socket:[") : -1])
+
+
+def live_unix_sockets() -> set[int]:
+    """Inodes of all AF_UNIX sockets of this network namespace (proc(5), /proc/net/unix)."""
+    with open("/proc/net/unix", "rb") as f:  # noqa: PTH123 (the same)
+        next(f)
+        return {int(line.split(maxsplit=7)[6]) for line in f}
+
+
+def borrow(thread: int, fd: int) -> int:
+    """Duplicate a thread's file descriptor into this process.
+
+    Raises:
+        OSError: EBADF where it has none, ESRCH where it died, EPERM where the kernel refuses.
+    """
+    try:
+        pidfd = os.pidfd_open(thread, _PIDFD_THREAD)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        pidfd = os.pidfd_open(status(thread).process)
+    try:
+        return abi.pidfd_getfd(pidfd, fd)
+    finally:
+        os.close(pidfd)
+
+
+class Status(NamedTuple):
+    """From /proc/TID/status.
+
+    Attributes:
+        process: the thread group's id.
+        own_signals: bit mask of signals pending for this thread and not blocked.
+        shared_signals: the same for signals pending for the process as a whole.
+    """
+
+    process: int
+    own_signals: int
+    shared_signals: int
+
+
+def status(thread: int) -> Status:
+    """Read a thread's status.
+
+    Raises:
+        OSError: the thread is gone.
+    """
+    with open(f"/proc/{thread}/status", "rb") as f:  # noqa: PTH123 (polled while accept waits)
+        fields = dict(line.split(b":", 1) for line in f)
+    blocked = int(fields[b"SigBlk"], 16)
+    return Status(
+        process=int(fields[b"Tgid"]),
+        own_signals=int(fields[b"SigPnd"], 16) & ~blocked,
+        shared_signals=int(fields[b"ShdPnd"], 16) & ~blocked,
+    )

@@ -1,0 +1,191 @@
+"""Bookkeeping of simulated vsock sockets and their addresses. No I/O.
+
+A simulated socket is an AF_UNIX stream socket. Where vsock has the address (cid, port), its
+UNIX socket has a name that ends in ``<cid>_<port>``: a path in the enclave's folder for one that
+can be connected to, an abstract name (which leaves no file) for the connecting side. So the
+side that accepts reads its peer's address off the peer's name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from enclave_simulator.launcher import abi
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+
+UNBOUND = VsockAddress(abi.VMADDR_CID_ANY, abi.VMADDR_PORT_ANY)
+_FIRST_FREE_PORT = 1024  # below are the reserved ones (net/vmw_vsock/af_vsock.c)
+_NAME = re.compile(rb".*/([0-9]{1,10})_([0-9]{1,10})", re.DOTALL)
+
+
+def refuse(code: int) -> OSError:
+    """The error a system call answers with."""
+    return OSError(code, os.strerror(code))
+
+
+class Inodes(Generic[T]):
+    """What is known of sockets by inode, forgetting those that no longer exist.
+
+    Nobody tells when a program closes a socket, so now and then `alive` is asked for all
+    inodes in use: whenever the table has doubled, which makes the cost per socket constant.
+    """
+
+    def __init__(self, alive: Callable[[], set[int]], sweep_at: int = 256) -> None:
+        self._alive = alive
+        self._least = self._sweep_at = sweep_at
+        self._known: dict[int, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, inode: int, value: T) -> None:
+        """Know a socket."""
+        if len(self._known) >= self._sweep_at:
+            self.sweep()
+        self._known[inode] = value
+
+    def get(self, inode: int) -> T | None:
+        """What is known of it."""
+        return self._known.get(inode)
+
+    def sweep(self) -> None:
+        """Forget the sockets that are gone."""
+        alive = self._alive()
+        self._known = {inode: value for inode, value in self._known.items() if inode in alive}
+        self._sweep_at = max(self._least, 2 * len(self._known))
+
+
+@dataclass
+class VsockSocket:
+    """One simulated socket, in the kernel's terms (struct vsock_sock).
+
+    Attributes:
+        local: where it is bound, UNBOUND before.
+        remote: its peer, once connected.
+        error: of a failed non-blocking connect, until SO_ERROR is asked for; 0 for none.
+        options: values of the SO_VM_SOCKETS_* options, as the bytes they are given in.
+    """
+
+    local: VsockAddress = UNBOUND
+    remote: VsockAddress | None = None
+    error: int = 0
+    options: dict[int, bytes] = field(
+        default_factory=lambda: {
+            abi.SO_VM_SOCKETS_BUFFER_SIZE: (256 * 1024).to_bytes(8, "little"),
+            abi.SO_VM_SOCKETS_BUFFER_MIN_SIZE: (128).to_bytes(8, "little"),
+            abi.SO_VM_SOCKETS_BUFFER_MAX_SIZE: (256 * 1024).to_bytes(8, "little"),
+            # A struct timeval: two seconds.
+            abi.SO_VM_SOCKETS_CONNECT_TIMEOUT: (2).to_bytes(16, "little"),
+        }
+    )
+
+
+class VsockTable:
+    """All simulated sockets of one enclave, and where addresses lead.
+
+    One port is one socket, whatever CID it is bound to.
+
+    Args:
+        cid: the enclave's own context id.
+        folder: where sockets that can be connected to are, as ``<cid>_<port>``.
+        parent_ports: UNIX paths of services on the parent that are elsewhere.
+        alive: inodes of all UNIX sockets that exist.
+    """
+
+    def __init__(
+        self,
+        cid: int,
+        folder: str,
+        parent_ports: Mapping[int, str],
+        alive: Callable[[], set[int]],
+    ) -> None:
+        self.cid = cid
+        self._folder = folder
+        self._parent_ports = dict(parent_ports)
+        self.sockets: Inodes[VsockSocket] = Inodes(alive)
+        self._bound: dict[int, int] = {}
+        self._next_port = _FIRST_FREE_PORT
+
+    def claim(self, inode: int, wanted: int) -> int:
+        """Bind a socket to a port; VMADDR_PORT_ANY takes a free one.
+
+        Raises:
+            OSError: EADDRINUSE.
+        """
+        if wanted in self._bound or len(self._bound) > 2 * len(self.sockets) + 256:
+            self._sweep()
+        if wanted == abi.VMADDR_PORT_ANY:
+            wanted = self.free_port()
+        elif wanted in self._bound:
+            raise refuse(errno.EADDRINUSE)
+        self._bound[wanted] = inode
+        return wanted
+
+    def free_port(self) -> int:
+        """A port that nobody is bound to; upwards, as the kernel does it."""
+        while self._next_port in self._bound:
+            self._next_port += 1
+        port = self._next_port
+        self._next_port += 1
+        return port
+
+    def _sweep(self) -> None:
+        """Free the ports of sockets that are gone."""
+        self.sockets.sweep()
+        self._bound = {p: i for p, i in self._bound.items() if self.sockets.get(i) is not None}
+
+    def check_local(self, cid: int) -> None:
+        """Whether a socket may be bound to this CID.
+
+        Raises:
+            OSError: EADDRNOTAVAIL.
+        """
+        if cid not in (abi.VMADDR_CID_ANY, abi.VMADDR_CID_LOCAL, self.cid):
+            raise refuse(errno.EADDRNOTAVAIL)
+
+    def listening_path(self, port: int) -> str:
+        """Where a socket of the enclave that is bound to this port can be connected to."""
+        return f"{self._folder}/{self.cid}_{port}"
+
+    def connecting_name(self, remote: VsockAddress, port: int) -> str:
+        """The abstract name that tells the accepting side who connected."""
+        return f"\0{self._folder}/{self._seen_from(remote)}_{port}"
+
+    def path_to(self, remote: VsockAddress) -> str:
+        """The UNIX path an address leads to.
+
+        Raises:
+            OSError: ETIMEDOUT for a CID that nobody has: the hypervisor drops what is sent
+                there. The kernel takes two seconds to say so; this does not.
+        """
+        if remote.cid in (self.cid, abi.VMADDR_CID_LOCAL):
+            return self.listening_path(remote.port)
+        if remote.cid == VMADDR_CID_PARENT:
+            default = f"{self._folder}/{remote.cid}_{remote.port}"
+            return self._parent_ports.get(remote.port, default)
+        raise refuse(errno.ETIMEDOUT)
+
+    def accepted(self, port: int, peer_name: bytes) -> VsockSocket:
+        """The socket of a connection to `port` from a UNIX socket of that name.
+
+        A name that is not ours is a service of the parent that connected by path.
+        """
+        name = _NAME.fullmatch(peer_name)
+        if name is None:
+            remote = VsockAddress(VMADDR_CID_PARENT, self.free_port())
+        else:
+            remote = VsockAddress(int(name[1]), int(name[2]))
+        return VsockSocket(VsockAddress(self._seen_from(remote), port), remote)
+
+    def _seen_from(self, remote: VsockAddress) -> int:
+        """Over loopback both ends are VMADDR_CID_LOCAL."""
+        return abi.VMADDR_CID_LOCAL if remote.cid == abi.VMADDR_CID_LOCAL else self.cid

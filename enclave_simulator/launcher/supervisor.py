@@ -1,0 +1,124 @@
+"""The supervisor: one loop that answers the system calls the filter stops.
+
+A single thread and one epoll. Every call is answered at once (a UNIX socket connects or refuses
+immediately; an NSM request takes a millisecond or two and the driver, too, takes one at a time),
+except `accept` without a connection, which is put aside: so no thread of the program waits for
+another one.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+from typing import TYPE_CHECKING
+
+from enclave_simulator.launcher.accept_calls import Accepts
+from enclave_simulator.launcher.devices import Device, Devices, NsmDevice
+from enclave_simulator.launcher.notification import Call, Listener, Outcome
+from enclave_simulator.launcher.process import live_unix_sockets
+from enclave_simulator.launcher.program_sockets import Access
+from enclave_simulator.launcher.sockets import Inodes, VsockTable
+from enclave_simulator.launcher.vsock import Vsock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from enclave_simulator.launcher.abi import Architecture
+
+log = logging.getLogger(__name__)
+
+_CHECK_WAITING = 0.05
+"""Seconds between two looks at threads in accept: what a signal to one of them may take."""
+
+
+class Supervisor:
+    """Answers the calls of one program and all its descendants.
+
+    Owns the notification descriptor. `run` belongs on a thread of its own; `stop` may be
+    called from another.
+    """
+
+    def __init__(
+        self,
+        listener_fd: int,
+        *,
+        architecture: Architecture,
+        nsm: NsmDevice,
+        cid: int,
+        folder: str,
+        parent_ports: Mapping[int, str],
+    ) -> None:
+        self._listener = Listener(listener_fd)
+        self._epoll = select.epoll()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._warned = False
+        opened: Inodes[Device] = Inodes(live_unix_sockets)
+        table = VsockTable(cid, folder, parent_ports, live_unix_sockets)
+        access = Access(self._listener, table)
+        self._accepts = Accepts(self._listener, access, table, self._epoll)
+        vsock = Vsock(self._listener, access, table, self._accepts)
+        devices = Devices(self._listener, architecture, nsm, cid, opened)
+        by_name = {**devices.handlers, **vsock.handlers}
+        self._handlers: dict[int, Callable[[Call], int | Outcome]] = {
+            number: by_name[name]
+            for name, number in architecture.syscalls.items()
+            if name in by_name
+        }
+
+    def run(self) -> None:
+        """Answer until no process is left that the filter applies to, or until `stop`."""
+        try:
+            self._epoll.register(self._listener.fd, select.EPOLLIN)
+            self._epoll.register(self._stop, select.EPOLLIN)
+            while self._turn():
+                pass
+        finally:
+            self._accepts.close()
+            self._listener.close()
+            self._epoll.close()
+
+    def stop(self) -> None:
+        """Make `run` return soon."""
+        os.eventfd_write(self._stop, 1)
+
+    def close(self) -> None:
+        """Give back the last descriptor; after `run` has returned."""
+        os.close(self._stop)
+
+    def _turn(self) -> bool:
+        timeout = _CHECK_WAITING if self._accepts.waiting else None
+        for fd, events in self._epoll.poll(timeout):
+            if fd == self._stop:
+                return False
+            if fd != self._listener.fd:
+                self._accepts.ready(fd)
+            elif events & select.EPOLLIN:
+                call = self._listener.receive()
+                if call is not None:
+                    self._listener.answer(call, self._handle(call))
+            elif events & select.EPOLLHUP:
+                return False
+        if self._accepts.waiting:
+            self._accepts.check_waiting()
+        return True
+
+    def _handle(self, call: Call) -> int | Outcome:
+        try:
+            return self._handlers[call.number](call)
+        except PermissionError as e:
+            self._warn_hidden(call, e)
+            return Outcome.CONTINUE
+        except OSError as e:
+            return -(e.errno or errno.EIO)
+        except Exception:
+            # The program must not hang, nor others with it, because of a fault in here.
+            log.exception("simulating system call %d failed", call.number)
+            return -errno.EIO
+
+    def _warn_hidden(self, call: Call, error: OSError) -> None:
+        """A program that made itself undumpable, or whose file only others may read."""
+        if not self._warned:
+            self._warned = True
+            log.warning("process %d is hidden from us: it has no enclave: %s", call.thread, error)

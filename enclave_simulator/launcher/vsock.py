@@ -1,0 +1,184 @@
+"""AF_VSOCK as a program sees it, on AF_UNIX sockets: the life cycle of connections.
+
+Errors are those of net/vmw_vsock/af_vsock.c with the virtio transport.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enclave_simulator.launcher import abi, memory
+from enclave_simulator.launcher.notification import Call, Listener, Outcome
+from enclave_simulator.launcher.program_sockets import Access, inode_of, read_int
+from enclave_simulator.launcher.sockets import UNBOUND, VsockSocket, VsockTable
+from vsock_proxy.net.addresses import VsockAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enclave_simulator.launcher.accept_calls import Accepts
+
+log = logging.getLogger(__name__)
+
+_TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+class Vsock:
+    """Handlers for the system calls about sockets."""
+
+    def __init__(
+        self, listener: Listener, access: Access, table: VsockTable, accepts: Accepts
+    ) -> None:
+        self._listener = listener
+        self._access = access
+        self._table = table
+        self.handlers: dict[str, Callable[[Call], int | Outcome]] = {
+            "socket": self._socket,
+            "bind": self._if_ours(self._bind),
+            "connect": self._if_ours(self._connect),
+            "accept": self._if_ours(lambda call, _: accepts.accept(call, 0)),
+            "accept4": self._if_ours(
+                lambda call, _: accepts.accept(call, abi.signed(call.arguments[3]))
+            ),
+            "getsockname": self._if_ours(self._getsockname),
+            "getpeername": self._if_ours(self._getpeername),
+            "getsockopt": self._if_ours(self._getsockopt),
+            "setsockopt": self._if_ours(self._setsockopt),
+        }
+
+    def _if_ours(
+        self, handler: Callable[[Call, VsockSocket], int | Outcome]
+    ) -> Callable[[Call], int | Outcome]:
+        """Leave other sockets to the kernel."""
+
+        def handle(call: Call) -> int | Outcome:
+            ours = self._access.find(call)
+            return Outcome.CONTINUE if ours is None else handler(call, ours)
+
+        return handle
+
+    def _socket(self, call: Call) -> int | Outcome:
+        kind, protocol = abi.signed(call.arguments[1]), abi.signed(call.arguments[2])
+        flags, kind = kind & _TYPE_FLAGS, kind & ~_TYPE_FLAGS
+        if protocol not in (0, abi.AF_VSOCK):
+            return -errno.EPROTONOSUPPORT
+        if kind == socket.SOCK_DGRAM:
+            return -errno.ENODEV  # no transport of an enclave has datagrams
+        if kind != socket.SOCK_STREAM:
+            return -errno.ESOCKTNOSUPPORT
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as created:
+            created.setblocking(not flags & socket.SOCK_NONBLOCK)
+            self._table.sockets.add(inode_of(created), VsockSocket())
+            return self._access.hand_over(call, created, flags)
+
+    def _bind(self, call: Call, ours: VsockSocket) -> int | Outcome:
+        wanted = self._access.read_address(call)
+        if ours.local != UNBOUND:
+            return -errno.EINVAL
+        self._table.check_local(wanted.cid)
+        with self._access.borrow(call) as bound:
+            port = self._table.claim(inode_of(bound), wanted.port)
+            path = self._table.listening_path(port)
+            # The name may be left over from a socket that is gone: `claim` has looked.
+            Path(path).unlink(missing_ok=True)
+            bound.bind(path)
+        ours.local = VsockAddress(wanted.cid, port)
+        log.debug("bind %s: %s", ours.local, path)
+        return 0
+
+    def _connect(self, call: Call, ours: VsockSocket) -> int | Outcome:
+        remote = self._access.read_address(call)
+        if ours.remote is not None:
+            return -errno.EISCONN
+        with self._access.borrow(call) as connecting:
+            code = self._dial(connecting, ours, remote)
+            if os.get_blocking(connecting.fileno()):
+                return -code
+            # The virtio transport never connects or fails at once, and programs should meet
+            # here what they meet there: there are some that do not notice an immediate error.
+            ours.error = code
+            _wake_pollers(connecting)
+        return -errno.EINPROGRESS
+
+    def _dial(self, connecting: socket.socket, ours: VsockSocket, remote: VsockAddress) -> int:
+        """Connect a program's socket; 0 or the error that vsock would end with."""
+        fd = connecting.fileno()
+        blocking = os.get_blocking(fd)
+        try:
+            path = self._table.path_to(remote)
+            if ours.local == UNBOUND:
+                port = self._table.free_port()
+                connecting.bind(self._table.connecting_name(remote, port))
+                ours.local = VsockAddress(abi.VMADDR_CID_ANY, port)
+            # A UNIX socket connects at once, or waits while the other side's queue is full.
+            # Where a UNIX socket would wait, vsock is reset: so never wait.
+            os.set_blocking(fd, False)
+            connecting.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError, PermissionError) as e:
+            log.debug("connect %s: refused: %s: %s", remote, path, e.strerror)
+            return errno.ECONNRESET
+        except TimeoutError:
+            log.debug("connect %s: timed out: no such CID", remote)
+            return errno.ETIMEDOUT
+        finally:
+            os.set_blocking(fd, blocking)
+        log.debug("connect %s: %s", remote, path)
+        ours.remote = remote
+        return 0
+
+    def _getsockname(self, call: Call, ours: VsockSocket) -> int | Outcome:
+        return self._access.write_address(call, ours.local)
+
+    def _getpeername(self, call: Call, ours: VsockSocket) -> int | Outcome:
+        if ours.remote is None:
+            return -errno.ENOTCONN
+        return self._access.write_address(call, ours.remote)
+
+    def _getsockopt(self, call: Call, ours: VsockSocket) -> int | Outcome:
+        _, level, option, value_at, size_at, _ = call.arguments
+        size = read_int(call, size_at)
+        match abi.signed(level), abi.signed(option):
+            case socket.SOL_SOCKET, socket.SO_ERROR:
+                if not ours.error:
+                    return Outcome.CONTINUE
+                value = ours.error.to_bytes(4, "little")[: max(size, 0)]
+                ours.error = 0
+            case socket.SOL_SOCKET, abi.SO_DOMAIN:
+                value = abi.AF_VSOCK.to_bytes(4, "little")[: max(size, 0)]
+            case abi.AF_VSOCK, name if name in ours.options:
+                value = ours.options[name]
+            case _:
+                return -errno.ENOPROTOOPT
+        if size < len(value):
+            return -errno.EINVAL
+        if self._listener.waits(call):
+            memory.write(call.thread, value_at, value)
+            memory.write(call.thread, size_at, len(value).to_bytes(4, "little"))
+        return 0
+
+    def _setsockopt(self, call: Call, ours: VsockSocket) -> int | Outcome:
+        _, _, option, value_at, size, _ = call.arguments
+        option = abi.signed(option)
+        if option not in ours.options:
+            return -errno.ENOPROTOOPT
+        expected = len(ours.options[option])
+        if abi.signed(size) < expected:
+            return -errno.EINVAL
+        # Kept for getsockopt; a UNIX socket has its own buffers and connects at once.
+        ours.options[option] = memory.read(call.thread, value_at, expected)
+        return 0
+
+
+def _wake_pollers(connecting: socket.socket) -> None:
+    """Tell an edge-triggered epoll that something happened, as a connection's end does.
+
+    A UNIX socket connects without a word to its own pollers; setting the size of the send
+    buffer, to what it is, has the kernel wake them (sock_setsockopt, sk_write_space).
+    """
+    doubled = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    connecting.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, doubled // 2)

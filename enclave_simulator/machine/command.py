@@ -1,0 +1,243 @@
+"""``enclave-simulator boot`` and ``setup-machine``: an image in a simulated enclave."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enclave_simulator.machine import qemu
+from enclave_simulator.machine.parent_side import EXIT_PORT
+from enclave_simulator.parent import services as parent_services
+from enclave_simulator.parent.processes import exit_on_signals
+from parent import files
+from vsock_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from enclave_simulator.authority import Authority
+    from enclave_simulator.machine.boot import Image, UnsignedImage
+    from enclave_simulator.machine.image import CheckedImage
+
+DEFAULT_CID = 16
+"""What nitro-cli gives the first enclave of an instance."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the commands ``boot`` and ``setup-machine`` to ``enclave-simulator``."""
+    parser = subparsers.add_parser(
+        "boot",
+        help="boot an enclave image (EIF) with its own kernel under QEMU",
+        description="Boot an enclave image with its own kernel, command line and ramdisks under "
+        "QEMU. Its /dev/nsm signs documents with the image's PCRs; behind CID 3 are a simulated "
+        f"KMS (through vsock-proxy on port {parent_services.PROXY_PORT}), a service that gives "
+        "out credentials for it, a log sink whose lines are printed on stderr, and what "
+        "--parent-port and --folder add. The console is on stdout. "
+        f"The exit code is what the guest writes, in decimal, to vsock://3:{EXIT_PORT}; "
+        "0 where it ends without that.",
+    )
+    add = parser.add_argument
+    add("image", metavar="IMAGE", type=Path, help="the EIF")
+    add("--memory", type=_positive, metavar="MIB",
+        help="(default: four times the image, 1024 at least)")  # fmt: skip
+    add("--cpu-count", type=_positive, default=2, metavar="N", help="(default: %(default)s)")
+    add("--cid", type=int, default=DEFAULT_CID, metavar="N",
+        help="the enclave's context id (default: %(default)s)")  # fmt: skip
+    add("--debug-mode", action="store_true",
+        help="an enclave in debug mode: PCR0, PCR1 and PCR2 are zero")  # fmt: skip
+    add("--role-arn", metavar="ARN", type=_role_arn,
+        help="the parent's IAM role, which PCR3 measures (default: none)")  # fmt: skip
+    add("--instance-id", metavar="ID", default="i-0123456789abcdef0", type=_instance_id,
+        help="the parent's instance id, which PCR4 measures (default: %(default)s)")  # fmt: skip
+    add("--signing-certificate", metavar="FILE", type=Path,
+        help="PEM of what an unsigned image is to be taken as signed with, which PCR8 measures "
+        "(default: PCR8 from the image's own signature, zero without one)")  # fmt: skip
+    add("--machine", choices=("microvm", "nitro-enclave"), default="microvm",
+        help="nitro-enclave is QEMU's own enclave, where it has one: it measures the image "
+        "itself, and signs no document (default: %(default)s)")  # fmt: skip
+    add("--nitro-root", metavar="FILE", type=Path,
+        help="where to write the root certificate of the documents, PEM")  # fmt: skip
+    add("--kms-ca", metavar="FOLDER", type=Path,
+        help="where the simulated KMS keeps its authority (ca.pem and ca.key), so that ca.pem can "
+        "be built into the image (default: a new authority each time)")  # fmt: skip
+    add("--folder", metavar="FOLDER", type=Path,
+        help="where vsock addresses are UNIX sockets: what listens on 3_PORT is behind CID 3; "
+        "CID takes 'CONNECT PORT' (default: a temporary one)")  # fmt: skip
+    add("--guest-port", metavar="PORT", action="append", default=[],
+        type=parent_services.vsock_port,
+        help="have a port of the guest as CID_PORT in that folder too; may repeat")  # fmt: skip
+    add("--timeout", type=float, metavar="SECONDS", help="give up then")
+    add("--kvm", action="store_true",
+        help="use KVM instead of emulation: faster where it is real, unreliable where it is "
+        "itself emulated")  # fmt: skip
+    add("--no-services", action="store_true", help="no KMS, no proxy, no credentials")
+    add("--verbose", action="store_true", help="tell on stderr what is connected")
+    _add_cache(parser)
+    parent_services.add_options(parser)
+    parser.set_defaults(run=boot)
+
+    parser = subparsers.add_parser(
+        "setup-machine",
+        help="unpack a QEMU that boot can use",
+        description="Download a QEMU that boot can use from Debian's backports, and unpack it "
+        "into a folder, unless the one in PATH will do. It needs apt-get and dpkg-deb, no "
+        "privilege, about 40 MB of download and 200 MB of room. Nothing is installed.",
+    )
+    _add_cache(parser)
+    parser.add_argument("--mirror", metavar="URL",
+        help="a mirror of Debian (default: the one in this machine's apt)")  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="even if there is one that will do")
+    parser.set_defaults(run=set_up)
+
+
+def boot(options: argparse.Namespace) -> int:
+    """Boot an image, wait for its end, and return its exit code.
+
+    Raises:
+        EifError: it is no image.
+        MachineError: no QEMU will do, or the guest did not run to its end.
+        ServiceError: a service of the parent did not start.
+        ConfigurationError: an option.
+    """
+    # cryptography takes a moment to load; the other commands do without.
+    from enclave_simulator.authority import Authority  # noqa: PLC0415
+    from enclave_simulator.machine.boot import Enclave  # noqa: PLC0415
+    from enclave_simulator.machine.image import CheckedImage  # noqa: PLC0415
+
+    parent_services.check_cid(options.cid)
+    _check_machine(options)
+    command = qemu.find(options.machine, cache=options.cache)
+    if options.verbose:
+        logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
+    exit_on_signals()
+    with contextlib.ExitStack() as stack:
+        private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
+        folder = options.folder or private
+        image = CheckedImage(stack.enter_context(files.opened(options.image)))
+        authority = Authority.generate()
+        booted = _booted(options, image, authority, private)
+        if options.nitro_root:
+            with files.replacing(options.nitro_root) as stream:
+                stream.write(authority.root_pem)
+        if not options.no_services:
+            ca = options.kms_ca or private
+            parent_services.ParentServices(
+                folder=folder,
+                private=private,
+                nitro_root=authority.root_pem,
+                ca=ca / "ca.pem",
+                ca_key=ca / "ca.key",
+                kms_options=parent_services.kms_options(options),
+                with_credentials=True,
+                verbose=options.verbose,
+            ).start(stack)
+        enclave = Enclave(
+            cid=options.cid,
+            folder=folder,
+            parent_ports=dict(options.parent_port),
+            guest_ports=options.guest_port,
+            memory=options.memory or image.memory,
+            cpus=options.cpu_count,
+            kvm=options.kvm,
+            command=command,
+        )
+        return enclave.boot(booted, private, timeout=options.timeout)
+
+
+def _check_machine(options: argparse.Namespace) -> None:
+    if options.machine != "nitro-enclave":
+        return
+    for name in ("debug_mode", "nitro_root", "signing_certificate"):
+        if getattr(options, name):
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is nothing for --machine nitro-enclave",
+                hint="QEMU's own enclave measures by itself, and signs no document",
+            )
+
+
+def _booted(
+    options: argparse.Namespace, image: CheckedImage, authority: Authority, private: Path
+) -> Image | UnsignedImage:
+    """The image with its NSM."""
+    from enclave_simulator.machine import boot as machine  # noqa: PLC0415 (as in `boot`)
+    from enclave_simulator.machine.image import measure_certificate  # noqa: PLC0415
+    from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
+
+    module_id = f"{options.instance_id}-enc{_ENCLAVE_ID}"
+    if options.machine == "nitro-enclave":
+        return machine.UnsignedImage(
+            eif=options.image,
+            module_id=module_id,
+            instance_id=options.instance_id,
+            role_arn=options.role_arn,
+        )
+    pcrs = dict(image.pcrs)
+    if options.signing_certificate:
+        if 8 in pcrs:
+            raise ConfigurationError(
+                "--signing-certificate for an image that is signed",
+                hint="its PCR8 is that of its own signature",
+            )
+        pem = files.read_small(options.signing_certificate, _MAX_CERTIFICATE)
+        pcrs[8] = measure_certificate(pem)
+    nsm = SimulatedNsm(
+        authority,
+        module_id=module_id,
+        pcrs=pcrs,
+        role_arn=options.role_arn,
+        debug_mode=options.debug_mode,
+    )
+    parts = image.unpack(private)
+    return machine.Image(
+        kernel=parts.kernel,
+        ramdisk=parts.ramdisk,
+        cmdline=parts.cmdline,
+        exchange=nsm.exchange,
+    )
+
+
+def set_up(options: argparse.Namespace) -> int:
+    """Unpack QEMU, and print the command that runs it.
+
+    Raises:
+        MachineError: it cannot be had.
+    """
+    qemu.set_up(options.cache, mirror=options.mirror, again=options.again)
+    sys.stdout.write(" ".join(qemu.find(cache=options.cache)) + "\n")
+    return 0
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache", metavar="FOLDER", type=Path,
+        help="where setup-machine unpacks QEMU, and boot finds it (default: nitro-enclave-agent "
+        "in $XDG_CACHE_HOME or ~/.cache)")  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"not a number above 0: {text!r}")
+    return int(text)
+
+
+def _role_arn(text: str) -> str:
+    if not _ROLE_ARN.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"not arn:aws:iam::ACCOUNT:role/NAME: {text!r}")
+    return text
+
+
+def _instance_id(text: str) -> str:
+    if not _INSTANCE_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"not an instance id, such as i-0123456789abcdef0: {text!r}"
+        )
+    return text
+
+
+_ENCLAVE_ID = "0123456789abcdef"
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,576}", re.ASCII)
+_INSTANCE_ID = re.compile(r"i-[0-9a-f]{1,17}")
+_MAX_CERTIFICATE = 64 * 1024

@@ -1,0 +1,196 @@
+"""Programs from Debian's packages, unpacked into a folder: no privilege, nothing installed.
+
+apt resolves and downloads with a state of its own, signatures checked with Debian's keys;
+`dpkg-deb` unpacks. A program from such a folder runs with the folder's own loader and libraries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enclave_simulator.machine.errors import MachineError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+LOADER = "usr/lib64/ld-linux-x86-64.so.2"
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+_NEEDED = "apt-get", "dpkg-deb"
+_WITHIN = 900.0
+"""Seconds for one download, on however slow a line."""
+
+_STDERR_SHOWN = 2000
+
+
+def cache_folder() -> Path:
+    """Where unpacked packages are kept: ``$XDG_CACHE_HOME/nitro-enclave-agent``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "nitro-enclave-agent"
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Have a folder of unpacked packages for oneself; wait for whoever has it.
+
+    Raises:
+        MachineError: it cannot be made, or written to.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "lock").open("w")
+    except OSError as e:
+        raise MachineError(
+            f"cannot write to {cache}: {e.strerror}", hint="name another one: --cache FOLDER"
+        ) from e
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """A Debian suite, with its backports.
+
+    Attributes:
+        folder: apt's state and downloads.
+        suite: such as ``trixie``.
+        mirror: None takes the one that this machine's apt uses.
+    """
+
+    folder: Path
+    suite: str = "trixie"
+    mirror: str | None = None
+
+    def update(self) -> None:
+        """Get the lists of packages.
+
+        Raises:
+            UnavailableError: a tool or the keys are missing, or the mirror cannot be reached.
+        """
+        missing = [tool for tool in _NEEDED if not shutil.which(tool)]
+        if missing or not KEYRING.exists():
+            raise UnavailableError(
+                f"Debian's packages cannot be had: no {' and no '.join(missing or [str(KEYRING)])}",
+                hint="on Debian or Ubuntu: apt-get install apt dpkg debian-archive-keyring",
+            )
+        for name in ("lists/partial", "archives/partial"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "status").touch()
+        mirror = self.mirror or _mirror()
+        (self.folder / "sources.list").write_text(
+            "".join(
+                f"deb [signed-by={KEYRING} arch=amd64] {mirror} {suite} main\n"
+                for suite in (self.suite, f"{self.suite}-backports")
+            )
+        )
+        try:
+            # Without it, apt takes it lightly when a mirror does not answer.
+            self._apt("update", "-o", "APT::Update::Error-Mode=any")
+        except MachineError as e:
+            raise UnavailableError(f"no lists of packages from {mirror}", hint=e.hint) from e
+
+    def unpack(
+        self, names: list[str], into: Path, *, backports: bool = False, dependencies: bool = True
+    ) -> None:
+        """Download packages and unpack them. Their maintainers' scripts do not run.
+
+        Args:
+            names: what to unpack.
+            into: a new folder, which is there only once everything is.
+            backports: prefer the suite's backports.
+            dependencies: unpack what they depend on as well.
+
+        Raises:
+            MachineError: there is no such package, or it cannot be downloaded.
+        """
+        archives, unpacked = self.folder / "archives", into.with_name(f"{into.name}.new")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        for old in archives.glob("*.deb"):
+            old.unlink()
+        release = f"{self.suite}-backports" if backports else self.suite
+        if dependencies:
+            self._apt("install", "--yes", "--download-only", "-t", release, *names)
+        else:
+            self._apt("download", "-t", release, *names)
+        unpacked.mkdir(parents=True)
+        for package in sorted(archives.glob("*.deb")):
+            _run(["dpkg-deb", "--extract", str(package), str(unpacked)])
+            package.unlink()
+        shutil.rmtree(into, ignore_errors=True)
+        unpacked.rename(into)
+
+    def latest(self, name: str) -> str:
+        """Follow a package without content, such as a kernel's, to the one it depends on."""
+        shown = subprocess.run(  # noqa: S603 (a fixed program and our own arguments)
+            ["apt-cache", *self._options(), "depends", "--important", name],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_WITHIN,
+        )
+        for line in shown.stdout.splitlines():
+            kind, _, value = line.strip().partition(": ")
+            if kind == "Depends":
+                return value
+        raise MachineError(f"no package {name} in {self.suite}")
+
+    def _apt(self, *arguments: str) -> None:
+        _run(["apt-get", "--quiet", *self._options(), *arguments], cwd=self.folder / "archives")
+
+    def _options(self) -> list[str]:
+        options = {
+            "Dir::State": f"{self.folder}",
+            "Dir::State::status": f"{self.folder}/status",  # nothing is installed
+            "Dir::Cache": f"{self.folder}",
+            "Dir::Etc::sourcelist": f"{self.folder}/sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::Log": f"{self.folder}",
+            "APT::Architecture": "amd64",
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "",
+            "Acquire::Languages": "none",
+        }
+        return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+
+
+def _mirror() -> str:
+    """The mirror of Debian that this machine's own apt uses."""
+    shown = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SUITE) $(REPO_URI)"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_WITHIN,
+    )
+    for line in shown.stdout.splitlines():
+        origin, suite, uri = [*line.split(), "", "", ""][:3]
+        if origin == "Debian" and "security" not in suite:
+            return uri
+    raise UnavailableError(
+        "this machine's apt knows no mirror of Debian", hint="name one: --mirror URL"
+    )
+
+
+def _run(command: list[str], cwd: Path | None = None) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 (fixed programs and our own arguments)
+            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=_WITHIN
+        )
+    except subprocess.TimeoutExpired as e:
+        raise MachineError(f"{command[0]} took longer than {_WITHIN:g} s") from e
+    if done.returncode:
+        raise MachineError(
+            f"{command[0]} ended with {done.returncode}",
+            hint=done.stderr[-_STDERR_SHOWN:].strip(),
+        )

@@ -1,0 +1,222 @@
+r"""The parent instance as the guest sees it: a folder of UNIX sockets.
+
+- ``FOLDER/3_PORT``: who listens there is CID 3, port PORT, to the guest.
+- ``FOLDER/CID``: write ``CONNECT PORT\n``, read ``OK N\n``, and be connected to what listens on
+  PORT in the guest (the convention of Firecracker).
+- ``FOLDER/CID_PORT``, for ports named beforehand: the same without the greeting, as
+  ``enclave-simulator run`` has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress
+from vsock_proxy.net.listening import listening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from enclave_simulator.machine.vsock_device import VsockDevice
+    from vsock_proxy.relay.loop import Loop
+
+HEARTBEAT_PORT = 9000
+HEARTBEAT = b"\xb7"
+"""What a Nitro EIF's init sends once it runs, and wants back (aws-nitro-enclaves-sdk-bootstrap,
+init/init.c)."""
+
+EXIT_PORT = 9001
+"""Where a guest may say, in decimal, which exit code its program ended with."""
+
+_CONNECT = re.compile(rb"CONNECT ([0-9]{1,10})\n")
+_EXIT = re.compile(rb"([0-9]{1,3})\s*")
+_LINE_LIMIT = 32
+
+
+class Folder:
+    """Connects the guest to services; see `vsock_device.Parent`."""
+
+    def __init__(self, folder: Path, elsewhere: Mapping[int, UnixAddress]) -> None:
+        """Services are in `folder`, but for those that listen elsewhere, by their port."""
+        self._folder = folder
+        self._elsewhere = elsewhere
+
+    def connect(self, port: int) -> socket.socket:
+        """See `vsock_device.Parent.connect`."""
+        elsewhere = self._elsewhere.get(port)
+        path = elsewhere.path if elsewhere else f"{self._folder}/{VMADDR_CID_PARENT}_{port}"
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # Connects at once or not at all: where the other side's queue is full, vsock
+            # would be reset too.
+            end.connect(path)
+        except BaseException:
+            end.close()
+            raise
+        return end
+
+
+class Listener:
+    """A UNIX socket on the loop; gives each connection to a function."""
+
+    def __init__(self, loop: Loop, path: Path, accepted: Callable[[socket.socket], None]) -> None:
+        """Listen.
+
+        Raises:
+            ListenError: the path is taken.
+        """
+        self._loop = loop
+        self._accepted = accepted
+        self._held = contextlib.ExitStack()
+        self._socket = self._held.enter_context(listening(UnixAddress(str(path))))
+        self._socket.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+        loop.add(self._socket.fileno(), self, select.EPOLLIN)
+
+    def ready(self, _fd: int, _events: int) -> None:
+        """See `loop.Handler.ready`."""
+        self._loop.later(self._accept)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._loop.forget(self._socket.fileno())
+        self._held.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            end, _ = self._socket.accept()
+            self._accepted(end)
+
+
+class Line:
+    """Waits for the first line on a connection, and looks no further."""
+
+    def __init__(
+        self, loop: Loop, end: socket.socket, found: Callable[[socket.socket, bytes], None]
+    ) -> None:
+        """Call `found` with the line; what follows it is left in the socket.
+
+        The sender's end ends a line too. One that is too long counts as empty.
+        """
+        self._loop = loop
+        self._end = end
+        self._found = found
+        end.setblocking(False)  # noqa: FBT003
+        loop.add(end.fileno(), self)
+
+    def ready(self, fd: int, events: int) -> None:
+        """See `loop.Handler.ready`."""
+        if self._end.fileno() != fd:
+            return
+        try:
+            seen = self._end.recv(_LINE_LIMIT, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            seen = b""
+        line, newline, _ = seen.partition(b"\n")
+        line += newline
+        ended = events & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR)
+        if not newline and not ended and len(seen) < _LINE_LIMIT:
+            return
+        if newline:
+            self._end.recv(len(line))
+        elif len(seen) == _LINE_LIMIT:
+            line = b""
+        self._loop.remove(fd)
+        self._loop.later(lambda: self._found(self._end, line))
+
+
+class GuestPorts:
+    """Connections from the host into the guest."""
+
+    def __init__(self, loop: Loop, device: VsockDevice) -> None:
+        self._loop = loop
+        self._device = device
+
+    def greet(self, end: socket.socket) -> None:
+        """Wait for ``CONNECT PORT``."""
+        Line(self._loop, end, self._connect)
+
+    def to(self, port: int) -> Callable[[socket.socket], None]:
+        """Connect straight to a port."""
+        return lambda end: self._device.dial(port, end, _Quiet())
+
+    def _connect(self, end: socket.socket, line: bytes) -> None:
+        match = _CONNECT.fullmatch(line)
+        if match is None or int(match[1]) >= MAX_VSOCK:
+            end.close()
+        else:
+            self._device.dial(int(match[1]), end, _Greeted(end))
+
+
+class _Quiet:
+    def accepted(self, host_port: int) -> None:
+        pass
+
+
+class _Greeted:
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def accepted(self, host_port: int) -> None:
+        # The first bytes on an empty socket: they fit, or nobody is there to read them.
+        with contextlib.suppress(OSError):
+            self._end.send(b"OK %d\n" % host_port, socket.MSG_NOSIGNAL)
+
+
+class Init:
+    """What the guest's init tells: that it runs, and how its program ended.
+
+    Attributes:
+        started: the heartbeat was heard.
+        exit_code: what was reported, or None.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.started = False
+        self.exit_code: int | None = None
+
+    def heartbeat(self, end: socket.socket) -> None:
+        """Give the byte back."""
+        _Echo(self._loop, end, self)
+
+    def exited(self, end: socket.socket) -> None:
+        """Take the exit code."""
+        Line(self._loop, end, self._report)
+
+    def _report(self, end: socket.socket, line: bytes) -> None:
+        end.close()
+        match = _EXIT.fullmatch(line)
+        if match is not None:
+            self.exit_code = int(match[1]) & 0xFF
+
+
+class _Echo:
+    def __init__(self, loop: Loop, end: socket.socket, init: Init) -> None:
+        self._loop = loop
+        self._end = end
+        self._init = init
+        end.setblocking(False)  # noqa: FBT003
+        loop.add(end.fileno(), self)
+
+    def ready(self, fd: int, _events: int) -> None:
+        if self._end.fileno() != fd:
+            return
+        try:
+            said = self._end.recv(len(HEARTBEAT))
+            if said == HEARTBEAT:
+                self._init.started = True
+                self._end.send(HEARTBEAT, socket.MSG_NOSIGNAL)
+                return  # The guest closes.
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._loop.forget(fd)
+        self._end.close()

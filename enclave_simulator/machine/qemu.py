@@ -1,0 +1,243 @@
+"""Finding a QEMU that can have its devices served from outside, and starting it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from enclave_simulator.machine import debian, nsm_device
+from enclave_simulator.machine.errors import MachineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = "qemu-system-x86_64"
+System = Literal["microvm", "nitro-enclave"]
+"""``-M``: one whose NSM this project serves, and QEMU's own enclave, whose NSM signs nothing."""
+
+_HINT = "enclave-simulator setup-machine unpacks one from Debian's packages, without privilege"
+_WITHIN = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Needs:
+    """What ``-M help`` and ``-device help`` must name."""
+
+    machine: str
+    devices: tuple[str, ...]
+    versions: str
+
+
+_NEEDS: dict[System, _Needs] = {
+    "microvm": _Needs(
+        machine="microvm",
+        # The first is a generic device, which a user can create.
+        devices=("vhost-user-test-device", "vhost-user-vsock-device"),
+        versions="QEMU 10.2 and later",
+    ),
+    "nitro-enclave": _Needs(
+        machine="nitro-enclave",
+        devices=(),
+        versions="QEMU 9.2 and later built with libcbor; no package of Debian's",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is common to both.
+
+    Attributes:
+        memory: MiB.
+        cpus: how many.
+        kvm: with the processor's help instead of emulation. Not by default: where KVM is
+            itself emulated, as in some clouds, guests crash.
+        vsock: the UNIX socket of vsock's vhost-user backend.
+    """
+
+    memory: int
+    cpus: int
+    kvm: bool
+    vsock: Path
+
+
+def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
+    """Return the command that runs a usable QEMU: PATH's, or the one that was unpacked.
+
+    Args:
+        system: what it is to emulate.
+        cache: where `set_up` unpacked one; None is `debian.cache_folder`.
+
+    Raises:
+        MachineError: there is none; says what those that are there lack.
+    """
+    found = []
+    if installed := shutil.which(PROGRAM):
+        found.append((installed, [installed]))
+    unpacked = (cache or debian.cache_folder()) / "qemu"
+    if unpacked.exists():
+        found.append((str(unpacked), _from(unpacked)))
+    reasons = []
+    for name, command in found:
+        lacking = _lacks(command, _NEEDS[system])
+        if not lacking:
+            return command
+        reasons.append(f"{name} {lacking}")
+    hint = _HINT
+    if system == "nitro-enclave":
+        hint = f"-M {system}: {_NEEDS[system].versions}"
+    elif not all(_lacks(command, _NEEDS["nitro-enclave"]) for _, command in found):
+        hint += "; --machine nitro-enclave does here, if documents need not be signed"
+    raise MachineError(
+        "no usable QEMU: " + ("; ".join(reasons) or f"no {PROGRAM} in PATH, none in {unpacked}"),
+        hint=hint,
+    )
+
+
+def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
+    """Unpack QEMU from Debian's backports, where none is there that will do.
+
+    Args:
+        cache: where to; None is `debian.cache_folder`.
+        mirror: see `debian.Packages`.
+        again: even so.
+
+    Raises:
+        MachineError: it cannot be had.
+    """
+    cache = cache or debian.cache_folder()
+    with debian.locked(cache):
+        if not again:
+            with contextlib.suppress(MachineError):
+                find(cache=cache)
+                return
+        packages = debian.Packages(cache / "apt", mirror=mirror)
+        packages.update()
+        packages.unpack(["qemu-system-x86"], cache / "qemu", backports=True)
+
+
+def microvm(machine: Machine, *, kernel: Path, ramdisk: Path, cmdline: str, nsm: Path) -> list[str]:
+    """Return QEMU's arguments for a machine whose NSM is served from outside.
+
+    Args:
+        machine: see there.
+        kernel: a bzImage or vmlinux.
+        ramdisk: all ramdisks, one after the other.
+        cmdline: the image's own command line.
+        nsm: the UNIX socket of the NSM's vhost-user backend.
+    """
+    # The guest's memory is a file that the backends map as well. ACPI announces the devices:
+    # Debian's kernels do not take them from the command line.
+    memory = f"memory-backend-memfd,id=memory,size={machine.memory}M,share=on"
+    nsm_options = f"vhost-user-test-device,chardev=nsm,virtio-id={nsm_device.VIRTIO_ID},num_vqs=1"
+    # fmt: off
+    return [
+        "-M", "microvm,acpi=on,memory-backend=memory",
+        "-object", memory,
+        "-kernel", str(kernel),
+        "-initrd", str(ramdisk),
+        "-append", f"{cmdline} {_added(machine)}",
+        "-chardev", f"socket,id=nsm,path={_quoted(nsm)}",
+        "-device", nsm_options,
+        *_common(machine),
+        "-device", "vhost-user-vsock-device,chardev=vsock",
+    ]
+    # fmt: on
+
+
+def nitro_enclave(
+    machine: Machine, *, eif: Path, module_id: str, instance_id: str, role_arn: str | None
+) -> list[str]:
+    """Return QEMU's arguments for its own enclave, which measures the image by itself.
+
+    Args:
+        machine: see there.
+        eif: the image.
+        module_id: what documents name.
+        instance_id: what PCR4 measures.
+        role_arn: what PCR3 measures.
+    """
+    enclave = f"nitro-enclave,acpi=on,vsock=vsock,id={_quoted(module_id)}"
+    enclave += f",parent-id={_quoted(instance_id)}"
+    if role_arn is not None:
+        enclave += f",parent-role={_quoted(role_arn)}"
+    # QEMU puts this behind the image's own command line.
+    return ["-M", enclave, "-kernel", str(eif), "-append", _added(machine), *_common(machine)]
+
+
+def _common(machine: Machine) -> list[str]:
+    # fmt: off
+    return [
+        "-m", f"{machine.memory}M",
+        "-smp", str(machine.cpus),
+        "-cpu", "max",
+        "-accel", "kvm" if machine.kvm else "tcg,thread=multi",
+        "-chardev", f"socket,id=vsock,path={_quoted(machine.vsock)}",
+        "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+    ]
+    # fmt: on
+
+
+def _quoted(value: object) -> str:
+    """A comma would begin QEMU's next option."""
+    return str(value).replace(",", ",,")
+
+
+def _added(machine: Machine) -> str:
+    """What the command line needs for this machine.
+
+    Restarting by triple fault ends QEMU; the last `reboot=` counts. Nitro's own `reboot=k` asks
+    a keyboard controller that is not there, and waits. What the guest would measure, and on a
+    busy machine measure for ever, it is told: an emulated time stamp counter is the host's.
+    """
+    if machine.kvm:
+        return "reboot=t"
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:  # noqa: PTH123
+        for line in f:
+            name, _, value = line.partition(":")
+            if name.strip() == "cpu MHz":
+                khz = int(float(value) * 1000)
+                # Loops in a jiffy of 4 ms (CONFIG_HZ=250); delays by it need not be exact.
+                return f"reboot=t no_timer_check tsc_early_khz={khz} lpj={khz * 4}"
+    return "reboot=t no_timer_check"
+
+
+def _from(folder: Path) -> list[str]:
+    """The command that runs QEMU with the folder's loader, libraries and firmware."""
+    share = folder / "usr/share"
+    return [
+        str(folder / debian.LOADER),
+        "--library-path",
+        str(folder / debian.LIBRARIES),
+        str(folder / "usr/bin" / PROGRAM),
+        "-L",
+        str(share / "qemu"),
+        "-L",
+        str(share / "seabios"),
+    ]
+
+
+def _lacks(command: list[str], needs: _Needs) -> str:
+    """What a QEMU lacks, in words; nothing where it will do."""
+    try:
+        machines, devices = (_help(command, of) for of in ("-M", "-device"))
+    except (OSError, subprocess.SubprocessError) as e:
+        said = getattr(e, "stderr", None) or str(e)
+        return f"does not run: {said.strip()[-200:]}"
+    missing = [] if f"\n{needs.machine} " in machines else [f"-M {needs.machine}"]
+    missing += [device for device in needs.devices if f'"{device}"' not in devices]
+    return f"has no {' and no '.join(missing)} ({needs.versions})" if missing else ""
+
+
+def _help(command: list[str], of: str) -> str:
+    return subprocess.run(  # noqa: S603 (QEMU, asked for what it has)
+        [*command, of, "help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_WITHIN,
+        stdin=subprocess.DEVNULL,
+    ).stdout

@@ -1,0 +1,326 @@
+"""A simulated Nitro Secure Module: real requests in, real answers out, documents of our own root.
+
+Where AWS publishes no behaviour (malformed requests above all), it is that of QEMU's device
+(hw/virtio/virtio-nsm.c), which was modelled on the real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import cbor2
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from enclave_simulator.authority import Authority, Leaf
+
+MAX_REQUEST = 0x1000
+"""Bytes in a request (drivers/misc/nsm.c, NSM_REQUEST_MAX_SIZE)."""
+
+MAX_FIELD = 1024
+"""Bytes in user_data, nonce and public_key each (AWS, "Verifying the root of trust").
+
+The documented limit. Users report that a real NSM let 1025 bytes pass; who relies on that
+should learn it here.
+"""
+
+PCR_COUNT = 32
+PCR_SIZE = 48  # SHA-384
+LOCKED_AT_BOOT = 16
+MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"
+
+ERROR_CODES = (
+    "Success",
+    "InvalidArgument",
+    "InvalidIndex",
+    "InvalidResponse",
+    "ReadOnlyIndex",
+    "InvalidOperation",
+    "BufferTooSmall",
+    "InputTooLarge",
+    "InternalError",
+)
+"""The NSM's errors, by number (aws-nitro-enclaves-nsm-api, ``ErrorCode``)."""
+
+_MODULE_ID = re.compile(r"i-[0-9a-f]{1,17}-enc[0-9a-f]{1,16}")
+_ZERO = bytes(PCR_SIZE)
+_RENEW_BEFORE = timedelta(minutes=5)
+_PROTECTED_HEADER = bytes.fromhex("a1013822")  # {1: -35}: alg ES384
+
+
+def measure(data: bytes) -> bytes:
+    """Return what a zero PCR holds once it was extended with `data`: SHA-384(48 zeros || data).
+
+    PCR3 is the measure of the IAM role's ARN, PCR4 that of the instance id (AWS, "Where to get
+    an enclave's measurements").
+    """
+    return hashlib.sha384(_ZERO + data).digest()
+
+
+class _RefusedError(Exception):
+    """The NSM's own error; its one argument is the code's name."""
+
+
+class SimulatedNsm:
+    """One NSM: PCRs, locks, and a signing key that `authority` certifies.
+
+    Thread-safe; like the real device it serves one request at a time.
+
+    Attributes:
+        module_id: ``i-INSTANCE-encENCLAVE``.
+        calls: how often each request was made, by its name; ``malformed`` for the others.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        module_id: str = MODULE_ID,
+        pcrs: Mapping[int, bytes] | None = None,
+        role_arn: str | None = None,
+        debug_mode: bool = False,
+        indefinite_map: bool = True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Boot.
+
+        Args:
+            authority: who certifies the documents.
+            module_id: the instance id in it gives PCR4.
+            pcrs: values of 48 bytes that replace the made-up ones, by index.
+            role_arn: the parent's IAM role; it gives PCR3, which is zero without one.
+            debug_mode: zero PCR0-2, as in an enclave that runs with a console.
+            indefinite_map: encode the payload as documents are since August 2025
+                (indefinite-length map), or as they were before (definite-length).
+            now: the clock of documents and certificates.
+            random: where GetRandom's bytes come from.
+        """
+        if not _MODULE_ID.fullmatch(module_id):
+            raise ValueError(f"not a module id: {module_id!r}: write i-INSTANCE-encENCLAVE, in hex")
+        self.module_id = module_id
+        self.calls: Counter[str] = Counter()
+        self._authority = authority
+        self._indefinite_map = indefinite_map
+        self._now = now
+        self._random = random
+        self._lock = threading.Lock()
+        self._leaf: Leaf | None = None
+        self._fault: Callable[[bytes], bytes] | None = None
+        self._fault_times: int | None = None
+        self._locked = [index < LOCKED_AT_BOOT for index in range(PCR_COUNT)]
+        self._pcrs = [_ZERO] * PCR_COUNT
+        for index, name in enumerate((b"image", b"kernel", b"application")):
+            self._pcrs[index] = measure(hashlib.sha384(b"simulated " + name).digest())
+        self._pcrs[3] = measure(role_arn.encode()) if role_arn else _ZERO
+        self._pcrs[4] = measure(module_id.rpartition("-enc")[0].encode())
+        for index, value in (pcrs or {}).items():
+            if len(value) != PCR_SIZE:
+                raise ValueError(f"PCR{index} is {len(value)} bytes, not {PCR_SIZE}")
+            self._pcrs[index] = value
+        if debug_mode:
+            self._pcrs[:3] = [_ZERO] * 3
+
+    def exchange(self, request: bytes) -> bytes:
+        """Answer one request, CBOR in and CBOR out, whatever the bytes.
+
+        An empty request is refused here; the real driver would hang until its timeout.
+        """
+        with self._lock:
+            name, answer = self._answer(request)
+            self.calls[name] += 1
+            return self._spoil(cbor2.dumps(answer))
+
+    # Faults: one at a time; each holds for `times` requests, or until `heal`.
+
+    def fail_with(self, code: str, *, times: int | None = None) -> None:
+        """Refuse what comes with one of `ERROR_CODES`."""
+        refusal = cbor2.dumps({"Error": code})
+        self._break(lambda _answer: refusal, times)
+
+    def answer_with(self, answer: bytes, *, times: int | None = None) -> None:
+        """Answer with these bytes, whatever was asked."""
+        self._break(lambda _answer: answer, times)
+
+    def truncate(self, size: int, *, times: int | None = None) -> None:
+        """Cut true answers after `size` bytes."""
+        self._break(lambda answer: answer[:size], times)
+
+    def heal(self) -> None:
+        """Answer truthfully again."""
+        with self._lock:
+            self._fault = None
+
+    def _break(self, fault: Callable[[bytes], bytes], times: int | None) -> None:
+        with self._lock:
+            self._fault, self._fault_times = fault, times
+
+    def _spoil(self, answer: bytes) -> bytes:
+        fault = self._fault
+        if fault is None:
+            return answer
+        if self._fault_times is not None:
+            self._fault_times -= 1
+            if self._fault_times <= 0:
+                self._fault = None
+        return fault(answer)
+
+    # Requests
+
+    def _answer(self, request: bytes) -> tuple[str, object]:
+        """Return the request's name and its answer, before encoding."""
+        if len(request) > MAX_REQUEST:
+            return "malformed", {"Error": "InputTooLarge"}
+        name, arguments = _parse(request)
+        try:
+            # A unit request is a bare string, the others a one-entry map, as serde writes an
+            # enum; either in the other's clothes is unknown.
+            if arguments is None:
+                match name:
+                    case "DescribeNSM":
+                        return name, {name: self._describe_nsm()}
+                    case "GetRandom":
+                        return name, {name: {"random": self._random(256)}}
+            else:
+                match name:
+                    case "DescribePCR":
+                        return name, {name: self._describe_pcr(arguments)}
+                    case "ExtendPCR":
+                        return name, {name: self._extend_pcr(arguments)}
+                    case "LockPCR":
+                        self._lock_pcr(arguments)
+                        return name, name
+                    case "LockPCRs":
+                        self._lock_pcrs(arguments)
+                        return name, name
+                    case "Attestation":
+                        return name, {name: {"document": self._attest(arguments)}}
+        except _RefusedError as refused:
+            return name, {"Error": refused.args[0]}
+        return "malformed", {"Error": "InvalidOperation"}
+
+    def _describe_nsm(self) -> dict[str, object]:
+        return {
+            "digest": "SHA384",
+            "max_pcrs": PCR_COUNT,
+            "module_id": self.module_id,
+            "locked_pcrs": [index for index, locked in enumerate(self._locked) if locked],
+            "version_major": 1,
+            "version_minor": 0,
+            "version_patch": 0,
+        }
+
+    def _describe_pcr(self, arguments: dict[Any, Any]) -> dict[str, object]:
+        index = _index(arguments)
+        return {"data": self._pcrs[index], "lock": self._locked[index]}
+
+    def _extend_pcr(self, arguments: dict[Any, Any]) -> dict[str, object]:
+        data = _bytes(arguments, "data")
+        if data is None:
+            raise _RefusedError("InvalidOperation")
+        index = self._writable(arguments)
+        self._pcrs[index] = hashlib.sha384(self._pcrs[index] + data).digest()
+        return {"data": self._pcrs[index]}
+
+    def _lock_pcr(self, arguments: dict[Any, Any]) -> None:
+        self._locked[self._writable(arguments)] = True
+
+    def _lock_pcrs(self, arguments: dict[Any, Any]) -> None:
+        count = _uint16(arguments, "range")
+        if count > PCR_COUNT:
+            raise _RefusedError("InvalidIndex")
+        self._locked[:count] = [True] * count
+
+    def _writable(self, arguments: dict[Any, Any]) -> int:
+        index = _index(arguments)
+        if self._locked[index]:
+            raise _RefusedError("ReadOnlyIndex")
+        return index
+
+    # The document
+
+    def _attest(self, arguments: dict[Any, Any]) -> bytes:
+        fields = {key: _bytes(arguments, key) for key in ("public_key", "user_data", "nonce")}
+        if any(len(value or b"") > MAX_FIELD for value in fields.values()):
+            raise _RefusedError("InputTooLarge")
+        now = self._now()
+        leaf = self._current_leaf(now)
+        payload = cbor2.dumps(
+            {
+                "module_id": self.module_id,
+                "digest": "SHA384",
+                "timestamp": int(now.timestamp() * 1000),
+                "pcrs": {i: self._pcrs[i] for i in range(PCR_COUNT) if self._locked[i]},
+                "certificate": leaf.certificate,
+                "cabundle": list(leaf.cabundle),
+                **fields,
+            }
+        )
+        if self._indefinite_map:
+            # Only the outermost map is: 0xbf in place of 0xa9 (nine entries), and a break.
+            payload = b"\xbf" + payload[1:] + b"\xff"
+        return _sign1(payload, leaf.key)
+
+    def _current_leaf(self, now: datetime) -> Leaf:
+        leaf = self._leaf
+        if leaf is None or not leaf.not_before <= now < leaf.not_after - _RENEW_BEFORE:
+            leaf = self._leaf = self._authority.issue_leaf(self.module_id, now)
+        return leaf
+
+
+def _sign1(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Encode an untagged COSE_Sign1 with ES384 (RFC 9052, sections 4.2 and 4.4)."""
+    to_sign = cbor2.dumps(["Signature1", _PROTECTED_HEADER, b"", payload])
+    r, s = decode_dss_signature(key.sign(to_sign, ec.ECDSA(SHA384())))
+    signature = r.to_bytes(48, "big") + s.to_bytes(48, "big")
+    return cbor2.dumps([_PROTECTED_HEADER, {}, payload, signature])
+
+
+def _parse(request: bytes) -> tuple[str, dict[Any, Any] | None]:
+    """Return the request's name and arguments; an empty name where it has no such shape."""
+    try:
+        message = cbor2.loads(request, max_depth=16)
+    except cbor2.CBORError:
+        return "", None
+    if isinstance(message, str):
+        return message, None
+    if isinstance(message, dict) and len(message) == 1:
+        ((name, arguments),) = message.items()
+        if isinstance(name, str) and isinstance(arguments, dict):
+            return name, arguments
+    return "", None
+
+
+def _uint16(arguments: dict[Any, Any], key: str) -> int:
+    value = arguments.get(key)
+    # `bool` is an `int` to Python, not to CBOR.
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 0xFFFF:
+        raise _RefusedError("InvalidOperation")
+    return value
+
+
+def _index(arguments: dict[Any, Any]) -> int:
+    index = _uint16(arguments, "index")
+    if index >= PCR_COUNT:
+        raise _RefusedError("InvalidIndex")
+    return index
+
+
+def _bytes(arguments: dict[Any, Any], key: str) -> bytes | None:
+    """Return a byte string, a text string's bytes, or None where it is null or absent."""
+    value = arguments.get(key)
+    if isinstance(value, str):
+        return value.encode()
+    if value is None or isinstance(value, bytes):
+        return value
+    raise _RefusedError("InvalidOperation")

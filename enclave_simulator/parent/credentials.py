@@ -1,0 +1,107 @@
+"""``enclave-simulator credentials``: a parent's service that gives out the simulated KMS's keys."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_address
+from vsock_proxy.net.listening import listening, local_address
+from vsock_proxy.service.notify import notify
+
+if TYPE_CHECKING:
+    import argparse
+    import socket
+    from collections.abc import Callable
+
+PORT = 8002
+"""Where the agent asks the parent for credentials."""
+
+_LIFETIME = 3600
+"""Seconds; EC2 gives a role's credentials for six hours, STS for one unless told otherwise."""
+
+log = logging.getLogger(__name__)
+
+
+def simulated_document(lifetime: float = _LIFETIME) -> dict[str, str]:
+    """Return credentials that the simulated KMS takes, good for `lifetime` seconds from now."""
+    expiration = datetime.now(UTC) + timedelta(seconds=lifetime)
+    return {
+        "AccessKeyId": SIMULATED_CREDENTIALS.access_key_id,
+        "SecretAccessKey": SIMULATED_CREDENTIALS.secret_access_key,
+        "Token": SIMULATED_CREDENTIALS.session_token or "",
+        "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+class CredentialServer(http.server.ThreadingHTTPServer):
+    """Serves the container-credentials JSON on a listening socket, which it then owns."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        document: Callable[[], dict[str, Any]] = simulated_document,
+    ) -> None:
+        super().__init__(("", 0), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.document = document
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: CredentialServer
+    timeout = 10.0
+
+    def do_GET(self) -> None:
+        found = self.path == "/"
+        content = self.server.document() if found else {"message": "no such path"}
+        body = json.dumps(content).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.info(format, *args)  # the original would ask a UNIX client for its IP address
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the ``credentials`` command to ``enclave-simulator``."""
+    parser = subparsers.add_parser(
+        "credentials",
+        help="serve credentials as the parent does",
+        description="Serve the credentials that the simulated KMS takes, as a service on the "
+        "parent does: container-credentials JSON over HTTP, until SIGTERM.",
+    )
+    add = parser.add_argument
+    add("--listen", metavar="ADDRESS", default=str(VsockAddress(VMADDR_CID_PARENT, PORT)),
+        help="vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT (default: %(default)s)")  # fmt: skip
+    add("--lifetime", metavar="SECONDS", type=float, default=_LIFETIME,
+        help="how long each answer's credentials last (default: %(default)s)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: the address makes no sense.
+        ListenError: it cannot be listened on.
+    """
+    # Blocked here and so in every thread: `sigwait` is where they arrive.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    with listening(parse_address(options.listen)) as listener:
+        server = CredentialServer(listener, lambda: simulated_document(options.lifetime))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        notify(f"READY=1\nSTATUS=listening on {local_address(listener)}")
+        signal.sigwait(ends)
+        server.shutdown()
+    return 0

@@ -1,0 +1,145 @@
+"""The parent's services that a simulated enclave finds behind CID 3, as processes.
+
+A simulated KMS, vsock-proxy in front of it, and, where asked for, the service that hands out
+credentials. The log sink is a thread. ``run`` and ``boot`` share them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from enclave_simulator.kms import command as kms
+from enclave_simulator.parent import credentials, logs
+from enclave_simulator.parent.processes import Service
+from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress, parse_address
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PROXY_PORT = 8000
+"""Where AWS's documentation has vsock-proxy listen for KMS."""
+
+_LISTENING = "listening on tcp://"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentServices:
+    """What to start.
+
+    Attributes:
+        folder: where vsock addresses are UNIX sockets, as CID_PORT.
+        private: an empty folder for their files.
+        nitro_root: PEM of the root that attestation documents must chain to.
+        ca: where the KMS's certificate authority is written, PEM.
+        ca_key: a file with the authority's key, to have the same one again; None for a
+            new one each time.
+        kms_options: further arguments of ``enclave-simulator kms``.
+        with_credentials: start the credential service too.
+        verbose: pass their stderr on.
+    """
+
+    folder: Path
+    private: Path
+    nitro_root: bytes
+    ca: Path
+    ca_key: Path | None = None
+    kms_options: Sequence[str] = ()
+    with_credentials: bool
+    verbose: bool
+
+    def start(self, stack: contextlib.ExitStack) -> list[Service]:
+        """Start them; leaving `stack` ends them.
+
+        Raises:
+            ServiceError: one did not start.
+        """
+        stack.enter_context(logs.print_logs(parse_address(self._listen(logs.PORT))))
+        root = self.private / "nitro-root.pem"
+        root.write_bytes(self.nitro_root)
+        ca_key = [] if self.ca_key is None else [f"--ca-key={self.ca_key}"]
+        served = stack.enter_context(
+            Service(
+                "enclave_simulator.cli",
+                ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}",
+                 f"--ca-file={self.ca}", *ca_key, *self.kms_options],
+                show_stderr=self.verbose,
+            )
+        )  # fmt: skip
+        host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+        allowlist = self.private / "allowlist.yaml"
+        allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
+        proxy = stack.enter_context(
+            Service(
+                "vsock_proxy.proxy.command",
+                ["--config", str(allowlist), self._listen(PROXY_PORT), host, port],
+                show_stderr=self.verbose,
+            )
+        )
+        if not self.with_credentials:
+            return [served, proxy]
+        service = stack.enter_context(
+            Service(
+                "enclave_simulator.cli",
+                ["credentials", "--listen", self._listen(credentials.PORT)],
+                show_stderr=self.verbose,
+            )
+        )
+        return [served, proxy, service]
+
+    def _listen(self, port: int) -> str:
+        return f"unix:{self.folder}/{VMADDR_CID_PARENT}_{port}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which ``run`` and ``boot`` say what is behind CID 3."""
+    add = parser.add_argument
+    add("--parent-port", metavar="PORT=ADDRESS", action="append", default=[], type=_parent_port,
+        help="a service behind CID 3 that listens on unix:/PATH; may repeat")  # fmt: skip
+    add("--fault", metavar="NAME[:COUNT]", action=kms.FaultAction, default=[],
+        help="a fault of the simulated KMS; may repeat; help lists the names")  # fmt: skip
+    kms.add_key_options(parser)
+
+
+def kms_options(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of ``enclave-simulator kms`` that `add_options` took."""
+    faults = [word for fault in options.fault for word in ("--fault", fault)]
+    return [*faults, *kms.key_option_words(options)]
+
+
+def check_cid(cid: int) -> None:
+    """Refuse what is no enclave's context id.
+
+    Raises:
+        ConfigurationError: it is taken.
+    """
+    if not VMADDR_CID_PARENT < cid < MAX_VSOCK:
+        raise ConfigurationError(
+            f"not an enclave's CID: {cid}", hint="0 to 3 and the last one are taken"
+        )
+
+
+def _parent_port(text: str) -> tuple[int, UnixAddress]:
+    port, _, target = text.partition("=")
+    try:
+        address = parse_address(target)
+    except ConfigurationError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
+    if not isinstance(address, UnixAddress):
+        raise argparse.ArgumentTypeError(f"not unix:/PATH: {target!r}")
+    return vsock_port(port), address
+
+
+def vsock_port(text: str) -> Any:
+    """Read a vsock port, as argparse has its types.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) >= MAX_VSOCK:
+        raise argparse.ArgumentTypeError(f"not a vsock port: {text!r}")
+    return int(text)

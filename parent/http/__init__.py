@@ -1,6 +1,0 @@
-"""A small HTTP/1.1 server for the parent's own services: short answers, bounded clients."""
-
-from parent.http.protocol import Request, Response, message
-from parent.http.server import HttpServer, Limits
-
-__all__ = ["HttpServer", "Limits", "Request", "Response", "message"]

@@ -1,0 +1,98 @@
+"""`Agent(engine=...)`: what is said before any C code runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import botocore.session
+import pytest
+
+from enclave import Agent, attach
+from enclave.credentials import Credentials
+from enclave.errors import ConfigurationError
+from enclave.sdk.bindings import native
+from enclave_simulator.authority import Authority
+from enclave_simulator.nsm import SimulatedNsm
+from vsock_proxy.net.dialing import SocketDialer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS: dict[str, Any] = {
+    "region": "eu-central-1",
+    "credentials": Credentials("AKID", "SECRET"),
+    "environ": {},
+}
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the bindings were built; no C code is loaded before a call."""
+    monkeypatch.setattr(native, "check_built", lambda: None)
+
+
+@pytest.fixture
+def client_agent(built: None) -> Iterator[Agent]:
+    with Agent(engine="sdk-client", **SETTINGS) as agent:
+        yield agent
+
+
+@pytest.mark.parametrize("engine", ["sdk", "sdk-client"])
+def test_an_engine_that_is_not_built_says_so(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "MODULE", "enclave.sdk._there_is_none")
+    with pytest.raises(ConfigurationError, match="not built") as caught:
+        Agent(engine=engine, **SETTINGS)
+    assert "python -m enclave.sdk.build" in caught.value.hint
+
+
+def test_an_engine_that_there_is_not() -> None:
+    with pytest.raises(ConfigurationError, match="no such engine"):
+        Agent(engine="rust", **SETTINGS)
+
+
+def test_auto_is_python_wherever_it_is() -> None:
+    with Agent(engine="auto", device=SimulatedNsm(Authority.generate()), **SETTINGS) as agent:
+        assert type(agent.recipient()).__name__ == "NsmRecipient"
+
+
+@pytest.mark.parametrize(
+    ("engine", "changes", "text"),
+    [
+        ("sdk", {"device": SimulatedNsm(Authority.generate())}, "by itself"),
+        ("sdk-client", {"device": SimulatedNsm(Authority.generate())}, "by itself"),
+        ("sdk-client", {"dialer": SocketDialer()}, "by itself"),
+        ("sdk-client", {"sign_requests": False}, "signs every request"),
+        ("sdk-client", {"endpoint_url": "https://kms.test:8443"}, "cannot post to"),
+    ],
+)
+def test_what_the_c_code_takes_from_nobody(
+    built: None, engine: str, changes: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Agent(engine=engine, **SETTINGS, **changes)
+
+
+def test_the_sdks_client_has_no_recipient_for_others(client_agent: Agent) -> None:
+    with pytest.raises(ConfigurationError, match="to itself"):
+        client_agent.recipient()
+    client = botocore.session.get_session().create_client("kms", region_name="eu-central-1")
+    with pytest.raises(ConfigurationError, match="whole calls"):
+        attach(client, agent=client_agent)
+
+
+@pytest.mark.parametrize("operation", ["GenerateDataKeyPair", "DeriveSharedSecret"])
+def test_what_the_sdks_client_cannot_attest_is_refused(client_agent: Agent, operation: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"has no {operation}"):
+        client_agent.call(operation, {})
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters"),
+    [("DescribeKey", {"KeyId": "K"}), ("GenerateRandom", {"Recipient": {}})],
+)
+def test_what_is_not_to_be_attested_is_passed_on_as_ever(
+    client_agent: Agent, operation: str, parameters: dict[str, Any]
+) -> None:
+    assert client_agent._sdk_client
+    assert not client_agent._sdk_client.is_for(operation, parameters)
+    assert client_agent._sdk_client.is_for("Encrypt", {})

@@ -1,0 +1,223 @@
+"""The C SDK itself, in a simulated enclave; skipped where the bindings to it are not built.
+
+The launcher gives libnsm its ``/dev/nsm`` and aws-c-io its AF_VSOCK; behind them are the simulated
+NSM, vsock-proxy and the simulated KMS.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from enclave.sdk.build import compile_module
+from enclave.sdk.search import find
+from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.test_serve import free_port
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from enclave.sdk.bindings.native import Native
+    from enclave.sdk.search import Found
+
+pytestmark = pytest.mark.usefixtures("built")
+
+ENGINES = ("sdk", "sdk-client")
+LEAK = 512
+"""KiB that 800 calls may add: less than half of what each gets and gives."""
+
+
+def calls(*words: str, faults: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What tests/enclave/sdk/calls.py tells."""
+    options = [word for fault in faults for word in ("--fault", fault)]
+    done = run(*SIMULATOR, *options, "--", sys.executable, "-m", "tests.enclave.sdk.calls", *words)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def python(script: str, *options: str) -> str:
+    done = run(*SIMULATOR, *options, "--", sys.executable, "-c", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_these_are_the_sdks_own_words(built: Native) -> None:
+    assert not built.stand_in
+    assert "STAND-IN" not in built.build
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_main_job(engine: str) -> None:
+    command = ("generate-random", "--number-of-bytes", "32", "--verbose", "--engine", engine)
+    done = run(*SIMULATOR, "--", *AGENT, *command)
+    assert done.returncode == 0, done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+    by_us = "CiphertextForRecipient of" in done.stderr
+    assert by_us == (engine == "sdk")
+    assert ("by the SDK's own client" in done.stderr) == (engine == "sdk-client")
+
+
+def test_the_recipients_contract_and_opening_alike() -> None:
+    pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "0")
+    done = run(
+        *SIMULATOR, "--no-services", "--", *pytest_, "-k", "sdk_recipient or opening",
+        "tests/contracts/test_recipient.py", "tests/enclave/sdk/test_differential.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert "skipped" not in done.stdout
+    assert int(passed[1]) >= 25
+
+
+@pytest.mark.parametrize("engine", ["python", *ENGINES])
+def test_a_thousand_calls_leave_memory_as_it_was(engine: str) -> None:
+    told = calls(engine, "1000", "--seconds", "5")
+    early, late = told["memory"]
+    assert late - early < LEAK
+    failed = [outcome for outcome in told["outcomes"] if outcome]
+    if engine == "sdk-client":  # its wake-ups get lost: each such call ended by its deadline
+        assert len(failed) < 10
+        assert all("no answer within" in outcome for outcome in failed)
+    else:
+        assert failed == []
+
+
+def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
+    """A silence, a crash and a refusal: each is one error, and then it goes on.
+
+    Which one the last two become is up to the C code: it crashes or not, as its memory happens
+    to be, and may miss an answer that comes quickly.
+    """
+    faults = ("stall:1", "no-ciphertext:1", "refuse:1")
+    told = calls("sdk-client", "12", "--until-good", "--seconds", "5", faults=faults)
+    *failed, last = told["outcomes"]
+    said = "\n".join(failed)
+    assert last == "", said
+    assert len(failed) >= len(faults), said
+    silent = r"SdkWorkerError: .*no answer within"
+    known = rf"{silent}|SdkWorkerError: .*was ended by SIG|KmsAnswerError|.*HTTP status 400"
+    assert re.match(silent, failed[0])
+    assert all(re.match(known, outcome) for outcome in failed), said
+
+
+def test_a_server_that_closes_between_calls() -> None:
+    assert calls("sdk", "6", faults=("close-after",))["outcomes"] == [""] * 6
+
+
+def test_a_server_that_closes_between_calls_of_the_sdks_client() -> None:
+    """Each call is made again by a new worker; only a wake-up lost there too is an error."""
+    outcomes = calls("sdk-client", "6", "--seconds", "10", faults=("close-after",))["outcomes"]
+    failed = [outcome for outcome in outcomes if outcome]
+    assert all(re.match("Sdk(ConnectionEnded|Worker)Error: ", outcome) for outcome in failed)
+    assert len(failed) <= 3, failed
+
+
+def test_our_calls_with_the_sdks_recipient_have_our_errors() -> None:
+    silent = calls("sdk", "1", "--seconds", "2", faults=("stall",))["outcomes"]
+    assert silent[0].startswith("KmsUnreachableError")
+    refused, corrupt, good = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1"))["outcomes"]
+    assert refused.startswith("KmsRefusedError: ")
+    assert "AccessDeniedException" in refused
+    assert corrupt.startswith("DecryptionError")
+    assert good == ""
+
+
+_EVERY_OPERATION = """
+import sys
+from enclave import Agent
+with Agent(engine=sys.argv[1]) as agent:
+    key = {"KeyId": "alias/demo", "EncryptionContext": {"a": "b"}}
+    made = agent.call("GenerateDataKey", {"KeyId": "alias/demo", "KeySpec": "AES_128"}).content
+    again = agent.call("Decrypt", {"CiphertextBlob": made["CiphertextBlob"]}).content
+    assert len(made["Plaintext"]) == 16 and made["Plaintext"] == again["Plaintext"]
+    sealed = agent.call("Encrypt", {**key, "Plaintext": "eA=="}).content
+    asked = {**key, "CiphertextBlob": sealed["CiphertextBlob"]}
+    assert agent.call("Decrypt", asked).content["Plaintext"] == b"x"
+    assert agent.call("DescribeKey", {"KeyId": "alias/demo"}).content["KeyMetadata"]
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_operation(engine: str) -> None:
+    script = _EVERY_OPERATION.replace("sys.argv[1]", repr(engine))
+    python(script, "--key", "alias/demo")
+
+
+_BOTO = """
+import botocore.session, enclave
+kms = botocore.session.get_session().create_client("kms")
+enclave.attach(kms, agent=enclave.Agent(engine="sdk"))
+print(len(kms.generate_random(NumberOfBytes=32)["Plaintext"]))
+"""
+
+
+def test_an_attached_client() -> None:
+    assert python(_BOTO) == "32\n"
+
+
+_POST = """
+import json, os, urllib.request
+body = json.dumps({"NumberOfBytes": 32}).encode()
+headers = {"X-Amz-Target": "TrentService.GenerateRandom"}
+url = os.environ["AWS_ENDPOINT_URL_KMS"]
+answer = urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60)
+print(sorted(json.load(answer)))
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_local_endpoint(engine: str) -> None:
+    serve = ("serve", "--engine", engine, "--listen", f"tcp://127.0.0.1:{free_port()}")
+    quiet = ("--no-seed-from-nsm", "--no-seed-from-kms", "--no-raise-loopback", "--no-check-clock")
+    command = (*AGENT, *serve, *quiet, "--", sys.executable, "-c", _POST)
+    done = run(*SIMULATOR, "--", *command)
+    assert done.stdout == "['Plaintext']\n", done.stderr
+
+
+def test_seeding_the_kernel() -> None:
+    """Harmless: more in the pool makes it no worse, and it is the machine's own kernel."""
+    script = "from enclave.sdk.entropy import seed_entropy; seed_entropy(512)"
+    command = (*SIMULATOR, "--no-services", "--", sys.executable, "-c", script)
+    done = run(*command)
+    if _may_administer():
+        assert done.returncode == 0, done.stderr
+    else:
+        assert "NsmUnavailableError: the C SDK did not seed" in done.stderr
+
+
+def _may_administer() -> bool:
+    status = Path("/proc/self/status").read_text()
+    capabilities = re.search(r"CapEff:\s+([0-9a-f]+)", status)
+    return bool(capabilities and int(capabilities[1], 16) >> 21 & 1)  # CAP_SYS_ADMIN
+
+
+_LOAD = """
+import sys, importlib.util
+from enclave.sdk.bindings.attestation import Attestation
+from enclave.sdk.bindings.native import Native
+spec = importlib.util.spec_from_file_location("_built_by_a_test", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+Attestation(Native(module)).new_key_pair()
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["static", "shared"])
+def test_it_builds_against_what_is_installed(
+    installed: Found, shared: bool, tmp_path: Path
+) -> None:
+    found = find([], os.environ, shared=shared)
+    ending = ".so" if shared else ".a"
+    if found.libraries[0].suffix != ending:
+        pytest.skip(f"only the other kind is installed: {found}")
+    made = compile_module("_built_by_a_test", found, into=tmp_path)
+    subprocess.run([sys.executable, "-c", _LOAD, str(made)], cwd=ROOT, check=True, timeout=60)

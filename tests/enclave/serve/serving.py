@@ -1,0 +1,190 @@
+"""An endpoint in a thread of its own, and clients that say exactly what they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from enclave.kms.client import KmsAnswer
+from enclave.serve.calls import Calls
+from enclave.serve.pooled import PooledRandom
+from enclave.serve.readiness import Readiness
+from enclave.serve.server import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
+
+    from enclave.serve.connection import Limits
+
+PATIENCE = 30.0
+
+PLAIN = b'{"NumberOfBytes":4}'
+HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Amz-Target: TrentService.GenerateRandom\r\n"
+
+
+def request(body: bytes = PLAIN, *headers: bytes) -> bytes:
+    lines = b"".join(header + b"\r\n" for header in headers)
+    return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+class Kms:
+    """Stands for `Agent.call`: answers at once, or, when held, once it is let go."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.error: Exception | None = None
+        self.entered = threading.Semaphore(0)
+        self._open = threading.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def let_go(self) -> None:
+        self._open.set()
+
+    def __call__(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+        self.calls.append((operation, dict(parameters)))
+        self.entered.release()
+        assert self._open.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error
+        size = int(parameters.get("NumberOfBytes") or 0)
+        return KmsAnswer({"Plaintext": bytes(size)}, f"kms-{size}")
+
+
+@dataclass
+class Served:
+    """A running endpoint.
+
+    Attributes:
+        port: on 127.0.0.1.
+        endpoint: to be touched through `run` only.
+    """
+
+    port: int
+    endpoint: Endpoint
+    calls: Calls
+    loop: asyncio.AbstractEventLoop
+
+    def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", self.port))
+        return client
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+
+    def exchange(self, data: bytes) -> Response:
+        """Send bytes, and read one answer."""
+        with self.connect() as client:
+            client.sendall(data)
+            return read_response(client)
+
+    def converse(self, data: bytes) -> bytes:
+        """Send bytes and the end, and read until the other side's end."""
+        with self.connect() as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Wait for what the loop does by itself; with a deadline, and without a guess at how
+        long it takes.
+        """
+
+        async def wait() -> None:
+            async with asyncio.timeout(PATIENCE):
+                while not reached():  # noqa: ASYNC110 (what is waited for has no event)
+                    await asyncio.sleep(0.005)
+
+        self.run(wait())
+
+
+@contextlib.contextmanager
+def served(
+    call: Callable[[str, Mapping[str, Any]], KmsAnswer],
+    *,
+    probe: Callable[[], object] = lambda: None,
+    fetch: Callable[[int], bytes] | None = None,
+    limits: Limits | None = None,
+    readiness: Mapping[str, float] | None = None,
+    threads: int = 4,
+    max_waiting: int = 256,
+    deadline: float = PATIENCE,
+) -> Iterator[Served]:
+    """Serve on a free port of 127.0.0.1 for the length of a ``with`` block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="endpoint", daemon=True)
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(loop.close)
+        stack.callback(thread.join, PATIENCE)
+        stack.callback(loop.call_soon_threadsafe, loop.stop)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        async def start() -> Served:
+            pool = PooledRandom(fetch) if fetch is not None else None
+            calls = Calls(
+                call, threads=threads, deadline=deadline, max_waiting=max_waiting, pool=pool
+            )
+            endpoint = Endpoint(calls, Readiness(probe, **(readiness or {})), limits=limits)
+            await endpoint.start(listener)
+            if pool is not None:
+                stack.callback(loop.call_soon_threadsafe, pool.close)
+            return Served(listener.getsockname()[1], endpoint, calls, loop)
+
+        async def stop(made: Served) -> None:
+            made.calls.close()
+            made.endpoint.close()
+            while made.endpoint.connections:  # noqa: ASYNC110 (as above)
+                await asyncio.sleep(0)
+
+        made = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
+        try:
+            yield made
+        finally:
+            made.run(stop(made))
+
+
+@dataclass
+class Response:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> str:
+        return str(json.loads(self.body)["__type"])
+
+    @property
+    def message(self) -> str:
+        fields = json.loads(self.body)
+        return str(fields.get("message") or fields.get("Message") or "")
+
+
+def read_response(client: socket.socket) -> Response:
+    """One answer; only for clients that have sent one request, as it may read further."""
+    response = http.client.HTTPResponse(client)
+    response.begin()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Response(response.status, headers, response.read())
+
+
+def read_all(client: socket.socket) -> bytes:
+    received = b""
+    try:
+        while more := client.recv(65_536):
+            received += more
+    except ConnectionResetError:
+        pass
+    return received

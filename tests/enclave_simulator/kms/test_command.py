@@ -1,0 +1,215 @@
+"""``enclave-simulator kms`` as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from enclave_simulator import cli
+from enclave_simulator.kms.faults import FAULTS
+from enclave_simulator.kms.sigv4 import Credentials
+from tests.enclave_simulator.kms.kms_client import Client, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from enclave_simulator.authority import Authority
+
+COMMAND = Path(sys.executable).with_name("enclave-simulator")
+PATIENCE = 60
+
+
+@dataclasses.dataclass
+class Running:
+    process: subprocess.Popen[str]
+    status: str
+    port: int
+    ca_pem: bytes
+
+
+@contextlib.contextmanager
+def running(authority: Authority, folder: Path, *options: str) -> Iterator[Running]:
+    """Start the command, and wait for what it tells its starter."""
+    root, ca = folder / "root.pem", folder / "ca.pem"
+    root.write_bytes(authority.root_pem)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+        ready.bind(str(folder / "notify"))
+        ready.settimeout(PATIENCE)
+        process = subprocess.Popen(
+            [COMMAND, "kms", "--nitro-root", root, "--ca-file", ca, *options],
+            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            state, _, status = ready.recv(4096).decode().partition("\n")
+            assert state == "READY=1"
+            _, _, port = status.rpartition(":")
+            yield Running(process, status, int(port), ca.read_bytes())
+        finally:
+            process.kill()
+            process.communicate(timeout=PATIENCE)
+
+
+def test_it_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> None:
+    with running(nitro_authority, tmp_path, "--fault", "throttle:1") as kms:
+        assert kms.status == f"STATUS=listening on tcp://127.0.0.1:{kms.port}"
+        with Client(kms) as client:
+            statuses = [client.call("GenerateRandom", {"NumberOfBytes": 1})[0] for _ in range(2)]
+            assert statuses == [400, 200]
+            kms.process.send_signal(signal.SIGTERM)
+            assert kms.process.wait(PATIENCE) == 0
+        assert kms.process.stderr is not None
+        assert kms.process.stderr.read() == ""
+
+
+def test_with_its_key_an_authority_stays_trusted(
+    nitro_authority: Authority, tmp_path: Path
+) -> None:
+    key = tmp_path / "ca.key"
+    trusted = b""
+    for start in ("first", "second"):
+        (tmp_path / start).mkdir()
+        with running(nitro_authority, tmp_path / start, f"--ca-key={key}") as kms:
+            trusted = trusted or kms.ca_pem
+            with Client(dataclasses.replace(kms, ca_pem=trusted)) as client:
+                assert client.call("GenerateRandom", {"NumberOfBytes": 1})[0] == 200
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_of_another_kind_is_no_authoritys(nitro_authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "root.pem").write_bytes(nitro_authority.root_pem)
+    (tmp_path / "ca.key").write_text("no key")
+    ended = subprocess.run(
+        [COMMAND, "kms", f"--nitro-root={tmp_path}/root.pem", f"--ca-file={tmp_path}/ca.pem",
+         f"--ca-key={tmp_path}/ca.key"],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "holds no PEM key on P-256" in ended.stderr
+
+
+def test_credentials_come_from_a_file(nitro_authority: Authority, tmp_path: Path) -> None:
+    own = Credentials("ASIAOWN", "own secret", "own token")
+    file = tmp_path / "credentials.json"
+    file.write_text(
+        json.dumps(
+            {
+                "AccessKeyId": own.access_key_id,
+                "SecretAccessKey": own.secret_access_key,
+                "Token": own.session_token,
+            }
+        )
+    )
+    with (
+        running(nitro_authority, tmp_path, "--credentials", str(file)) as kms,
+        Client(kms) as client,
+    ):
+        parameters = {"NumberOfBytes": 1}
+        assert client.call("GenerateRandom", parameters)[1]["__type"] == (
+            "UnrecognizedClientException"
+        )
+        response = client.start(signed("GenerateRandom", parameters, credentials=own))
+        assert response.status == 200
+        response.read()
+
+
+def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) -> None:
+    principal = "arn:aws:sts::111122223333:assumed-role/enclave/i-1"
+    allow = {"Effect": "Allow", "Action": "kms:DescribeKey", "Resource": "*"}
+    for file, who in (("key.json", {"Principal": {"AWS": principal}}), ("caller.json", {})):
+        (tmp_path / file).write_text(json.dumps({"Statement": [{**allow, **who}]}))
+    options = [
+        "--key=alias/a",
+        "--key=alias/b=ECC_NIST_P384",
+        f"--key-policy=alias/b={tmp_path / 'key.json'}",
+        f"--caller-policy={tmp_path / 'caller.json'}",
+        f"--principal={principal}",
+    ]
+    with running(nitro_authority, tmp_path, *options) as kms, Client(kms) as client:
+        for alias, spec in (("alias/a", "SYMMETRIC_DEFAULT"), ("alias/b", "ECC_NIST_P384")):
+            status, answer = client.call("DescribeKey", {"KeyId": alias})
+            assert (status, answer["KeyMetadata"]["KeySpec"]) == (200, spec)
+            assert answer["KeyMetadata"]["AWSAccountId"] == "111122223333"
+        for alias, kind in (("alias/a", "identity-based"), ("alias/b", "resource-based")):
+            _, answer = client.call("GetKeyPolicy", {"KeyId": alias})
+            assert answer["Message"].startswith(f"User: {principal} is not authorized")
+            assert answer["Message"].endswith(
+                f"because no {kind} policy allows the kms:GetKeyPolicy action"
+            )
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "kms", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+def test_fault_help_lists_every_fault() -> None:
+    listed = run("--fault", "help")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--nitro-root", "/absent"], "cannot read /absent: No such file or directory"),
+        (["--nitro-root", os.devnull], "/dev/null holds no PEM certificate"),
+        (["--ca-file", "/absent/ca.pem"], "cannot write /absent/ca.pem"),
+        (["--listen", "nonsense"], "not an address: 'nonsense'"),
+        (["--fault", "nonsense"], "no such fault: 'nonsense'"),
+        (["--key-store", "cks-1=BROKEN"], "not a custom key store: 'cks-1=BROKEN'"),
+        (["--credentials", os.devnull], "/dev/null holds no credentials"),
+        (["--key", "demo"], "no key 'demo': Alias must start with the prefix"),
+        (["--key", "alias/x=DES"], "no key 'alias/x=DES': The simulator makes no DES keys."),
+        (["--key=alias/x", "--key=alias/x"], "no key 'alias/x': An alias with the name"),
+        (["--key=alias/x", "--key-policy=alias/x"], "not a key policy: 'alias/x'"),
+        (["--key=alias/x", f"--key-policy=alias/x={os.devnull}"], "no key 'alias/x': The policy"),
+        (["--key-policy", "alias/x=/absent"], "a policy for 'alias/x', but no such key"),
+        (["--caller-policy", os.devnull], "/dev/null: The policy is not valid"),
+        (["--principal", "me"], "not a principal: 'me'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_options_are_one_clear_line(
+    nitro_authority: Authority, tmp_path: Path, options: list[str], text: str
+) -> None:
+    root = tmp_path / "root.pem"
+    root.write_bytes(nitro_authority.root_pem)
+    refused = run("--nitro-root", root, "--ca-file", tmp_path / "ca.pem", *options)
+    assert refused.returncode == 1
+    first, *hints = refused.stderr.splitlines()
+    assert first.startswith(f"enclave-simulator: error: {text}")
+    assert all(hint.startswith("enclave-simulator: hint: ") for hint in hints)
+
+
+COMMANDS = (
+    ["run", "--fault", "{}", "--", "true"],
+    ["boot", "--fault", "{}", "image.eif"],
+    ["kms", "--fault", "{}"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+def test_faults_are_listed_and_checked_before_anything_starts(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([word.format("help") for word in command])
+    assert ended.value.code == 0
+    assert "no-ciphertext" in capsys.readouterr().out
+    assert cli.main([word.format("nosuch") for word in command]) == 1
+    assert capsys.readouterr().err.startswith(
+        "enclave-simulator: error: no such fault: 'nosuch'\nenclave-simulator: hint: --fault help"
+    )

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.policy import Access, parse_policy, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ACCOUNT = "111122223333"
+ROOT = f"arn:aws:iam::{ACCOUNT}:root"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/service/enclave"
+PRINCIPAL = f"arn:aws:sts::{ACCOUNT}:assumed-role/enclave/i-0123456789abcdef0"
+KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+PCR0 = "ab" * 48
+IMAGE = "kms:RecipientAttestation:ImageSha384"
+ATTESTED = {IMAGE.lower(): (PCR0,), "kms:recipientattestation:pcr8": ("cd" * 48,)}
+
+
+def statement(**changes: Any) -> dict[str, Any]:
+    made = {
+        "Effect": "Allow",
+        "Principal": {"AWS": PRINCIPAL},
+        "Action": "kms:Decrypt",
+        "Resource": "*",
+        **changes,
+    }
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+def access(action: str = "kms:Decrypt", **context: tuple[str, ...]) -> Access:
+    return Access(PRINCIPAL, action, KEY, context)
+
+
+def refused(
+    *statements: dict[str, Any], context: Mapping[str, tuple[str, ...]] | None = None
+) -> str:
+    """The reason after the resource; empty where access is given."""
+    text = refusal(
+        Access(PRINCIPAL, "kms:Decrypt", KEY, context or {}),
+        parse_policy(document(*statements)),
+        None,
+    )
+    if text is None:
+        return ""
+    start = f"User: {PRINCIPAL} is not authorized to perform: kms:Decrypt on resource: {KEY} "
+    assert text.startswith(start)
+    return text.removeprefix(start)
+
+
+SILENT = "because no resource-based policy allows the kms:Decrypt action"
+DENIED = "with an explicit deny in a resource-based policy"
+
+
+@pytest.mark.parametrize(
+    ("changes", "applies"),
+    [
+        ({}, True),
+        ({"Principal": "*"}, True),
+        ({"Principal": {"AWS": "*"}}, True),
+        ({"Principal": {"AWS": [f"arn:aws:iam::{ACCOUNT}:user/other", PRINCIPAL]}}, True),
+        ({"Principal": {"AWS": ROLE}}, True),
+        ({"Principal": {"AWS": ROOT}}, True),
+        ({"Principal": {"AWS": ACCOUNT}}, True),
+        ({"Principal": {"AWS": "arn:aws:iam::444455556666:root"}}, False),
+        ({"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/other"}}, False),
+        ({"Principal": {"AWS": PRINCIPAL + "1"}}, False),
+        ({"Principal": {"Service": "*"}}, False),
+        ({"Action": "kms:*"}, True),
+        ({"Action": "*"}, True),
+        ({"Action": "KMS:decrypt"}, True),
+        ({"Action": "kms:De?rypt"}, True),
+        ({"Action": ["kms:Encrypt", "kms:Decr*"]}, True),
+        ({"Action": "kms:GenerateDataKey*"}, False),
+        ({"Action": "kms:[D]ecrypt"}, False),
+        ({"Action": None, "NotAction": "kms:Encrypt"}, True),
+        ({"Action": None, "NotAction": "kms:D*"}, False),
+        ({"Resource": KEY}, True),
+        ({"Resource": f"arn:aws:kms:*:{ACCOUNT}:key/*"}, True),
+        ({"Resource": KEY + "x"}, False),
+        ({"Resource": None, "NotResource": KEY}, False),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_whom_and_what_a_statement_is_about(changes: dict[str, Any], applies: bool) -> None:
+    assert refused(statement(**changes)) == ("" if applies else SILENT)
+    denial = statement(Effect="Deny", **changes)
+    assert refused(statement(), denial) == (DENIED if applies else "")
+
+
+CONDITIONS = [
+    # condition, whether it holds for an attested call, for an unattested one
+    ({"StringEquals": {IMAGE: PCR0}}, True, False),
+    ({"StringEquals": {IMAGE: PCR0.upper()}}, False, False),
+    ({"StringEquals": {IMAGE: ["00" * 48, PCR0]}}, True, False),
+    ({"StringEquals": {"KMS:recipientattestation:IMAGESHA384": PCR0}}, True, False),
+    ({"StringEqualsIgnoreCase": {IMAGE: PCR0.upper()}}, True, False),
+    ({"StringEqualsIgnoreCase": {IMAGE: "00" * 48}}, False, False),
+    ({"StringEqualsIgnoreCaseIfExists": {IMAGE: PCR0}}, True, True),
+    ({"StringEqualsIgnoreCaseIfExists": {IMAGE: "00" * 48}}, False, True),
+    ({"ForAnyValue:StringEquals": {IMAGE: PCR0}}, True, False),
+    ({"ForAllValues:StringEquals": {IMAGE: PCR0}}, True, True),
+    ({"ForAllValues:StringEquals": {IMAGE: "00" * 48}}, False, True),
+    ({"StringNotEquals": {IMAGE: PCR0}}, False, True),
+    ({"StringNotEqualsIgnoreCase": {IMAGE: PCR0.upper()}}, False, True),
+    ({"StringNotEquals": {IMAGE: ["00" * 48, "11" * 48]}}, True, True),
+    ({"ForAnyValue:StringNotEquals": {IMAGE: "00" * 48}}, True, False),
+    ({"StringLike": {IMAGE: "ab*"}}, True, False),
+    ({"StringNotLike": {IMAGE: "ab*"}}, False, True),
+    ({"Null": {IMAGE: "false"}}, True, False),
+    ({"Null": {IMAGE: "true"}}, False, True),
+    ({"Null": {IMAGE: False}}, True, False),
+    ({"StringEquals": {"kms:RecipientAttestation:PCR8": "cd" * 48}}, True, False),
+    ({"StringEquals": {"kms:RecipientAttestation:PCR9": "cd" * 48}}, False, False),
+    ({"StringEquals": {IMAGE: PCR0, "kms:RecipientAttestation:PCR8": "0"}}, False, False),
+    ({"StringEquals": {IMAGE: PCR0}, "Null": {"aws:SourceVpce": "true"}}, True, False),
+    ({}, True, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "attested", "unattested"), CONDITIONS, ids=[json.dumps(c[0]) for c in CONDITIONS]
+)
+def test_conditions(condition: dict[str, Any], attested: bool, unattested: bool) -> None:
+    for context, holds in ((ATTESTED, attested), ({}, unattested)):
+        assert refused(statement(Condition=condition), context=context) == ("" if holds else SILENT)
+        denial = statement(Effect="Deny", Condition=condition)
+        assert refused(statement(), denial, context=context) == (DENIED if holds else "")
+
+
+def test_of_many_values_any_or_all_must_match() -> None:
+    context = {"kms:encryptioncontextkeys": ("a", "b")}
+    for quantifier, expected, holds in (
+        ("ForAnyValue", ["a"], True),
+        ("ForAnyValue", ["c"], False),
+        ("ForAllValues", ["a"], False),
+        ("ForAllValues", ["a", "b", "c"], True),
+    ):
+        condition = {f"{quantifier}:StringEquals": {"kms:EncryptionContextKeys": expected}}
+        assert (refused(statement(Condition=condition), context=context) == "") == holds
+
+
+# Key policies and IAM policies together
+
+
+@pytest.mark.parametrize(
+    ("principal", "caller", "reason"),
+    [
+        (PRINCIPAL, None, ""),
+        (ROOT, None, ""),
+        (ROOT, "kms:Decrypt", ""),
+        (ROOT, "kms:Encrypt", "because no identity-based policy allows the kms:Decrypt action"),
+        (PRINCIPAL, "kms:Encrypt", ""),
+        (f"arn:aws:iam::{ACCOUNT}:user/other", "kms:*", SILENT),
+    ],
+)
+def test_the_account_leaves_it_to_iam(principal: str, caller: str | None, reason: str) -> None:
+    key_policy = parse_policy(document(statement(Principal={"AWS": principal})))
+    caller_policy = None
+    if caller is not None:
+        caller_policy = parse_policy(
+            document(statement(Principal=None, Action=caller)), of_key=False
+        )
+    text = refusal(access(), key_policy, caller_policy)
+    assert (text is None) if not reason else (text is not None and text.endswith(f"{KEY} {reason}"))
+
+
+def test_iam_can_deny_what_the_key_allows() -> None:
+    denial = parse_policy(document(statement(Principal=None, Effect="Deny")), of_key=False)
+    text = refusal(access(), parse_policy(document(statement())), denial)
+    assert str(text).endswith("with an explicit deny in an identity-based policy")
+
+
+def test_without_a_key_iam_alone_decides() -> None:
+    policy = parse_policy(document(statement(Principal=None)), of_key=False)
+    assert refusal(access(), None, policy) is None
+    assert refusal(access("kms:GenerateRandom"), None, None) is None
+    assert str(refusal(access("kms:GenerateRandom"), None, policy)).endswith(
+        "because no identity-based policy allows the kms:GenerateRandom action"
+    )
+
+
+# What is no policy
+
+
+def malformed(text: str, *, of_key: bool = True) -> str:
+    with pytest.raises(KmsError) as refused:
+        parse_policy(text, of_key=of_key)
+    assert refused.value.type == "MalformedPolicyDocumentException"
+    return str(refused.value.message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not an object"),
+        ('{"Statement": [], "Other": 1}', "not an object"),
+        ('{"Version": "2013-01-01", "Statement": []}', "no such Version"),
+        ('{"Version": {}, "Statement": []}', "no such Version"),
+        ("{}", "no Statement"),
+        (document(), "no Statement"),
+        ('{"Statement": [1]}', "other elements"),
+        (document(statement(Effekt="Allow")), "other elements"),
+        (document(statement(NotPrincipal="*")), "other elements"),
+        (document(statement(Effect="allow")), "Effect"),
+        (document(statement(Effect=[])), "Effect"),
+        (document(statement(Principal=None)), "name a Principal"),
+        (document(statement(Principal={})), "Principal is neither"),
+        (document(statement(Principal="me")), "Principal is neither"),
+        (document(statement(Principal={"AWS": []})), "not text"),
+        (document(statement(Principal={"AWS": "me"})), "invalid principals"),
+        (document(statement(Principal={"AWS": ROLE + "*"})), "invalid principals"),
+        (document(statement(Action=None)), "exactly one of Action and NotAction"),
+        (document(statement(NotAction="*")), "exactly one of Action and NotAction"),
+        (document(statement(Resource=None)), "exactly one of Resource"),
+        (document(statement(Action=5)), "not text"),
+        (document(statement(Condition=[])), "Condition is not"),
+        (document(statement(Condition={"StringEquals": IMAGE})), "Condition is not"),
+        (document(statement(Condition={"StringEquals": {IMAGE: {}}})), "not text"),
+        (document(statement(Condition={"Equals": {}})), "no condition operator 'Equals'"),
+        (document(statement(Condition={"NullIfExists": {}})), "'NullIfExists'"),
+        (document(statement(Condition={"ForSome:StringEquals": {}})), "'ForSome:"),
+    ],
+)  # fmt: skip
+def test_what_is_no_policy(text: str, message: str) -> None:
+    assert message in malformed(text)
+
+
+def test_a_policy_of_callers_names_nobody() -> None:
+    assert "Principal" in malformed(document(statement()), of_key=False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from([PRINCIPAL]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(
+            ["Effect", "Principal", "AWS", "Action", "Resource", "Condition", "Null"]
+        ),
+        inner,
+    ),
+)  # fmt: skip
+
+
+@given(JSON, st.sampled_from([*statement(), "Condition"]), JSON)
+def test_whatever_the_policy_only_kms_errors_leave(whole: Any, element: str, part: Any) -> None:
+    for text in (json.dumps(whole), document(statement(**{element: part}))):
+        try:
+            policy = parse_policy(text)
+        except KmsError as e:
+            assert e.type == "MalformedPolicyDocumentException"  # noqa: PT017 (it may pass, too)
+        else:
+            refusal(access(), policy, None)

@@ -1,0 +1,217 @@
+"""``enclave-simulator run`` as a process: what a shell sees of it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import pytest
+
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+
+LIMIT = 60
+RUN = [
+    sys.executable,
+    "-c",
+    "import sys; from enclave_simulator.cli import main; sys.exit(main())",
+    "run",
+]
+ALONE = [*RUN, "--no-services", "--"]
+
+
+def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RUN, *words], capture_output=True, text=True, timeout=LIMIT, check=False, **options
+    )
+
+
+def begin(script: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*ALONE, "sh", "-c", script], stdout=subprocess.PIPE, **options)
+
+
+def line(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+def assert_gone(pidfd: int) -> None:
+    try:
+        assert select.select([pidfd], [], [], LIMIT)[0]
+    finally:
+        os.close(pidfd)
+
+
+def test_exit_code_output_and_options_of_the_command() -> None:
+    ran = run(
+        "--no-services", "--", "sh", "-c", 'test -c /dev/nsm; echo "$@"; exit 7', "-", "--cid"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, "--cid\n", "")
+
+
+def test_the_nsm_is_the_simulated_one() -> None:
+    script = """
+import ctypes, fcntl, os, struct
+request = ctypes.create_string_buffer(b"\\x6bDescribeNSM", 12)
+response = ctypes.create_string_buffer(4096)
+raw = struct.pack("QQQQ", ctypes.addressof(request), 12, ctypes.addressof(response), 4096)
+fcntl.ioctl(os.open("/dev/nsm", os.O_RDWR), 0xC0200A00, raw)
+print(b"-enc" in response.raw)
+"""
+    ran = run("--no-services", "--", sys.executable, "-c", script)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True\n", "")
+
+
+def test_the_parent_offers_a_kms_and_no_real_credentials() -> None:
+    script = """
+import os, socket, ssl
+print({name: os.environ.get("AWS_" + name) for name in (
+    "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION")})
+vsock = socket.socket(socket.AF_VSOCK)
+vsock.settimeout(60)
+vsock.connect((3, 8000))
+trust = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
+with trust.wrap_socket(vsock, server_hostname="kms.eu-west-1.amazonaws.com") as tls:
+    print(tls.version())
+"""
+    real = {"ACCESS_KEY_ID": "AKIAREAL", "SECRET_ACCESS_KEY": "real", "SESSION_TOKEN": "real",
+            "PROFILE": "real", "REGION": "eu-west-1"}  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    env |= {"AWS_" + name: value for name, value in real.items()}
+    ran = run("--", sys.executable, "-c", script, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    seen = ast.literal_eval(ran.stdout.splitlines()[0])
+    assert seen == {
+        "ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
+        "SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+        "SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token,
+        "PROFILE": None,
+        "REGION": "eu-west-1",
+        "DEFAULT_REGION": "eu-west-1",
+    }
+    assert ran.stdout.splitlines()[1] == "TLSv1.3"
+
+
+def test_a_service_that_does_not_start_is_told() -> None:
+    ran = run("--key", "nonsense", "--", "true")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    error, hint = ran.stderr.splitlines()
+    assert error.startswith("enclave-simulator: error: no key 'nonsense': ")
+    assert hint.startswith("enclave-simulator: hint: write --key alias/NAME")
+
+
+def test_a_relative_folder_and_a_service_in_it() -> None:
+    script = """
+import socket
+with socket.socket(socket.AF_VSOCK) as client:
+    client.connect((3, 9000))
+    print(client.recv(10))
+"""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/3_9000")
+        server.listen()
+        command = [*RUN, "--no-services", "--folder", ".", "--", sys.executable, "-c", script]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE) as ran:
+            server.settimeout(LIMIT)
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"hello")
+            assert line(ran) == "b'hello'"
+            assert ran.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize(("command", "code"), [("/nonexistent", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_be_run(command: str, code: int) -> None:
+    ran = run("--no-services", command)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert ran.stderr.startswith(f"enclave-simulator: error: cannot run {command}: ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--cid", "3"], ["--cid", "x"], ["--parent-port", "80"], ["--parent-port", "80=tcp://h:1"],
+     ["--folder", "/" + "x" * 100], ["--fault"], []],
+)  # fmt: skip
+def test_options_that_cannot_be(options: list[str]) -> None:
+    ran = run("--no-services", *options, "--", *(["true"] if options else []))
+    assert ran.returncode in (1, 2)
+    assert "error: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_signal_is_passed_on() -> None:
+    with begin("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.01; done") as ran:
+        assert line(ran) == "ready"
+        ran.terminate()
+        assert line(ran) == "got it"
+        assert ran.wait(LIMIT) == 3
+
+
+def test_death_by_signal_is_told() -> None:
+    with begin("echo ready; exec sleep 600") as ran:
+        assert line(ran) == "ready"
+        ran.send_signal(signal.SIGHUP)
+        assert ran.wait(LIMIT) == 128 + signal.SIGHUP
+
+
+def test_what_the_command_leaves_behind_is_ended() -> None:
+    script = "setsid sh -c 'echo $$; exec sleep 600' & read line"
+    with begin(script, stdin=subprocess.PIPE) as ran:
+        left_behind = os.pidfd_open(int(line(ran)))
+        assert ran.stdin is not None
+        ran.stdin.close()
+        assert ran.wait(LIMIT) == 1
+        assert_gone(left_behind)
+
+
+def test_nothing_survives_the_launcher() -> None:
+    # Killed, it cannot remove its folder either: so that is in one of ours, with a short path.
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "TMPDIR": folder}
+        with begin("echo $$; exec sleep 600", env=env) as ran:
+            command = os.pidfd_open(int(line(ran)))
+            ran.kill()
+            assert_gone(command)
+
+
+def test_the_terminal_interrupts_once() -> None:
+    """Ctrl-C reaches the command from the terminal, and not a second time from the launcher."""
+    script = """
+import os, signal
+count = 0
+def interrupted(*_):
+    global count
+    count += 1
+    # It comes back through the launcher, behind a second SIGINT if there were one.
+    os.kill(os.getppid(), signal.SIGUSR1)
+def back(*_):
+    print("interrupts:", count, end=".", flush=True)
+    os._exit(0)
+signal.signal(signal.SIGINT, interrupted)
+signal.signal(signal.SIGUSR1, back)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    # A session leader that opens a terminal is in its foreground.
+    take = "import os, sys; os.setsid(); os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+    take += "os.execv(sys.argv[1], sys.argv[1:])"
+    main, terminal = pty.openpty()
+    with open(main, "rb+", buffering=0) as screen, open(terminal, "rb") as tty:  # noqa: PTH123
+        command = [sys.executable, "-c", take, *ALONE, sys.executable, "-c", script]
+        with subprocess.Popen(command, stdin=tty, stdout=tty, stderr=tty) as ran:
+            seen = b""
+            while b"ready" not in seen:
+                seen += screen.read(1000) or b""
+            screen.write(b"\x03")
+            while b"." not in seen:
+                seen += screen.read(1000) or b""
+            assert b"interrupts: 1." in seen
+            assert ran.wait(LIMIT) == 0

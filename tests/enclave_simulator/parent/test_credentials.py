@@ -1,0 +1,76 @@
+"""The simulated credential service, asked as any HTTP client would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.parent.credentials import CredentialServer, simulated_document
+from enclave_simulator.parent.processes import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = CredentialServer(listener)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield listener.getsockname()[1]
+    server.shutdown()
+    thread.join(PATIENCE)
+    server.server_close()
+
+
+def get(port: int, path: str) -> tuple[int, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    document: dict[str, str] = json.loads(response.read())
+    connection.close()
+    return response.status, document
+
+
+def test_it_gives_what_the_simulated_kms_takes(port: int) -> None:
+    status, document = get(port, "/")
+    assert status == 200
+    assert set(document) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
+    assert document["AccessKeyId"] == SIMULATED_CREDENTIALS.access_key_id
+    assert document["Token"] == SIMULATED_CREDENTIALS.session_token
+
+
+def test_it_has_one_path(port: int) -> None:
+    assert get(port, "/latest/meta-data") == (404, {"message": "no such path"})
+
+
+def test_credentials_last_as_long_as_was_asked_for() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    expiration = datetime.fromisoformat(simulated_document(90)["Expiration"])
+    assert before + timedelta(seconds=90) <= expiration <= datetime.now(UTC) + timedelta(seconds=90)
+
+
+def test_the_command_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "3_8002")
+    with (
+        Service("enclave_simulator.cli", ["credentials", "--listen", f"unix:{path}"]) as service,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        assert service.state["STATUS"] == f"listening on unix:{path}"
+        connection.settimeout(PATIENCE)
+        connection.connect(path)
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert b"200 OK" in answer
+    assert b'"AccessKeyId"' in answer

@@ -1,0 +1,287 @@
+"""Enclaves kept by the daemon, with a nitro-cli that answers as the real one does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from parent.enclaves.component import EnclaveComponent
+from parent.enclaves.console import Console
+from parent.enclaves.runner import Completed, Subprocess
+from parent.enclaves.settings import EnclaveSettings, Restart
+from tests.parent.eif import eifs
+from tests.waiting import eventually
+from vsock_proxy.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from parent.eif.describe import Description
+    from tests.parent.conftest import Identity
+
+FAKE = str(Path(__file__).parents[1] / "fake_nitro_cli.py")
+SOON = Restart(first=0.1, longest=0.1)
+
+
+class Host:
+    """A parent instance: its enclaves, and the components that keep them."""
+
+    runner = Subprocess
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "run"
+        self.folder.mkdir()
+        self.eif = folder / "worker.eif"
+        self.eif.write_bytes(eifs.eif())
+        self.faults = ""
+        self._turn = threading.Lock()
+        self._components: list[EnclaveComponent] = []
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "NITRO_CLI_SOCKETS_PATH": str(self.folder),
+            "FAKE_NITRO_CLI_FAULTS": self.faults,
+        }
+
+    def component(self, **changes: Any) -> EnclaveComponent:
+        asked: dict[str, Any] = {
+            "name": "worker",
+            "eif": self.eif,
+            "memory_mib": 512,
+            "cid": 16,
+            "cpu_count": 2,
+            "poll": 0.1,
+            "restart": SOON,
+            **changes,
+        }
+        environment = self.environment()
+        made = EnclaveComponent(
+            EnclaveSettings(**asked),
+            self.runner(FAKE, environment),
+            turn=self._turn,
+            console=Console(asked["name"], FAKE, environment),
+        )
+        self._components.append(made)
+        return made
+
+    def enclaves(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
+
+    def end_enclaves(self) -> None:
+        for path in self.folder.glob("*.json"):
+            path.unlink()
+
+    def close(self) -> None:
+        for component in self._components:
+            component.stop(10)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.close()
+
+
+def state(component: EnclaveComponent) -> object:
+    return component.status().values["state"]
+
+
+def test_started_watched_restarted_and_ended(host: Host) -> None:
+    component = host.component()
+    assert not component.status().healthy
+    component.start()
+    eventually(lambda: component.status().healthy)
+    (first,) = host.enclaves()
+    values = component.status().values
+    assert values["enclave_id"] == first["EnclaveID"]
+    assert values["pcr0"] == first["Measurements"]["PCR0"] == eifs.pcrs()[0].hex()
+    assert (values["cpu_ids"], values["cid"], values["starts"]) == ([1, 3], 16, 1)
+    json.dumps(values)
+    host.end_enclaves()
+    eventually(lambda: component.status().values["starts"] == 2)
+    assert component.status().values["ended"] == 1
+    component.stop(10)
+    component.stop(10)
+    assert host.enclaves() == []
+    assert state(component) == "stopped"
+    assert not component.status().healthy
+
+
+def test_several_take_turns(host: Host) -> None:
+    components = [
+        host.component(name=f"e{cid}", cid=cid, memory_mib=64, cpu_count=1) for cid in (16, 17, 18)
+    ]
+    for component in components:
+        component.start()
+    eventually(lambda: all(component.status().healthy for component in components))
+    assert {e["EnclaveCID"] for e in host.enclaves()} == {16, 17, 18}
+    components[0].stop(10)
+    assert {e["EnclaveCID"] for e in host.enclaves()} == {17, 18}
+
+
+def test_a_daemon_that_was_killed_finds_its_enclave_again(host: Host) -> None:
+    first = host.component(poll=60)
+    first.start()
+    eventually(lambda: first.status().healthy)
+    second = host.component()
+    second.start()
+    eventually(lambda: second.status().healthy)
+    assert second.status().values["starts"] == 0
+    assert second.status().values["enclave_id"] == first.status().values["enclave_id"]
+    second.stop(10)
+    assert host.enclaves() == []
+
+
+def test_another_image_in_its_place_is_left_alone(host: Host) -> None:
+    first = host.component(poll=60)
+    first.start()
+    eventually(lambda: first.status().healthy)
+    other = [(eifs.KERNEL, b"new"), *eifs.SECTIONS[1:]]
+    host.eif.write_bytes(eifs.eif(other))
+    second = host.component()
+    second.start()
+    eventually(lambda: state(second) == "conflict")
+    assert "is in the way" in second.status().detail
+    second.stop(10)
+    assert len(host.enclaves()) == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ("run-enclave=E27", "nitro-cli run-enclave: E27: Insufficient memory available"),
+        ("run-enclave=E36", "does the image boot?"),
+        ("run-enclave=garbage", "printed something unexpected"),
+        ("run-enclave=flood", "printed over"),
+        ("describe-enclaves=E07", "group ne"),
+        ("describe-enclaves=garbage", "printed something unexpected"),
+        ("describe-enclaves=partial", "not every enclave's process answered"),
+    ],
+)
+def test_failures_are_said_with_their_hint(host: Host, faults: str, said: str) -> None:
+    host.faults = faults
+    component = host.component()
+    component.start()
+    eventually(lambda: said in component.status().detail)
+    assert not component.status().healthy
+    component.stop(10)
+
+
+def test_starting_again_after_failures(host: Host) -> None:
+    host.faults = "run-enclave=E36:2,describe-enclaves=E11:1"
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    assert component.status().values["failures"] == 2
+    assert component.status().values["starts"] == 1
+
+
+def test_a_terminate_that_lies_or_fails_does_not_hold_up_the_end(host: Host) -> None:
+    host.faults = "terminate-enclave=lie:1"
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    component.stop(30)
+    assert host.enclaves() == []
+
+
+@pytest.mark.parametrize("faults", ["terminate-enclave=hang", "run-enclave=orphan"])
+def test_stopping_is_bounded(host: Host, faults: str) -> None:
+    host.faults = faults
+    component = host.component()
+    component.start()
+    eventually(host.enclaves)
+    if faults.startswith("terminate"):
+        eventually(lambda: component.status().healthy)
+    component.stop(1)  # Otherwise it would take longer than a test may.
+    eventually(lambda: not component._thread.is_alive())
+
+
+def test_the_console_goes_to_the_log_and_can_do_nothing_there(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "parent.enclaves.console")
+    component = host.component(debug=True)
+    component.start()
+    eventually(lambda: any("owned" in message for message in caplog.messages))
+    assert "worker: [    0.000000] Linux version 4.14.256" in caplog.messages
+    assert r"worker: \x1b]0;owned\x07\xff" in caplog.messages
+    component.stop(10)
+    assert not [t for t in threading.enumerate() if t.name == "console/worker"]
+
+
+def test_an_image_that_cannot_be_is_refused_before_anything_runs(
+    host: Host, identity: Identity
+) -> None:
+    big = host.folder / "big.eif"
+    big.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.RAMDISK, bytes(1 << 20))]))
+    with pytest.raises(AgentError, match="memory are too few"):
+        host.component(eif=big, memory_mib=4).start()
+    with pytest.raises(AgentError, match="cannot read"):
+        host.component(eif=host.folder / "none.eif").start()
+    host.eif.write_bytes(b"nothing")
+    with pytest.raises(AgentError):
+        host.component().start()
+    host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
+    with pytest.raises(AgentError, match="the CRC is wrong"):
+        host.component().start()
+    forged = eifs.signature(bytes(48), identity.pem, identity.key)
+    host.eif.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.SIGNATURE, forged)]))
+    with pytest.raises(AgentError, match="made over another image"):
+        host.component().start()
+    assert host.enclaves() == []
+
+
+def test_an_image_damaged_between_two_starts_is_not_started(host: Host) -> None:
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
+    host.end_enclaves()
+    eventually(lambda: "the CRC is wrong" in component.status().detail)
+    assert host.enclaves() == []
+    host.eif.write_bytes(eifs.eif())
+    eventually(lambda: component.status().healthy)
+
+
+@pytest.mark.parametrize("trouble", ["descriptors", "disk"])
+def test_what_the_system_refuses_does_not_end_the_watch(
+    host: Host, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of descriptors, or a disk with holes: the thread that watches the enclave goes on."""
+
+    class Refusing(Subprocess):
+        refusing = False
+
+        def run(self, arguments: Sequence[str], timeout: float) -> Completed:
+            if self.refusing and trouble == "descriptors":
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().run(arguments, timeout)
+
+    def unreadable(_stream: object) -> Description:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Host, "runner", Refusing)
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    with monkeypatch.context() as refused:
+        refused.setattr(Refusing, "refusing", True)
+        refused.setattr("parent.enclaves.component.describe", unreadable)
+        host.end_enclaves()
+        said = "Too many open files" if trouble == "descriptors" else "Input/output error"
+        eventually(lambda: said in str(component.status().values["error"]))
+    eventually(lambda: component.status().values["starts"] == 2)
+
+
+def test_one_that_never_started_stops(host: Host) -> None:
+    host.component().stop(1)

@@ -1,0 +1,403 @@
+"""The life cycle as a state machine: three rules that hold whatever nitro-cli and chance do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from parent.enclaves.lifecycle import (
+    BLIND_LOOKS,
+    STOP_ATTEMPTS,
+    Done,
+    Lifecycle,
+    Look,
+    Run,
+    State,
+    Terminate,
+    Wait,
+    backoff,
+)
+from parent.enclaves.nitro_cli import Enclave
+from parent.enclaves.settings import EnclaveSettings, Restart
+
+PCR0 = "ab" * 48
+SETTINGS = EnclaveSettings(
+    name="worker", eif=Path("/w.eif"), memory_mib=512, cid=16, cpu_count=2, poll=5.0
+)
+
+
+def enclave(number: int = 1, **changes: object) -> Enclave:
+    made = Enclave(f"i-0-enc{number:x}", "worker", 16, (1, 3), 512, pcr0=PCR0)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def lifecycle(restart: Restart | None = None, chance: float = 0.5) -> Lifecycle:
+    settings = dataclasses.replace(SETTINGS, restart=restart or Restart())
+    machine = Lifecycle(settings, chance=lambda: chance, now=0)
+    machine.pcr0 = PCR0
+    return machine
+
+
+def running(restart: Restart | None = None) -> Lifecycle:
+    machine = lifecycle(restart)
+    assert machine.next(0) == Look()
+    machine.looked(0, (), complete=True)
+    assert machine.next(0) == Run()
+    machine.ran(0, enclave())
+    assert machine.healthy
+    return machine
+
+
+def test_one_that_ends_is_started_again_later() -> None:
+    machine = running()
+    assert machine.next(1) == Wait(5)
+    assert machine.next(5) == Look()
+    machine.looked(5, (), complete=True)
+    assert (machine.state, machine.ended, machine.enclave) == (State.WAITING, 1, None)
+    assert machine.next(5) == Wait(5.75)
+    assert machine.next(6) == Look()
+    machine.looked(6, (), complete=True)
+    assert machine.next(6) == Run()
+
+
+def test_what_is_not_seen_is_not_started_twice() -> None:
+    """An enclave whose process did not answer in time is not one that ended."""
+    machine = running()
+    for turn in range(BLIND_LOOKS):
+        assert machine.state is State.RUNNING
+        now = 5.0 * (turn + 1)
+        assert machine.next(now) == Look()
+        machine.looked(now, (), complete=False)
+    assert not machine.healthy
+    machine.look_failed(20, "E07")
+    assert machine.next(25) == Look()
+    machine.looked(25, (enclave(),), complete=False)
+    assert machine.healthy
+
+
+def test_one_that_is_just_what_is_wanted_is_taken_over() -> None:
+    machine = lifecycle()
+    machine.next(0)
+    machine.looked(0, (enclave(7, memory_mib=514),), complete=True)
+    assert machine.healthy
+    assert machine.starts == 0
+    machine.stop(1)
+    assert machine.next(1) == Terminate("i-0-enc7")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pcr0": "cd" * 48},
+        {"pcr0": ""},
+        {"name": "other"},
+        {"cid": 17},
+        {"debug": True},
+        {"memory_mib": 256},
+        {"cpu_ids": (1,)},
+        {"state": "TERMINATING"},
+    ],
+)
+def test_anything_else_is_in_the_way_until_it_goes(changes: dict[str, object]) -> None:
+    machine = lifecycle()
+    machine.next(0)
+    machine.looked(0, (enclave(7, **changes),), complete=True)
+    assert machine.state is State.CONFLICT
+    assert "i-0-enc7" in machine.error
+    assert machine.next(1) == Wait(5)
+    machine.next(5)
+    machine.looked(5, (), complete=True)
+    assert machine.next(5) == Run()
+
+
+def test_an_image_that_nobody_measured_is_no_reason_to_take_anything_over() -> None:
+    """nitro-cli before 1.2 does not tell PCR0: unknown is not the same as equal."""
+    machine = lifecycle()
+    machine.pcr0 = ""
+    machine.next(0)
+    machine.looked(0, (enclave(7, pcr0=""),), complete=True)
+    assert machine.state is State.CONFLICT
+
+
+def test_one_on_other_cpus_is_in_the_way() -> None:
+    machine = lifecycle()
+    machine.settings = dataclasses.replace(SETTINGS, cpu_count=0, cpu_ids=(1, 3))
+    machine.next(0)
+    machine.looked(0, (enclave(7, cpu_ids=(5, 7)),), complete=True)
+    assert machine.state is State.CONFLICT
+    machine.next(5)
+    machine.looked(5, (enclave(7, cpu_ids=(3, 1)),), complete=True)
+    assert machine.healthy
+
+
+def test_one_that_is_ending_is_waited_for_not_ended_again() -> None:
+    machine = running()
+    machine.stop(0)
+    assert machine.next(0) == Terminate("i-0-enc1")
+    machine.terminated()
+    assert machine.next(0) == Look()
+    machine.looked(0, (enclave(state="TERMINATING"),), complete=True)
+    assert machine.next(0) == Wait(1)
+    assert machine.next(1) == Look()
+    machine.looked(1, (), complete=True)
+    assert machine.next(1) == Done()
+
+
+def test_what_is_known_not_to_run_needs_no_ending() -> None:
+    machine = lifecycle()
+    machine.next(0)
+    machine.looked(0, (), complete=True)
+    machine.next(0)
+    machine.run_failed(0, "E27")
+    assert machine.next(2) == Look()
+    machine.looked(2, (), complete=True)
+    machine.stop(2)
+    assert machine.next(2) == Done()
+
+
+def test_another_chance_for_one_that_stays_away() -> None:
+    machine = running(Restart(always=False))
+    machine.looked(5, (), complete=True)
+    assert machine.next(9) == Wait(float("inf"))
+    machine.reconfigure(9, dataclasses.replace(SETTINGS, restart=Restart(give_up_after=1)))
+    assert (machine.state, machine.failures, machine.next(9)) == (State.WAITING, 0, Look())
+
+
+def test_what_is_in_the_way_is_not_ended() -> None:
+    machine = lifecycle()
+    machine.next(0)
+    machine.looked(0, (enclave(7, cpu_ids=(1,)),), complete=True)
+    machine.stop(1)
+    assert machine.next(1) == Done()
+
+
+def test_a_start_nobody_heard_of_is_found_and_ended() -> None:
+    machine = lifecycle()
+    machine.next(0)
+    machine.looked(0, (), complete=True)
+    machine.next(0)
+    machine.run_failed(0, "took too long")
+    machine.stop(0)
+    assert machine.next(0) == Look()
+    machine.looked(0, (enclave(3),), complete=True)
+    assert machine.next(0) == Terminate("i-0-enc3")
+    machine.terminated()
+    assert machine.next(0) == Look()
+    machine.looked(0, (), complete=True)
+    assert machine.next(0) == Done()
+
+
+def test_never_is_never_and_giving_up_is_final() -> None:
+    for restart, starts in ((Restart(always=False), 1), (Restart(give_up_after=2), 3)):
+        machine = lifecycle(restart)
+        now, runs = 0.0, 0
+        while machine.state is not State.FAILED:
+            match machine.next(now):
+                case Look():
+                    machine.looked(now, (), complete=True)
+                case Run():
+                    runs += 1
+                    machine.run_failed(now, "E27")
+                case Wait(until):
+                    now = until
+        assert runs == starts
+        assert machine.error == "E27"
+        assert machine.next(now + 1e9) == Wait(float("inf"))
+
+
+def test_a_good_time_forgives() -> None:
+    machine = running(Restart(reset_after=100))
+    machine.failures = 9
+    machine.looked(99, (), complete=True)
+    assert machine.failures == 10
+    machine = running(Restart(reset_after=100))
+    machine.failures = 9
+    machine.looked(100, (), complete=True)
+    assert machine.failures == 1
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_the_end_comes_whatever_fails(lying: bool) -> None:
+    """What may still run is said, and is found again by the next daemon."""
+    machine = running()
+    machine.stop(0)
+    now, commands = 0.0, 0
+    while (command := machine.next(now)) != Done():
+        commands += 1
+        assert commands < 10 * STOP_ATTEMPTS
+        match command:
+            case Wait(until):
+                now = until
+            case Look():
+                machine.looked(now, (enclave(),), complete=True)
+            case Terminate() if lying:
+                machine.terminated()
+            case Terminate():
+                machine.terminate_failed(now, "E11")
+    assert machine.error
+
+
+def test_backoff_doubles_up_to_its_limit() -> None:
+    restart = Restart(first=1.0, longest=300.0)
+    least = [backoff(restart, failures, 0) for failures in range(1, 12)]
+    assert least == [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 150, 150]
+    assert backoff(restart, 3, 0.5) == 3
+
+
+def test_failures_in_a_row_are_waited_for_longer_and_longer() -> None:
+    machine = lifecycle(chance=0)
+    now = 0.0
+    waits: list[float] = []
+    while len(waits) < 5:
+        match machine.next(now):
+            case Look():
+                machine.looked(now, (), complete=True)
+            case Run():
+                machine.run_failed(now, "E36")
+            case Wait(until):
+                waits.append(until - now)
+                now = until
+    assert waits == [0.5, 1, 2, 4, 8]
+
+
+@given(
+    first=st.floats(0.1, 1e4),
+    factor=st.floats(1, 1e4),
+    failures=st.integers(1, 10**9),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_backoff_has_bounds(first: float, factor: float, failures: int, chance: float) -> None:
+    restart = Restart(first=first, longest=first * factor)
+    delay = backoff(restart, failures, chance)
+    assert first / 2 <= delay <= restart.longest
+    assert delay <= backoff(restart, failures + 1, chance)
+    assert backoff(restart, failures, 0) <= delay
+
+
+class Life(RuleBasedStateMachine):
+    """A world with nitro-cli in it that fails in every way it can, and others who use it."""
+
+    @initialize(give_up=st.integers(0, 3), always=st.booleans())
+    def begin(self, give_up: int, always: bool) -> None:
+        self.machine = lifecycle(Restart(always=always, give_up_after=give_up))
+        self.now = 0.0
+        self.number = 100
+        self.ours: dict[str, Enclave] = {}
+        self.others: dict[str, Enclave] = {}
+        self.pending: object = None
+        self.stopped = False
+        self.seen_clear = False
+
+    def everything(self) -> list[Enclave]:
+        return [*self.others.values(), *self.ours.values()]
+
+    @precondition(lambda self: self.pending is None)
+    @rule(patience=st.floats(0, 400))
+    def ask(self, patience: float) -> None:
+        command = self.machine.next(self.now)
+        match command:
+            case Wait(until):
+                assert until > self.now
+                self.now = min(until, self.now + patience)
+            case Run():
+                assert self.seen_clear, "started without having looked"
+                assert not self.stopped
+                self.pending = command
+            case Terminate(enclave_id):
+                assert self.stopped
+                assert enclave_id not in self.others, "ended what is not ours"
+                self.pending = command
+            case Done():
+                assert self.stopped
+            case Look():
+                self.pending = command
+        self.seen_clear = False
+
+    @precondition(lambda self: self.pending is not None)
+    @rule(outcome=st.sampled_from(["well", "badly", "unheard", "partly"]), took=st.floats(0, 200))
+    def report(self, outcome: str, took: float) -> None:
+        pending, self.pending = self.pending, None
+        self.now += took
+        match pending:
+            case Look():
+                if outcome in ("badly", "unheard"):
+                    self.machine.look_failed(self.now, "E07")
+                else:
+                    whole = outcome == "well"
+                    seen = self.everything() if whole else self.everything()[::2]
+                    self.machine.looked(self.now, seen, complete=whole)
+                    self.seen_clear = whole and not any(
+                        e.cid == 16 or e.name == "worker" for e in seen
+                    )
+            case Run():
+                self.number += 1
+                taken = any(e.cid == 16 for e in self.everything())
+                made = enclave(self.number)
+                if outcome in ("well", "unheard") and not taken:
+                    self.ours[made.id] = made
+                if outcome == "well" and not taken:
+                    self.machine.ran(self.now, made)
+                else:
+                    self.machine.run_failed(self.now, "E36")
+            case Terminate(enclave_id):
+                if outcome in ("well", "unheard"):
+                    self.ours.pop(enclave_id, None)
+                if outcome == "well":
+                    self.machine.terminated()
+                else:
+                    self.machine.terminate_failed(self.now, "E11")
+
+    @rule()
+    def it_ends(self) -> None:
+        self.ours.clear()
+
+    @rule(cid=st.sampled_from([16, 17]), name=st.sampled_from(["worker", "other"]))
+    def somebody_starts_one(self, cid: int, name: str) -> None:
+        if not any(e.cid == cid for e in self.everything()):
+            self.number += 1
+            made = enclave(self.number, cid=cid, name=name, pcr0="cd" * 48)
+            self.others[made.id] = made
+
+    @rule()
+    def the_others_end(self) -> None:
+        self.others.clear()
+
+    @rule()
+    def stop(self) -> None:
+        self.stopped = True
+        self.machine.stop(self.now)
+
+    @invariant()
+    def never_two(self) -> None:
+        assert len(getattr(self, "ours", {})) <= 1
+
+    @invariant()
+    def states_mean_what_they_say(self) -> None:
+        if hasattr(self, "machine"):
+            assert self.machine.state is not State.RUNNING or self.machine.enclave
+            assert not self.machine.healthy or not self.stopped
+
+    def teardown(self) -> None:
+        """Told to stop, it comes to an end; and if nitro-cli works, so does the enclave."""
+        if not hasattr(self, "machine"):
+            return
+        tried = self.machine._stop_attempts
+        self.stop()
+        others = dict(self.others)
+        for _ in range(6 * STOP_ATTEMPTS):
+            if self.pending is not None:
+                self.report("well", 0)
+            else:
+                self.ask(1e9)
+        assert self.machine.next(self.now) == Done()
+        assert self.others == others
+        if tried == 0:
+            assert not self.ours
+
+
+TestLife = Life.TestCase

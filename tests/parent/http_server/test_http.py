@@ -1,0 +1,270 @@
+"""The HTTP server under the parent's services: what it answers, and what no client can do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from parent.http_server import HttpServer, Limits, Request, Response
+from parent.http_server.protocol import MAX_HEAD, Exchange
+from tests.doubles import within
+from vsock_proxy.errors import ListenError
+from vsock_proxy.net.addresses import TcpAddress, UnixAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PATIENCE = 20.0
+DATE = "Fri, 02 Jan 2026 00:00:00 GMT"
+
+
+def shown(request: Request) -> Response:
+    if request.path == "/bug":
+        raise ZeroDivisionError("s3cret")
+    size = int(request.path[1:] or 0)
+    return Response(200, b"x" * size, "text/plain")
+
+
+@contextlib.contextmanager
+def serving(
+    limits: Limits | None = None, answer: Callable[[Request], Response] = shown
+) -> Iterator[HttpServer]:
+    server = HttpServer(TcpAddress("127.0.0.1", 0), answer, name="test", limits=limits)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(0.0)
+
+
+def connect(server: HttpServer) -> socket.socket:
+    assert isinstance(server.address, TcpAddress)
+    client = socket.create_connection((server.address.host, server.address.port), PATIENCE)
+    client.settimeout(PATIENCE)
+    return client
+
+
+def ask(server: HttpServer, data: bytes, *, end: bool = False) -> bytes:
+    """Everything that is answered, until the server hangs up."""
+    with connect(server) as client:
+        client.sendall(data)
+        if end:
+            client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+# Bytes in, bytes out.
+
+
+def status(data: bytes) -> int:
+    asked = Exchange().feed(data)
+    assert isinstance(asked, Response)
+    assert "message" in json.loads(asked.body)
+    return asked.status
+
+
+def test_a_question_in_pieces() -> None:
+    exchange = Exchange(cid=16)
+    data = b"GET /metrics?x=1 HTTP/1.1\r\nHost: parent\r\nX: y\r\n\r\n"
+    for i in range(len(data) - 1):
+        assert exchange.feed(data[i : i + 1]) is None
+    assert exchange.feed(data[-1:]) == Request("GET", "/metrics", "parent", 16)
+
+
+def test_an_answer() -> None:
+    exchange = Exchange()
+    exchange.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert exchange.answer(Response(200, b"{}"), date=DATE) == (
+        b"HTTP/1.1 200 OK\r\nDate: Fri, 02 Jan 2026 00:00:00 GMT\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 2\r\nCache-Control: no-store\r\n"
+        b"Connection: close\r\n\r\n{}"
+    )
+
+
+def test_head_is_answered_without_a_body() -> None:
+    exchange = Exchange()
+    assert exchange.feed(b"HEAD / HTTP/1.0\r\n\r\n") == Request("HEAD", "/")
+    answer = exchange.answer(Response(200, b"12345"), date=DATE)
+    assert b"Content-Length: 5\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 405),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
+        (b"GET /" + b"x" * MAX_HEAD, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * MAX_HEAD, 431),
+        (b"", 400),
+    ],
+)
+def test_what_is_no_question(data: bytes, expected: int) -> None:
+    assert status(data) == expected
+
+
+# Over sockets.
+
+
+def test_it_answers_and_hangs_up() -> None:
+    with serving() as server:
+        answer = ask(server, b"GET /3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nxxx")
+        assert server.counters.answers == {200: 1}
+
+
+def test_who_has_ended_its_sending_is_answered() -> None:
+    with serving() as server:
+        assert ask(server, b"GET /3 HTTP/1.0\r\n\r\n", end=True).endswith(b"xxx")
+        assert b" 400 " in ask(server, b"GET /3 HT", end=True)
+        within(PATIENCE, lambda: server.connected == 0)
+
+
+def test_an_answer_is_whole_even_where_more_was_sent_than_read() -> None:
+    with serving() as server:
+        sent = b"GET /1000000 HTTP/1.1\r\nHost: x\r\n\r\n" + b"y" * 200_000
+        assert len(ask(server, sent).partition(b"\r\n\r\n")[2]) == 1_000_000
+
+
+def test_an_ordinary_client() -> None:
+    with serving() as server:
+        assert isinstance(server.address, TcpAddress)
+        client = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=PATIENCE)
+        for _ in range(3):
+            client.request("GET", "/7")
+            assert client.getresponse().read() == b"x" * 7
+        client.close()
+        within(PATIENCE, lambda: server.connected == 0)
+
+
+def test_a_bug_of_ours_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as server:
+        answer = ask(server, b"GET /bug HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.endswith(b'{"message": "internal error"}')
+        assert b"500 Internal Server Error" in answer
+        assert ask(server, b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"x")
+    assert "ZeroDivisionError" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTT"])
+def test_a_slow_client_is_cut(sent: bytes) -> None:
+    with serving(Limits(timeout=0.2)) as server, connect(server) as client:
+        client.sendall(sent)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(10) == b""
+        within(PATIENCE, lambda: server.connected == 0)
+        assert server.counters.expired == 1
+
+
+def test_a_client_that_drips_is_cut() -> None:
+    with serving(Limits(timeout=0.3)) as server, connect(server) as client:
+        over = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not over.wait(0.02):
+                    client.sendall(b"G")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        within(PATIENCE, lambda: server.counters.expired == 1)
+        over.set()
+        thread.join(PATIENCE)
+
+
+def test_a_client_that_takes_nothing_is_cut() -> None:
+    with serving(Limits(timeout=0.3)) as server, connect(server) as client:
+        client.sendall(b"GET /50000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        within(PATIENCE, lambda: server.counters.answers == {200: 1})
+        within(PATIENCE, lambda: server.connected == 0)
+
+
+def test_too_many_clients(caplog: pytest.LogCaptureFixture) -> None:
+    limits = Limits(connections=2, timeout=PATIENCE)
+    with serving(limits) as server, connect(server), connect(server):
+        within(PATIENCE, lambda: server.connected == 2)
+        with connect(server) as third, contextlib.suppress(ConnectionResetError):
+            assert third.recv(10) == b""
+        assert server.counters.refused == 1
+    assert "refused a client: there are too many" in caplog.text
+
+
+def test_a_flood_leaves_a_short_log(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Limits(connections=1, timeout=PATIENCE)) as server, connect(server):
+        within(PATIENCE, lambda: server.connected == 1)
+        for _ in range(50):
+            with connect(server) as client, contextlib.suppress(ConnectionResetError):
+                client.recv(10)
+        within(PATIENCE, lambda: server.counters.refused == 50)
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) <= 11
+
+
+def test_stopping_lets_a_client_take_its_answer() -> None:
+    with serving(Limits(timeout=PATIENCE)) as server, connect(server) as client:
+        client.sendall(b"GET /5000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        within(PATIENCE, lambda: server.counters.answers == {200: 1})
+        stopping = threading.Thread(target=server.stop, args=(PATIENCE,))
+        stopping.start()
+        answer = b"".join(iter(lambda: client.recv(1 << 20), b""))
+        client.close()
+        stopping.join(PATIENCE)
+        assert not stopping.is_alive()
+        assert answer.endswith(b"x" * 5_000_000)
+        assert not server.running
+
+
+def test_stopping_waits_no_longer_than_it_may() -> None:
+    with serving(Limits(timeout=PATIENCE)) as server, connect(server) as client:
+        within(PATIENCE, lambda: server.connected == 1)
+        server.stop(0.05)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(10) == b""
+        server.stop(0.05)
+
+
+def test_an_address_in_use_and_one_given_up(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "socket"))
+    first, second = (HttpServer(address, shown, name="test") for _ in range(2))
+    first.start()
+    with pytest.raises(ListenError):
+        second.start()
+    second.stop(0.0)
+    assert (tmp_path / "socket").exists()
+    first.stop(0.0)
+    assert not (tmp_path / "socket").exists()
+
+
+class Peer:
+    """What asyncio knows of a connection, for one from an enclave."""
+
+    def __init__(self, cid: int) -> None:
+        self.cid = cid
+
+
+def test_one_enclave_cannot_take_every_place() -> None:
+    server = HttpServer(
+        TcpAddress("127.0.0.1", 0), shown, name="test", limits=Limits(connections=5, per_enclave=2)
+    )
+    admitted = [server.admit(peer) for peer in map(Peer, (16, 16, 16, 17, 17))]  # type: ignore[arg-type] # all it looks at
+    assert admitted == [True, True, False, True, True]
+    first, *_ = server._connections
+    server.release(first)
+    assert server.admit(Peer(first.cid or 0))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Programs that pytest does not collect: benchmarks, guests, storms. `make help` lists them."""

@@ -1,0 +1,1 @@
+"""Benchmarks: ``make bench`` (`python -m tests.programs.bench`) runs all of them."""

@@ -1,0 +1,138 @@
+"""The local endpoint: rate and latency at 1, 16 and 64 clients, with and without the pool, memory,
+CPU, and the time from a process's start to its first random bytes.
+
+All of it as processes, in an enclave as the launcher makes it. Clients, agent, proxy and KMS share
+the machine: a rate is what they leave the agent, and the CPU of each, per call, tells what that
+is. Two rows are not the agent: "constant" is the ceiling of the load generator and the event loop,
+"at hand" the endpoint with a pool that never waits for KMS.
+
+Pooled calls are many more than the pool holds, so that their rate is one that lasts: it includes
+the attested calls that refill it, one for each 32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.chain.serving import Chain, chain, serving
+from tests.programs.bench.report import machine, table
+from tests.programs.bench.starts import starts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CLIENTS = (1, 16, 64)
+ROUNDS = 3
+FEW, MANY = 2000, 60_000
+
+
+@dataclass
+class Case:
+    """One row: what is asked, by how many, and what came of it, one figure a round."""
+
+    name: str
+    clients: int
+    calls: int
+    options: tuple[str, ...] = ()
+    figures: list[dict[str, float]] = field(default_factory=list)
+
+    def median(self, name: str) -> float:
+        return statistics.median(figures.get(name, 0.0) for figures in self.figures)
+
+
+def main() -> None:
+    """Run and print."""
+    cases = [
+        Case(name, clients, calls, options)
+        for name, calls, options in (
+            ("constant", MANY, ()),
+            ("at hand", MANY, ()),
+            ("no pool", FEW, ()),
+            ("--pool", MANY, ("--pool",)),
+        )
+        for clients in CLIENTS
+    ]
+    with chain() as made:
+        for _ in range(ROUNDS):
+            for case in cases:
+                with _running(made, case) as (port, pids):
+                    case.figures.append(_round(port, pids, case))
+        print(f"\nGenerateRandom of 32 bytes through enclave-agent serve; {machine()}")
+        print(f"medians of {ROUNDS} rounds; CPU in microseconds per call\n")
+        table(HEADER, map(_row, cases))
+        print("\nFrom the start of a process to random bytes, ms\n")
+        table(("", "median", "least", "most", "CPU"), starts(made))
+
+
+HEADER = (
+    "", "clients", "calls/s", "spread", "p50 ms", "p99 ms",
+    "agent", "load", "proxy", "KMS", "RSS MiB",
+)  # fmt: skip
+
+
+def _row(case: Case) -> tuple[str, ...]:
+    rates = [figures["rate"] for figures in case.figures]
+    return (
+        case.name,
+        str(case.clients),
+        f"{statistics.median(rates):.0f}",
+        f"{min(rates):.0f}..{max(rates):.0f}",
+        f"{case.median('p50'):.2f}",
+        f"{case.median('p99'):.2f}",
+        *(f"{1e6 * case.median(name) / case.calls:.0f}" for name in ("agent", "load", "proxy")),
+        f"{1e6 * case.median('KMS') / case.calls:.0f}",
+        f"{max(figures['memory'] for figures in case.figures):.1f}",
+    )
+
+
+@contextlib.contextmanager
+def _running(made: Chain, case: Case) -> Iterator[tuple[int, Mapping[str, int]]]:
+    """What is measured, just started: its port, and who works for it."""
+    if case.name in ("no pool", "--pool"):
+        with serving(made, *case.options) as served:
+            yield served.port, {"agent": served.pid, "proxy": made.proxy.pid, "KMS": made.kms_pid}
+        return
+    argv = [sys.executable, "-m", "tests.programs.bench.ceiling", case.name.replace(" ", "-")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            yield int(process.stdout.readline()), {"agent": process.pid}
+        finally:
+            process.kill()
+
+
+def _round(port: int, pids: Mapping[str, int], case: Case) -> dict[str, float]:
+    before = {name: _cpu_seconds(pid) for name, pid in pids.items()}
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.programs.bench.load",
+        str(port),
+        str(case.clients),
+        str(case.calls),
+    ]
+    done = subprocess.run(argv, check=True, capture_output=True, timeout=300)
+    found: dict[str, float] = json.loads(done.stdout)
+    if found["wrong"]:
+        raise RuntimeError(f"{found['wrong']:.0f} calls had no bytes")
+    spent = {name: _cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+    return {**found, **spent, "load": found["cpu"], "memory": _most_resident(pids["agent"])}
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _most_resident(pid: int) -> float:
+    """The most memory it ever had, MiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

@@ -1,0 +1,174 @@
+"""Images that boot: Debian's kernel, a first program, and a root file system; and that of the
+boot test: Debian's Python, the agent, and what runs inside.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enclave_simulator.machine.debian import Packages, locked
+from parent.eif import build as eif
+from parent.eif import cpio, rootfs
+from parent.eif.metadata import BUILD_FIELDS, Metadata
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+HERE = Path(__file__).resolve().parent
+CMDLINE = "console=ttyS0 quiet panic=-1 random.trust_cpu=off"
+COMMAND = ("/usr/bin/python3", "-B", "-m", "tests.programs.boot.guest")
+ENVIRONMENT = ("PATH=/usr/bin", "PYTHONPATH=/opt/agent:/opt/site")
+PYTHON_VERSION = "3.13"  # trixie's
+
+_MODULES = (
+    # In the order in which they need each other.
+    "drivers/virtio/virtio_mmio",
+    "drivers/misc/nsm",
+    "net/vmw_vsock/vsock",
+    "net/vmw_vsock/vmw_vsock_virtio_transport_common",
+    "net/vmw_vsock/vmw_vsock_virtio_transport",
+    "net/vmw_vsock/vsock_loopback",
+)
+_LEFT_OUT = (
+    # What no program in there asks for; the machine boots the faster for it.
+    "etc", "usr/lib/systemd", "usr/lib/udev", "usr/sbin", "usr/share", "var",
+    "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base",
+)  # fmt: skip
+_TEST_TOOLS = "pytest==", "pytest-timeout==", "hypothesis=="
+_BOTOCORE_KEPT = ("kms", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
+
+
+def fetch(cache: Path) -> None:
+    """Get what the image is made of, as far as it is not there yet.
+
+    Raises:
+        MachineError: Debian's packages cannot be had.
+        subprocess.CalledProcessError: Python's cannot.
+    """
+    with locked(cache):
+        _fetch(cache)
+
+
+def _fetch(cache: Path) -> None:
+    packages = Packages(cache / "apt")
+    if not (cache / "kernel").exists() or not (cache / "python").exists():
+        packages.update()
+    if not (cache / "kernel").exists():
+        kernel = packages.latest("linux-image-cloud-amd64")
+        packages.unpack([kernel], cache / "kernel", dependencies=False)
+    if not (cache / "python").exists():
+        packages.unpack(["python3", "busybox-static"], cache / "python")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    tools = [each for each in extras["dev"] if each.startswith(_TEST_TOOLS)]
+    wanted = [*project["dependencies"], *extras["parent"], *extras["simulator"], *tools]
+    stamp = cache / "site" / "wanted"
+    if not stamp.exists() or stamp.read_text() != "\n".join(wanted):
+        # For the guest's Python, not this one's: so wheels only.
+        shutil.rmtree(cache / "site", ignore_errors=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
+             "--target", str(cache / "site"), "--python-version", PYTHON_VERSION,
+             "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64",
+             "--platform", "manylinux_2_34_x86_64", "--only-binary=:all:", *wanted],
+            check=True,
+        )  # fmt: skip
+        stamp.write_text("\n".join(wanted))
+
+
+def build(cache: Path, output: Path, *, kms_ca: bytes) -> None:
+    """Pack the image of the boot test.
+
+    Args:
+        cache: filled by `fetch`.
+        output: the EIF to write.
+        kms_ca: PEM of the authority that the KMS in there is trusted by.
+    """
+    pack(cache, output, _root(cache), COMMAND, ENVIRONMENT, kms_ca=kms_ca)
+
+
+def pack(
+    cache: Path,
+    output: Path,
+    root: Iterable[cpio.Entry],
+    command: Sequence[str],
+    environment: Iterable[str],
+    *,
+    kms_ca: bytes,
+) -> None:
+    """Pack an image that boots into a command in a root file system.
+
+    Args:
+        cache: filled by `fetch`.
+        output: the EIF to write.
+        root: with Python, /dev, /proc, /sys and /tmp.
+        command: no word of it may have a space in it.
+        environment: NAME=VALUE, beside where it is and whom it trusts; no spaces here either.
+        kms_ca: PEM of the authority that the KMS in there is trusted by.
+    """
+    (kernel,) = (cache / "kernel/boot").glob("vmlinuz-*")
+    (modules,) = (cache / "kernel/usr/lib/modules").iterdir()
+    busybox = cache / "python/usr/bin/busybox"
+    boot = [
+        *(cpio.directory(name) for name in ("dev", "proc", "sys")),
+        cpio.Entry("dev/console", 0o020600, device=(5, 1)),
+        cpio.file("init", (HERE / "init.sh").read_bytes(), 0o755),
+        cpio.file("bin/busybox", busybox.read_bytes(), 0o755),
+    ]
+    for index, name in enumerate(_MODULES):
+        compressed = (modules / "kernel" / f"{name}.ko.xz").read_bytes()
+        boot.append(cpio.file(f"modules/{index}.ko", lzma.decompress(compressed)))
+    application = rootfs.application_ramdisk(
+        [
+            *root,
+            cpio.file("etc/kms-ca.pem", kms_ca),
+            cpio.file("first.py", (HERE / "first.py").read_bytes()),
+        ],
+        ["/usr/bin/python3", "-B", "/first.py", *command],
+        ("AWS_DEFAULT_REGION=us-east-1", "AWS_CA_BUNDLE=/etc/kms-ca.pem", *environment),
+    )
+    with output.open("w+b") as stream:
+        eif.build(
+            stream,
+            kernel=rootfs.read_chunks(kernel),
+            cmdline=CMDLINE,
+            ramdisks=[cpio.archive(boot), cpio.archive(application)],
+            metadata=Metadata(output.stem, "1", dict.fromkeys(BUILD_FIELDS, "")),
+        )
+
+
+def _root(cache: Path) -> Iterator[cpio.Entry]:
+    for entry in rootfs.from_folder(cache / "python"):
+        if not entry.path.startswith(_LEFT_OUT):
+            yield entry
+    for link in ("bin", "lib", "lib64"):
+        yield _link(link, f"usr/{link}".encode())
+    for entry in rootfs.from_folder(cache / "site"):
+        parts = entry.path.split("/")
+        unused = parts[:2] == ["botocore", "data"] and parts[2:3] not in (
+            [], *([kept] for kept in _BOTOCORE_KEPT)
+        )  # fmt: skip
+        if not unused and "__pycache__" not in parts:
+            yield cpio.Entry(f"opt/site/{entry.path}", entry.mode, entry.size, entry.content)
+    sources = [*ROOT.glob("enclave/**/*"), *ROOT.glob("vsock_proxy/**/*")]
+    # A product's image has neither tests nor simulator. This one runs tests.
+    sources += [ROOT / "pyproject.toml", *ROOT.glob("enclave_simulator/**/*")]
+    sources += [*ROOT.glob("tests/*.py"), *ROOT.glob("tests/programs/*.py")]
+    for folder in ("programs/boot", "contracts", "vsock_proxy"):
+        sources += ROOT.glob(f"tests/{folder}/**/*.py")
+    for path in sorted(sources):
+        if path.is_file() and path.suffix != ".pyc":
+            name = path.relative_to(ROOT).as_posix()
+            yield cpio.file(f"opt/agent/{name}", path.read_bytes())
+
+
+def _link(path: str, target: bytes) -> cpio.Entry:
+    return cpio.Entry(path, stat.S_IFLNK | 0o777, len(target), lambda: [target])

@@ -1,0 +1,175 @@
+"""Into a virtual machine whose vsock is a UNIX socket, and out of it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.vsock_proxy.rig import PATIENCE, Place, Rig, Server, check, in_thread, read_all, refused
+from vsock_proxy.errors import DialError
+from vsock_proxy.net import hybrid
+from vsock_proxy.net.addresses import HybridAddress, UnixAddress
+from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.net.listening import listening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Server]:
+    """What a virtual machine monitor listens on."""
+    with Server(UnixAddress(str(tmp_path / "vm.sock"))) as machine:
+        yield machine
+
+
+@pytest.fixture
+def inside(machine: Server) -> HybridAddress:
+    assert isinstance(machine.address, UnixAddress)
+    return HybridAddress(machine.address.path, 5000)
+
+
+def asked(machine: Server) -> socket.socket:
+    connection = machine.accept()
+    assert connection.recv(13) == b"CONNECT 5000\n"
+    return connection
+
+
+def answer(text: bytes, *, step: int = 100) -> None:
+    """Read one in pieces, as a non-blocking socket gives them."""
+    pieces = [text[i : i + step] for i in range(0, len(text), step)]
+    left = b""
+    reader = hybrid.Answer()
+
+    def recv(count: int) -> bytes:
+        nonlocal left
+        if not left:
+            raise BlockingIOError
+        taken, left = left[:count], left[count:]
+        return taken
+
+    for piece in pieces:
+        left += piece
+        try:
+            reader.read(recv)
+        except BlockingIOError:
+            continue
+        assert b"stream".startswith(left)
+        return
+    pytest.fail("it waits for more")
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 100])
+def test_the_answer_is_read_and_not_a_byte_more(step: int) -> None:
+    assert hybrid.request(5000) == b"CONNECT 5000\n"
+    answer(b"OK 1073741824\nstream", step=step)
+
+
+@pytest.mark.parametrize(
+    "text", [b"NO\n", b"OK\n", b"OK x\n", b"\n", b"x" * 33, b"OK " + b"1" * 99]
+)
+def test_another_answer_is_none(text: bytes) -> None:
+    with pytest.raises(ConnectionError, match="does not answer as"):
+        answer(text)
+
+
+def test_an_end_is_a_refusal() -> None:
+    with pytest.raises(ConnectionRefusedError):
+        hybrid.Answer().read(lambda _: b"")
+
+
+def test_a_dialed_connection_begins_after_the_answer(
+    machine: Server, inside: HybridAddress
+) -> None:
+    def serve() -> None:
+        with asked(machine) as connection:
+            connection.sendall(b"OK 7\nhello")
+
+    with in_thread(serve), SocketDialer().dial(inside, PATIENCE) as client:
+        assert client.gettimeout() == PATIENCE
+        assert read_all(client) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [(b"", "Connection refused"), (b"NO\n", "it does not answer as a virtual")]
+)
+def test_a_machine_that_does_not_let_us_in_is_a_dial_error(
+    machine: Server, inside: HybridAddress, said: bytes, reason: str
+) -> None:
+    def serve() -> None:
+        with asked(machine) as connection:
+            connection.sendall(said)
+
+    with in_thread(serve), pytest.raises(DialError, match=reason):
+        SocketDialer().dial(inside, PATIENCE)
+
+
+def test_a_machine_that_says_nothing_times_out(machine: Server, inside: HybridAddress) -> None:
+    with pytest.raises(DialError, match="no answer within"):
+        SocketDialer().dial(inside, 0.05)
+
+
+def test_the_relay_leads_into_the_machine(
+    place: Place, machine: Server, inside: HybridAddress
+) -> None:
+    with Rig(place.address("proxy"), inside) as rig, rig.connect() as client:
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        with asked(machine) as connection:
+            for byte in b"OK 1024":
+                connection.send(bytes([byte]))
+            connection.sendall(b"\nbanner")
+            assert read_all(connection) == b"question"
+            connection.sendall(b"answer")
+        assert read_all(client) == b"banneranswer"
+
+
+@pytest.mark.parametrize("said", [b"", b"NO\n"])
+def test_a_machine_that_refuses_costs_one_connection(
+    place: Place,
+    machine: Server,
+    inside: HybridAddress,
+    said: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "vsock_proxy")
+    with Rig(place.address("proxy"), inside) as rig:
+        with rig.connect() as client:
+            with asked(machine) as connection:
+                connection.sendall(said)
+            assert refused(client)
+        with rig.connect() as client, asked(machine) as connection:
+            connection.sendall(b"OK 1\n")
+            check(client, connection)
+    assert "cannot connect: " in caplog.text
+
+
+def test_a_machine_that_never_answers_is_given_up(
+    place: Place, machine: Server, inside: HybridAddress
+) -> None:
+    with (
+        Rig(place.address("proxy"), inside) as rig,
+        rig.connect() as client,
+        asked(machine) as connection,
+    ):
+        connection.sendall(b"OK")  # Half an answer keeps nobody waiting either.
+        rig.pass_time(60)
+        assert refused(client)
+        assert rig.forwarder.counters.failed == {"timeout": 1}
+
+
+def test_the_machines_own_connections_arrive_beside_its_socket(
+    tmp_path: Path, server: Server
+) -> None:
+    prefix = str(tmp_path / "vm.sock")
+    with listening(HybridAddress(prefix, 8000)) as listener:
+        rig = Rig(UnixAddress("unused"), server.address, listener=listener)
+        with rig:
+            at = UnixAddress(f"{prefix}_8000")
+            with SocketDialer().dial(at, PATIENCE) as client, server.accept() as accepted:
+                check(client, accepted)
+    assert not (tmp_path / "vm.sock_8000").exists()

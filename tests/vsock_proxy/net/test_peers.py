@@ -1,0 +1,81 @@
+"""Peers by their CIDs. The sockets are stand-ins: a test opens no vsock."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from tests.vsock_proxy.rig import Place, Rig, Server, ask, refused
+from vsock_proxy.net.peers import cid_allowed, peer_cid
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+
+class Accepted:
+    def __init__(self, family: socket.AddressFamily) -> None:
+        self.family = family
+
+
+def accepted(family: socket.AddressFamily) -> socket.socket:
+    return cast("socket.socket", Accepted(family))
+
+
+@pytest.mark.parametrize(
+    ("family", "peer", "cid"),
+    [
+        (socket.AF_VSOCK, (16, 4_000_000_000), 16),
+        (socket.AF_VSOCK, (1, 5000), 1),
+        (socket.AF_UNIX, "", None),
+        (socket.AF_INET, ("127.0.0.1", 16), None),
+        (socket.AF_INET6, ("::1", 16, 0, 0), None),
+        (socket.AF_UNIX, (16, 4000), None),
+    ],
+)
+def test_only_vsock_peers_have_a_cid(
+    family: socket.AddressFamily, peer: object, cid: int | None
+) -> None:
+    assert peer_cid(accepted(family), peer) == cid
+
+
+@pytest.mark.parametrize(
+    ("family", "peer", "cids", "allowed"),
+    [
+        (socket.AF_VSOCK, (16, 1), None, True),
+        (socket.AF_VSOCK, (16, 1), {16, 17}, True),
+        (socket.AF_VSOCK, (18, 16), {16, 17}, False),
+        (socket.AF_VSOCK, (16, 1), set[int](), False),
+        (socket.AF_UNIX, "", None, True),
+        (socket.AF_UNIX, "", {16}, False),
+        (socket.AF_INET, ("127.0.0.1", 16), {16}, False),
+    ],
+)
+def test_who_is_not_known_to_be_allowed_is_not(
+    family: socket.AddressFamily,
+    peer: object,
+    cids: Container[int] | None,
+    allowed: bool,
+) -> None:
+    assert cid_allowed(accepted(family), peer, cids) is allowed
+
+
+def test_a_listener_for_some_cids_refuses_the_others_and_goes_on(
+    place: Place, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "vsock_proxy")
+    cids = iter([16, *[17] * 30, 16])
+    monkeypatch.setattr("vsock_proxy.net.peers.peer_cid", lambda *_: next(cids))
+    with Rig(place.address("proxy"), server.address, cids={16}) as rig:
+        ask(rig, server)
+        for _ in range(30):
+            with rig.connect() as client:
+                assert refused(client)
+        ask(rig, server)
+        counters = rig.forwarder.counters
+        rig.wait_until(lambda: rig.forwarder.in_use == 0)
+        assert (counters.accepted, counters.relayed) == (32, 2)
+        assert counters.refused == {"cid": 30}
+    assert caplog.text.count("not one of the CIDs that may come here") == 10

@@ -1,0 +1,218 @@
+"""One listener: how many it serves, what runs out, and who is idle for too long."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+from typing import NoReturn
+
+import pytest
+
+from tests.vsock_proxy.rig import (
+    Place,
+    Rig,
+    Server,
+    check,
+    peer_name,
+    read_all,
+    read_exactly,
+    refused,
+)
+from vsock_proxy.net.listening import listen
+from vsock_proxy.relay import connecting
+from vsock_proxy.relay.connection import Limits
+
+
+def test_many_connections_are_served_at_once(place: Place, server: Server) -> None:
+    # AWS's proxy has four threads: it accepts the fifth connection and lets it hang.
+    with Rig(place.address("proxy"), server.address) as rig, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(rig.connect())
+            check(client, stack.enter_context(server.accept()))
+        assert rig.forwarder.in_use == 20
+
+
+def test_a_connection_over_the_limit_waits_visibly_for_its_turn(
+    place: Place, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Rig(place.address("proxy"), server.address, limits=Limits(connections=1)) as rig:
+        with rig.connect() as first, server.accept() as accepted:
+            check(first, accepted)
+            second = rig.connect()
+            rig.wait_until(lambda: rig.forwarder.waiting == 1)
+        with second, server.accept() as accepted:
+            check(second, accepted)
+        assert rig.forwarder.counters.waited == 1
+    assert "which is the limit (-w): a further one waits" in caplog.text
+
+
+def test_a_connection_that_waits_too_long_is_refused(
+    place: Place, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(connections=1, connect_timeout=100)
+    with Rig(place.address("proxy"), server.address, limits=limits) as rig:
+        with rig.connect() as first, server.accept() as accepted:
+            check(first, accepted)
+            with rig.connect() as second:
+                rig.wait_until(lambda: rig.forwarder.waiting == 1)
+                rig.pass_time(101)
+                name = peer_name(second)
+                assert refused(second)
+            check(first, accepted)
+        assert rig.forwarder.counters.refused == {"limit": 1}
+    assert f"the server: refused {name}: no place became free in time" in caplog.text
+
+
+def test_no_more_may_wait_than_the_limit_says(place: Place, server: Server) -> None:
+    limits = Limits(connections=1, waiting=1)
+    with Rig(place.address("proxy"), server.address, limits=limits) as rig:
+        with rig.connect() as first, server.accept() as accepted:
+            check(first, accepted)
+            others = [rig.connect() for _ in range(5)]
+            rig.wait_until(lambda: rig.forwarder._acceptor.paused)
+            check(first, accepted)
+            assert rig.forwarder.waiting == 1
+        for other in others:
+            with other, server.accept() as accepted:
+                check(other, accepted)
+
+
+@pytest.mark.parametrize("scarce", [False, True])
+def test_nothing_spins_while_connections_queue(
+    place: Place, server: Server, *, scarce: bool
+) -> None:
+    with listen(place.address("proxy")) as plain:
+        listener = ScarceListener(fileno=plain.detach())
+    limits = Limits(connections=1, waiting=1)
+    with (
+        Rig(place.address("proxy"), server.address, limits=limits, listener=listener) as rig,
+        contextlib.ExitStack() as stack,
+    ):
+        listener.scarce = scarce
+        for _ in range(5):
+            stack.enter_context(rig.connect())
+        rig.wait_until(lambda: rig.forwarder._acceptor.paused)
+        rig.assert_quiet()
+
+
+def test_a_descriptor_above_1023_is_as_good_as_any(place: Place, server: Server) -> None:
+    # AWS's proxy uses select(2), and dies of it.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip(f"only {hard} file descriptors are allowed here (ulimit -Hn): needs 2048")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        rig = stack.enter_context(Rig(place.address("proxy"), server.address))
+        for _ in range(1100):
+            stack.callback(os.close, os.dup(0))
+        with rig.connect() as client, server.accept() as accepted:
+            assert min(client.fileno(), accepted.fileno()) > 1023
+            check(client, accepted)
+
+
+class ScarceListener(socket.socket):
+    """A listener for which there are no descriptors while `scarce`."""
+
+    scarce = False
+
+    def _accept(self) -> tuple[int, object]:
+        if self.scarce:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super()._accept()  # type: ignore[misc, no-any-return]
+
+
+def test_running_out_of_descriptors_to_accept_with_is_survived(
+    place: Place, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listen(place.address("proxy")) as plain:
+        listener = ScarceListener(fileno=plain.detach())
+    with Rig(place.address("proxy"), server.address, listener=listener) as rig:
+        with rig.connect() as first, server.accept() as accepted:
+            check(first, accepted)
+            listener.scarce = True
+            second = rig.connect()
+            rig.wait_until(lambda: rig.forwarder._acceptor.paused)
+            check(first, accepted)
+            listener.scarce = False
+        with second, server.accept() as accepted:
+            check(second, accepted)
+    assert "not accepting for the moment: Too many open files" in caplog.text
+
+
+def test_running_out_of_descriptors_to_connect_with_is_survived(
+    place: Place, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_stream(_family: socket.AddressFamily) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with Rig(place.address("proxy"), server.address) as rig:
+        with rig.connect() as first, server.accept() as accepted:
+            check(first, accepted)
+            monkeypatch.setattr(connecting, "open_stream", no_stream)
+            second = rig.connect()
+            rig.wait_until(lambda: rig.forwarder.waiting == 1)
+            check(first, accepted)
+            monkeypatch.undo()
+        with second, server.accept() as accepted:
+            check(second, accepted)
+
+
+def test_an_idle_connection_is_ended_and_a_used_one_is_not(place: Place, server: Server) -> None:
+    limits = Limits(idle_timeout=100)
+    with (
+        Rig(place.address("proxy"), server.address, limits=limits) as rig,
+        rig.connect() as idle,
+        server.accept() as idle_accepted,
+        rig.connect() as used,
+        server.accept() as accepted,
+    ):
+        check(idle, idle_accepted)
+        check(used, accepted)
+        rig.pass_time(21)
+        check(used, accepted)  # So a tick has seen by now that both were used.
+        rig.pass_time(60)
+        check(used, accepted)
+        rig.pass_time(60)
+        assert idle.recv(1) == b""
+        assert idle_accepted.recv(1) == b""
+        check(used, accepted)
+
+
+def test_a_half_closed_connection_is_ended_sooner(place: Place, server: Server) -> None:
+    limits = Limits(idle_timeout=1000, linger_timeout=100)
+    with (
+        Rig(place.address("proxy"), server.address, limits=limits) as rig,
+        rig.connect() as idle,
+        server.accept() as idle_accepted,
+        rig.connect() as half_closed,
+        server.accept() as accepted,
+    ):
+        check(idle, idle_accepted)
+        half_closed.shutdown(socket.SHUT_WR)
+        assert read_all(accepted) == b""
+        rig.pass_time(101)
+        assert half_closed.recv(1) == b""
+        check(idle, idle_accepted)
+
+
+def test_bytes_are_counted_and_connections_told_of_when_asked(
+    place: Place, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "vsock_proxy")
+    with Rig(place.address("proxy"), server.address) as rig:
+        with rig.connect() as client, server.accept() as accepted:
+            name = peer_name(client)
+            check(client, accepted)
+            accepted.sendall(b"hi")
+            read_exactly(client, 2)
+        rig.wait_until(lambda: rig.forwarder.in_use == 0)
+        counters = rig.forwarder.counters
+        assert (counters.accepted, counters.relayed) == (1, 1)
+        assert (counters.bytes_up, counters.bytes_down) == (5, 2)
+    assert f"the server: connected for {name}" in caplog.text
+    assert "ended after 5 bytes up, 2 down" in caplog.text

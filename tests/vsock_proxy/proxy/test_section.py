@@ -1,0 +1,209 @@
+"""The section ``proxy`` of a configuration file."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.proxy.allowlist import Allowlist
+from vsock_proxy.proxy.forward import Forward
+from vsock_proxy.proxy.section import ProxySettings, read_proxy_section
+from vsock_proxy.relay.connection import Limits
+from vsock_proxy.service.settings import load_settings, parse_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = """\
+proxy:
+  allowlist:
+  - {address: "kms.*.amazonaws.com", port: 443}
+  - {address: 10.0.0.5, port: 8080}
+  limits: {connections: 4096, idle_timeout: 30 min}
+  drain_timeout: 20 s
+  forwards:
+  - name: kms
+    listen: vsock://any:8000
+    to: tcp://kms.eu-central-1.amazonaws.com:443
+    cids: [16, 17]
+    family: prefer-ipv6
+  - {listen: "vsock://any:8001", to: "tcp://kms.eu-west-1.amazonaws.com:443", family: ipv4}
+  - listen: unix:/run/vm.sock_8080
+    to: tcp://10.0.0.5:8080
+    limits: {connections: 8, connect_timeout: 500 ms}
+  - {name: admin, listen: "tcp://127.0.0.1:5000", to: "vsock://16:5000"}
+"""
+
+
+def read(text: str, *, reloading: bool = False) -> ProxySettings:
+    root = parse_settings(text.encode(), source="parent.yaml")
+    return read_proxy_section(root.fields("proxy")["proxy"], reloading=reloading)
+
+
+def test_all_that_a_file_says_is_there() -> None:
+    allowlist = Allowlist(frozenset({("kms.*.amazonaws.com", 443), ("10.0.0.5", 8080)}))
+    limits = Limits(connections=4096, idle_timeout=1800)
+    assert read(FILE) == ProxySettings(
+        (
+            Forward(
+                VsockAddress(0xFFFF_FFFF, 8000),
+                TcpAddress("kms.eu-central-1.amazonaws.com", 443),
+                name="kms",
+                prefer=socket.AF_INET6,
+                cids=frozenset({16, 17}),
+                allowlist=allowlist,
+                limits=limits,
+            ),
+            Forward(
+                VsockAddress(0xFFFF_FFFF, 8001),
+                TcpAddress("kms.eu-west-1.amazonaws.com", 443),
+                socket.AF_INET,
+                name="kms.eu-west-1.amazonaws.com:443",
+                allowlist=allowlist,
+                limits=limits,
+            ),
+            Forward(
+                UnixAddress("/run/vm.sock_8080"),
+                TcpAddress("10.0.0.5", 8080),
+                name="10.0.0.5:8080",
+                allowlist=allowlist,
+                limits=Limits(connections=8, idle_timeout=1800, connect_timeout=0.5),
+            ),
+            Forward(
+                TcpAddress("127.0.0.1", 5000),
+                VsockAddress(16, 5000),
+                name="admin",
+                limits=limits,
+            ),
+        ),
+        drain_timeout=20,
+    )
+
+
+def test_any_is_what_no_cids_are() -> None:
+    one = 'proxy: {forwards: [{listen: "vsock://any:1", to: "unix:/b"%s}]}'
+    assert read(one % ", cids: any") == read(one % "")
+    assert read(one % "").forwards[0].cids is None
+
+
+def test_the_least_there_may_be() -> None:
+    (forward,) = read("proxy: {forwards: [{listen: 'unix:/a', to: 'unix:/b'}]}").forwards
+    assert forward == Forward(UnixAddress("/a"), UnixAddress("/b"), name="unix:/b", limits=Limits())
+    assert read("proxy: {forwards: []}") == ProxySettings(())
+
+
+def forwards(*lines: str, allowlist: str = "[]") -> str:
+    return "\n".join(
+        [f"proxy:\n  allowlist: {allowlist}\n  forwards:", *(f"  - {{{line}}}" for line in lines)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("proxy: {}", ":1: proxy: key 'forwards' is missing"),
+        ("proxy:\n  forward: []", ":2: proxy: unknown key 'forward' (did you mean forwards?)"),
+        (
+            forwards('litsen: "unix:/a", to: "unix:/b"'),
+            ":4: forwards: unknown key 'litsen' (did you mean listen?)",
+        ),
+        (forwards('listen: "unix:/a"'), ":4: forwards: key 'to' is missing"),
+        (forwards('listen: "unix:", to: "unix:/b"'), ":4: listen: not an address: 'unix:'"),
+        (
+            forwards('listen: "unix:/a", to: "tcp://kms.amazonaws.com:443"'),
+            ":4: to: kms.amazonaws.com port 443 is not on the allowlist",
+        ),
+        (
+            forwards(
+                'listen: "unix:/a", to: "tcp://a.b.c:444"', allowlist="[{address: a.b.c, port: 1}]"
+            ),
+            ":4: to: a.b.c port 444 is not on the allowlist",
+        ),
+        (forwards('listen: "unix:/a", to: "tcp://a:0"'), ":4: to: nothing can be reached on"),
+        (forwards('listen: "unix:/a", to: "vsock://16:0"'), ":4: to: nothing can be reached on"),
+        (forwards('listen: "unix:/a", to: "vsock://any:1"'), ":4: to: any is no target"),
+        (
+            forwards('listen: "unix:/a", to: "unix:/b", cids: [16]'),
+            ":4: cids: only for a vsock listener",
+        ),
+        (
+            forwards('listen: "vsock://any:1", to: "unix:/b", cids: [any]'),
+            ":4: cids: 'any' is not an integer",
+        ),
+        (
+            forwards('listen: "vsock://any:1", to: "unix:/b", cids: all'),
+            ":4: cids: 'all' is none of",
+        ),
+        (
+            forwards('listen: "vsock://any:1", to: "unix:/b", cids: [3]'),
+            ":4: cids: '3' is not an integer in 4..",
+        ),
+        (
+            forwards('listen: "vsock://any:1", to: "unix:/b", family: ipv4'),
+            ":4: family: only for a TCP target",
+        ),
+        (
+            forwards('listen: "unix:/a", to: "unix:/b", name: "a\\tb"'),
+            ":4: name: has characters that cannot be printed",
+        ),
+        (
+            forwards('listen: "unix:/a", to: "unix:/b"', 'listen: "unix:/a", to: "unix:/c"'),
+            ":5: forwards: two forwards listen on unix:/a",
+        ),
+        (
+            forwards('listen: "unix:/a", to: "unix:/b"', 'listen: "unix:/c", to: "unix:/b"'),
+            ":5: forwards: two forwards are called 'unix:/b'",
+        ),
+        ("proxy:\n  limits: {connections: 0}\n  forwards: []", ":2: connections: '0' is not an"),
+        ("proxy:\n  limits: {idle_timeout: 5}\n  forwards: []", ":2: idle_timeout: '5' is not a"),
+        ("proxy:\n  limits: {idletimeout: 5 s}\n  forwards: []", ":2: limits: unknown key 'idlet"),
+        ("proxy:\n  allowlist: {}\n  forwards: []", ":2: allowlist: a mapping, not a text"),
+        ("proxy:\n  drain_timeout: 2 d\n  forwards: []", ":2: drain_timeout: '2 d' is not in"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        raise AssertionError(str(read(text)))
+    assert str(refusal.value).startswith(f"parent.yaml{message}")
+
+
+def test_in_a_reload_what_is_no_longer_allowed_is_a_forward_that_refuses() -> None:
+    text = forwards(
+        'listen: "unix:/a", to: "tcp://a.b.c:443"',
+        'listen: "unix:/b", to: "tcp://d.e.f:443"',
+        allowlist="[{address: a.b.c, port: 443}]",
+    )
+    assert [forward.allowed for forward in read(text, reloading=True).forwards] == [True, False]
+
+
+def test_the_allowlist_may_be_awss_file_beside_this_one(tmp_path: Path) -> None:
+    (tmp_path / "allow.yaml").write_text("allowlist:\n- {address: a.b.c, port: 443}\n")
+    path = tmp_path / "parent.yaml"
+    path.write_text(forwards('listen: "unix:/a", to: "tcp://a.b.c:443"', allowlist="allow.yaml"))
+    section = load_settings(path).fields("proxy")["proxy"]
+    (forward,) = read_proxy_section(section).forwards
+    assert forward.allowlist == Allowlist(frozenset({("a.b.c", 443)}))
+    (tmp_path / "allow.yaml").unlink()
+    with pytest.raises(ConfigurationError, match=r"cannot read .*allow\.yaml"):
+        read_proxy_section(section)
+
+
+_words = st.sampled_from(
+    ["proxy", "forwards", "listen", "to", "cids", "16", "unix:/a", "tcp://a:1", "allowlist", "*"]
+)
+_marks = st.sampled_from([": ", "\n", "- ", ", ", "{", "}", "[", "]", " ", "  ", "'"])
+
+
+@given(st.lists(st.one_of(_words, _marks), max_size=40).map("".join))
+def test_whatever_the_section_only_a_configuration_error_leaves(text: str) -> None:
+    with contextlib.suppress(ConfigurationError):
+        read("proxy: {forwards: [" + text)
+    with contextlib.suppress(ConfigurationError):
+        read_proxy_section(parse_settings(text.encode(), source="parent.yaml"))

@@ -1,0 +1,116 @@
+"""Thousands of connections at once that say nothing: held, alive, and next to free."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+from tests.vsock_proxy.rig import COMMAND, LOCAL, PATIENCE, Place, Server, allow_descriptors
+from tests.waiting import eventually
+from vsock_proxy.net.dialing import SocketDialer
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+MANY = 10_000 if LOCAL == "vsock" else 2_000
+"""Each is two descriptors here and two in the proxy: machines let one process have 20,000 at times.
+In the guest of ``make test-vsock`` they are ours to give."""
+
+OTHERS = 1000  # that the tests and the proxy have besides
+FEW = 50  # that a proxy without connections has
+BATCH = 50  # connections opened before they are accepted; less than a backlog
+IDLE = 4.0  # seconds
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    yield from allow_descriptors(2 * MANY + OTHERS)
+
+
+class Proxy:
+    """The command, as a process."""
+
+    def __init__(self, place: Place, server: Server, folder: Path) -> None:
+        self.address = place.address("proxy")
+        settings = folder / "parent.yaml"
+        settings.write_text(
+            "proxy:\n"
+            f"  limits: {{connections: {MANY}}}\n"
+            f"  forwards:\n  - {{listen: '{self.address}', to: '{server.address}'}}\n"
+        )
+        self._process = subprocess.Popen(
+            [*COMMAND, "--config", str(settings)], stderr=subprocess.PIPE
+        )
+        self._proc = Path("/proc", str(self._process.pid))
+
+    def __enter__(self) -> Self:
+        assert self._process.stderr
+        line = self._process.stderr.readline()
+        assert line.startswith(b"vsock-proxy: listening on"), line
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.communicate()
+
+    def cpu(self) -> float:
+        """Seconds so far, in the kernel and outside: clock_getcpuclockid(3). Its grain is fine, but
+        for the guest, where it is 10 ms."""
+        return time.clock_gettime(~self._process.pid << 3 | 2)
+
+    def waits(self) -> int:
+        """How often it has waited for something to happen so far: proc(5), status."""
+        status = (self._proc / "status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("voluntary_ctxt"))
+        return int(line.split()[1])
+
+    def descriptors(self) -> int:
+        return sum(1 for _ in (self._proc / "fd").iterdir())
+
+
+def all_of_them(senders: list[socket.socket], receivers: list[socket.socket]) -> None:
+    """All at once: one after the other costs the guest two switches of process for each."""
+    for sender in senders:
+        sender.sendall(b"x")
+    for receiver in receivers:
+        assert receiver.recv(2) == b"x"
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_connections_without_number_cost_next_to_nothing_while_idle(
+    place: Place, server: Server, tmp_path: Path
+) -> None:
+    with Proxy(place, server, tmp_path) as proxy, contextlib.ExitStack() as stack:
+        dialer = SocketDialer()
+        clients: list[socket.socket] = []
+        accepted: list[socket.socket] = []
+        while len(clients) < MANY:
+            for _ in range(BATCH):
+                client = stack.enter_context(dialer.dial(proxy.address, PATIENCE))
+                client.settimeout(PATIENCE)
+                clients.append(client)
+            accepted += [stack.enter_context(server.accept()) for _ in range(BATCH)]
+        assert proxy.descriptors() > 2 * MANY
+
+        began, cpu, waits = time.monotonic(), proxy.cpu(), proxy.waits()
+        time.sleep(IDLE)
+        elapsed, cpu, waits = time.monotonic() - began, proxy.cpu() - cpu, proxy.waits() - waits
+        assert cpu < 0.02 * elapsed, f"{cpu / elapsed:.2%} of a CPU"
+        # One tick a second; a descriptor that is always ready would be thousands.
+        assert waits <= 2 * elapsed + 2
+
+        all_of_them(clients, accepted)
+        all_of_them(accepted, clients)
+        for client in clients:
+            client.close()
+        for end in accepted:
+            assert end.recv(1) == b""
+            end.close()
+        eventually(lambda: proxy.descriptors() < FEW)

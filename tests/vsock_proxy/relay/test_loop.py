@@ -1,0 +1,102 @@
+"""The order of a turn, and what may be called from where."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vsock_proxy.relay.loop import BUFFER_SIZE, MAX_HELD, SCARCE_BUFFER_SIZE, Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Recorder:
+    """Takes events, and is what was stopped."""
+
+    def __init__(self, loop: Loop, said: list[str]) -> None:
+        self.loop = loop
+        self.said = said
+
+    def ready(self, fd: int, _events: int) -> None:
+        os.eventfd_read(fd)
+        self.said.append("event")
+        self.loop.later(lambda: self.said.append("later"))
+        for _ in range(3):
+            self.loop.resume_soon(self)
+
+    def resume(self) -> None:
+        self.said.append("resumed")
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with Loop(tick=1000) as loop:
+        yield loop
+
+
+def test_events_come_first_then_what_was_stopped_then_what_was_put_off(loop: Loop) -> None:
+    said: list[str] = []
+    fd = os.eventfd(0, os.EFD_NONBLOCK)
+    loop.add(fd, Recorder(loop, said), select.EPOLLIN)
+    os.eventfd_write(fd, 1)
+    loop.turn()
+    assert said == ["event", "later"]
+    os.eventfd_write(fd, 1)
+    loop.turn()
+    assert said[2:] == ["event", "resumed", "later"]
+    loop.turn()
+    assert said[5:] == ["resumed"]
+    loop.forget(fd)
+    os.close(fd)
+
+
+def test_calls_that_beget_calls_do_not_keep_a_turn_from_ending(loop: Loop) -> None:
+    def again() -> None:
+        loop.later(again)
+
+    loop.later(again)
+    for _ in range(3):
+        loop.turn()
+    assert loop.turns == 3
+
+
+def test_another_thread_wakes_a_waiting_loop(loop: Loop) -> None:
+    called: list[str] = []
+    thread = threading.Thread(
+        target=lambda: loop.call_from_thread(lambda: called.append(threading.current_thread().name))
+    )
+    thread.start()
+    while not called:
+        loop.turn()
+    thread.join()
+    assert called == [threading.current_thread().name]
+
+
+def test_a_loop_that_was_closed_is_called_in_vain() -> None:
+    with Loop() as loop:
+        pass
+    loop.call_from_thread(lambda: pytest.fail("it was called"))
+
+
+def test_a_tick_comes_when_its_time_has_come() -> None:
+    times = iter([0.0, 1.0, 9.0, 10.0, 11.0, 35.0, 36.0])
+    ticks = []
+    with Loop(tick=10, monotonic=lambda: next(times)) as loop:
+        loop.every_tick(lambda: ticks.append(loop.now))
+        for _ in range(6):
+            loop.later(lambda: None)  # So that the turn does not wait.
+            loop.turn()
+    assert ticks == [10.0, 35.0]
+
+
+def test_reads_get_small_while_too_much_is_held_back(loop: Loop) -> None:
+    assert len(loop.buffer) == BUFFER_SIZE
+    loop.hold(MAX_HELD + 1)
+    assert len(loop.buffer) == SCARCE_BUFFER_SIZE
+    loop.hold(-1)
+    assert len(loop.buffer) == BUFFER_SIZE

@@ -1,0 +1,65 @@
+"""Signals are heard at once, each of them, whatever the main thread waits for."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+PATIENCE = 20.0
+
+BUSY = """
+import signal, subprocess, sys, threading
+from vsock_proxy.service.signals import ENDS, Signals
+
+def told(number):
+    print(signal.Signals(number).name, flush=True)
+    if number == signal.SIGINT:
+        ended.set()
+
+signals, ended = Signals(), threading.Event()
+for number in (*ENDS, signal.SIGHUP):
+    signals.hear(number, told)
+worker = threading.Thread(target=ended.wait)
+worker.start()
+print("ready", flush=True)
+worker.join()  # The main thread hears nothing: nobody wakes it.
+"""
+
+
+def test_each_is_heard_while_the_main_thread_waits() -> None:
+    """Each from another process, and none waiting for the one before it to be handled."""
+    sent = [signal.SIGTERM, signal.SIGHUP] * 3 + [signal.SIGINT]
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as busy:
+        assert busy.stdout
+        impatience = threading.Timer(PATIENCE, busy.kill)  # Its lines end then.
+        impatience.start()
+        try:
+            assert busy.stdout.readline() == "ready\n"
+            for number in sent:
+                busy.send_signal(number)
+                assert busy.stdout.readline() == f"{number.name}\n"
+            assert busy.wait(PATIENCE) == 0
+        finally:
+            impatience.cancel()
+            busy.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_program_started_by_the_hearer_has_the_default(number: signal.Signals) -> None:
+    """As it would not if the signal were blocked, or ignored: nitro-cli has to end on SIGTERM."""
+    ask = (
+        "import subprocess, sys\n"
+        "import signal\n"
+        "from vsock_proxy.service.signals import Signals\n"
+        f"Signals().hear(signal.Signals({number:d}), lambda _: None)\n"
+        f"done = subprocess.run(['sh', '-c', 'kill -{number:d} $$; sleep 60'])\n"
+        "print(done.returncode)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], stdout=subprocess.PIPE, timeout=PATIENCE, check=True
+    )
+    assert int(done.stdout) == -number

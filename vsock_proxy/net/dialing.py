@@ -1,0 +1,147 @@
+"""Connecting to an address: the one place that turns an address into a connected socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from typing import Any, Protocol
+
+from vsock_proxy.errors import DialError
+from vsock_proxy.net import hybrid
+from vsock_proxy.net.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.resolving import look_up_within
+
+_SHORTEST = 0.001
+"""Seconds: to a socket, no time at all would mean not to wait, and to the kernel forever."""
+
+
+class Dialer(Protocol):
+    """Where connections come from. Tests hand in their own; production uses `SocketDialer`."""
+
+    def dial(self, address: Address, timeout: float) -> socket.socket:
+        """Connect a stream socket, in at most `timeout` seconds.
+
+        The socket comes back connected, with `timeout` as its timeout and without Nagle's
+        delay where the transport has one.
+
+        Raises:
+            DialError: no connection; its `reason` says why.
+        """
+        ...
+
+
+class SocketDialer:
+    """The operating system's sockets: vsock, UNIX and TCP."""
+
+    def dial(self, address: Address, timeout: float) -> socket.socket:
+        """See `Dialer.dial`."""
+        try:
+            match address:
+                case VsockAddress(cid, port):
+                    return _connect(socket.AF_VSOCK, (cid, port), timeout)
+                case UnixAddress(path):
+                    return _connect(socket.AF_UNIX, path, timeout)
+                case HybridAddress():
+                    return _connect_hybrid(address, timeout)
+                case TcpAddress(host, port):
+                    return _connect_tcp(host, port, timeout)
+        except TimeoutError as e:
+            raise DialError(
+                str(address), f"no answer within {timeout:g} s", hint=_hint(address, None)
+            ) from e
+        except OSError as e:
+            raise DialError(str(address), reason_of(e), hint=_hint(address, e.errno)) from e
+
+
+def _connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
+    """Try every address of a host, with its share of the time for each."""
+    deadline = time.monotonic() + timeout
+    candidates = look_up_within(timeout, host, port)
+    error = OSError("the name has no address")
+    for tried, (family, name) in enumerate(candidates):
+        share = (deadline - time.monotonic()) / (len(candidates) - tried)
+        try:
+            connected = _connect(family, name, max(share, _SHORTEST))
+        except OSError as e:
+            error = e
+        else:
+            connected.settimeout(timeout)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connected
+    raise error
+
+
+def _connect(family: int, name: tuple[Any, ...] | str, timeout: float) -> socket.socket:
+    connecting = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_UNIX:
+            _connect_unix(connecting, name, timeout)
+        else:
+            connecting.settimeout(timeout)
+            connecting.connect(name)
+        connecting.settimeout(timeout)
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting
+
+
+def _connect_hybrid(address: HybridAddress, timeout: float) -> socket.socket:
+    deadline = time.monotonic() + timeout
+    connected = _connect(socket.AF_UNIX, address.path, timeout)
+    answer = hybrid.Answer()
+
+    def recv(count: int) -> bytes:
+        connected.settimeout(max(deadline - time.monotonic(), _SHORTEST))
+        return connected.recv(count)
+
+    try:
+        connected.sendall(hybrid.request(address.port))
+        answer.read(recv)
+        connected.settimeout(timeout)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _connect_unix(connecting: socket.socket, name: tuple[Any, ...] | str, timeout: float) -> None:
+    """Wait for room in a full backlog.
+
+    A non-blocking connect, which is what Python's timeout makes of it, fails there at once,
+    and nothing says when to try again (unix(7)). The kernel's own timeout does wait.
+    """
+    _set_send_timeout(connecting, max(timeout, _SHORTEST))
+    try:
+        connecting.connect(name)
+    except BlockingIOError:
+        raise TimeoutError from None
+    _set_send_timeout(connecting, 0)
+
+
+def _set_send_timeout(unix: socket.socket, seconds: float) -> None:
+    whole, rest = divmod(seconds, 1)
+    timeval = struct.pack("@ll", int(whole), int(rest * 1e6))
+    unix.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+def reason_of(error: OSError) -> str:
+    """Say in a few words why the system refused, without its error number."""
+    if isinstance(error, socket.gaierror):
+        return f"the name does not resolve ({error.strerror})"
+    if error.errno is None:
+        return str(error)
+    return os.strerror(error.errno)
+
+
+def _hint(address: Address, code: int | None) -> str:
+    if isinstance(address, VsockAddress):
+        if code in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            return "this kernel has no vsock: run inside an enclave, or under the simulator"
+        return f"is vsock-proxy running on the parent, on port {address.port}?"
+    if isinstance(address, UnixAddress | HybridAddress):
+        return "is something listening there, and may this user connect to it?"
+    return ""
