@@ -1,9 +1,12 @@
 """The in-enclave agent: attested AWS KMS for programs inside AWS Nitro Enclaves.
 
-from enclave import Agent
+    from enclave import Agent
 
-with Agent(region="eu-central-1") as agent:
-    seed = agent.generate_random(32)
+    with Agent(region="eu-central-1") as agent:
+        seed = agent.generate_random(32)
+
+`__all__` is the public API, and docs/api.md is its reference. Every other name in this package is
+private and may change in any release.
 """
 
 from __future__ import annotations
@@ -13,36 +16,119 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enclave.agent import Agent
+    from enclave.attestation import AttestationDocument, parse
+    from enclave.attestation.verify import verify
     from enclave.boto import attach
-    from enclave.credentials import Credentials
-    from enclave.errors import AgentError
+    from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.errors import (
+        AgentError,
+        AttestationError,
+        ConfigurationError,
+        CredentialsError,
+        DecodingError,
+        DecryptionError,
+        DialError,
+        KmsAnswerError,
+        KmsError,
+        KmsRefusedError,
+        KmsUnreachableError,
+        ListenError,
+        NsmAnswerError,
+        NsmError,
+        NsmRefusedError,
+        NsmUnavailableError,
+    )
+    from enclave.kms.client import KmsAnswer
+    from enclave.logs.handler import SinkHandler
+    from enclave.nsm import DevNsm, Nsm, NsmDevice
+    from enclave.pool import RandomPool
+    from enclave.recipient.keypair import KeyPairAhead
+    from enclave.recipient.recipient import Recipient
     from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
 
 __all__ = [
     "Agent",
     "AgentError",
+    "AttestationDocument",
+    "AttestationError",
+    "ConfigurationError",
     "Credentials",
+    "CredentialsError",
+    "CredentialsProvider",
     "DataKeyPairResult",
     "DataKeyResult",
+    "DecodingError",
     "DecryptResult",
+    "DecryptionError",
+    "DevNsm",
+    "DialError",
+    "KeyPairAhead",
+    "KmsAnswer",
+    "KmsAnswerError",
+    "KmsError",
+    "KmsRefusedError",
+    "KmsUnreachableError",
+    "ListenError",
+    "Nsm",
+    "NsmAnswerError",
+    "NsmDevice",
+    "NsmError",
+    "NsmRefusedError",
+    "NsmUnavailableError",
+    "RandomPool",
+    "Recipient",
     "SharedSecretResult",
+    "SinkHandler",
     "attach",
+    "parse",
+    "verify",
 ]
 
 _HOMES = {
     "Agent": "enclave.agent",
-    "AgentError": "enclave.errors",
+    "AttestationDocument": "enclave.attestation",
+    "parse": "enclave.attestation",
+    "verify": "enclave.attestation.verify",
+    "attach": "enclave.boto",
     "Credentials": "enclave.credentials",
+    "CredentialsProvider": "enclave.credentials",
+    "AgentError": "enclave.errors",
+    "AttestationError": "enclave.errors",
+    "ConfigurationError": "enclave.errors",
+    "CredentialsError": "enclave.errors",
+    "DecodingError": "enclave.errors",
+    "DecryptionError": "enclave.errors",
+    "DialError": "enclave.errors",
+    "KmsAnswerError": "enclave.errors",
+    "KmsError": "enclave.errors",
+    "KmsRefusedError": "enclave.errors",
+    "KmsUnreachableError": "enclave.errors",
+    "ListenError": "enclave.errors",
+    "NsmAnswerError": "enclave.errors",
+    "NsmError": "enclave.errors",
+    "NsmRefusedError": "enclave.errors",
+    "NsmUnavailableError": "enclave.errors",
+    "KmsAnswer": "enclave.kms.client",
+    "SinkHandler": "enclave.logs.handler",
+    "DevNsm": "enclave.nsm",
+    "Nsm": "enclave.nsm",
+    "NsmDevice": "enclave.nsm",
+    "RandomPool": "enclave.pool",
+    "KeyPairAhead": "enclave.recipient.keypair",
+    "Recipient": "enclave.recipient.recipient",
     "DataKeyPairResult": "enclave.results",
     "DataKeyResult": "enclave.results",
     "DecryptResult": "enclave.results",
     "SharedSecretResult": "enclave.results",
-    "attach": "enclave.boto",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use (PEP 562): who wants only `enclave.nsm` need not wait for TLS and RSA.
+    # Loaded on first use (PEP 562): a program that uses only `Nsm` does not load TLS and RSA.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

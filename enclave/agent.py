@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswer, KmsClient
-from enclave.kms.endpoint import parse_endpoint, regional_endpoint
 from enclave.kms.transport import Transport, default_ca_bundle, tls_context
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
+from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
 from enclave.recipient.exchange import (
     SECRET_FIELD,
     attested_request,
@@ -21,7 +21,6 @@ from enclave.recipient.exchange import (
     opened_answer,
 )
 from enclave.recipient.recipient import NsmRecipient, Recipient
-from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 
 if TYPE_CHECKING:
@@ -33,55 +32,49 @@ if TYPE_CHECKING:
     from enclave.nsm import NsmDevice
     from enclave.recipient.keypair import KeyPairAhead
     from enclave.sdk.client import SdkClient
+    from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
-
-ENGINES = ("auto", "python", "sdk", "sdk-client")
-"""See `Agent`."""
-
-DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, 8000)
-"""Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
 
 
 class Agent(AttestedOperations):
     """Attested KMS for one program in one enclave.
 
-    The key pair is made, and its document fetched, at the first call; both serve all later
+    The first call makes the key pair and fetches its attestation document; both serve all later
     calls, from any number of threads. Connections to KMS are kept.
 
         with Agent(region="eu-central-1") as agent:
             seed = agent.generate_random(32)
 
     Args:
-        region: AWS region of KMS; else AWS_REGION, AWS_DEFAULT_REGION.
-        endpoint_url: https URL of KMS; else AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, else the
-            region's public endpoint. TLS must prove its host name.
+        region: AWS region of KMS. Default: AWS_REGION, then AWS_DEFAULT_REGION.
+        endpoint_url: https URL of KMS; TLS must prove its host name. Default:
+            AWS_ENDPOINT_URL_KMS, then AWS_ENDPOINT_URL, then the region's public endpoint.
         proxy: where vsock-proxy listens, as an address or its text.
-        ca_bundle: file of CA certificates in PEM; else AWS_CA_BUNDLE, else botocore's.
+        ca_bundle: file of CA certificates in PEM. Default: AWS_CA_BUNDLE, then botocore's.
         credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
             address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
-            companions if any is set, else the parent's service at vsock://3:8002.
-        sign_requests: False for an endpoint that wants no credentials; KMS itself does.
+            companions if any of them is set, otherwise the parent's service at vsock://3:8002.
+        sign_requests: False for an endpoint that wants no credentials; KMS itself wants them.
         connect_timeout: seconds for one connection, TLS included.
-        read_timeout: seconds for one whole answer.
-        deadline: seconds for one call, retries and all.
-        max_connections: connections to KMS at once; further threads wait for one.
-        key_pair: made ahead, for a first call that does not wait for it.
-        engine: whose code makes the key pair, has it attested and opens the answer: ``python``
-            (``auto`` is the same), or AWS's C SDK (``sdk``), which must be built in; with
-            ``sdk-client`` the C SDK's own KMS client makes the whole call, in a worker process.
-            See docs/sdk.md.
-        device: the NSM; production code leaves it out and gets ``/dev/nsm``.
-        dialer: where connections come from; production code leaves it out.
-        clock: time; production code leaves it out.
-        environ: where variables are looked up.
+        read_timeout: seconds for one whole response.
+        deadline: seconds for one call, retries included.
+        max_connections: connections to KMS at the same time; further threads wait for one.
+        key_pair: a key pair made ahead, so that the first call does not wait for it.
+        engine: whose code makes the key pair, has it attested and opens the response:
+            ``python``, or AWS's C SDK (``sdk``), which must be built; with ``sdk-client`` the C
+            SDK's own KMS client makes the whole call, in a worker process (docs/sdk.md).
+        device: the NSM, for tests. Default: ``/dev/nsm``.
+        dialer: makes the connections, for tests. Default: vsock, TCP and UNIX sockets.
+        clock: the time, for tests. Default: the system's.
+        environ: the variables. Default: ``os.environ``.
 
     Attributes:
         engine: as it was given.
 
     Raises:
-        ConfigurationError: an argument or variable makes no sense, there is no region, or the
-            engine is not built.
+        ConfigurationError: an argument or variable is invalid, there is no region, or the engine
+            is not built.
     """
 
     def __init__(
@@ -98,47 +91,45 @@ class Agent(AttestedOperations):
         deadline: float = DEADLINE,
         max_connections: int = 16,
         key_pair: KeyPairAhead | None = None,
-        engine: str = "auto",
+        engine: str = "python",
         device: NsmDevice | None = None,
         dialer: Dialer | None = None,
         clock: Clock | None = None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-        if not region:
-            raise ConfigurationError(
-                "no AWS region", hint="name one with --region, region= or AWS_REGION"
-            )
-        regional = regional_endpoint(region)  # also refuses what is no region
-        endpoint_url = (
-            endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
+        # Never a default argument: help() and inspect.signature would print the secret key in it.
+        environ = os.environ if environ is None else environ
+        kms = locate_kms(
+            environ, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
         )
-        endpoint = parse_endpoint(endpoint_url) if endpoint_url else regional
+        check_engine(engine, own_device=device is not None, own_dialer=dialer is not None)
+        self.engine = engine
         self._dialer = dialer or SocketDialer()
-        self._proxy = parse_address(proxy) if isinstance(proxy, str) else proxy
-        ca_bundle = ca_bundle or environ.get("AWS_CA_BUNDLE") or default_ca_bundle()
+        self._proxy = kms.proxy
+        ca_bundle = kms.ca_bundle or default_ca_bundle()
         self._tls = tls_context(ca_bundle)
         provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
-            self.transport_to(endpoint, max_connections=max_connections),
-            endpoint=endpoint,
-            region=region,
+            self.transport_to(kms.endpoint, max_connections=max_connections),
+            endpoint=kms.endpoint,
+            region=kms.region,
             credentials=provider if sign_requests else None,
             clock=clock,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             deadline=deadline,
         )
-        self.engine = _checked_engine(engine, device, dialer)
         self._sdk_client: SdkClient | None = None
         if engine == "sdk-client":
             if not sign_requests:
                 raise ConfigurationError("the SDK's own client signs every request")
-            self._sdk_client = _sdk_client(
-                region=region,
-                endpoint=endpoint,
-                proxy=self._proxy,
+            from enclave.sdk.client import SdkClient  # noqa: PLC0415 (for who asks for it)
+
+            self._sdk_client = SdkClient(
+                region=kms.region,
+                endpoint=kms.endpoint,
+                proxy=kms.proxy,
                 ca_bundle=ca_bundle,
                 credentials=provider,
                 seconds=min(connect_timeout + read_timeout, deadline),
@@ -237,26 +228,3 @@ class Agent(AttestedOperations):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-def _checked_engine(engine: str, device: NsmDevice | None, dialer: Dialer | None) -> str:
-    if engine not in ENGINES:
-        raise ConfigurationError(
-            f"no such engine: {engine!r}", hint="there are " + ", ".join(ENGINES)
-        )
-    if engine.startswith("sdk"):
-        from enclave.sdk.bindings.native import check_built  # noqa: PLC0415 (as below)
-
-        check_built()
-        if device is not None or (engine == "sdk-client" and dialer is not None):
-            raise ConfigurationError(
-                "the C SDK opens the NSM, and its client the connection, by itself",
-                hint="leave out device= and dialer=, or use --engine python",
-            )
-    return engine
-
-
-def _sdk_client(**settings: Any) -> SdkClient:
-    from enclave.sdk.client import SdkClient  # noqa: PLC0415 (for who asks for it)
-
-    return SdkClient(**settings)

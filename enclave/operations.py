@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 class AttestedOperations(ABC):
     """The operations, on top of one `call`.
 
-    All of them raise, besides `ConfigurationError` for an argument that cannot be:
+    Each raises, besides `ConfigurationError` for an invalid argument:
 
     - `NsmError`: no attestation document.
-    - `CredentialsError`: nothing to sign with.
-    - `KmsUnreachableError`: no answer in time.
-    - `KmsRefusedError`: KMS said no; so it does where the document does not fit the key's policy.
-    - `KmsAnswerError`: the answer is not one to the request.
+    - `CredentialsError`: no credentials to sign with.
+    - `KmsUnreachableError`: no response before the deadline.
+    - `KmsRefusedError`: an error of KMS's own, for example because the document does not meet
+      the conditions of the key's policy.
+    - `KmsAnswerError`: the response does not fit the request.
     - `DecodingError`, `DecryptionError`: CiphertextForRecipient does not open.
     """
 
@@ -34,7 +35,7 @@ class AttestedOperations(ABC):
     def generate_random(
         self, number_of_bytes: int, *, custom_key_store_id: str | None = None
     ) -> bytes:
-        """Random bytes from KMS that only this enclave has seen (KMS GenerateRandom).
+        """Return random bytes from KMS that only this enclave can read (KMS GenerateRandom).
 
         Args:
             number_of_bytes: 1..1024.
@@ -45,13 +46,13 @@ class AttestedOperations(ABC):
 
         Raises:
             ConfigurationError: the number is out of range.
-            AgentError: else, see `AttestedOperations`.
+            AgentError: any other failure, see `AttestedOperations`.
         """
-        answer = self.call(
+        response = self.call(
             "GenerateRandom",
             _parameters(NumberOfBytes=number_of_bytes, CustomKeyStoreId=custom_key_store_id),
         )
-        secret: bytes = answer.content["Plaintext"]
+        secret: bytes = response.content["Plaintext"]
         return secret
 
     def decrypt(
@@ -64,23 +65,23 @@ class AttestedOperations(ABC):
         grant_tokens: Sequence[str] | None = None,
         dry_run: bool | None = None,
     ) -> DecryptResult:
-        """Decrypt what a KMS key encrypted; only this enclave sees the plaintext (KMS Decrypt).
+        """Decrypt a ciphertext of a KMS key; only this enclave can read the plaintext (KMS Decrypt).
 
         Args:
             ciphertext_blob: 1..6144 bytes.
-            key_id: key id, key ARN, alias name or alias ARN. KMS finds the key of a symmetric
-                ciphertext itself, but then whoever gave the ciphertext chooses the key: name it.
-            encryption_context: exactly the one it was encrypted with.
+            key_id: key id, key ARN, alias name or alias ARN. Without it KMS takes the key that
+                the ciphertext names, so the sender of the ciphertext chooses the key: name it.
+            encryption_context: exactly the one that was encrypted with.
             encryption_algorithm: needed for asymmetric keys, for example ``RSAES_OAEP_SHA_256``.
             grant_tokens: up to 10.
-            dry_run: only ask whether it would succeed, which KMS answers with an error of type
+            dry_run: only check permissions; success is an error of KMS's of type
                 ``DryRunOperationException``.
 
         Raises:
-            ConfigurationError: an argument that cannot be.
-            AgentError: else, see `AttestedOperations`.
+            ConfigurationError: an argument is invalid.
+            AgentError: any other failure, see `AttestedOperations`.
         """
-        answer = self.call(
+        response = self.call(
             "Decrypt",
             _parameters(
                 CiphertextBlob=ciphertext_blob,
@@ -91,9 +92,9 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DecryptResult  # noqa: PLC0415 (not for generate_random)
+        from enclave.results import DecryptResult, read_result  # noqa: PLC0415 (not for generate_random)
 
-        return DecryptResult.read(answer)
+        return read_result(DecryptResult, response)
 
     def generate_data_key(
         self,
@@ -105,7 +106,7 @@ class AttestedOperations(ABC):
         grant_tokens: Sequence[str] | None = None,
         dry_run: bool | None = None,
     ) -> DataKeyResult:
-        """A new data key: for this enclave, and encrypted under a KMS key (KMS GenerateDataKey).
+        """Make a data key: in plaintext for this enclave, and encrypted (KMS GenerateDataKey).
 
         Args:
             key_id: a symmetric key, named as in `decrypt`.
@@ -116,14 +117,15 @@ class AttestedOperations(ABC):
             dry_run: see `decrypt`.
 
         Raises:
-            ConfigurationError: an argument that cannot be.
-            AgentError: else, see `AttestedOperations`.
+            ConfigurationError: an argument is invalid.
+            AgentError: any other failure, see `AttestedOperations`.
         """
         if (key_spec is None) == (number_of_bytes is None):
             raise ConfigurationError(
-                "how long is the data key to be?", hint="give key_spec or number_of_bytes"
+                "the length of the data key is missing or given twice",
+                hint="give either key_spec or number_of_bytes",
             )
-        answer = self.call(
+        response = self.call(
             "GenerateDataKey",
             _parameters(
                 KeyId=key_id,
@@ -134,9 +136,9 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DataKeyResult  # noqa: PLC0415 (as above)
+        from enclave.results import DataKeyResult, read_result  # noqa: PLC0415 (as above)
 
-        return DataKeyResult.read(answer)
+        return read_result(DataKeyResult, response)
 
     def generate_data_key_pair(
         self,
@@ -147,20 +149,20 @@ class AttestedOperations(ABC):
         grant_tokens: Sequence[str] | None = None,
         dry_run: bool | None = None,
     ) -> DataKeyPairResult:
-        """A new key pair whose private half only this enclave sees (KMS GenerateDataKeyPair).
+        """Make a key pair whose private key only this enclave can read (KMS GenerateDataKeyPair).
 
         Args:
-            key_id: a symmetric key that encrypts the private half; named as in `decrypt`.
+            key_id: a symmetric key that encrypts the private key; named as in `decrypt`.
             key_pair_spec: for example ``ECC_NIST_P256`` or ``RSA_2048``.
-            encryption_context: needed again to decrypt the private half.
+            encryption_context: needed again to decrypt the private key.
             grant_tokens: see `decrypt`.
             dry_run: see `decrypt`.
 
         Raises:
-            ConfigurationError: an argument that cannot be.
-            AgentError: else, see `AttestedOperations`.
+            ConfigurationError: an argument is invalid.
+            AgentError: any other failure, see `AttestedOperations`.
         """
-        answer = self.call(
+        response = self.call(
             "GenerateDataKeyPair",
             _parameters(
                 KeyId=key_id,
@@ -170,9 +172,9 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DataKeyPairResult  # noqa: PLC0415 (as above)
+        from enclave.results import DataKeyPairResult, read_result  # noqa: PLC0415 (as above)
 
-        return DataKeyPairResult.read(answer)
+        return read_result(DataKeyPairResult, response)
 
     def derive_shared_secret(
         self,
@@ -183,7 +185,7 @@ class AttestedOperations(ABC):
         grant_tokens: Sequence[str] | None = None,
         dry_run: bool | None = None,
     ) -> SharedSecretResult:
-        """A secret shared between a KMS key and a peer's key (KMS DeriveSharedSecret).
+        """Derive the secret that a KMS key shares with a peer's key (KMS DeriveSharedSecret).
 
         Args:
             key_id: an elliptic-curve key for KEY_AGREEMENT; named as in `decrypt`.
@@ -193,10 +195,10 @@ class AttestedOperations(ABC):
             dry_run: see `decrypt`.
 
         Raises:
-            ConfigurationError: an argument that cannot be.
-            AgentError: else, see `AttestedOperations`.
+            ConfigurationError: an argument is invalid.
+            AgentError: any other failure, see `AttestedOperations`.
         """
-        answer = self.call(
+        response = self.call(
             "DeriveSharedSecret",
             _parameters(
                 KeyId=key_id,
@@ -206,19 +208,19 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import SharedSecretResult  # noqa: PLC0415 (as above)
+        from enclave.results import SharedSecretResult, read_result  # noqa: PLC0415 (as above)
 
-        return SharedSecretResult.read(answer)
+        return read_result(SharedSecretResult, response)
 
 
 _BLOBS = frozenset({"CiphertextBlob", "PublicKey"})
 
 
 def _parameters(**given: object) -> dict[str, Any]:
-    """What was given, by its name in the KMS API, as on the wire.
+    """Return the given arguments as they are sent, by their names in the KMS API.
 
     Raises:
-        ConfigurationError: something has a type that no such parameter has.
+        ConfigurationError: a value has the wrong type.
     """
     wire: dict[str, Any] = {}
     for name, value in given.items():

@@ -1,16 +1,22 @@
-"""What the attested KMS operations give back, typed. Secrets stay out of reprs."""
+"""Typed results of the attested KMS operations. Secrets stay out of reprs."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from enclave.errors import KmsAnswerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from enclave.kms.client import KmsAnswer
+
+Result = TypeVar(
+    "Result", "DecryptResult", "DataKeyResult", "DataKeyPairResult", "SharedSecretResult"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +37,6 @@ class DecryptResult:
     key_material_id: str | None = None
     request_id: str | None = None
 
-    @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
-        """Take it from the answer of an attested call.
-
-        Raises:
-            KmsAnswerError: a field is missing or malformed.
-        """
-        return cls(
-            plaintext=answer.content["Plaintext"],
-            key_id=_text(answer, "KeyId"),
-            encryption_algorithm=_text(answer, "EncryptionAlgorithm"),
-            key_material_id=_text_or_none(answer, "KeyMaterialId"),
-            request_id=answer.request_id,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class DataKeyResult:
@@ -64,21 +55,6 @@ class DataKeyResult:
     key_id: str
     key_material_id: str | None = None
     request_id: str | None = None
-
-    @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
-        """Take it from the answer of an attested call.
-
-        Raises:
-            KmsAnswerError: a field is missing or malformed.
-        """
-        return cls(
-            plaintext=answer.content["Plaintext"],
-            ciphertext_blob=_binary(answer, "CiphertextBlob"),
-            key_id=_text(answer, "KeyId"),
-            key_material_id=_text_or_none(answer, "KeyMaterialId"),
-            request_id=answer.request_id,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +79,6 @@ class DataKeyPairResult:
     key_material_id: str | None = None
     request_id: str | None = None
 
-    @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
-        """Take it from the answer of an attested call.
-
-        Raises:
-            KmsAnswerError: a field is missing or malformed.
-        """
-        return cls(
-            private_key_plaintext=answer.content["PrivateKeyPlaintext"],
-            private_key_ciphertext_blob=_binary(answer, "PrivateKeyCiphertextBlob"),
-            public_key=_binary(answer, "PublicKey"),
-            key_pair_spec=_text(answer, "KeyPairSpec"),
-            key_id=_text(answer, "KeyId"),
-            key_material_id=_text_or_none(answer, "KeyMaterialId"),
-            request_id=answer.request_id,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class SharedSecretResult:
@@ -140,35 +99,46 @@ class SharedSecretResult:
     key_origin: str | None = None
     request_id: str | None = None
 
-    @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
-        """Take it from the answer of an attested call.
 
-        Raises:
-            KmsAnswerError: a field is missing or malformed.
-        """
-        return cls(
-            shared_secret=answer.content["SharedSecret"],
-            key_id=_text(answer, "KeyId"),
-            key_agreement_algorithm=_text(answer, "KeyAgreementAlgorithm"),
-            key_origin=_text_or_none(answer, "KeyOrigin"),
-            request_id=answer.request_id,
-        )
+def read_result(cls: type[Result], response: KmsAnswer) -> Result:
+    """Fill a result from the response of an attested call.
+
+    A field is named as KMS names it: `key_id` is ``KeyId``. Binary values are base64 in the
+    response, but for the secret, which is bytes already.
+
+    Raises:
+        KmsAnswerError: a field is missing or malformed.
+    """
+    values: dict[str, Any] = {"request_id": response.request_id}
+    for each in fields(cls):
+        if each.name not in values:
+            name = "".join(word.capitalize() for word in each.name.split("_"))
+            values[each.name] = _READERS[each.type](response.content.get(name), name)
+    return cls(**values)
 
 
-def _binary(answer: KmsAnswer, name: str) -> bytes:
+def _binary(value: object, name: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
     try:
-        return base64.b64decode(_text(answer, name), validate=True)
+        return base64.b64decode(_text(value, name), validate=True)
     except (binascii.Error, ValueError) as e:
         raise KmsAnswerError(f"KMS's {name} is not base64") from e
 
 
-def _text(answer: KmsAnswer, name: str) -> str:
-    value = answer.content.get(name)
+def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
-        raise KmsAnswerError(f"KMS's answer has no {name}")
+        raise KmsAnswerError(f"KMS's response has no {name}")
     return value
 
 
-def _text_or_none(answer: KmsAnswer, name: str) -> str | None:
-    return None if answer.content.get(name) is None else _text(answer, name)
+def _text_or_none(value: object, name: str) -> str | None:
+    return None if value is None else _text(value, name)
+
+
+# Under `from __future__ import annotations` the type of a field is its text.
+_READERS: dict[Any, Callable[[object, str], Any]] = {
+    "bytes": _binary,
+    "str": _text,
+    "str | None": _text_or_none,
+}

@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
     """A key pair in the making, while what an Agent needs is loaded; C makes its own."""
-    if arguments.engine not in ("auto", "python"):
+    if arguments.engine != "python":
         return None
     from enclave.recipient.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
 

@@ -24,7 +24,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "profile": None,
     "endpoint_url": None,
     "proxy": "vsock://3:8000",
-    "engine": "auto",
+    "engine": "python",
     "ca_bundle": None,
     "credentials": "auto",
     "sign_request": True,
@@ -100,10 +100,9 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     )
     add(
         "--engine",
-        choices=("auto", "python", "sdk", "sdk-client"),
+        choices=("python", "sdk", "sdk-client"),
         help="whose code has the key pair attested and opens the answer: python, AWS's C SDK, or "
-        f"the C SDK's own KMS client for the whole call (default: {DEFAULTS['engine']}, which is "
-        "python)",
+        f"the C SDK's own KMS client for the whole call (default: {DEFAULTS['engine']})",
     )
     add("--ca-bundle", metavar="FILE",
         help="CA certificates, PEM; else AWS_CA_BUNDLE, or botocore's")  # fmt: skip

@@ -50,8 +50,8 @@ def test_an_engine_that_there_is_not() -> None:
         Agent(engine="rust", **SETTINGS)
 
 
-def test_auto_is_python_wherever_it_is() -> None:
-    with Agent(engine="auto", device=SimulatedNsm(Authority.generate()), **SETTINGS) as agent:
+def test_python_is_the_default() -> None:
+    with Agent(device=SimulatedNsm(Authority.generate()), **SETTINGS) as agent:
         assert type(agent.recipient()).__name__ == "NsmRecipient"
 
 

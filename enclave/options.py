@@ -1,0 +1,98 @@
+"""The options of an `Agent`, resolved: where KMS is, and how it is reached. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from enclave.errors import ConfigurationError
+from enclave.kms.endpoint import Endpoint, parse_endpoint, regional_endpoint
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
+from vsock_proxy.net.ports import PROXY_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENGINES = ("python", "sdk", "sdk-client")
+"""Whose code makes an attested call; see `Agent`."""
+
+DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, PROXY_PORT)
+"""Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
+
+
+@dataclass(frozen=True)
+class KmsLocation:
+    """Where KMS is, and how it is reached.
+
+    Attributes:
+        region: the AWS region in the scope of each signature.
+        endpoint: the host that TLS must prove.
+        proxy: where vsock-proxy listens.
+        ca_bundle: file of CA certificates in PEM; None for the default ones.
+    """
+
+    region: str
+    endpoint: Endpoint
+    proxy: Address
+    ca_bundle: str | None
+
+
+def locate_kms(
+    environ: Mapping[str, str],
+    *,
+    region: str | None,
+    endpoint_url: str | None,
+    proxy: Address | str,
+    ca_bundle: str | None,
+) -> KmsLocation:
+    """Resolve options against the variables that every AWS SDK reads; an option comes first.
+
+    Args:
+        environ: the variables.
+        region: as `Agent` takes it.
+        endpoint_url: as `Agent` takes it.
+        proxy: as `Agent` takes it.
+        ca_bundle: as `Agent` takes it.
+
+    Raises:
+        ConfigurationError: there is no region, or a value is malformed.
+    """
+    region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    if not region:
+        raise ConfigurationError(
+            "no AWS region", hint="name one with --region, region= or AWS_REGION"
+        )
+    regional = regional_endpoint(region)  # rejects a malformed region, even with an endpoint
+    endpoint_url = (
+        endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
+    )
+    return KmsLocation(
+        region=region,
+        endpoint=parse_endpoint(endpoint_url) if endpoint_url else regional,
+        proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
+        ca_bundle=ca_bundle or environ.get("AWS_CA_BUNDLE") or None,
+    )
+
+
+def check_engine(engine: str, *, own_device: bool, own_dialer: bool) -> None:
+    """Raise ConfigurationError if there is no such engine, or it is not built.
+
+    Args:
+        engine: one of `ENGINES`.
+        own_device: whether the caller brings an NSM device.
+        own_dialer: whether the caller brings a dialer.
+    """
+    if engine not in ENGINES:
+        raise ConfigurationError(
+            f"no such engine: {engine!r}", hint="there are " + ", ".join(ENGINES)
+        )
+    if engine == "python":
+        return
+    from enclave.sdk.bindings.native import check_built  # noqa: PLC0415 (loads the C library)
+
+    check_built()
+    if own_device or (engine == "sdk-client" and own_dialer):
+        raise ConfigurationError(
+            "the C SDK opens the NSM, and its client the connection, by itself",
+            hint="leave out device= and dialer=, or use --engine python",
+        )
