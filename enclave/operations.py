@@ -65,7 +65,7 @@ class AttestedOperations(ABC):
         grant_tokens: Sequence[str] | None = None,
         dry_run: bool | None = None,
     ) -> DecryptResult:
-        """Decrypt a ciphertext of a KMS key; only this enclave can read the plaintext (KMS Decrypt).
+        """Decrypt a ciphertext; only this enclave can read the plaintext (KMS Decrypt).
 
         Args:
             ciphertext_blob: 1..6144 bytes.
@@ -92,7 +92,7 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DecryptResult, read_result  # noqa: PLC0415 (not for generate_random)
+        from enclave.results import DecryptResult, read_result  # noqa: PLC0415 (lazy)
 
         return read_result(DecryptResult, response)
 
