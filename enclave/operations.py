@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from enclave.kms.client import KmsAnswer
+    from enclave.kms.client import KmsResponse
     from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
 
 
@@ -23,12 +23,12 @@ class AttestedOperations(ABC):
     - `CredentialsError`: nothing to sign with.
     - `KmsUnreachableError`: no answer in time.
     - `KmsRefusedError`: KMS said no; so it does where the document does not fit the key's policy.
-    - `KmsAnswerError`: the answer is not one to the request.
+    - `KmsResponseError`: the answer is not one to the request.
     - `DecodingError`, `DecryptionError`: CiphertextForRecipient does not open.
     """
 
     @abstractmethod
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Make a KMS call, attested, with parameters as on the wire."""
 
     def generate_random(

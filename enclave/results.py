@@ -7,10 +7,10 @@ import binascii
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from enclave.errors import KmsAnswerError
+from enclave.errors import KmsResponseError
 
 if TYPE_CHECKING:
-    from enclave.kms.client import KmsAnswer
+    from enclave.kms.client import KmsResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class DecryptResult:
     request_id: str | None = None
 
     @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
+    def read(cls, answer: KmsResponse) -> Self:
         """Take it from the answer of an attested call.
 
         Raises:
-            KmsAnswerError: a field is missing or malformed.
+            KmsResponseError: a field is missing or malformed.
         """
         return cls(
             plaintext=answer.content["Plaintext"],
@@ -66,11 +66,11 @@ class DataKeyResult:
     request_id: str | None = None
 
     @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
+    def read(cls, answer: KmsResponse) -> Self:
         """Take it from the answer of an attested call.
 
         Raises:
-            KmsAnswerError: a field is missing or malformed.
+            KmsResponseError: a field is missing or malformed.
         """
         return cls(
             plaintext=answer.content["Plaintext"],
@@ -104,11 +104,11 @@ class DataKeyPairResult:
     request_id: str | None = None
 
     @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
+    def read(cls, answer: KmsResponse) -> Self:
         """Take it from the answer of an attested call.
 
         Raises:
-            KmsAnswerError: a field is missing or malformed.
+            KmsResponseError: a field is missing or malformed.
         """
         return cls(
             private_key_plaintext=answer.content["PrivateKeyPlaintext"],
@@ -141,11 +141,11 @@ class SharedSecretResult:
     request_id: str | None = None
 
     @classmethod
-    def read(cls, answer: KmsAnswer) -> Self:
+    def read(cls, answer: KmsResponse) -> Self:
         """Take it from the answer of an attested call.
 
         Raises:
-            KmsAnswerError: a field is missing or malformed.
+            KmsResponseError: a field is missing or malformed.
         """
         return cls(
             shared_secret=answer.content["SharedSecret"],
@@ -156,19 +156,19 @@ class SharedSecretResult:
         )
 
 
-def _binary(answer: KmsAnswer, name: str) -> bytes:
+def _binary(answer: KmsResponse, name: str) -> bytes:
     try:
         return base64.b64decode(_text(answer, name), validate=True)
     except (binascii.Error, ValueError) as e:
-        raise KmsAnswerError(f"KMS's {name} is not base64") from e
+        raise KmsResponseError(f"KMS's {name} is not base64") from e
 
 
-def _text(answer: KmsAnswer, name: str) -> str:
+def _text(answer: KmsResponse, name: str) -> str:
     value = answer.content.get(name)
     if not isinstance(value, str) or not value:
-        raise KmsAnswerError(f"KMS's answer has no {name}")
+        raise KmsResponseError(f"KMS's answer has no {name}")
     return value
 
 
-def _text_or_none(answer: KmsAnswer, name: str) -> str | None:
+def _text_or_none(answer: KmsResponse, name: str) -> str | None:
     return None if answer.content.get(name) is None else _text(answer, name)
