@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
-from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsAnswer, KmsClient
+from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
 from enclave.kms.transport import Transport, default_ca_bundle, tls_context
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
@@ -142,7 +142,7 @@ class Agent(AttestedOperations):
         self._recipient: Recipient | None = None
         self._preparing = threading.Lock()
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Make any KMS call; attested where the operation takes `Recipient`.
 
         A caller that brings a `Recipient` of its own gets KMS's answer untouched: what is in it
@@ -169,7 +169,7 @@ class Agent(AttestedOperations):
         request = attested_request(operation, parameters, recipient.attestation_document())
         answer = self._kms.call(operation, request)
         content = opened_answer(operation, parameters, answer.content, recipient.open)
-        return KmsAnswer(content, answer.request_id)
+        return KmsResponse(content, answer.request_id)
 
     def recipient(self) -> Recipient:
         """The key pair and its document, made now if this is the first time.

@@ -15,14 +15,14 @@ __all__ = [
     "DecodingError",
     "DecryptionError",
     "DialError",
-    "KmsAnswerError",
     "KmsError",
     "KmsRefusedError",
+    "KmsResponseError",
     "KmsUnreachableError",
     "ListenError",
-    "NsmAnswerError",
     "NsmError",
     "NsmRefusedError",
+    "NsmResponseError",
     "NsmUnavailableError",
 ]
 
@@ -66,7 +66,7 @@ class NsmRefusedError(NsmError):
         self.code = code
 
 
-class NsmAnswerError(NsmError):
+class NsmResponseError(NsmError):
     """The NSM's answer makes no sense for the request."""
 
 
@@ -146,5 +146,5 @@ class KmsRefusedError(KmsError):
         self.status = status
 
 
-class KmsAnswerError(KmsError):
+class KmsResponseError(KmsError):
     """KMS's answer is malformed, or is not the answer to an attested request."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from enclave.kms.client import KmsAnswer
+    from enclave.kms.client import KmsResponse
     from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
 
 
@@ -24,12 +24,12 @@ class AttestedOperations(ABC):
     - `KmsUnreachableError`: no response before the deadline.
     - `KmsRefusedError`: an error of KMS's own, for example because the document does not meet
       the conditions of the key's policy.
-    - `KmsAnswerError`: the response does not fit the request.
+    - `KmsResponseError`: the response does not fit the request.
     - `DecodingError`, `DecryptionError`: CiphertextForRecipient does not open.
     """
 
     @abstractmethod
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Make a KMS call, attested, with parameters as on the wire."""
 
     def generate_random(

@@ -7,12 +7,12 @@ import binascii
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from enclave.errors import KmsAnswerError
+from enclave.errors import KmsResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enclave.kms.client import KmsAnswer
+    from enclave.kms.client import KmsResponse
 
 Result = TypeVar(
     "Result", "DecryptResult", "DataKeyResult", "DataKeyPairResult", "SharedSecretResult"
@@ -100,14 +100,14 @@ class SharedSecretResult:
     request_id: str | None = None
 
 
-def read_result(cls: type[Result], response: KmsAnswer) -> Result:
+def read_result(cls: type[Result], response: KmsResponse) -> Result:
     """Fill a result from the response of an attested call.
 
     A field is named as KMS names it: `key_id` is ``KeyId``. Binary values are base64 in the
     response, but for the secret, which is bytes already.
 
     Raises:
-        KmsAnswerError: a field is missing or malformed.
+        KmsResponseError: a field is missing or malformed.
     """
     values: dict[str, Any] = {"request_id": response.request_id}
     for each in fields(cls):
@@ -123,12 +123,12 @@ def _binary(value: object, name: str) -> bytes:
     try:
         return base64.b64decode(_text(value, name), validate=True)
     except (binascii.Error, ValueError) as e:
-        raise KmsAnswerError(f"KMS's {name} is not base64") from e
+        raise KmsResponseError(f"KMS's {name} is not base64") from e
 
 
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
-        raise KmsAnswerError(f"KMS's response has no {name}")
+        raise KmsResponseError(f"KMS's response has no {name}")
     return value
 
 

@@ -43,7 +43,7 @@ def parse_credentials(body: bytes, *, now: datetime) -> Credentials:
     if not any(texts.values()):
         raise CredentialsError("no AWS credentials in the parent's answer", hint=_HINT)
     credentials = whole_credentials(texts, _NAMES, now=now, hint=_HINT)
-    if credentials.token and credentials.expiration is None:
+    if credentials.session_token and credentials.expiration is None:
         raise CredentialsError(
             "half of the AWS credentials: there is a Token but no Expiration", hint=_HINT
         )

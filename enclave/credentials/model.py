@@ -1,4 +1,4 @@
-"""What AWS credentials are, and what is no credentials. Pure."""
+"""AWS credentials and their validation. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds a provider may take, where nobody says otherwise."""
+"""Seconds a provider may take, by default."""
 
 MAX_VALUE = 16_384
 """Characters in one value; session tokens have no documented limit and stay far below this."""
@@ -27,26 +27,33 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An access key, its secret, and for a role's the session token and when they expire."""
+    """AWS credentials.
 
-    access_key: str
-    secret_key: str = field(repr=False)
-    token: str | None = field(default=None, repr=False)
+    Attributes:
+        access_key_id: for example ``ASIA...``.
+        secret_access_key: the secret.
+        session_token: for temporary credentials, such as a role's.
+        expiration: when temporary credentials expire; aware.
+    """
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
     expiration: datetime | None = None
 
 
 class CredentialsProvider(Protocol):
-    """Where credentials come from; asked once per request, from many threads."""
+    """Source of credentials; called once per request, from many threads."""
 
     def credentials(
         self, *, timeout: float = DEFAULT_TIMEOUT, rejected: Credentials | None = None
     ) -> Credentials:
-        """Credentials that are good now.
+        """Return credentials that are valid now.
 
         Args:
             timeout: seconds this may take.
-            rejected: credentials that KMS calls expired; others are wanted. Who has no others
-                gives the same again.
+            rejected: credentials that KMS rejected; others are wanted. A provider that has no
+                others returns the same ones.
 
         Raises:
             CredentialsError: there are none, half of them, or expired ones.
@@ -55,7 +62,7 @@ class CredentialsProvider(Protocol):
 
 
 class StaticCredentials:
-    """Credentials the caller has."""
+    """Credentials given by the caller."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -73,32 +80,32 @@ class StaticCredentials:
 def whole_credentials(
     values: Mapping[str, str], names: tuple[str, str, str, str], *, now: datetime, hint: str
 ) -> Credentials:
-    """Credentials from four named values, the last two of which may be missing or empty.
+    """Return credentials made from four named values; the last two may be missing or empty.
 
     Args:
         values: by name.
-        names: of the access key, the secret key, the session token and the expiration.
+        names: of the access key id, the secret access key, the session token and the expiration.
         now: wall time, aware.
         hint: what to do about missing ones.
 
     Raises:
         CredentialsError: half of them, characters no key has, or expired.
     """
-    access_key, secret_key, token, expires = (values.get(name, "") for name in names)
-    for name, value in zip(names, (access_key, secret_key, token, expires), strict=True):
+    key_id, secret, token, expires = (values.get(name, "") for name in names)
+    for name, value in zip(names, (key_id, secret, token, expires), strict=True):
         # They go into an HTTP header: a line break in one would forge the next.
         if len(value) > MAX_VALUE or not value.isascii() or not value.isprintable():
             raise CredentialsError(
                 f"{name} is not what AWS gives out: it has characters or a length no key has",
                 hint="was a line break or a quotation mark copied with it?",
             )
-    for name, value in zip(names, (access_key, secret_key), strict=False):
+    for name, value in zip(names, (key_id, secret), strict=False):
         if not value:
             raise CredentialsError(f"half of the AWS credentials: {name} is not set", hint=hint)
-    if access_key.startswith(_TEMPORARY) and not token:
+    if key_id.startswith(_TEMPORARY) and not token:
         raise CredentialsError(
             f"half of the AWS credentials: {names[2]} is not set, and an access key that begins "
-            f"with {_TEMPORARY} is good only with one",
+            f"with {_TEMPORARY} is valid only with one",
             hint=hint,
         )
     expiration = _time(names[3], expires) if expires else None
@@ -107,7 +114,7 @@ def whole_credentials(
             f"the AWS credentials expired at {expires} and it is {now:%Y-%m-%dT%H:%M:%SZ}",
             hint="renew them; if they are new, is the enclave's clock right?",
         )
-    return Credentials(access_key, secret_key, token or None, expiration)
+    return Credentials(key_id, secret, token or None, expiration)
 
 
 def _time(name: str, text: str) -> datetime:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from enclave.clock import Clock, SystemClock
-from enclave.errors import AgentError, ConfigurationError, KmsAnswerError, KmsRefusedError
+from enclave.errors import AgentError, ConfigurationError, KmsRefusedError, KmsResponseError
 from enclave.kms.retry import MAX_ATTEMPTS, is_worth_retrying, wait_before
 from enclave.kms.signing import signed_headers
 
@@ -43,7 +43,7 @@ _HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class KmsAnswer:
+class KmsResponse:
     """What KMS answered, as JSON types, and ``x-amzn-RequestId``, by which AWS finds the call."""
 
     content: dict[str, Any] = field(repr=False)
@@ -86,7 +86,7 @@ class KmsClient:
         self._read_timeout = read_timeout
         self._deadline = deadline
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Call one operation.
 
         Args:
@@ -97,7 +97,7 @@ class KmsClient:
             CredentialsError: there is nothing to sign with.
             KmsUnreachableError: no answer by the deadline.
             KmsRefusedError: KMS said no.
-            KmsAnswerError: KMS's answer makes no sense.
+            KmsResponseError: KMS's answer makes no sense.
         """
         body = json.dumps(parameters, separators=(",", ":")).encode()
         ends = self._clock.monotonic() + self._deadline
@@ -113,7 +113,7 @@ class KmsClient:
                 self._clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _attempt(self, operation: str, body: bytes, ends: float) -> KmsAnswer:
+    def _attempt(self, operation: str, body: bytes, ends: float) -> KmsResponse:
         if self._credentials is None:
             return self._post(operation, body, None, ends)
         credentials = self._credentials.credentials(timeout=self._left(ends))
@@ -131,7 +131,7 @@ class KmsClient:
 
     def _post(
         self, operation: str, body: bytes, credentials: Credentials | None, ends: float
-    ) -> KmsAnswer:
+    ) -> KmsResponse:
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
             "X-Amz-Target": f"TrentService.{operation}",
@@ -159,12 +159,12 @@ class KmsClient:
         return max(ends - self._clock.monotonic(), 0.001)
 
 
-def understood(answer: Answer) -> KmsAnswer:
+def understood(answer: Answer) -> KmsResponse:
     """KMS's answer, read.
 
     Raises:
         KmsRefusedError: it is an error of KMS's (or of whatever stands before it).
-        KmsAnswerError: it is neither that nor a JSON object.
+        KmsResponseError: it is neither that nor a JSON object.
     """
     request_id = answer.headers.get("x-amzn-requestid", "")[:128] or None
     try:
@@ -172,9 +172,9 @@ def understood(answer: Answer) -> KmsAnswer:
     except (ValueError, RecursionError):
         content = None
     if answer.status == 200 and isinstance(content, dict):
-        return KmsAnswer(content, request_id)
+        return KmsResponse(content, request_id)
     if answer.status == 200:
-        raise KmsAnswerError("KMS's answer is not a JSON object")
+        raise KmsResponseError("KMS's answer is not a JSON object")
     fields = content if isinstance(content, dict) else {}
     # "com.amazonaws.kms#NotFoundException" and "NotFoundException:http://..." both occur in AWS.
     named = str(fields.get("__type") or answer.headers.get("x-amzn-errortype") or "")

@@ -6,7 +6,7 @@ the canonical request, session token included.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from enclave.credentials import Credentials
+
+
+class _Key(NamedTuple):
+    """Credentials by botocore's names; the token is signed as the header it is."""
+
+    access_key: str
+    secret_key: str
+    token: None = None
 
 
 def signed_headers(
@@ -39,11 +47,13 @@ def signed_headers(
     """
     timestamp = at.strftime(SIGV4_TIMESTAMP)
     to_send = {**headers, "X-Amz-Date": timestamp}
-    if credentials.token:
-        to_send["X-Amz-Security-Token"] = credentials.token
+    if credentials.session_token:
+        to_send["X-Amz-Security-Token"] = credentials.session_token
     request = AWSRequest("POST", url, headers=to_send, data=body)
     request.context["timestamp"] = timestamp
-    signer = SigV4Auth(credentials, "kms", region)
+    signer = SigV4Auth(
+        _Key(credentials.access_key_id, credentials.secret_access_key), "kms", region
+    )
     signature = signer.signature(
         signer.string_to_sign(request, signer.canonical_request(request)), request
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import urllib3
 
-from enclave.errors import ConfigurationError, DialError, KmsAnswerError, KmsUnreachableError
+from enclave.errors import ConfigurationError, DialError, KmsResponseError, KmsUnreachableError
 from enclave.http_connections import (
     DeadlineTlsSocket,
     DialedHTTPSConnection,
@@ -128,7 +128,7 @@ class Transport:
 
         Raises:
             KmsUnreachableError: no connection, no TLS, no whole answer in time.
-            KmsAnswerError: the answer is too long, or is not HTTP.
+            KmsResponseError: the answer is too long, or is not HTTP.
         """
         if self._process != os.getpid():
             # After a fork two processes would speak on one TLS connection.
@@ -152,7 +152,7 @@ class Transport:
             try:
                 received = read_body(response, MAX_ANSWER)
                 if len(received) > MAX_ANSWER:
-                    raise KmsAnswerError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
+                    raise KmsResponseError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
                 whole = True
             finally:
                 if not whole:
@@ -195,7 +195,7 @@ class Transport:
                 hint="the proxy or KMS closed it in the middle of an answer",
             ) from e
         except ValueError as e:  # http.client on a header or length that makes no sense
-            raise KmsAnswerError("KMS's answer is not HTTP") from e
+            raise KmsResponseError("KMS's answer is not HTTP") from e
 
 
 class _KmsConnection(DialedHTTPSConnection):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enclave.attestation.document import parse
-from enclave.errors import DecodingError, NsmAnswerError
+from enclave.errors import DecodingError, NsmResponseError
 from enclave.nsm import messages
 from enclave.nsm.messages import (
     Attestation,
@@ -32,7 +32,7 @@ class Nsm:
     """The NSM behind a device, which the caller opens and closes.
 
     Every method raises `ConfigurationError` for an argument that cannot be, before anything is
-    sent, and else `NsmUnavailableError`, `NsmRefusedError` or `NsmAnswerError`.
+    sent, and else `NsmUnavailableError`, `NsmRefusedError` or `NsmResponseError`.
     """
 
     def __init__(self, device: NsmDevice) -> None:
@@ -87,11 +87,11 @@ class Nsm:
         try:
             document = parse(raw)
         except DecodingError as e:
-            raise NsmAnswerError(f"the NSM's answer to Attestation: {e}") from e
+            raise NsmResponseError(f"the NSM's answer to Attestation: {e}") from e
         # After a timeout the driver may hand the late answer to the next request, whoever's.
         for name in ("public_key", "user_data", "nonce"):
             if (getattr(document, name) or b"") != (getattr(request, name) or b""):
-                raise NsmAnswerError(f"the NSM's document holds another {name} than asked for")
+                raise NsmResponseError(f"the NSM's document holds another {name} than asked for")
         return raw
 
     def _ask(self, request: messages.Request, expected: type[messages.R]) -> messages.R:

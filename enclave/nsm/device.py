@@ -12,7 +12,7 @@ import threading
 from array import array
 from typing import TYPE_CHECKING, Protocol, Self
 
-from enclave.errors import NsmAnswerError, NsmError, NsmUnavailableError
+from enclave.errors import NsmError, NsmResponseError, NsmUnavailableError
 from enclave.nsm.messages import MAX_REQUEST, MAX_RESPONSE
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class DevNsm:
         Raises:
             NsmError: the request has a size that the driver must not be given.
             NsmUnavailableError: the device is closed or busy, or the driver failed.
-            NsmAnswerError: the driver reports a length that cannot be.
+            NsmResponseError: the driver reports a length that cannot be.
         """
         # The driver sends an empty request on, never hears of it again, and is stuck for 120 s.
         if not 0 < len(request) <= MAX_REQUEST:
@@ -122,7 +122,7 @@ class DevNsm:
             raise _unavailable(f"{PATH} failed", e) from e
         length = _RAW.unpack(raw)[3]
         if not 0 < length <= MAX_RESPONSE:
-            raise NsmAnswerError(f"{PATH} answered {length} bytes, not 1..{MAX_RESPONSE}")
+            raise NsmResponseError(f"{PATH} answered {length} bytes, not 1..{MAX_RESPONSE}")
         return answered[:length].tobytes()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import cbor2
 
 from enclave import cbor
 from enclave.attestation.document import MAX_FIELD, PCR_COUNT, PCR_SIZE
-from enclave.errors import ConfigurationError, DecodingError, NsmAnswerError, NsmRefusedError
+from enclave.errors import ConfigurationError, DecodingError, NsmRefusedError, NsmResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -217,18 +217,18 @@ def decode(answer: bytes, expected: type[R]) -> R:
 
     Raises:
         NsmRefusedError: the NSM answered with an error.
-        NsmAnswerError: the bytes are no answer, or the answer to something else, or a field is
+        NsmResponseError: the bytes are no answer, or the answer to something else, or a field is
             missing or of the wrong type or size.
     """
     request = expected.__name__.removesuffix("Response")
     if not 0 < len(answer) <= MAX_RESPONSE:
-        raise NsmAnswerError(
+        raise NsmResponseError(
             f"the NSM's answer to {request} is {len(answer)} bytes, not 1..{MAX_RESPONSE}"
         )
     try:
         message = cbor.decode(answer, format=f"NSM answer to {request}")
     except DecodingError as e:
-        raise NsmAnswerError(str(e)) from e
+        raise NsmResponseError(str(e)) from e
     shapes = _SHAPES[expected]
     if isinstance(message, dict) and len(message) == 1:
         [(name, body)] = message.items()
@@ -239,14 +239,14 @@ def decode(answer: bytes, expected: type[R]) -> R:
             return _fill(expected, body)
     elif message == request and not shapes:
         return _fill(expected, {})
-    raise NsmAnswerError(f"the NSM's answer to {request} is not one")
+    raise NsmResponseError(f"the NSM's answer to {request} is not one")
 
 
 def _fill(expected: type[R], body: Mapping[Any, object]) -> R:
     try:
         return expected(**cbor.take(body, _SHAPES[expected]))
     except ValueError as e:
-        raise NsmAnswerError(f"the NSM's {expected.__name__} is malformed: {e}") from None
+        raise NsmResponseError(f"the NSM's {expected.__name__} is malformed: {e}") from None
 
 
 _U16 = cbor.number(0xFFFF)

@@ -11,7 +11,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.errors import ConfigurationError, KmsAnswerError
+from enclave.errors import ConfigurationError, KmsResponseError
 from enclave.recipient.cms import MAX_ENVELOPE
 
 if TYPE_CHECKING:
@@ -117,24 +117,24 @@ def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes
             them.
 
     Raises:
-        KmsAnswerError: the secret stands in the open, or there is no usable envelope.
+        KmsResponseError: the secret stands in the open, or there is no usable envelope.
     """
     secret_field = SECRET_FIELD[operation]
     if answer.get(secret_field) not in (None, "", b""):
-        raise KmsAnswerError(
+        raise KmsResponseError(
             f"KMS sent {secret_field} in the open though Recipient was sent", hint=_HINT_FORGED
         )
     encoded = answer.get(_CIPHERTEXT)
     if encoded in (None, "", b""):
-        raise KmsAnswerError(f"KMS sent no {_CIPHERTEXT}", hint=_HINT_FORGED)
+        raise KmsResponseError(f"KMS sent no {_CIPHERTEXT}", hint=_HINT_FORGED)
     if isinstance(encoded, bytes):
         return encoded
     if not isinstance(encoded, str) or len(encoded) > 4 * -(-MAX_ENVELOPE // 3):
-        raise KmsAnswerError(f"{_CIPHERTEXT} is not text of up to {MAX_ENVELOPE} bytes")
+        raise KmsResponseError(f"{_CIPHERTEXT} is not text of up to {MAX_ENVELOPE} bytes")
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as e:
-        raise KmsAnswerError(f"{_CIPHERTEXT} is not base64") from e
+        raise KmsResponseError(f"{_CIPHERTEXT} is not base64") from e
 
 
 def opened_answer(
@@ -155,7 +155,7 @@ def opened_answer(
         The answer with the secret field filled, as bytes, and without CiphertextForRecipient.
 
     Raises:
-        KmsAnswerError: the answer does not fit the request.
+        KmsResponseError: the answer does not fit the request.
         DecodingError: the envelope is malformed.
         DecryptionError: the envelope does not open.
     """
@@ -164,7 +164,7 @@ def opened_answer(
     for name in _ECHOED:
         asked, answered = parameters.get(name), answer.get(name)
         if None not in (asked, answered) and asked != answered:
-            raise KmsAnswerError(f"KMS answered with another {name}", hint=_HINT_FORGED)
+            raise KmsResponseError(f"KMS answered with another {name}", hint=_HINT_FORGED)
     secret = open_(envelope)
     _check_secret(operation, parameters, secret)
     opened = {name: value for name, value in answer.items() if name != _CIPHERTEXT}
@@ -175,25 +175,25 @@ def opened_answer(
 def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) -> None:
     """A secret must have the length that was asked for, or the form its operation gives."""
     if not secret:
-        raise KmsAnswerError("KMS gave an empty secret", hint=_HINT_FORGED)
+        raise KmsResponseError("KMS gave an empty secret", hint=_HINT_FORGED)
     if len(secret) > MAX_PLAINTEXT:
-        raise KmsAnswerError(f"KMS gave {len(secret)} bytes, over {MAX_PLAINTEXT}")
+        raise KmsResponseError(f"KMS gave {len(secret)} bytes, over {MAX_PLAINTEXT}")
     match operation:
         case "GenerateRandom" | "GenerateDataKey":
             expected = parameters.get("NumberOfBytes")
             if expected is None:
                 expected = _KEY_SPEC_BYTES.get(str(parameters.get("KeySpec")))
             if expected is not None and len(secret) != expected:
-                raise KmsAnswerError(
+                raise KmsResponseError(
                     f"KMS gave {len(secret)} bytes where {expected} were asked for",
                     hint=_HINT_FORGED,
                 )
         case "GenerateDataKeyPair":
             if not _is_one_der_sequence(secret):
-                raise KmsAnswerError("KMS's private key is not PKCS #8", hint=_HINT_FORGED)
+                raise KmsResponseError("KMS's private key is not PKCS #8", hint=_HINT_FORGED)
         case "DeriveSharedSecret":
             if len(secret) not in _SHARED_SECRET_BYTES:
-                raise KmsAnswerError(
+                raise KmsResponseError(
                     f"KMS gave {len(secret)} bytes, the length of no curve's shared secret",
                     hint=_HINT_FORGED,
                 )
@@ -218,7 +218,7 @@ def _check_key_id(asked: object, answered: object) -> None:
     if not isinstance(asked, str) or not asked:
         return
     if not isinstance(answered, str) or ":key/" not in answered:
-        raise KmsAnswerError("KMS did not say which key it used", hint=_HINT_FORGED)
+        raise KmsResponseError("KMS did not say which key it used", hint=_HINT_FORGED)
     if asked.startswith("alias/"):
         return
     if asked.startswith("arn:"):
@@ -230,4 +230,4 @@ def _check_key_id(asked: object, answered: object) -> None:
     else:
         fits = answered.endswith(f":key/{asked}")
     if not fits:
-        raise KmsAnswerError(f"KMS used key {answered}, not {asked}", hint=_HINT_FORGED)
+        raise KmsResponseError(f"KMS used key {answered}, not {asked}", hint=_HINT_FORGED)

@@ -10,7 +10,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.errors import ConfigurationError, KmsAnswerError
+from enclave.errors import ConfigurationError, KmsResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +85,7 @@ def read_answer(
     The C code drops KMS's KeyId: what was asked for stands in its place, where it was asked for.
 
     Raises:
-        KmsAnswerError: it does not fit the request.
+        KmsResponseError: it does not fit the request.
     """
     content: dict[str, Any] = dict(answer)
     if "KeyId" in PARAMETERS[operation]:
@@ -101,7 +101,7 @@ def read_answer(
     elif operation == "GenerateDataKey":
         expected = KEY_SPEC_BYTES[parameters["KeySpec"]]
     if len(secret) != expected and (expected is not None or not secret):
-        raise KmsAnswerError(
+        raise KmsResponseError(
             f"KMS gave {len(secret)} bytes where {expected or 'some'} were asked for",
             hint="the answer is not trusted: whoever ended TLS may not be KMS",
         )

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from enclave.errors import (
     AgentError,
     ConfigurationError,
-    KmsAnswerError,
     KmsRefusedError,
+    KmsResponseError,
     KmsUnreachableError,
 )
-from enclave.kms.client import KmsAnswer
+from enclave.kms.client import KmsResponse
 from enclave.recipient.exchange import SECRET_FIELD
 from enclave.sdk.bindings.kms import MAX_PORT
 from enclave.sdk.checks import PARAMETERS, check_request, read_answer
@@ -110,7 +110,7 @@ class SdkClient:
             "Recipient" not in parameters
         )
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Call one of four operations; see `enclave.Agent.call`.
 
         Raises:
@@ -119,7 +119,7 @@ class SdkClient:
             SdkWorkerError: it hung or died.
             KmsRefusedError: KMS said no; the SDK keeps only the HTTP status.
             KmsUnreachableError: no connection.
-            KmsAnswerError: KMS's answer does not fit, or does not open.
+            KmsResponseError: KMS's answer does not fit, or does not open.
         """
         check_request(operation, parameters)
         ends = time.monotonic() + self._seconds
@@ -135,7 +135,7 @@ class SdkClient:
         content = read_answer(operation, parameters, answer["answer"])
         if operation in SECRET_FIELD:
             log.info("%s by the SDK's own client: %d bytes", operation, len(content["Plaintext"]))
-        return KmsAnswer(content, None)
+        return KmsResponse(content, None)
 
     def close(self) -> None:
         """End the workers; those in use end with their call."""
@@ -188,9 +188,9 @@ class SdkClient:
         return Worker(
             {
                 **self._options,
-                "access_key_id": credentials.access_key,
-                "secret_access_key": credentials.secret_key,
-                "session_token": credentials.token or "",
+                "access_key_id": credentials.access_key_id,
+                "secret_access_key": credentials.secret_access_key,
+                "session_token": credentials.session_token or "",
             },
             environ=self._environ,
             seconds=ends - time.monotonic(),
@@ -234,7 +234,7 @@ def _translated(failure: WorkerFailure) -> AgentError:
                 hint="the SDK's own client drops KMS's reason; --engine sdk shows it",
             )  # fmt: skip
     if "CMS" in failure.said or "Could not read response" in failure.said:
-        return KmsAnswerError("the SDK's client cannot read or open KMS's answer")
+        return KmsResponseError("the SDK's client cannot read or open KMS's answer")
     if DISCONNECTED in failure.said:
         return SdkConnectionEndedError("the connection of the SDK's client ended")
     if connection := _CONNECTION.search(failure.said):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
-from enclave.errors import DecodingError, DecryptionError, NsmAnswerError, NsmUnavailableError
+from enclave.errors import DecodingError, DecryptionError, NsmResponseError, NsmUnavailableError
 from enclave.recipient.cms import parse_enveloped_data
 from enclave.recipient.recipient import YoungDocument, log_opened
 from enclave.sdk.bindings.attestation import Attestation, Sealed
@@ -82,9 +82,9 @@ class SdkRecipient:
         try:
             public_key = parse(document).public_key
         except DecodingError as e:
-            raise NsmAnswerError(f"the C SDK's attestation document is unreadable: {e}") from e
+            raise NsmResponseError(f"the C SDK's attestation document is unreadable: {e}") from e
         if public_key is None:
-            raise NsmAnswerError("the C SDK's attestation document holds no public key")
+            raise NsmResponseError("the C SDK's attestation document holds no public key")
         # The C API gives the public key out nowhere else.
         self._key_identifier = hashlib.sha256(public_key).digest()
         return document

@@ -28,7 +28,7 @@ from vsock_proxy.service.throttle import Throttle
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from enclave.kms.client import KmsAnswer
+    from enclave.kms.client import KmsResponse
     from enclave.serve.pooled import PooledRandom
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Calls:
 
     def __init__(
         self,
-        call: Callable[[str, Mapping[str, Any]], KmsAnswer],
+        call: Callable[[str, Mapping[str, Any]], KmsResponse],
         *,
         threads: int,
         deadline: float,

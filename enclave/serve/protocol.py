@@ -22,8 +22,8 @@ from enclave.errors import (
     CredentialsError,
     DecodingError,
     DecryptionError,
-    KmsAnswerError,
     KmsRefusedError,
+    KmsResponseError,
     KmsUnreachableError,
     NsmError,
 )
@@ -216,7 +216,7 @@ _OWN_ERRORS: Final[tuple[tuple[type[AgentError], str, int], ...]] = (
     (NsmError, "EnclaveAttestationException", 400),
     (CredentialsError, "EnclaveCredentialsException", 400),
     (KmsUnreachableError, "EnclaveUntrustedPeerException", 400),
-    (KmsAnswerError, "EnclaveUntrustedAnswerException", 400),
+    (KmsResponseError, "EnclaveUntrustedAnswerException", 400),
     (DecodingError, "EnclaveUntrustedAnswerException", 400),
     (DecryptionError, "EnclaveUntrustedAnswerException", 400),
     (AttestationError, "EnclaveAttestationException", 400),

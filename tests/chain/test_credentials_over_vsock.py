@@ -57,7 +57,7 @@ def serving(
 
 
 def access_key(address: Address) -> str:
-    return ParentCredentials(address, timeout=PATIENCE).credentials(timeout=PATIENCE).access_key
+    return ParentCredentials(address, timeout=PATIENCE).credentials(timeout=PATIENCE).access_key_id
 
 
 def test_the_agent_gets_credentials(address: Address) -> None:

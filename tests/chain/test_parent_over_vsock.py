@@ -79,7 +79,7 @@ class Parent:
 
     def access_key(self) -> str:
         source = ParentCredentials(self.address["credentials"], timeout=PATIENCE)
-        return source.credentials(timeout=PATIENCE).access_key
+        return source.credentials(timeout=PATIENCE).access_key_id
 
 
 @pytest.fixture

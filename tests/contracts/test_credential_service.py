@@ -122,7 +122,11 @@ def service(request: pytest.FixtureRequest, role: Role) -> Iterator[Service]:
 def test_the_agent_gets_whole_credentials(service: Service, role: Role) -> None:
     before = role.expiration()
     credentials = service.client().credentials(timeout=PATIENCE)
-    assert (credentials.access_key, credentials.secret_key, credentials.token) == (
+    assert (
+        credentials.access_key_id,
+        credentials.secret_access_key,
+        credentials.session_token,
+    ) == (
         "ASIA1",
         "s3cret",
         "t0ken",
@@ -160,14 +164,14 @@ def test_the_agent_gets_the_roles_new_credentials(service: Service, role: Role) 
     service.renew()
     clock.elapsed = 60.0
     second = client.credentials(timeout=PATIENCE, rejected=first)
-    assert (first.access_key, second.access_key) == ("ASIA1", "ASIA2")
+    assert (first.access_key_id, second.access_key_id) == ("ASIA1", "ASIA2")
 
 
 def test_many_agents_at_once(service: Service) -> None:
     got: list[str] = []
 
     def ask() -> None:
-        got.append(service.client().credentials(timeout=PATIENCE).access_key)
+        got.append(service.client().credentials(timeout=PATIENCE).access_key_id)
 
     threads = [threading.Thread(target=ask) for _ in range(12)]
     for thread in threads:
@@ -182,7 +186,7 @@ def test_a_client_that_says_nothing_holds_nobody_up(service: Service) -> None:
         for sent in (b"", b"GET ", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
             silent = socket.create_connection(("127.0.0.1", service.port), PATIENCE)
             stack.enter_context(silent).sendall(sent)
-        assert service.client().credentials(timeout=PATIENCE).access_key == "ASIA1"
+        assert service.client().credentials(timeout=PATIENCE).access_key_id == "ASIA1"
 
 
 def test_a_client_of_http_1_0(service: Service) -> None:

@@ -15,11 +15,11 @@ from enclave.errors import (
     ConfigurationError,
     CredentialsError,
     DecryptionError,
-    KmsAnswerError,
     KmsRefusedError,
+    KmsResponseError,
     KmsUnreachableError,
-    NsmAnswerError,
     NsmRefusedError,
+    NsmResponseError,
 )
 from tests.doubles import ManualClock
 from tests.enclave.conftest import SIMULATED
@@ -84,17 +84,17 @@ FAULTS: dict[str, tuple[type[AgentError], str, int]] = {
     "internal": (KmsRefusedError, "KMSInternalException", 3),
     "dependency-timeout": (KmsRefusedError, "DependencyTimeoutException", 3),
     "unavailable": (KmsRefusedError, "HTTP status 503", 3),
-    "garbage": (KmsAnswerError, "not a JSON object", 1),
-    "plaintext": (KmsAnswerError, "Plaintext in the open", 1),
-    "no-ciphertext": (KmsAnswerError, "no CiphertextForRecipient", 1),
-    "wrong-length": (KmsAnswerError, "31 bytes where 32", 1),
-    "extra-length": (KmsAnswerError, "33 bytes where 32", 1),
+    "garbage": (KmsResponseError, "not a JSON object", 1),
+    "plaintext": (KmsResponseError, "Plaintext in the open", 1),
+    "no-ciphertext": (KmsResponseError, "no CiphertextForRecipient", 1),
+    "wrong-length": (KmsResponseError, "31 bytes where 32", 1),
+    "extra-length": (KmsResponseError, "33 bytes where 32", 1),
     "wrong-key": (DecryptionError, "does not open with this key", 1),
     "stall": (KmsUnreachableError, "no whole answer", 3),
     "drip": (KmsUnreachableError, "no whole answer", 3),
     "cut": (KmsUnreachableError, "broke", 3),
     "reset": (KmsUnreachableError, "broke", 3),
-    "huge": (KmsAnswerError, "longer than", 1),
+    "huge": (KmsResponseError, "longer than", 1),
     "wrong-host": (KmsUnreachableError, r"does not prove to be KMS.*mismatch", 1),
 }
 
@@ -118,7 +118,7 @@ def test_a_flipped_bit_in_the_content_never_passes_for_the_whole(enclave: Enclav
     enclave.kms.faults.inject("corrupt-cms")
     try:
         secret = enclave.agent().generate_random(32)
-    except (DecryptionError, KmsAnswerError):
+    except (DecryptionError, KmsResponseError):
         return
     assert len(secret) == 32
 
@@ -159,7 +159,7 @@ def test_an_answer_that_was_given_up_never_becomes_the_next_one(enclave: Enclave
     agent = enclave.agent(max_connections=1, connect_timeout=1.0)
     for times in (1, 2):
         enclave.kms.faults.inject("huge:1")
-        with pytest.raises(KmsAnswerError):
+        with pytest.raises(KmsResponseError):
             agent.generate_random(8)
         assert len(agent.generate_random(8)) == 8, "the one place in the pool is free again"
         assert len(enclave.dialer.dialed) == 1 + times
@@ -281,7 +281,7 @@ def test_an_nsm_that_babbles(enclave: Enclave) -> None:
         def exchange(self, request: bytes) -> bytes:
             return request[:0] + b"\xff" * 17
 
-    with pytest.raises(NsmAnswerError):
+    with pytest.raises(NsmResponseError):
         enclave.agent(device=Babbling()).generate_random(32)
 
 
@@ -348,9 +348,9 @@ def test_the_environment_is_enough(enclave: Enclave) -> None:
     environ = {
         "AWS_DEFAULT_REGION": "us-gov-west-1",
         "AWS_CA_BUNDLE": enclave.ca_bundle,
-        "AWS_ACCESS_KEY_ID": SIMULATED.access_key,
-        "AWS_SECRET_ACCESS_KEY": SIMULATED.secret_key,
-        "AWS_SESSION_TOKEN": str(SIMULATED.token),
+        "AWS_ACCESS_KEY_ID": SIMULATED.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": SIMULATED.secret_access_key,
+        "AWS_SESSION_TOKEN": str(SIMULATED.session_token),
     }
     agent = enclave.agent(region=None, ca_bundle=None, credentials="auto", environ=environ)
     assert len(agent.generate_random(32)) == 32
@@ -370,8 +370,8 @@ def test_the_hops_are_logged_and_no_secret_is(
         "32 bytes inside",
     ):
         assert expected in caplog.text
-    assert SIMULATED.secret_key not in caplog.text
-    assert str(SIMULATED.token) not in caplog.text
+    assert SIMULATED.secret_access_key not in caplog.text
+    assert str(SIMULATED.session_token) not in caplog.text
     assert secret.hex() not in caplog.text
     assert repr(secret) not in caplog.text
 

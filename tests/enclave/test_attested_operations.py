@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from enclave.errors import AgentError, KmsAnswerError, KmsRefusedError
+from enclave.errors import AgentError, KmsRefusedError, KmsResponseError
 from enclave.nsm import Nsm
 from enclave.recipient.exchange import SECRET_FIELD
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
@@ -228,6 +228,6 @@ def test_the_answer_of_another_key_is_not_taken(enclave: Enclave, named: str) ->
     key_id = arn if named == "arn" else arn.rpartition("/")[2]
     enclave.kms.faults.inject("wrong-key-id:1")
     parameters = {"KeyId": key_id, "NumberOfBytes": 16}
-    with pytest.raises(KmsAnswerError, match="KMS used key"):
+    with pytest.raises(KmsResponseError, match="KMS used key"):
         enclave.agent().call("GenerateDataKey", parameters)
     assert len(enclave.agent().call("GenerateDataKey", parameters).content["Plaintext"]) == 16

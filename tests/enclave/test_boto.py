@@ -28,7 +28,7 @@ from enclave.errors import (
     AgentError,
     ConfigurationError,
     DecryptionError,
-    KmsAnswerError,
+    KmsResponseError,
     KmsUnreachableError,
     NsmRefusedError,
 )
@@ -58,9 +58,9 @@ def make(session: Session, enclave: Enclave) -> Iterator[Any]:
     def make(service: str = "kms", *, retries: str = "standard", **changes: Any) -> Any:
         settings: dict[str, Any] = {
             "region_name": "eu-central-1",
-            "aws_access_key_id": SIMULATED.access_key,
-            "aws_secret_access_key": SIMULATED.secret_key,
-            "aws_session_token": SIMULATED.token,
+            "aws_access_key_id": SIMULATED.access_key_id,
+            "aws_secret_access_key": SIMULATED.secret_access_key,
+            "aws_session_token": SIMULATED.session_token,
             "config": Config(
                 retries={"mode": retries, "max_attempts": 3}, connect_timeout=5, read_timeout=5
             ),
@@ -103,9 +103,9 @@ def test_boto3_too(enclave: Enclave) -> None:
     client = boto3.client(
         "kms",
         region_name="eu-central-1",
-        aws_access_key_id=SIMULATED.access_key,
-        aws_secret_access_key=SIMULATED.secret_key,
-        aws_session_token=SIMULATED.token,
+        aws_access_key_id=SIMULATED.access_key_id,
+        aws_secret_access_key=SIMULATED.secret_access_key,
+        aws_session_token=SIMULATED.session_token,
     )
     kms = public.attach(client, agent=enclave.agent())
     assert kms is client
@@ -265,13 +265,13 @@ def test_silence_ends_with_the_clients_own_timeout(
 # What only attestation can fail at is an AgentError, at once.
 
 FAULTS: dict[str, tuple[type[AgentError], str]] = {
-    "plaintext": (KmsAnswerError, "Plaintext in the open"),
-    "no-ciphertext": (KmsAnswerError, "no CiphertextForRecipient"),
+    "plaintext": (KmsResponseError, "Plaintext in the open"),
+    "no-ciphertext": (KmsResponseError, "no CiphertextForRecipient"),
     "wrong-key": (DecryptionError, "does not open with this key"),
-    "wrong-length": (KmsAnswerError, "31 bytes where 32"),
-    "extra-length": (KmsAnswerError, "33 bytes where 32"),
-    "garbage": (KmsAnswerError, "not a JSON object"),
-    "huge": (KmsAnswerError, "longer than"),
+    "wrong-length": (KmsResponseError, "31 bytes where 32"),
+    "extra-length": (KmsResponseError, "33 bytes where 32"),
+    "garbage": (KmsResponseError, "not a JSON object"),
+    "huge": (KmsResponseError, "longer than"),
     "wrong-host": (KmsUnreachableError, "does not prove to be KMS"),
 }
 

@@ -8,8 +8,8 @@ import pytest
 from botocore import xform_name
 from botocore.session import Session
 
-from enclave.errors import ConfigurationError, KmsAnswerError
-from enclave.kms.client import KmsAnswer
+from enclave.errors import ConfigurationError, KmsResponseError
+from enclave.kms.client import KmsResponse
 from enclave.operations import AttestedOperations
 from enclave.recipient.exchange import SECRET_FIELD
 from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
@@ -29,7 +29,7 @@ class Recorded(AttestedOperations):
         self.asked: tuple[str, dict[str, Any]] = ("", {})
         self.changes = changes
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         self.asked = operation, dict(parameters)
         content = {
             "KeyId": ARN,
@@ -43,7 +43,7 @@ class Recorded(AttestedOperations):
             SECRET_FIELD[operation]: SECRET,
             **self.changes,
         }
-        return KmsAnswer(content, "request-1")
+        return KmsResponse(content, "request-1")
 
 
 CALLS: dict[str, tuple[Callable[[AttestedOperations], Any], dict[str, Any], Any]] = {
@@ -156,5 +156,5 @@ def test_what_cannot_be_is_not_sent(make: Callable[[AttestedOperations], Any]) -
     ],
 )
 def test_an_answer_with_a_field_that_is_none(name: str, value: Any) -> None:
-    with pytest.raises(KmsAnswerError, match=name):
+    with pytest.raises(KmsResponseError, match=name):
         Recorded(**{name: value}).generate_data_key("alias/x", number_of_bytes=19)

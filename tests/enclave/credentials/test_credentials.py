@@ -106,7 +106,7 @@ def test_whatever_the_parent_answers(body: bytes) -> None:
         credentials = parse_credentials(body, now=NOW)
     except CredentialsError:
         return
-    assert (credentials.access_key + credentials.secret_key).isprintable()
+    assert (credentials.access_key_id + credentials.secret_access_key).isprintable()
     assert credentials.expiration is None or credentials.expiration > NOW
 
 
@@ -161,7 +161,7 @@ def test_the_environment_is_read_anew() -> None:
     provider = EnvironmentCredentials(environ)
     provider.credentials()
     environ["AWS_ACCESS_KEY_ID"] = "AKID2"
-    assert provider.credentials().access_key == "AKID2"
+    assert provider.credentials().access_key_id == "AKID2"
 
 
 # Which provider.

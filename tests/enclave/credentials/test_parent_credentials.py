@@ -63,7 +63,7 @@ class Service:
         }
 
     def key(self, **asked: Any) -> str:
-        return self.provider.credentials(**asked).access_key
+        return self.provider.credentials(**asked).access_key_id
 
     def settle(self) -> None:
         """Wait until no question is under way."""
@@ -310,7 +310,7 @@ def test_the_largest_document_fits() -> None:
     body = json.dumps({**simulated_document(), "Token": "x" * 16_384}).encode()
     with speaking(length(body.ljust(MAX_DOCUMENT)), hold=False) as dialer:
         credentials = ParentCredentials(dialer=dialer).credentials(timeout=PATIENCE)
-    assert credentials.token == "x" * 16_384
+    assert credentials.session_token == "x" * 16_384
 
 
 # The agent with credentials from the parent.

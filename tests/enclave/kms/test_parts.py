@@ -19,8 +19,8 @@ from enclave.errors import (
     ConfigurationError,
     CredentialsError,
     DecryptionError,
-    KmsAnswerError,
     KmsRefusedError,
+    KmsResponseError,
     KmsUnreachableError,
 )
 from enclave.kms.client import understood
@@ -139,7 +139,7 @@ def test_the_signature_is_awss() -> None:
         (KmsUnreachableError("another's certificate", transient=False), False),
         (CredentialsError("the parent is silent", transient=True), True),
         (CredentialsError("there are none"), False),
-        (KmsAnswerError("forged"), False),
+        (KmsResponseError("forged"), False),
         (DecryptionError(), False),
     ],
 )
@@ -189,7 +189,7 @@ def test_the_request_id_is_kept() -> None:
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b"\xff", b"{", b"[" * 100_000])
 def test_a_good_answer_that_is_none(body: bytes) -> None:
-    with pytest.raises(KmsAnswerError):
+    with pytest.raises(KmsResponseError):
         understood(answered(200, body))
 
 
@@ -197,5 +197,5 @@ def test_a_good_answer_that_is_none(body: bytes) -> None:
 def test_whatever_the_answer(status: int, body: bytes) -> None:
     try:
         assert isinstance(understood(answered(status, body)).content, dict)
-    except (KmsRefusedError, KmsAnswerError):
+    except (KmsRefusedError, KmsResponseError):
         return

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.errors import NsmAnswerError, NsmError, NsmRefusedError
+from enclave.errors import NsmError, NsmRefusedError, NsmResponseError
 from enclave.nsm import Nsm
 from tests.enclave.nitro import Document
 
@@ -72,12 +72,12 @@ def test_a_document_made_for_another_request(name: str) -> None:
     raw = Document(payload={name: b"earlier"}).encode()
     nsm = Nsm(_Canned({"Attestation": {"document": raw}}))
     for asked in (b"mine", None):
-        with pytest.raises(NsmAnswerError, match=f"another {name}"):
+        with pytest.raises(NsmResponseError, match=f"another {name}"):
             nsm.attest(**{name: asked})
 
 
 def test_a_document_that_is_none() -> None:
-    with pytest.raises(NsmAnswerError, match="malformed attestation document"):
+    with pytest.raises(NsmResponseError, match="malformed attestation document"):
         Nsm(_Canned({"Attestation": {"document": b"doc"}})).attest()
 
 
@@ -87,7 +87,7 @@ def test_a_refusal_keeps_its_code() -> None:
 
 
 def test_the_answer_to_something_else_is_none() -> None:
-    with pytest.raises(NsmAnswerError):
+    with pytest.raises(NsmResponseError):
         Nsm(_Canned({"ExtendPCR": {"data": bytes(48)}})).describe_pcr(16)
 
 

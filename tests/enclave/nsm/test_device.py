@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enclave.errors import NsmAnswerError, NsmError, NsmUnavailableError
+from enclave.errors import NsmError, NsmResponseError, NsmUnavailableError
 from enclave.nsm import DevNsm, device
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_sizes_the_driver_must_not_see(request_: bytes) -> None:
 @pytest.mark.parametrize("length", [0, 0x3001, 2**63])
 def test_a_length_that_cannot_be(length: int) -> None:
     ioctl = _driver(lambda _: b"", length=length)
-    with DevNsm(_open=_open, _ioctl=ioctl) as nsm, pytest.raises(NsmAnswerError, match="bytes"):
+    with DevNsm(_open=_open, _ioctl=ioctl) as nsm, pytest.raises(NsmResponseError, match="bytes"):
         nsm.exchange(b"x")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.errors import ConfigurationError, NsmAnswerError, NsmError, NsmRefusedError
+from enclave.errors import ConfigurationError, NsmError, NsmRefusedError, NsmResponseError
 from enclave.nsm import messages as m
 
 RESPONSES = [
@@ -162,7 +162,7 @@ def _described(**changes: object) -> bytes:
     ],
 )
 def test_answers_that_are_none(answer: bytes, expected: type[m.Response]) -> None:
-    with pytest.raises(NsmAnswerError):
+    with pytest.raises(NsmResponseError):
         m.decode(answer, expected)
 
 

@@ -8,7 +8,7 @@ from botocore.session import Session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.errors import AgentError, ConfigurationError, KmsAnswerError
+from enclave.errors import AgentError, ConfigurationError, KmsResponseError
 from enclave.recipient.exchange import SECRET_FIELD, attested_request, opened_answer
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -98,7 +98,7 @@ def test_the_secret_is_filled_in(operation: str, empty: Any) -> None:
 @pytest.mark.parametrize("operation", SECRET_FIELD)
 @pytest.mark.parametrize("plain", ["c2VjcmV0", 0, False, [], {"a": 1}])
 def test_a_secret_in_the_open_is_refused(operation: str, plain: Any) -> None:
-    with pytest.raises(KmsAnswerError, match="in the open"):
+    with pytest.raises(KmsResponseError, match="in the open"):
         opened(operation, {}, **{SECRET_FIELD[operation]: plain})
 
 
@@ -116,7 +116,7 @@ def test_a_secret_in_the_open_is_refused(operation: str, plain: Any) -> None:
     ],
 )
 def test_an_envelope_that_is_none(envelope: Any, text: str) -> None:
-    with pytest.raises(KmsAnswerError, match=text):
+    with pytest.raises(KmsResponseError, match=text):
         opened("GenerateRandom", {}, CiphertextForRecipient=envelope)
 
 
@@ -137,13 +137,13 @@ def test_the_length_is_the_one_asked_for(
     if not off:
         assert opened(operation, parameters, secret)["Plaintext"] == secret
         return
-    with pytest.raises(KmsAnswerError, match=f"{length + off} bytes where {length}"):
+    with pytest.raises(KmsResponseError, match=f"{length + off} bytes where {length}"):
         opened(operation, parameters, secret)
 
 
 @pytest.mark.parametrize("operation", SECRET_FIELD)
 def test_nothing_is_no_secret(operation: str) -> None:
-    with pytest.raises(KmsAnswerError, match="empty"):
+    with pytest.raises(KmsResponseError, match="empty"):
         opened(operation, {}, b"")
 
 
@@ -164,7 +164,7 @@ def test_nothing_is_no_secret(operation: str) -> None:
 def test_a_secret_of_a_form_the_operation_does_not_have(
     operation: str, secret: bytes, text: str
 ) -> None:
-    with pytest.raises(KmsAnswerError, match=text):
+    with pytest.raises(KmsResponseError, match=text):
         opened(operation, {}, secret)
 
 
@@ -192,7 +192,7 @@ def test_what_is_repeated_must_be_the_same(
     secret = SECRETS[operation]
     assert opened(operation, {name: asked}, secret, **{name: asked})
     assert opened(operation, {}, secret, **{name: other})
-    with pytest.raises(KmsAnswerError, match=f"another {name}"):
+    with pytest.raises(KmsResponseError, match=f"another {name}"):
         opened(operation, {name: asked}, secret, **{name: other})
 
 
@@ -220,13 +220,13 @@ def test_the_key_that_was_named_answers(asked: str) -> None:
 
 @pytest.mark.parametrize("asked", OTHERS)
 def test_another_key_than_the_one_named_is_refused(asked: str) -> None:
-    with pytest.raises(KmsAnswerError, match="used key"):
+    with pytest.raises(KmsResponseError, match="used key"):
         opened("Decrypt", {"KeyId": asked}, KeyId=ARN)
 
 
 @pytest.mark.parametrize("answered", [..., None, "", 5, "alias/mine", ARN.rpartition("/")[2]])
 def test_an_answer_that_does_not_say_which_key(answered: Any) -> None:
-    with pytest.raises(KmsAnswerError, match="which key"):
+    with pytest.raises(KmsResponseError, match="which key"):
         opened("GenerateDataKey", {"KeyId": "alias/mine"}, KeyId=answered)
 
 
@@ -235,7 +235,7 @@ def test_a_multi_region_key_is_another_in_each_region() -> None:
     replica = mrk.replace("eu-central-1", "us-east-1")
     assert opened("Decrypt", {"KeyId": mrk}, KeyId=mrk)
     assert opened("Decrypt", {"KeyId": mrk.rpartition("/")[2]}, KeyId=replica)
-    with pytest.raises(KmsAnswerError, match="used key"):
+    with pytest.raises(KmsResponseError, match="used key"):
         opened("Decrypt", {"KeyId": mrk}, KeyId=replica)
 
 

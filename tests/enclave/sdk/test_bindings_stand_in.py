@@ -15,7 +15,7 @@ from enclave.errors import (
     ConfigurationError,
     DecodingError,
     DecryptionError,
-    NsmAnswerError,
+    NsmResponseError,
     NsmUnavailableError,
 )
 from enclave.nsm import Nsm
@@ -242,10 +242,10 @@ class TestRecipient:
 
     def test_a_document_that_is_none(self, stand_in: StandIn, document: Path) -> None:
         document.write_bytes(b"\xa0")
-        with pytest.raises(NsmAnswerError):
+        with pytest.raises(NsmResponseError):
             SdkRecipient(stand_in.native).attestation_document()
         self._write(document, None)
-        with pytest.raises(NsmAnswerError, match="public key"):
+        with pytest.raises(NsmResponseError, match="public key"):
             SdkRecipient(stand_in.native).attestation_document()
 
     def test_the_document_is_asked_for_anew(self, stand_in: StandIn, document: Path) -> None:

@@ -20,8 +20,8 @@ from enclave.credentials import Credentials, StaticCredentials
 from enclave.errors import (
     AgentError,
     ConfigurationError,
-    KmsAnswerError,
     KmsRefusedError,
+    KmsResponseError,
     KmsUnreachableError,
 )
 from enclave.kms.endpoint import Endpoint
@@ -181,10 +181,10 @@ def test_other_credentials_get_a_new_worker(make: Make) -> None:
     ("number", "error", "text"),
     [
         (903, KmsRefusedError, "HTTP status 400"),
-        (905, KmsAnswerError, "904 bytes where 905"),
+        (905, KmsResponseError, "904 bytes where 905"),
         (906, KmsUnreachableError, "STAND_IN_ERROR"),
         (908, KmsUnreachableError, "aws_kms_generate_random_blocking failed"),
-        (909, KmsAnswerError, "cannot read or open"),
+        (909, KmsResponseError, "cannot read or open"),
         (911, KmsUnreachableError, "aws_kms_generate_random_blocking failed"),
     ],
 )

@@ -104,7 +104,7 @@ def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
     assert last == "", said
     assert len(failed) >= len(faults), said
     silent = r"SdkWorkerError: .*no answer within"
-    known = rf"{silent}|SdkWorkerError: .*was ended by SIG|KmsAnswerError|.*HTTP status 400"
+    known = rf"{silent}|SdkWorkerError: .*was ended by SIG|KmsResponseError|.*HTTP status 400"
     assert re.match(silent, failed[0])
     assert all(re.match(known, outcome) for outcome in failed), said
 

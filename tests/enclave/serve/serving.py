@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from enclave.kms.client import KmsAnswer
+from enclave.kms.client import KmsResponse
 from enclave.serve.calls import Calls
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
@@ -49,14 +49,14 @@ class Kms:
     def let_go(self) -> None:
         self._open.set()
 
-    def __call__(self, operation: str, parameters: Mapping[str, Any]) -> KmsAnswer:
+    def __call__(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         self.calls.append((operation, dict(parameters)))
         self.entered.release()
         assert self._open.wait(PATIENCE)
         if self.error is not None:
             raise self.error
         size = int(parameters.get("NumberOfBytes") or 0)
-        return KmsAnswer({"Plaintext": bytes(size)}, f"kms-{size}")
+        return KmsResponse({"Plaintext": bytes(size)}, f"kms-{size}")
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(
-    call: Callable[[str, Mapping[str, Any]], KmsAnswer],
+    call: Callable[[str, Mapping[str, Any]], KmsResponse],
     *,
     probe: Callable[[], object] = lambda: None,
     fetch: Callable[[int], bytes] | None = None,

@@ -16,8 +16,8 @@ from enclave.errors import (
     CredentialsError,
     DecodingError,
     DecryptionError,
-    KmsAnswerError,
     KmsRefusedError,
+    KmsResponseError,
     KmsUnreachableError,
     NsmUnavailableError,
 )
@@ -213,7 +213,7 @@ def test_an_error_of_what_stands_before_kms_is_tried_again(status: int) -> None:
         (KmsUnreachableError("x", transient=False), "EnclaveUntrustedPeerException", False),
         (NsmUnavailableError("x"), "EnclaveAttestationException", False),
         (CredentialsError("x"), "EnclaveCredentialsException", False),
-        (KmsAnswerError("x"), "EnclaveUntrustedAnswerException", False),
+        (KmsResponseError("x"), "EnclaveUntrustedAnswerException", False),
         (DecodingError("CMS", "x"), "EnclaveUntrustedAnswerException", False),
         (DecryptionError(), "EnclaveUntrustedAnswerException", False),
         (ConfigurationError("x"), "ValidationException", False),
