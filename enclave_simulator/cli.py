@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from enclave_simulator.kms import command as kms
@@ -10,6 +9,8 @@ from enclave_simulator.launcher import command as launcher
 from enclave_simulator.machine import command as machine
 from enclave_simulator.parent import credentials
 from vsock_proxy.errors import AgentError
+from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.console import complain, keep_exit_status
 from vsock_proxy.service.extras import require
 from vsock_proxy.version import VERSION
 
@@ -19,9 +20,10 @@ NEEDED = ("asn1crypto", "h11", "yaml")
 """What the extra `simulator` brings."""
 
 
+@keep_exit_status
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM, description="Nitro Enclaves simulated, for tests of programs and of images."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
@@ -34,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         require("simulator", *NEEDED)
         status: int = options.run(options)
     except AgentError as e:
-        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
-        if e.hint:
-            print(f"{PROGRAM}: hint: {e.hint}", file=sys.stderr)
+        complain(PROGRAM, e)
         return 1
     return status
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from parent.daemon import status_command
 from parent.eif import build_command, describe_command
 from parent.policy import command as key_policy
 from vsock_proxy.errors import AgentError
+from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.console import complain, keep_exit_status
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ PROGRAM = "enclave-parent"
 COMMANDS = (daemon, status_command, describe_command, build_command, key_policy)
 
 
+@keep_exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="What the parent instance does for its enclaves."
-    )
+    parser = Parser(prog=PROGRAM, description="What the parent instance does for its enclaves.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -34,16 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
         status: int = arguments.run(arguments)
     except AgentError as e:
-        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
-        if e.hint:
-            print(f"{PROGRAM}: hint: {e.hint}", file=sys.stderr)
+        complain(PROGRAM, e)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while it ends.
-        sys.stdout = None
-        return 1
+        return 1  # the reader of the output knows that it has gone
     except OSError as e:
-        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
+        complain(PROGRAM, str(e))
         return 1
     except KeyboardInterrupt:
         return 130

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from enclave.errors import AgentError, ConfigurationError
 from enclave.sdk.bindings.native import MODULE, load
 from enclave.sdk.search import Found, find
+from vsock_proxy.service.console import complain, keep_exit_status, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,15 @@ static const char AGENT_SDK_BUILD[] = {build};
 _COMPLAINT_LIMIT = 4000  # characters of the compiler's complaint that are shown
 
 
+class _CompilerError(ConfigurationError):
+    """The compiler failed; `output` is what it printed."""
+
+    def __init__(self, message: str, *, output: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
+
+
+@keep_exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m {PROG}", description=__doc__)
@@ -73,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"built with {found}")  # noqa: T201 (a command prints)
         print(f"loads: {load().build}")  # noqa: T201
     except AgentError as e:
-        print(f"{PROG}: error: {e}\n{PROG}: hint: {e.hint}", file=sys.stderr)  # noqa: T201
+        complain(PROG, e)
+        if isinstance(e, _CompilerError):
+            show(e.output)
         return 1
     return 0
 
@@ -149,8 +161,9 @@ def _run(command: Sequence[str]) -> None:
             hint="on Debian, apt-get install gcc python3-dev",
         ) from e
     if done.returncode != 0:
-        raise ConfigurationError(
-            "the bindings do not compile:\n" + done.stderr[-_COMPLAINT_LIMIT:],
+        raise _CompilerError(
+            "the bindings do not compile",
+            output=done.stderr[-_COMPLAINT_LIMIT:],
             hint="are headers and libraries those of one build of the SDK, and Python's headers "
             "installed (python3-dev)? Tested with version 0.4.4",
         )

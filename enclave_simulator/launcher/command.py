@@ -18,6 +18,7 @@ from enclave_simulator.launcher.errors import CommandError
 from enclave_simulator.launcher.launch import DEFAULT_CID, Launcher
 from enclave_simulator.parent import credentials, logs
 from enclave_simulator.parent import services as parent_services
+from vsock_proxy.service.console import complain
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -119,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
                 launcher.start(argv, env=env, own_group=False, die_with_thread=True)
             )
         except CommandError as e:
-            print(f"enclave-simulator: error: {e}", file=sys.stderr)  # noqa: T201
+            complain("enclave-simulator", e)
             return e.exit_code
         child.pass_through(session.process, services)
         child.end_orphans(services)

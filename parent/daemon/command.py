@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from parent.daemon.log_format import PROGRAM, log_to_stderr
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.service.console import complain
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.reloading import Reloader
@@ -70,7 +71,8 @@ def check_config(arguments: argparse.Namespace) -> int:
     try:
         load_configuration(arguments.config)
     except ConfigurationError as e:
-        return _complain(e)
+        complain(PROGRAM, e)
+        return 1
     sys.stdout.write(f"{arguments.config}: fine\n")
     return 0
 
@@ -94,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         supervisor = Supervisor(load_configuration(arguments.config))
         supervisor.start()
     except AgentError as e:
-        return _complain(e)
+        complain(PROGRAM, e)
+        return 1
     reloader = Reloader(
         lambda: supervisor.reload(load_configuration(arguments.config, reloading=True))
     )
@@ -137,11 +140,3 @@ class _Ending:
             os._exit(128 + number)
         self._told = True
         self._events.put(_STOP)
-
-
-def _complain(error: AgentError) -> int:
-    for each in getattr(error, "errors", (error,)):
-        print(f"{PROGRAM}: error: {each}", file=sys.stderr)  # noqa: T201
-        if each.hint:
-            print(f"{PROGRAM}: hint: {each.hint}", file=sys.stderr)  # noqa: T201
-    return 1

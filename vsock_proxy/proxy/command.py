@@ -7,7 +7,6 @@ import logging
 import re
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward, within_descriptors
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import Limits
+from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.console import complain, keep_exit_status, printable
 from vsock_proxy.service.reloading import Reloader
 from vsock_proxy.service.settings import load_settings
 from vsock_proxy.service.signals import ENDS, Signals
@@ -65,6 +66,7 @@ Several endpoints from one file:
 """
 
 
+@keep_exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status (0 after SIGTERM or SIGINT)."""
     parser = _parser()
@@ -81,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = _settings(arguments)
         daemon = Daemon(within_descriptors(settings.forwards), drain_timeout=settings.drain_timeout)
     except AgentError as e:
-        print(f"{PROGRAM}: error: {e}", file=sys.stderr)
-        if e.hint:
-            print(f"{PROGRAM}: hint: {e.hint}", file=sys.stderr)
+        complain(PROGRAM, e)
         return 1
     reloader = Reloader(
         lambda: daemon.reload(within_descriptors(_settings(arguments, reloading=True).forwards))
@@ -154,12 +154,12 @@ def _number(text: str, least: int, most: int, what: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        help_word=True,
     )
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", "--ipv4", action="store_true", help="connect to IPv4 addresses only")
@@ -203,9 +203,9 @@ def _parser() -> argparse.ArgumentParser:
 class _Formatter(logging.Formatter):
     """Lines as every other message of the command: its name, then what is the matter."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"{PROGRAM}: {level}{super().format(record)}"
+        return f"{PROGRAM}: {level}{printable(super().formatMessage(record))}"
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
