@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm test-vsock test-image check bench fuzz-eif image eif lock \
+.PHONY: run test test-clients test-storm test-vsock test-image check bench api fuzz-eif image eif lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
@@ -31,6 +31,9 @@ test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux
 
 test-image: $(READY) ## the enclave image built twice, run and booted (needs root, buildah, mmdebstrap)
 	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
+
+api: $(READY)   ## docs/api.md, from the docstrings
+	@$(BIN)/python -m tests.programs.api_page
 
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .

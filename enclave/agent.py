@@ -111,7 +111,7 @@ class Agent(AttestedOperations):
         provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
-            self.transport_to(kms.endpoint, max_connections=max_connections),
+            self._transport_to(kms.endpoint, max_connections=max_connections),
             endpoint=kms.endpoint,
             region=kms.region,
             credentials=provider if sign_requests else None,
@@ -143,21 +143,21 @@ class Agent(AttestedOperations):
         self._preparing = threading.Lock()
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
-        """Make any KMS call; attested where the operation takes `Recipient`.
+        """Make any KMS call; it is attested if the operation takes `Recipient`.
 
-        A caller that brings a `Recipient` of its own gets KMS's answer untouched: what is in it
-        is not for us to open.
+        A caller that brings its own `Recipient` gets KMS's response untouched, since only the
+        caller can open what is in it.
 
         Args:
             operation: as the KMS API names it.
             parameters: as the KMS API names them; JSON types, binary values in base64.
 
         Returns:
-            KMS's answer. Of an attested call the secret field is filled, as bytes, and
-            CiphertextForRecipient is gone; binary values are in base64 else.
+            KMS's response. In the response of an attested call the secret field is filled, as
+            bytes, and CiphertextForRecipient is removed; every other binary value is base64.
 
         Raises:
-            AgentError: as `AttestedOperations` has it.
+            AgentError: for the reasons that `AttestedOperations` lists.
         """
         if self._sdk_client is not None and self._sdk_client.is_for(operation, parameters):
             return self._sdk_client.call(operation, parameters)
@@ -167,12 +167,12 @@ class Agent(AttestedOperations):
         check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
         recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
-        answer = self._kms.call(operation, request)
-        content = opened_answer(operation, parameters, answer.content, recipient.open)
-        return KmsResponse(content, answer.request_id)
+        response = self._kms.call(operation, request)
+        content = opened_answer(operation, parameters, response.content, recipient.open)
+        return KmsResponse(content, response.request_id)
 
     def recipient(self) -> Recipient:
-        """The key pair and its document, made now if this is the first time.
+        """Return the key pair with its document; the first call makes both.
 
         Raises:
             NsmUnavailableError: there is no NSM.
@@ -199,8 +199,8 @@ class Agent(AttestedOperations):
             device = self._opened_device = DevNsm()
         return NsmRecipient(Nsm(device), clock=self._clock, key_pair=self._key_pair)
 
-    def transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
-        """Connections to another endpoint, the way this agent makes its own; closed with it."""
+    def _transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
+        """Return connections to another endpoint, made as the agent's own and closed with it."""
         transport = Transport(
             endpoint,
             dialer=self._dialer,
@@ -212,7 +212,7 @@ class Agent(AttestedOperations):
         return transport
 
     def close(self) -> None:
-        """Close connections and the NSM device; the key pair goes with the object."""
+        """Close the connections and the NSM device, and drop the key pair."""
         for transport in self._transports:
             transport.close()
         if self._sdk_client is not None:

@@ -126,7 +126,7 @@ class _Attachment:
         self._endpoint = endpoint
         self._connect_timeout = float(config.connect_timeout or _TIMEOUT)
         self._read_timeout = float(config.read_timeout or _TIMEOUT)
-        self._transport = agent.transport_to(
+        self._transport = agent._transport_to(  # noqa: SLF001 (one package)
             endpoint, max_connections=int(config.max_pool_connections)
         )
 

@@ -1,6 +1,7 @@
-"""The family of errors on the enclave's side; all of them are `AgentError`.
+"""Errors of the enclave's side, all of the `AgentError` family.
 
-Library and OS errors are translated once, where they arise. Messages hold no secrets.
+Errors of libraries and of the operating system are translated once, where they arise. Messages hold
+no secrets.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ __all__ = [
 
 
 class DecodingError(AgentError):
-    """Bytes are not what they should be.
+    """Bytes are malformed.
 
     Attributes:
-        format: what was expected, for example ``CMS`` or ``attestation document``.
-        offset: byte position where decoding stopped, or None where none is known.
+        format: the expected format, for example ``CMS`` or ``attestation document``.
+        offset: byte position at which decoding stopped; None if it is not known.
     """
 
     def __init__(
@@ -45,18 +46,18 @@ class DecodingError(AgentError):
 
 
 class NsmError(AgentError):
-    """The Nitro Secure Module did not do what it was asked."""
+    """A request to the Nitro Secure Module failed."""
 
 
 class NsmUnavailableError(NsmError):
-    """There is no NSM to talk to, or the driver failed underneath it."""
+    """There is no NSM, or its driver failed."""
 
 
 class NsmRefusedError(NsmError):
-    """The NSM answered with an error.
+    """The NSM's response is an error code.
 
     Attributes:
-        code: the NSM's own name for it, for example ``InvalidIndex``
+        code: the NSM's name for the error, for example ``InvalidIndex``
             (aws-nitro-enclaves-nsm-api, ``ErrorCode``).
     """
 
@@ -67,14 +68,14 @@ class NsmRefusedError(NsmError):
 
 
 class NsmResponseError(NsmError):
-    """The NSM's answer makes no sense for the request."""
+    """The NSM's response is malformed, or does not fit the request."""
 
 
 class AttestationError(AgentError):
-    """An attestation document does not prove what it should.
+    """An attestation document does not prove what was expected.
 
     Attributes:
-        failures: every failure found, not only the first.
+        failures: every failure, not only the first.
     """
 
     def __init__(self, failures: tuple[str, ...], *, hint: str = "") -> None:
@@ -83,7 +84,7 @@ class AttestationError(AgentError):
 
 
 class DecryptionError(AgentError):
-    """The ciphertext does not open with this key. One message, whatever failed: no oracle."""
+    """The ciphertext does not open with this key. One message for every cause, so no oracle."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -93,10 +94,10 @@ class DecryptionError(AgentError):
 
 
 class CredentialsError(AgentError):
-    """No AWS credentials, or half of them, or expired ones.
+    """AWS credentials are missing, incomplete or expired.
 
     Attributes:
-        transient: whether asking again may help, as it may where the parent did not answer.
+        transient: whether a retry may help, for example after a timeout of the parent.
     """
 
     def __init__(self, message: str, *, hint: str = "", transient: bool = False) -> None:
@@ -105,15 +106,15 @@ class CredentialsError(AgentError):
 
 
 class KmsError(AgentError):
-    """KMS, or the way to it."""
+    """A call to KMS failed."""
 
 
 class KmsUnreachableError(KmsError):
-    """No answer from KMS: dialling, TLS, or the connection failed, or a deadline passed.
+    """KMS sent no response: connecting or TLS failed, the connection broke, or a deadline passed.
 
     Attributes:
-        transient: whether trying again may help; a certificate that does not verify will not
-            verify a second time.
+        transient: whether a retry may help; it does not help against a certificate that does not
+            verify.
     """
 
     def __init__(self, message: str, *, hint: str = "", transient: bool = True) -> None:
@@ -122,12 +123,12 @@ class KmsUnreachableError(KmsError):
 
 
 class KmsRefusedError(KmsError):
-    """KMS answered with an error of its own.
+    """KMS's response is an error.
 
     Attributes:
-        type: KMS's name for it, for example ``AccessDeniedException``.
-        kms_message: KMS's text, as it came.
-        request_id: ``x-amzn-RequestId``, or None where none came.
+        type: KMS's name for the error, for example ``AccessDeniedException``.
+        kms_message: KMS's text, unchanged.
+        request_id: ``x-amzn-RequestId``, or None if there was none.
         status: the HTTP status.
     """
 
@@ -147,4 +148,4 @@ class KmsRefusedError(KmsError):
 
 
 class KmsResponseError(KmsError):
-    """KMS's answer is malformed, or is not the answer to an attested request."""
+    """KMS's response is malformed, or does not fit the attested request."""

@@ -1,18 +1,18 @@
-"""The root of every error this project raises, and those of the ground floor.
+"""`AgentError`, the root of every error this project raises, and the errors of the ground floor.
 
-A caller that catches `AgentError` has caught everything the public API can raise; anything
-else that escapes is a bug. `enclave.errors` grows the family on the enclave's side.
+The public API raises this family and nothing else; any other exception is a bug. `enclave.errors`
+adds the errors of the enclave's side.
 """
 
 from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Root of the family.
+    """The root of every error that this project raises.
 
     Attributes:
-        hint: one sentence that says what to do about it, or "" where nothing can be said.
-            The command line prints it on a line of its own.
+        hint: one sentence on what to do about it, or "" if nothing is known to help. The command
+            line prints it on a line of its own.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -21,11 +21,11 @@ class AgentError(Exception):
 
 
 class ConfigurationError(AgentError):
-    """What the caller asked for cannot be: an option, a variable, a file, an argument."""
+    """An option, variable, file or argument is invalid."""
 
 
 class DialError(AgentError):
-    """No connection to an address: refused, unreachable, timed out, no such name.
+    """Connecting to an address failed: refused, unreachable, timed out, no such name.
 
     Attributes:
         address: the address as written, for example ``vsock://3:8000``.
@@ -38,7 +38,7 @@ class DialError(AgentError):
 
 
 class ListenError(AgentError):
-    """An address cannot be listened on: taken, not permitted, no such device."""
+    """Listening on an address failed: in use, not permitted, no such device."""
 
     def __init__(self, address: str, reason: str, *, hint: str = "") -> None:
         super().__init__(f"cannot listen on {address}: {reason}", hint=hint)

@@ -13,6 +13,7 @@ import pytest
 
 import enclave
 from tests.paths import ROOT
+from tests.programs.api_page import PAGE, page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,10 @@ def test_type_checkers_see_the_same_names() -> None:
     }
     assert homes == enclave._HOMES
     assert sorted(homes) == enclave.__all__
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: make api"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
