@@ -6,6 +6,10 @@ adds the errors of the enclave's side.
 
 from __future__ import annotations
 
+from typing import Any
+
+_NOTE = "hint: "
+
 
 class AgentError(Exception):
     """The root of every error that this project raises.
@@ -18,6 +22,32 @@ class AgentError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def hint(self) -> str:
+        """What to do about it. A traceback shows it as a note (PEP 678); `str` stays one line."""
+        return self._hint
+
+    @hint.setter
+    def hint(self, hint: str) -> None:
+        self._hint = hint
+        notes = [note for note in getattr(self, "__notes__", ()) if not note.startswith(_NOTE)]
+        if hint:
+            notes.append(_NOTE + hint)
+        self.__notes__ = notes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own calls the class with the message alone, which some classes do not take:
+        # the error would be lost on its way out of a process pool.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    cls: type[AgentError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> AgentError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(AgentError):
