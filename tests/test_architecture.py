@@ -130,6 +130,7 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.kms.signing",
         "enclave.logs.link",
         "enclave.logs.outbox",
+        "enclave.nsm.message",
         "enclave.nsm.messages",
         "enclave.sdk.frames",
         "enclave.sdk.checks",

@@ -1,43 +1,48 @@
-"""The certificate chain of an attestation document (RFC 5280, as far as AWS's chain goes).
+"""The certificate chain of an attestation document (RFC 5280, as far as AWS's chain goes). No I/O.
 
-The chain is not looked for but given, root first, and each certificate is named in failures by
-where it stands in the document: ``cabundle[0]`` to ``cabundle[3]``, then ``certificate``.
-Revocation is not looked at: AWS's text says so (aws-nitro-enclaves-nsm-api,
-``docs/attestation_process.md``), and the certificates that sign live for hours.
+The chain is not searched for but given, root first. A failure names a certificate by its place in
+the document: ``cabundle[0]`` to ``cabundle[3]``, then ``certificate``. docs/trust.md compares
+the checks with AWS's own text, point by point. Revocation is not checked: AWS's text says so, and
+the certificates that sign live for hours.
 """
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
 E = TypeVar("E", bound=x509.ExtensionType)
 _CHECKED_EXTENSIONS = (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE)
 
 
 def read(certificates: Sequence[bytes]) -> tuple[list[x509.Certificate | None], list[str]]:
-    """Read DER certificates, the root first and the leaf last; None where one is unreadable.
+    """Read DER certificates, the root first and the leaf last; None for an unreadable one.
 
     Returns:
         The certificates, and the failures.
     """
+    _raise_warnings()
     chain: list[x509.Certificate | None] = []
     failures = []
     for name, der in zip(names(len(certificates)), certificates, strict=True):
         try:
             certificate = x509.load_der_x509_certificate(der)
-            # Decoded only when asked for: ask here, where failing has a name.
-            _ = certificate.extensions, certificate.public_key()
+            # Decoded only on access: do it here, where a failure has a name.
+            _ = certificate.extensions, certificate.public_key(), certificate.issuer
             _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        except Exception as e:  # noqa: BLE001 (what the library raises for bad DER is no fixed list)
+        except Exception as e:  # noqa: BLE001 (the library documents no list of what it raises)
             chain.append(None)
             failures.append(f"{name}: not a readable certificate ({e!s:.100})")
         else:
@@ -45,15 +50,29 @@ def read(certificates: Sequence[bytes]) -> tuple[list[x509.Certificate | None], 
     return chain, failures
 
 
+def _raise_warnings() -> None:
+    """Have `cryptography` raise what it would only warn about, if it is called from this module.
+
+    It warns of certificates that RFC 5280 forbids, and that it will reject one day; this verifier
+    rejects them now. The filter applies to this module alone, so that it can stay: one that is
+    taken back, as by `warnings.catch_warnings`, is every thread's for a moment.
+    """
+    if not any(getattr(each[3], "pattern", None) == _THIS_MODULE for each in warnings.filters):
+        warnings.filterwarnings("error", module=_THIS_MODULE)
+
+
+_THIS_MODULE = __name__.replace(".", r"\.") + "$"
+
+
 def names(count: int) -> list[str]:
-    """What the certificates of a chain are called in failures."""
+    """Return what the certificates of a chain are called in failures."""
     return [f"cabundle[{index}]" for index in range(count - 1)] + ["certificate"]
 
 
 def check(chain: Sequence[x509.Certificate | None], at: datetime) -> Iterator[str]:
-    """Yield every failure of a chain: links, validity at `at`, and what each may sign.
+    """Yield every failure of a chain: links, validity at `at`, keys, and permitted uses.
 
-    That the first certificate is the one trusted is for the caller to say.
+    Whether the first certificate is the trusted one is for the caller to check.
     """
     named = list(zip(names(len(chain)), chain, strict=True))
     for (issuer_name, issuer), (name, certificate) in pairwise(named):
@@ -77,8 +96,13 @@ def check(chain: Sequence[x509.Certificate | None], at: datetime) -> Iterator[st
                 yield f"{name}: unknown critical extension {extension.oid.dotted_string}"
 
 
+def is_p384(key: PublicKeyTypes | None) -> TypeGuard[ec.EllipticCurvePublicKey]:
+    """Return whether a public key is on P-384, as every key of AWS's PKI for Nitro is."""
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1)
+
+
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether the names match and the signature holds."""
+    """Return whether the names match and the signature holds."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
@@ -88,26 +112,37 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 def _authority(certificate: x509.Certificate, authorities_below: int) -> Iterator[str]:
     constraints = _extension(certificate, x509.BasicConstraints)
-    if constraints is None or not constraints.ca:
+    if constraints is None or not constraints.value.ca:
         yield "not a certificate authority"
-    elif constraints.path_length is not None and constraints.path_length < authorities_below:
-        yield f"may not have {authorities_below} authorities below it"
+    else:
+        if not constraints.critical:
+            yield "its BasicConstraints are not critical"
+        limit = constraints.value.path_length
+        if limit is not None and limit < authorities_below:
+            yield f"may not have {authorities_below} authorities below it"
     usage = _extension(certificate, x509.KeyUsage)
-    if usage is not None and not usage.key_cert_sign:
+    if usage is None:
+        yield "no KeyUsage"
+    elif not usage.value.key_cert_sign:
         yield "may not sign certificates"
+    if not is_p384(certificate.public_key()):
+        yield "its key is not on P-384"
 
 
 def _leaf(certificate: x509.Certificate) -> Iterator[str]:
+    """Yield the failures of the leaf but its key's, which is checked with the signature."""
     constraints = _extension(certificate, x509.BasicConstraints)
-    if constraints is not None and constraints.ca:
+    if constraints is not None and constraints.value.ca:
         yield "a certificate authority, where a leaf belongs"
     usage = _extension(certificate, x509.KeyUsage)
-    if usage is not None and not usage.digital_signature:
+    if usage is None:
+        yield "no KeyUsage"
+    elif not usage.value.digital_signature:
         yield "may not sign documents"
 
 
-def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+def _extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
     try:
-        return certificate.extensions.get_extension_for_class(kind).value
+        return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None

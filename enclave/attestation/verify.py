@@ -1,4 +1,4 @@
-"""Proving an attestation document (AWS, "Verifying the root of trust"). Pure: no I/O, no clock.
+"""Proving an attestation document (AWS, "Verifying the root of trust"). No I/O, and no clock.
 
 Nothing here is secret, so comparisons need not take constant time.
 """
@@ -9,7 +9,6 @@ import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from pycose.keys.curves import P384
 from pycose.keys.ec2 import EC2Key
 from pycose.messages.sign1message import Sign1Message
@@ -135,7 +134,7 @@ def _is_bytes(value: object, size: int | None = None) -> bool:
 
 def _signature(document: AttestationDocument, leaf: x509.Certificate | None) -> Iterator[str]:
     key = leaf.public_key() if leaf else None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+    if not chain.is_p384(key):
         yield "signature: no P-384 key in the certificate to check it with"
         return
     point = key.public_numbers()

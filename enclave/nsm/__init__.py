@@ -1,4 +1,4 @@
-"""The Nitro Secure Module: its device, its messages, and `Nsm`, which asks it things."""
+"""The Nitro Secure Module: its device, its messages, and `Nsm`, which has both."""
 
 from enclave.nsm.client import Nsm
 from enclave.nsm.device import DevNsm, NsmDevice

@@ -1,4 +1,4 @@
-"""The seven things an NSM can be asked, as methods."""
+"""`Nsm`: the seven requests to an NSM, as methods."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 class Nsm:
     """The NSM behind a device, which the caller opens and closes.
 
-    Every method raises `ConfigurationError` for an argument that cannot be, before anything is
-    sent, and else `NsmUnavailableError`, `NsmRefusedError` or `NsmResponseError`.
+    Every method raises `ConfigurationError` for an invalid argument, before anything is sent, or
+    `NsmUnavailableError`, `NsmRefusedError` or `NsmResponseError`.
     """
 
     def __init__(self, device: NsmDevice) -> None:
         self._device = device
 
     def describe(self) -> DescribeNSMResponse:
-        """Which NSM this is, and which PCRs are locked."""
-        return self._ask(DescribeNSM(), DescribeNSMResponse)
+        """Return which NSM this is, and which PCRs are locked."""
+        return self._request(DescribeNSM(), DescribeNSMResponse)
 
     def describe_pcr(self, index: int) -> DescribePCRResponse:
         """Read a PCR, 0..31: its 48 bytes, and whether it is locked."""
-        return self._ask(DescribePCR(index), DescribePCRResponse)
+        return self._request(DescribePCR(index), DescribePCRResponse)
 
     def extend_pcr(self, index: int, data: bytes) -> bytes:
         """Set a PCR, 16..31, to SHA-384(old value || `data`); return its new 48 bytes.
@@ -52,7 +52,7 @@ class Nsm:
         Raises:
             NsmRefusedError: ``ReadOnlyIndex``, the PCR is locked.
         """
-        return self._ask(ExtendPCR(index, data), ExtendPCRResponse).data
+        return self._request(ExtendPCR(index, data), ExtendPCRResponse).data
 
     def lock_pcr(self, index: int) -> None:
         """Lock a PCR, 16..31, until the enclave ends. Documents list locked PCRs only.
@@ -60,15 +60,15 @@ class Nsm:
         Raises:
             NsmRefusedError: ``ReadOnlyIndex``, it is locked already.
         """
-        self._ask(LockPCR(index), LockPCRResponse)
+        self._request(LockPCR(index), LockPCRResponse)
 
     def lock_pcrs(self, range: int) -> None:
-        """Lock PCRs 0 up to `range` - 1 (0..32) until the enclave ends; again is fine."""
-        self._ask(LockPCRs(range), LockPCRsResponse)
+        """Lock PCRs 0 up to `range` - 1 (0..32) until the enclave ends. May be repeated."""
+        self._request(LockPCRs(range), LockPCRsResponse)
 
     def get_random(self) -> bytes:
-        """Random bytes: 1 to 256, as many as the NSM gives at once (256 on every known one)."""
-        return self._ask(GetRandom(), GetRandomResponse).random
+        """Return 1 to 256 random bytes, as many as the NSM gives at once: 256 on known ones."""
+        return self._request(GetRandom(), GetRandomResponse).random
 
     def attest(
         self,
@@ -80,19 +80,19 @@ class Nsm:
 
         Returns:
             The document, about 5 KB. It parses (`enclave.attestation.parse`) and holds what was
-            asked for; that it proves anything is for its reader to verify.
+            requested; whether it proves anything is for its reader to verify.
         """
         request = Attestation(user_data=user_data, nonce=nonce, public_key=public_key)
-        raw = self._ask(request, AttestationResponse).document
+        raw = self._request(request, AttestationResponse).document
         try:
             document = parse(raw)
         except DecodingError as e:
-            raise NsmResponseError(f"the NSM's answer to Attestation: {e}") from e
-        # After a timeout the driver may hand the late answer to the next request, whoever's.
+            raise NsmResponseError(f"the NSM's response to Attestation: {e}") from e
+        # After a timeout the driver may give the late response to the next request, of any program.
         for name in ("public_key", "user_data", "nonce"):
             if (getattr(document, name) or b"") != (getattr(request, name) or b""):
-                raise NsmResponseError(f"the NSM's document holds another {name} than asked for")
+                raise NsmResponseError(f"the NSM's document holds another {name} than requested")
         return raw
 
-    def _ask(self, request: messages.Request, expected: type[messages.R]) -> messages.R:
+    def _request(self, request: messages.Request, expected: type[messages.R]) -> messages.R:
         return messages.decode(self._device.exchange(messages.encode(request)), expected)

@@ -1,5 +1,6 @@
-"""The NSM device: bytes in, bytes out. `DevNsm` is ``/dev/nsm``; nothing makes production code
-take another.
+"""The NSM device: bytes in, bytes out. `DevNsm` is ``/dev/nsm``.
+
+Production code opens no other, whatever its options, variables and files are.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _HINTS = {
         "inside one, the kernel needs the nsm driver (CONFIG_NSM, Linux 6.8 and later)"
     ),
     errno.EACCES: f"this user may not open {PATH}: check its mode (the driver makes it 0666)",
-    errno.EBUSY: "another program holds the NSM: end it, or try again",
-    errno.ETIMEDOUT: "the NSM did not answer the driver within 120 s: restart the enclave",
-    errno.ENOTTY: f"{PATH} is not the NSM device: something else was put in its place",
+    errno.EBUSY: "another program holds the NSM: stop it, or retry",
+    errno.ETIMEDOUT: "the NSM did not respond to the driver within 120 s: restart the enclave",
+    errno.ENOTTY: f"{PATH} is not the NSM device: something else has its name",
     errno.EINVAL: "the driver does not know this ioctl: the kernel's nsm driver is not AWS's",
 }
 _HINTS[errno.ENXIO] = _HINTS[errno.ENODEV] = _HINTS[errno.ENOENT]
@@ -46,13 +47,13 @@ _HINTS[errno.EPERM] = _HINTS[errno.EACCES]
 
 
 class NsmDevice(Protocol):
-    """Where requests go. Tests hand in their own; production uses `DevNsm`."""
+    """A device that requests go to. Tests pass their own; production uses `DevNsm`."""
 
     def exchange(self, request: bytes) -> bytes:
-        """Send one request of 1..4096 bytes; return its answer, 1..12288 bytes.
+        """Send one request of 1..4096 bytes; return its response, 1..12288 bytes.
 
         Raises:
-            NsmError: no answer.
+            NsmError: there is no response.
         """
         ...
 
@@ -79,8 +80,8 @@ class DevNsm:
         # The underscored arguments are for this class's own tests: no hardware, no waiting.
         self._ioctl = _ioctl
         self._wait_seconds = _wait_seconds
-        # Held over the whole exchange. The driver's own lock would do to keep requests apart,
-        # but waiting there cannot be cut short, and a descriptor must not be closed in use.
+        # Held during the whole exchange. The driver's own lock would keep requests apart as well,
+        # but a wait there has no timeout, and a descriptor must not be closed in use.
         self._lock = threading.Lock()
         try:
             self._fd = _open(PATH, os.O_RDWR | os.O_CLOEXEC)
@@ -95,9 +96,9 @@ class DevNsm:
         Raises:
             NsmError: the request has a size that the driver must not be given.
             NsmUnavailableError: the device is closed or busy, or the driver failed.
-            NsmResponseError: the driver reports a length that cannot be.
+            NsmResponseError: the driver reports an impossible length.
         """
-        # The driver sends an empty request on, never hears of it again, and is stuck for 120 s.
+        # The driver passes an empty request on, gets no response, and is stuck for 120 s.
         if not 0 < len(request) <= MAX_REQUEST:
             raise NsmError(f"an NSM request of {len(request)} bytes, not 1..{MAX_REQUEST}")
         if not self._lock.acquire(timeout=self._wait_seconds):
@@ -113,20 +114,20 @@ class DevNsm:
     def _exchange(self, request: bytes) -> bytes:
         if self._fd < 0:
             raise NsmUnavailableError(f"{PATH} is closed")
-        asked = array("B", request)
-        answered = array("B", bytes(MAX_RESPONSE))
-        raw = bytearray(_RAW.pack(*asked.buffer_info(), *answered.buffer_info()))
+        sent = array("B", request)
+        received = array("B", bytes(MAX_RESPONSE))
+        raw = bytearray(_RAW.pack(*sent.buffer_info(), *received.buffer_info()))
         try:
             self._ioctl(self._fd, NSM_IOCTL_RAW, raw, True)  # noqa: FBT003 (fcntl takes no keyword)
         except OSError as e:
             raise _unavailable(f"{PATH} failed", e) from e
         length = _RAW.unpack(raw)[3]
         if not 0 < length <= MAX_RESPONSE:
-            raise NsmResponseError(f"{PATH} answered {length} bytes, not 1..{MAX_RESPONSE}")
-        return answered[:length].tobytes()
+            raise NsmResponseError(f"{PATH} returned {length} bytes, not 1..{MAX_RESPONSE}")
+        return received[:length].tobytes()
 
     def close(self) -> None:
-        """Close it, once the request under way is done (120 s at most). Again is fine."""
+        """Close it, once the request under way is done (120 s at most). May be repeated."""
         with self._lock:
             fd, self._fd = self._fd, -1
             if fd >= 0:

@@ -1,14 +1,14 @@
-"""What is said to the NSM and what it answers, named as the NSM's own interface names it
-(aws-nitro-enclaves-nsm-api, ``Request``, ``Response`` and ``ErrorCode``). No I/O.
+"""Requests to the NSM and its responses, named as in the NSM's own interface. No I/O.
 
-On the wire it is CBOR, tagged from outside: a message without fields is a bare text string
+See aws-nitro-enclaves-nsm-api, ``Request``, ``Response`` and ``ErrorCode``.
+
+On the wire they are CBOR, externally tagged: a message without fields is a text string
 (``"GetRandom"``), any other a map of one entry (``{"DescribePCR": {"index": 5}}``).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cbor2
@@ -16,6 +16,7 @@ import cbor2
 from enclave import cbor
 from enclave.attestation.document import MAX_FIELD, PCR_COUNT, PCR_SIZE
 from enclave.errors import ConfigurationError, DecodingError, NsmRefusedError, NsmResponseError
+from enclave.nsm.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,88 +28,97 @@ MAX_RESPONSE = 0x3000
 """Bytes in a response (<linux/nsm.h>, ``NSM_RESPONSE_MAX_SIZE``)."""
 
 MAX_RANDOM = 256
-"""Bytes in one GetRandom answer; the NSM has always given as many."""
+"""Bytes in one GetRandom response; the NSM has always given as many."""
 
 _CODE = re.compile(r"[A-Za-z]{1,64}")
 _HINTS = {
     "InvalidArgument": "a field is malformed, or larger than the NSM takes",
     "InvalidIndex": "PCRs are numbered 0..31",
-    "InvalidResponse": "the NSM could not build its answer: try again",
+    "InvalidResponse": "the NSM could not build its response: retry",
     "ReadOnlyIndex": "this PCR is locked; the NSM locks 0..15 at boot",
     "InvalidOperation": "this NSM does not know the request",
-    "BufferTooSmall": "the answer does not fit: send less in public_key, user_data and nonce",
+    "BufferTooSmall": "the response does not fit: send less in public_key, user_data and nonce",
     "InputTooLarge": "send less in public_key, user_data and nonce",
-    "InternalError": "the NSM failed: try again, then restart the enclave",
+    "InternalError": "the NSM failed: retry, then restart the enclave",
 }
 
 
 # Requests
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeNSM:
+class DescribeNSM(Message):
     """Ask which NSM this is."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class DescribePCR:
+
+class DescribePCR(Message):
     """Ask for a PCR's value and lock. `index` is in 0..31."""
 
+    __slots__ = ("index",)
     index: int
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _check_number("PCR index", self.index, PCR_COUNT - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class ExtendPCR:
+class ExtendPCR(Message):
     """Extend a PCR: its new value is SHA-384(old value || `data`). `index` is in 0..31."""
 
+    __slots__ = ("data", "index")
     index: int
     data: bytes
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _check_number("PCR index", self.index, PCR_COUNT - 1)
         # No limit of its own is documented; this leaves room for the rest of the request.
         _check_bytes("data", self.data, MAX_REQUEST - 64)
 
 
-@dataclass(frozen=True, slots=True)
-class LockPCR:
+class LockPCR(Message):
     """Lock a PCR for the enclave's life. `index` is in 0..31."""
 
+    __slots__ = ("index",)
     index: int
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _check_number("PCR index", self.index, PCR_COUNT - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class LockPCRs:
+class LockPCRs(Message):
     """Lock all PCRs below `range`, which is in 0..32."""
 
+    __slots__ = ("range",)
     range: int
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _check_number("PCR range", self.range, PCR_COUNT)
 
 
-@dataclass(frozen=True, slots=True)
-class GetRandom:
+class GetRandom(Message):
     """Ask for random bytes."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Attestation:
+
+class Attestation(Message):
     """Ask for a signed attestation document that holds these; each at most 1024 bytes."""
 
-    user_data: bytes | None = None
-    nonce: bytes | None = None
-    public_key: bytes | None = None
+    __slots__ = ("nonce", "public_key", "user_data")
+    user_data: bytes | None
+    nonce: bytes | None
+    public_key: bytes | None
 
-    def __post_init__(self) -> None:
-        for name in ("user_data", "nonce", "public_key"):
-            value = getattr(self, name)
+    def __init__(
+        self,
+        user_data: bytes | None = None,
+        nonce: bytes | None = None,
+        public_key: bytes | None = None,
+    ) -> None:
+        super().__init__(user_data, nonce, public_key)
+
+    def _check(self) -> None:
+        for name, value in self.values().items():
             if value is not None:
                 _check_bytes(name, value, MAX_FIELD)
 
@@ -119,7 +129,7 @@ Request = DescribeNSM | DescribePCR | ExtendPCR | LockPCR | LockPCRs | GetRandom
 def encode(request: Request) -> bytes:
     """Encode a request: 10 to 4096 bytes, never none (an empty one wedges the driver)."""
     name = type(request).__name__
-    values = {each.name: getattr(request, each.name) for each in fields(request)}
+    values = request.values()
     return cbor2.dumps({name: values} if values else name)
 
 
@@ -130,7 +140,9 @@ def _check_number(what: str, value: int, most: int) -> None:
 
 def _check_bytes(what: str, value: bytes, most: int) -> None:
     if not isinstance(value, bytes):
-        raise ConfigurationError(f"{what} for the NSM is {type(value).__name__}, not bytes")
+        raise ConfigurationError(
+            f"{what} for the NSM is {type(value).__name__}, not bytes", hint="encode it first"
+        )
     if len(value) > most:
         raise ConfigurationError(
             f"{what} for the NSM is {len(value)} bytes, over {most}",
@@ -141,17 +153,25 @@ def _check_bytes(what: str, value: bytes, most: int) -> None:
 # Responses
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeNSMResponse:
+class DescribeNSMResponse(Message):
     """Which NSM this is.
 
     Attributes:
         module_id: for example ``i-0fd3fdaad4e904e69-enc019b54988b2d89ba``.
         max_pcrs: 32 on every known NSM.
         locked_pcrs: 0..15 at boot.
-        digest: what PCRs and documents are hashed with: ``SHA384``.
+        digest: the hash of PCRs and documents: ``SHA384``.
     """
 
+    __slots__ = (
+        "digest",
+        "locked_pcrs",
+        "max_pcrs",
+        "module_id",
+        "version_major",
+        "version_minor",
+        "version_patch",
+    )  # fmt: skip
     version_major: int
     version_minor: int
     version_patch: int
@@ -161,42 +181,45 @@ class DescribeNSMResponse:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class DescribePCRResponse:
+class DescribePCRResponse(Message):
     """A PCR's value, 48 bytes, and whether it is locked."""
 
+    __slots__ = ("data", "lock")
     lock: bool
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ExtendPCRResponse:
+class ExtendPCRResponse(Message):
     """A PCR's new value, 48 bytes."""
 
+    __slots__ = ("data",)
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LockPCRResponse:
+class LockPCRResponse(Message):
     """The PCR is locked."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class LockPCRsResponse:
+
+class LockPCRsResponse(Message):
     """The PCRs are locked."""
 
-
-@dataclass(frozen=True, slots=True)
-class GetRandomResponse:
-    """Random bytes: 1 to 256, and 256 from every known NSM."""
-
-    random: bytes = field(repr=False)
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AttestationResponse:
+class GetRandomResponse(Message):
+    """Random bytes: 1 to 256, and 256 from every known NSM. They are not in its repr."""
+
+    __slots__ = ("random",)
+    _secret = True
+    random: bytes
+
+
+class AttestationResponse(Message):
     """An attestation document, COSE_Sign1; see `enclave.attestation`."""
 
+    __slots__ = ("document",)
     document: bytes
 
 
@@ -212,21 +235,21 @@ Response = (
 R = TypeVar("R", bound=Response)
 
 
-def decode(answer: bytes, expected: type[R]) -> R:
-    """Decode the answer to the request that `expected` belongs to.
+def decode(response: bytes, expected: type[R]) -> R:
+    """Decode the response to the request that `expected` belongs to.
 
     Raises:
-        NsmRefusedError: the NSM answered with an error.
-        NsmResponseError: the bytes are no answer, or the answer to something else, or a field is
+        NsmRefusedError: it is an error of the NSM's own.
+        NsmResponseError: it is malformed, or the response to another request, or a field is
             missing or of the wrong type or size.
     """
     request = expected.__name__.removesuffix("Response")
-    if not 0 < len(answer) <= MAX_RESPONSE:
+    if not 0 < len(response) <= MAX_RESPONSE:
         raise NsmResponseError(
-            f"the NSM's answer to {request} is {len(answer)} bytes, not 1..{MAX_RESPONSE}"
+            f"the NSM's response to {request} is {len(response)} bytes, not 1..{MAX_RESPONSE}"
         )
     try:
-        message = cbor.decode(answer, format=f"NSM answer to {request}")
+        message = cbor.decode(response, format=f"NSM response to {request}")
     except DecodingError as e:
         raise NsmResponseError(str(e)) from e
     shapes = _SHAPES[expected]
@@ -239,7 +262,7 @@ def decode(answer: bytes, expected: type[R]) -> R:
             return _fill(expected, body)
     elif message == request and not shapes:
         return _fill(expected, {})
-    raise NsmResponseError(f"the NSM's answer to {request} is not one")
+    raise NsmResponseError(f"not the NSM's response to {request}")
 
 
 def _fill(expected: type[R], body: Mapping[Any, object]) -> R:

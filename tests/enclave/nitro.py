@@ -42,12 +42,14 @@ class Certificate:
     issuer_key: ec.EllipticCurvePrivateKey
     subject: str
     ca: bool | None = True
+    ca_critical: bool = True
     path_length: int | None = None
     key_cert_sign: bool | None = True
     digital_signature: bool = False
     not_before: datetime = NOW - timedelta(hours=1)
     not_after: datetime = NOW + timedelta(hours=2)
     extra: x509.UnrecognizedExtension | None = None
+    extra_critical: bool = True
 
     def der(self) -> bytes:
         """Sign it."""
@@ -62,7 +64,7 @@ class Certificate:
         )
         if self.ca is not None:
             builder = builder.add_extension(
-                x509.BasicConstraints(self.ca, self.path_length), critical=True
+                x509.BasicConstraints(self.ca, self.path_length), critical=self.ca_critical
             )
         if self.key_cert_sign is not None:
             usage = x509.KeyUsage(
@@ -78,7 +80,7 @@ class Certificate:
             )
             builder = builder.add_extension(usage, critical=True)
         if self.extra is not None:
-            builder = builder.add_extension(self.extra, critical=True)
+            builder = builder.add_extension(self.extra, critical=self.extra_critical)
         return builder.sign(self.issuer_key, hashes.SHA384()).public_bytes(Encoding.DER)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import cbor2
 import pytest
 
-from enclave.attestation import parse
+from enclave.attestation import chain, parse
 from enclave.attestation.verify import verify
 from enclave.errors import AgentError, AttestationError, DecodingError
 from tests.paths import VECTORS
@@ -112,3 +113,12 @@ def test_no_document_cut_short_parses() -> None:
     for length in range(0, len(raw), 7):
         with pytest.raises(AgentError):
             parse(raw[:length])
+
+
+def test_the_chain_of_a_real_nitrotpm_document() -> None:
+    """Its payload differs from an NSM's; its certificates are of the same kind and root."""
+    _, _, payload, _ = cbor2.loads((VECTORS / "nitrotpm" / "nitrotpm-2026-08.cbor").read_bytes())
+    fields = cbor2.loads(payload)
+    certificates, failures = chain.read([*fields["cabundle"], fields["certificate"]])
+    at = datetime.fromtimestamp(fields["timestamp"] / 1000, UTC)
+    assert not [*failures, *chain.check(certificates, at)]

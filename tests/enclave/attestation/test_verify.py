@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 import pytest
@@ -17,6 +18,9 @@ from enclave.attestation import AttestationDocument, parse
 from enclave.attestation.verify import CLOCK_ALLOWANCE, verify
 from enclave.errors import AttestationError, ConfigurationError, DecodingError
 from tests.enclave.nitro import LEAF, NOW, Certificate, Document, chain, key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -146,9 +150,12 @@ def test_the_root_is_pinned_to_aws_unless_said_otherwise() -> None:
         ({0: {"path_length": 2}}, ["cabundle[0]: may not have 3 authorities below it"]),
         ({2: {"path_length": 0}}, ["cabundle[2]: may not have 1 authorities below it"]),
         ({2: {"key_cert_sign": False}}, ["cabundle[2]: may not sign certificates"]),
-        ({2: {"key_cert_sign": None}}, []),
+        ({2: {"key_cert_sign": None}}, ["cabundle[2]: no KeyUsage"]),
+        ({0: {"ca_critical": False}}, ["cabundle[0]: its BasicConstraints are not critical"]),
+        ({3: {"ca_critical": False}}, ["cabundle[3]: its BasicConstraints are not critical"]),
+        ({LEAF: {"ca_critical": False}}, []),
         ({LEAF: {"digital_signature": False}}, ["certificate: may not sign documents"]),
-        ({LEAF: {"key_cert_sign": None}}, []),
+        ({LEAF: {"key_cert_sign": None}}, ["certificate: no KeyUsage"]),
         ({LEAF: {"ca": True}}, ["certificate: a certificate authority, where a leaf belongs"]),
         ({LEAF: {"ca": None}}, []),
         (
@@ -211,6 +218,49 @@ def test_a_certificate_that_cannot_be_read(place: int) -> None:
 def test_the_leafs_key_must_be_on_p384(other: ec.EllipticCurve) -> None:
     document = Document(chain({LEAF: {"key": ec.generate_private_key(other)}}))
     assert _failures(document) == ("signature: no P-384 key in the certificate to check it with",)
+
+
+@pytest.mark.parametrize("place", range(LEAF))
+def test_an_authoritys_key_must_be_on_p384(place: int) -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    changes = {place: {"key": other}, place + 1: {"issuer_key": other}}
+    if place == 0:
+        changes[0]["issuer_key"] = other
+    assert _failures(Document(chain(changes))) == (f"cabundle[{place}]: its key is not on P-384",)
+
+
+def _tlv(tag: int, *contents: bytes) -> bytes:
+    body = b"".join(contents)
+    assert len(body) < 128
+    return bytes([tag, len(body)]) + body
+
+
+def _with_a_negative_serial() -> bytes:
+    der = bytearray(chain()[1])
+    der[der.index(bytes.fromhex("a003020102")) + 7] = 0x80  # the INTEGER after the version
+    return bytes(der)
+
+
+def _with_utf8_in_a_visible_string() -> bytes:
+    """Its certificate policies have a user notice that is no VisibleString, as its tag says."""
+    notice = _tlv(0x30, _tlv(0x1A, "é".encode()))
+    qualifier = _tlv(0x30, bytes.fromhex("06082b06010505070202"), notice)
+    policies = _tlv(0x30, _tlv(0x30, bytes.fromhex("06022a03"), _tlv(0x30, qualifier)))
+    extra = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.32"), policies)
+    return chain({1: {"extra": extra, "extra_critical": False}})[1]
+
+
+@pytest.mark.parametrize("make", [_with_a_negative_serial, _with_utf8_in_a_visible_string])
+def test_a_certificate_that_cryptography_warns_about(make: Callable[[], bytes]) -> None:
+    certificates = chain()
+    certificates[1] = make()
+    with pytest.warns(Warning, match=r"disallowed|Invalid ASN\.1"):
+        _ = x509.load_der_x509_certificate(certificates[1]).extensions
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        [failure] = _failures(Document(certificates))
+    assert failure.startswith("cabundle[1]: not a readable certificate (")
+    assert not caught
 
 
 def test_an_rsa_leaf() -> None:

@@ -1,8 +1,9 @@
-"""Requests byte for byte, and answers refused for everything that is wrong with them."""
+"""Requests byte for byte, and responses rejected for everything that is wrong with them."""
 
 from __future__ import annotations
 
-from typing import Any
+import pickle
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError, NsmError, NsmRefusedError, NsmResponseError
 from enclave.nsm import messages as m
+
+if TYPE_CHECKING:
+    from enclave.nsm.message import Message
 
 RESPONSES = [
     m.DescribeNSMResponse,
@@ -78,12 +82,12 @@ def test_the_largest_requests_fit_the_driver() -> None:
         lambda: m.Attestation(nonce="text"),  # type: ignore[arg-type]  # the same
     ],
 )
-def test_impossible_requests_cannot_be_made(make: Any) -> None:
+def test_invalid_requests_are_rejected(make: Any) -> None:
     with pytest.raises(ConfigurationError):
         make()
 
 
-def test_answers() -> None:
+def test_responses() -> None:
     assert m.decode(
         cbor2.dumps({"DescribeNSM": DESCRIBED}), m.DescribeNSMResponse
     ) == m.DescribeNSMResponse(1, 0, 0, "i-0123-enc4567", 32, frozenset({0, 1, 2}), "SHA384")
@@ -96,16 +100,49 @@ def test_answers() -> None:
     ) == m.GetRandomResponse(b"r" * 256)
 
 
+REQUESTS: list[type[Message]] = [m.DescribeNSM, m.DescribePCR, m.ExtendPCR, m.LockPCR, m.LockPCRs]
+MESSAGES = [*REQUESTS, m.GetRandom, m.Attestation, *RESPONSES]
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_every_field_has_a_slot_and_nothing_else_has(kind: type[Message]) -> None:
+    assert set(kind.__slots__) == set(kind._names)
+    assert kind.__dictoffset__ == 0, "else there is a __dict__"
+
+
+def test_messages_are_values() -> None:
+    one = m.ExtendPCR(16, b"a")
+    assert one == m.ExtendPCR(data=b"a", index=16) == pickle.loads(pickle.dumps(one))  # noqa: S301
+    assert one != m.ExtendPCR(17, b"a")
+    assert m.DescribePCR(1) != m.LockPCR(1)
+    assert len({one, m.ExtendPCR(16, b"a"), m.DescribeNSM(), m.GetRandom()}) == 3
+    assert repr(one) == "ExtendPCR(index=16, data=b'a')"
+    assert (m.Attestation(b"u").user_data, m.Attestation(nonce=b"n").nonce) == (b"u", b"n")
+    with pytest.raises(AttributeError, match="frozen"):
+        one.index = 3  # type: ignore[misc]  # what a caller might do
+    with pytest.raises(AttributeError, match="frozen"):
+        del one.data
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), ((1,), {}), ((1, b"", 2), {}), ((1,), {"index": 2}), ((), {"index": 1, "x": b""})],
+)
+def test_fields_missing_unknown_or_given_twice(args: Any, kwargs: Any) -> None:
+    with pytest.raises(TypeError, match="ExtendPCR takes index, data"):
+        m.ExtendPCR(*args, **kwargs)
+
+
 def test_random_bytes_are_not_shown() -> None:
     assert repr(m.GetRandomResponse(b"secret")) == "GetRandomResponse()"
 
 
-def test_a_map_of_indefinite_length_is_an_answer() -> None:
+def test_a_map_of_indefinite_length_is_decoded() -> None:
     answer = b"\xbf" + cbor2.dumps("GetRandom") + b"\xbf" + cbor2.dumps("random") + b"\x41r\xff\xff"
     assert m.decode(answer, m.GetRandomResponse).random == b"r"
 
 
-def test_a_field_nobody_knows_is_left_alone() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     answer = cbor2.dumps({"ExtendPCR": {"data": bytes(48), "new": 1}})
     assert m.decode(answer, m.ExtendPCRResponse).data == bytes(48)
 
@@ -161,7 +198,7 @@ def _described(**changes: object) -> bytes:
         (_described(digest=None), m.DescribeNSMResponse),
     ],
 )
-def test_answers_that_are_none(answer: bytes, expected: type[m.Response]) -> None:
+def test_malformed_responses_are_rejected(answer: bytes, expected: type[m.Response]) -> None:
     with pytest.raises(NsmResponseError):
         m.decode(answer, expected)
 
