@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from parent.daemon import command as daemon
 from parent.daemon import status_command
-from parent.eif import build_command, describe_command
+from parent.eif import build_command, describe_command, diff_command, pcr_command, sign_command
 from parent.policy import command as key_policy
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 PROGRAM = "enclave-parent"
 
-COMMANDS = (daemon, status_command, describe_command, build_command, key_policy)
+COMMANDS = (
+    daemon,
+    status_command,
+    describe_command,
+    build_command,
+    sign_command,
+    diff_command,
+    pcr_command,
+    key_policy,
+)
 
 
 @keep_exit_status

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from parent.eif import describe
 from parent.eif.errors import EifError
-from parent.eif.image import chunks, extend
+from parent.eif.image import chunks
 from parent.eif.layout import SectionType
+from parent.eif.measurement import extend
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``enclave-parent build-eif`` and ``sign-eif``: images without nitro-cli and without Docker."""
+"""``enclave-parent build-eif``: images without nitro-cli and without Docker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import argparse
 import contextlib
 import os
 import re
-import shutil
-import tarfile
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parent.eif import cpio, rootfs
-from parent.eif.build import build, sign
-from parent.eif.describe import describe, measurements
+from parent.eif import cpio, programs, ramdisks, sign_command
+from parent.eif.build import build
+from parent.eif.console import warn
+from parent.eif.cpio import CHUNK
+from parent.eif.describe import measurements
 from parent.eif.metadata import Metadata, parse_json
-from parent.eif.signature import Signer
+from parent.eif.root import command, source
+from parent.eif.root.notes import Notes
 from parent.files import opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.version import VERSION
@@ -27,11 +29,15 @@ if TYPE_CHECKING:
 MAX_CUSTOM_METADATA = 4096
 """Bytes in the file of ``--metadata``, as for ``nitro-cli``."""
 
-_MAX_KEY = 64 * 1024  # Bytes in a PEM file.
 _MAX_PROGRAM = 64 * 1024 * 1024  # Bytes in init, or in a kernel module.
 
 _EPILOG = """\
 The same files make the same image. Its build time is 1970, or what SOURCE_DATE_EPOCH says.
+
+A root is a folder, a tar (plain, gzip, bzip2, xz), or a container image as `docker save` or
+`skopeo copy ... oci-archive:FILE` writes it, of which ENTRYPOINT, CMD, ENV and WORKDIR are used.
+Whatever does not get into the image as it is, is told on stderr. Times and extended attributes
+do not: a ramdisk has none.
 
 Ramdisks are, in this order: the one made of --init, those of --ramdisk, the one made of --rootfs.
 With --init and --rootfs the layout is nitro-cli's, for AWS's init:
@@ -41,7 +47,7 @@ With --init and --rootfs the layout is nitro-cli's, for AWS's init:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommands."""
+    """Add the subcommand."""
     parser = subparsers.add_parser(
         "build-eif",
         help="make an enclave image of a kernel, ramdisks and a root file system",
@@ -52,122 +58,149 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--kernel", metavar="FILE", type=Path, required=True, help="bzImage, or Image on aarch64")
     add("--cmdline", metavar="TEXT", required=True, help="the kernel's command line")
     add("--ramdisk", metavar="FILE", type=Path, action="append", default=[], help="a ramdisk")
-    add("--init", metavar="FILE", type=Path, help="what the kernel starts, in a first ramdisk")
+    add("--init", metavar="FILE", type=Path, help="the program that the kernel starts")
     add("--nsm-module", metavar="FILE", type=Path, help="nsm.ko, beside init")
-    add("--rootfs", metavar="PATH", type=Path, help="a folder, or a tar that is not compressed")
-    add("--env", metavar="NAME=VALUE", action="append", default=[], help="for the command")
+    add("--rootfs", metavar="PATH", type=Path, help="a folder, a tar, or a container image")
+    add("--owners", choices=("root", "keep"), default="root",
+        help="of the files in a folder; a tar has its own (default: %(default)s)")  # fmt: skip
+    add("--env", metavar="NAME=VALUE", action="append", default=[],
+        help="for the command; before what the container image says")  # fmt: skip
     add("--gzip", action="store_true", help="compress the ramdisks that are made here")
-    add("--arch", choices=["x86_64", "aarch64"], help="default: what the kernel is")
-    add("--name", metavar="TEXT", help="of the image; default: what the output is called")
+    add("--arch", choices=["x86_64", "aarch64"], help="default: that of the kernel")
+    add("--name", metavar="TEXT", help="of the image; default: the name of the output")
     add("--version", metavar="TEXT", default="1.0", help="of the image; default: %(default)s")
     add("--metadata", metavar="FILE", type=Path, help="JSON to put in as custom metadata")
-    add("--output", metavar="IMAGE", type=Path, required=True, help="what to write")
-    add("command", metavar="COMMAND", nargs="*", help="what runs in the root file system")
-    _add_signer(parser, required=False)
-    parser.set_defaults(run=run_build)
-
-    parser = subparsers.add_parser(
-        "sign-eif", help="sign an enclave image, or replace its signature"
-    )
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="the enclave image file")
-    parser.add_argument("--output", metavar="IMAGE", type=Path, help="default: the same file")
-    _add_signer(parser, required=True)
-    parser.set_defaults(run=run_sign)
+    add("--output", metavar="IMAGE", type=Path, required=True, help="the file to write")
+    add("command", metavar="COMMAND", nargs="*",
+        help="runs in the root; default: ENTRYPOINT and CMD of a container image")  # fmt: skip
+    sign_command.add_options(parser, required=False)
+    parser.set_defaults(run=run)
 
 
-def _add_signer(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument(
-        "--signing-certificate", metavar="FILE", type=Path, required=required, help="PEM"
-    )
-    parser.add_argument(
-        "--private-key", metavar="FILE", type=Path, required=required,
-        help="PEM, on P-256, P-384 or P-521",
-    )  # fmt: skip
+@dataclass(slots=True)
+class _Parts:
+    """What an image is made of.
+
+    Attributes:
+        ramdisks: in their order.
+        size: bytes of all their contents, as far as it is known before.
+        notes: differences between the root and the image.
+    """
+
+    ramdisks: list[Iterable[bytes]] = field(default_factory=list)
+    size: int = 0
+    notes: Notes = field(default_factory=Notes)
 
 
-def run_build(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Build an image, and print its measurements as ``nitro-cli build-enclave`` does."""
-    signer = _signer(arguments)
-    metadata = _metadata(arguments)
+    command.check_environment(arguments.env)
+    signer = sign_command.read_signer(arguments)
+    kernel = _kernel(arguments)
+    metadata = _metadata(arguments, kernel)
     with contextlib.ExitStack() as stack:
-        ramdisks = _ramdisks(arguments, stack)
-        kernel = stack.enter_context(opened(arguments.kernel))
-        head = kernel.read(64)
-        total = sum(map(size, (arguments.kernel, *arguments.ramdisk)))
+        parts = _parts(arguments, kernel, stack)
+        for line in parts.notes.lines():
+            warn(line)
         output = stack.enter_context(replacing(arguments.output))
-        with progress(total, "building") as advance:
-            build(
+        with progress(parts.size + size(arguments.kernel), "building") as advance:
+            pcrs = build(
                 output,
-                kernel=rootfs.read_chunks(arguments.kernel),
+                kernel=read_chunks(arguments.kernel),
                 cmdline=arguments.cmdline,
-                ramdisks=ramdisks,
+                ramdisks=parts.ramdisks,
                 metadata=metadata,
-                architecture=arguments.arch or _architecture(head),
+                architecture=kernel.architecture,
                 signer=signer,
                 progress=advance,
             )
-        pcrs = describe(output).pcrs
     print_json({"Measurements": measurements(pcrs)})
     return 0
 
 
-def run_sign(arguments: argparse.Namespace) -> int:
-    """Sign an image, and print its measurements as ``nitro-cli sign-eif`` does."""
-    signer = _signer(arguments)
-    assert signer  # noqa: S101 (argparse requires both options)
-    with (
-        opened(arguments.image) as source,
-        replacing(arguments.output or arguments.image) as output,
-    ):
-        shutil.copyfileobj(source, output)
-        sign(output, signer)
-        pcrs = describe(output).pcrs
-    print_json({"Measurements": measurements(pcrs)})
-    return 0
+def _kernel(arguments: argparse.Namespace) -> programs.Kernel:
+    with opened(arguments.kernel) as stream:
+        kernel = programs.read_kernel(stream.read(programs.HEAD))
+    if arguments.arch not in (None, kernel.architecture):
+        raise ConfigurationError(
+            f"--arch {arguments.arch}, but the kernel is for {kernel.architecture}",
+            hint="an enclave started from it would not boot: nitro-cli says E36",
+        )
+    return kernel
 
 
-def _ramdisks(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> list[Iterable[bytes]]:
+def _parts(
+    arguments: argparse.Namespace, kernel: programs.Kernel, stack: contextlib.ExitStack
+) -> _Parts:
     pack = _gzipped_archive if arguments.gzip else cpio.archive
-    ramdisks: list[Iterable[bytes]] = []
+    parts = _Parts(notes=Notes(os.geteuid() if hasattr(os, "geteuid") else 0))
     if arguments.nsm_module and not arguments.init:
-        raise ConfigurationError("--nsm-module goes beside --init, which is not there")
+        raise ConfigurationError("--nsm-module goes beside --init, which is missing")
     if arguments.init:
-        module = arguments.nsm_module and read_small(arguments.nsm_module, _MAX_PROGRAM)
-        init = read_small(arguments.init, _MAX_PROGRAM)
-        ramdisks.append(pack(rootfs.boot_ramdisk(init, module)))
-    ramdisks += [rootfs.read_chunks(path) for path in arguments.ramdisk]
+        parts.ramdisks.append(pack(_boot_ramdisk(arguments, kernel, parts.notes)))
+    for path in arguments.ramdisk:
+        parts.ramdisks.append(read_chunks(path))
+        parts.size += size(path)
     if arguments.rootfs:
-        root = _root(arguments.rootfs, stack)
-        ramdisks.append(pack(rootfs.application_ramdisk(root, arguments.command, arguments.env)))
+        with progress(_size(arguments.rootfs), "unpacking") as advance:
+            tree, container = source.read(
+                arguments.rootfs,
+                kernel.architecture,
+                parts.notes,
+                stack,
+                keep_owners=arguments.owners == "keep",
+                spool=arguments.output.parent,
+                progress=advance,
+            )
+        run = command.resolve(
+            tree, container, arguments.command, arguments.env, kernel.architecture, parts.notes
+        )
+        entries = ramdisks.application_ramdisk(tree.entries(), run.words, run.environment)
+        parts.ramdisks.append(pack(entries))
+        parts.size += tree.size()
     elif arguments.command or arguments.env:
-        raise ConfigurationError("a command or --env, and no --rootfs that they would run in")
-    return ramdisks
+        raise ConfigurationError("a command or --env, but no --rootfs in which it would run")
+    return parts
+
+
+def _size(path: Path) -> int:
+    return 0 if path.is_dir() else size(path)
+
+
+def _boot_ramdisk(
+    arguments: argparse.Namespace, kernel: programs.Kernel, notes: Notes
+) -> list[cpio.Entry]:
+    init = read_small(arguments.init, _MAX_PROGRAM)
+    note = programs.check_init(init, kernel.architecture, alone=not arguments.ramdisk)
+    if note:
+        notes.say(note)
+    module = arguments.nsm_module and read_small(arguments.nsm_module, _MAX_PROGRAM)
+    if module is not None:
+        note = programs.check_module(module, kernel)
+        if note:
+            notes.say(note)
+    return ramdisks.boot_ramdisk(init, module)
 
 
 def _gzipped_archive(entries: Iterable[cpio.Entry]) -> Iterator[bytes]:
     return cpio.gzipped(cpio.archive(entries))
 
 
-def _root(path: Path, stack: contextlib.ExitStack) -> list[cpio.Entry]:
-    if path.is_dir():
-        return rootfs.from_folder(path)
-    stream = stack.enter_context(opened(path))
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """Yield a file, in pieces.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
     try:
-        archive = stack.enter_context(tarfile.TarFile(fileobj=stream))
-    except tarfile.TarError:
-        raise ConfigurationError(
-            f"{path} is neither a folder nor an uncompressed tar",
-            hint="decompress it first, for example with gunzip",
-        ) from None
-    return rootfs.from_tar(archive)
+        with opened(path) as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+    except OSError as e:
+        raise ConfigurationError(f"cannot read {path}: {e.strerror}") from e
 
 
-def _architecture(kernel: bytes) -> str:
-    """Tell by the header (Linux, ``Documentation/arch/arm64/booting.rst``)."""
-    return "aarch64" if kernel[56:60] == b"ARM\x64" else "x86_64"
-
-
-def _metadata(arguments: argparse.Namespace) -> Metadata:
+def _metadata(arguments: argparse.Namespace, kernel: programs.Kernel) -> Metadata:
     custom: Any = None
     if arguments.metadata:
         try:
@@ -183,7 +216,7 @@ def _metadata(arguments: argparse.Namespace) -> Metadata:
         "BuildTool": "enclave-parent",
         "BuildToolVersion": VERSION,
         "OperatingSystem": "Linux",
-        "KernelVersion": "Unknown",
+        "KernelVersion": kernel.release or "Unknown",
     }
     return Metadata(arguments.name or arguments.output.stem, arguments.version, build, None, custom)
 
@@ -194,12 +227,3 @@ def _build_time() -> datetime:
     if not re.fullmatch(r"[0-9]{1,11}", text):
         raise ConfigurationError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
     return datetime.fromtimestamp(int(text), UTC)
-
-
-def _signer(arguments: argparse.Namespace) -> Signer | None:
-    certificate, key = arguments.signing_certificate, arguments.private_key
-    if not certificate and not key:
-        return None
-    if not certificate or not key:
-        raise ConfigurationError("--signing-certificate and --private-key go together")
-    return Signer(read_small(certificate, _MAX_KEY), read_small(key, _MAX_KEY))

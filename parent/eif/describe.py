@@ -10,6 +10,7 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 from parent.eif import image, metadata, signature
 from parent.eif.errors import EifError
 from parent.eif.layout import HEADER_SIZE, SectionType
+from parent.eif.measurement import PLAIN_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from parent.eif.image import Image
+    from parent.eif.measurement import Digests
     from parent.eif.metadata import Metadata
     from parent.eif.signature import Signature
 
@@ -27,17 +29,18 @@ HASH_ALGORITHM = "Sha384 { ... }"
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """All that can be said of an image.
+    """What an image says and measures.
 
     Attributes:
         image: its structure.
         pcrs: what an enclave started from it has in PCR0, 1 and 2, and in PCR8 if it is signed:
             48 bytes each.
-        is_whole: the CRC is right. It guards against accidents, not against anybody.
+        is_whole: the CRC is right. It guards against accidents, not against attackers.
         signature: what the signature section says, or None.
         signature_failures: why the signature does not vouch for this image; validity of the
             certificate aside.
         metadata: what the metadata section says, or None.
+        pcr0_rule: how PCR0 was computed: `PLAIN_RULE`, or with the header's flags.
     """
 
     image: Image
@@ -46,6 +49,15 @@ class Description:
     signature: Signature | None
     signature_failures: tuple[str, ...]
     metadata: Metadata | None
+    pcr0_rule: str = PLAIN_RULE
+
+    def validity(self, at: datetime) -> tuple[str, ...]:
+        """Return why the signing certificate, if there is one, is not valid at a time.
+
+        Args:
+            at: aware.
+        """
+        return tuple(signature.validity(self.signature.certificate, at)) if self.signature else ()
 
     def failures(self, at: datetime) -> tuple[str, ...]:
         """Return everything that speaks against starting an enclave from it.
@@ -67,7 +79,8 @@ def describe(stream: IO[bytes], *, progress: Callable[[int], None] | None = None
         progress: called with the number of bytes of each piece read.
 
     Raises:
-        EifError: it is not an image. A wrong CRC or signature is said, not raised.
+        EifError: it is not an image, or has flags of which nobody knows how they are measured. A
+            wrong CRC or signature is said, not raised.
     """
     read = image.read(stream)
     about = read.small(stream, SectionType.METADATA)
@@ -75,12 +88,36 @@ def describe(stream: IO[bytes], *, progress: Callable[[int], None] | None = None
     told = metadata.decode(about[0], offset=about[1]) if about else None
     vouched = signature.decode(signed[0], offset=signed[1]) if signed else None
     digests = image.digest(stream, read, progress=progress)
-    pcrs = {0: digests.pcr0, 1: digests.pcr1, 2: digests.pcr2}
+    rule, pcr0 = _pcr0(read, digests, vouched)
+    pcrs = {0: pcr0, 1: digests.pcr1, 2: digests.pcr2}
     doubts: tuple[str, ...] = ()
     if vouched:
         pcrs[8] = vouched.pcr8
-        doubts = tuple(signature.failures(vouched, digests.pcr0, at=None))
-    return Description(read, pcrs, digests.crc == read.header.crc, vouched, doubts, told)
+        doubts = tuple(signature.failures(vouched, pcr0, at=None))
+    return Description(read, pcrs, digests.crc == read.header.crc, vouched, doubts, told, rule)
+
+
+def _pcr0(read: Image, digests: Digests, vouched: Signature | None) -> tuple[str, bytes]:
+    """Return how PCR0 is computed, and PCR0.
+
+    The published rule leaves the header out. Of an image with flags that it reserves, only a
+    signature tells how the builder, and so the hypervisor that compares, counted them.
+
+    Raises:
+        EifError: nothing tells.
+    """
+    if not read.header.reserved_flags:
+        return PLAIN_RULE, digests.pcr0
+    for rule, pcr0 in (*digests.with_flags.items(), (PLAIN_RULE, digests.pcr0)):
+        if vouched and vouched.is_over(pcr0):
+            return rule, pcr0
+    why = "its signature fits none of the likely ways" if vouched else "it is not signed"
+    raise EifError(
+        f"PCR0 cannot be told: the header has the flags {read.header.flags:#06x}, how these are "
+        f"measured is not published, and {why}",
+        offset=0,
+        hint="Bottlerocket's eif-builder writes such images; ask its launcher for the PCRs",
+    )
 
 
 def check(
@@ -120,6 +157,8 @@ def as_nitro_cli(description: Description) -> dict[str, Any]:
     document["CheckCRC"] = description.is_whole
     if description.signature:
         document["SignatureCheck"] = not description.signature_failures
+    if description.pcr0_rule != PLAIN_RULE:
+        document["Pcr0Rule"] = description.pcr0_rule  # An entry of ours.
     if told:
         document["ImageName"] = told.name
         document["ImageVersion"] = told.version

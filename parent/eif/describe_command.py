@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parent.eif.console import warn
 from parent.eif.describe import as_nitro_cli, describe
 from parent.eif.errors import EifError
+from parent.eif.measurement import PLAIN_RULE
 from parent.files import opened, print_json, progress, size
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Print what `nitro-cli describe-eif` prints, without nitro-cli: the PCRs of an enclave started from
-the image, who signed it, and what its builder says of it. Metadata is not measured, so it proves
+the image, who signed it, and what its builder says about it. Metadata is not measured, so it proves
 nothing; neither does the CRC.
 """
 
@@ -40,7 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     with opened(path) as stream, progress(size(path), "measuring") as advance:
         description = describe(stream, progress=advance)
     print_json(as_nitro_cli(description))
-    failures = description.failures(datetime.now(UTC))
+    now = datetime.now(UTC)
+    failures = description.failures(now)
+    for doubt in description.validity(now):
+        warn(f"{doubt}: nitro-cli starts no enclave from the image (E59)")
+    if description.pcr0_rule != PLAIN_RULE:
+        warn(f"PCR0 counts {description.pcr0_rule}: only the signature says so")
     if arguments.check and failures:
         raise EifError("; ".join(failures), offset=0)
     return 0

@@ -1,39 +1,33 @@
 """Reading an enclave image: where its sections are, and what it measures.
 
-An image comes from anywhere, so it is read as an enemy's. AWS's reader walks the section headers
-and ignores the header's table; QEMU's (``hw/core/eif.c``) follows the table; what the Nitro
-hypervisor does is not public. A file on which the two would disagree is refused here, so that
-everybody who loads what passes measures the same: sections follow one another without gaps, in
-the order of the table, to the end of the file.
+An image is untrusted input. AWS's reader walks the section headers and ignores the header's table;
+QEMU's (``hw/core/eif.c``) follows the table; what the Nitro hypervisor does is not public. A file
+that the two would read differently is rejected here, so that every loader measures the same:
+sections follow one another without gaps, in the order of the table, to the end of the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING
 
 from parent.eif.errors import EifError
 from parent.eif.layout import (
-    CRC_SIZE,
     HEADER_SIZE,
     SECTION_HEADER_SIZE,
     Header,
     Section,
     SectionType,
 )
+from parent.eif.measurement import Digests, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHUNK = 1 << 20
 """Bytes held at a time: an image of hundreds of megabytes is never in memory."""
-
-PCR_SIZE = 48
-"""Bytes in a PCR: SHA-384."""
 
 MAX_SMALL_SECTION = 1 << 20
 """Bytes in a metadata or signature section. Real ones have a few ten thousand (metadata holds
@@ -90,8 +84,8 @@ def read(stream: IO[bytes]) -> Image:
     for index, (offset, table_size) in enumerate(header.table):
         if offset != expected:
             raise EifError(
-                f"section {index} is said to start at {offset}, not at {expected}, where the "
-                "one before it ends",
+                f"section {index} starts at {offset} by the header's table, but the one before it "
+                f"ends at {expected}",
                 offset=expected,
             )
         try:
@@ -110,7 +104,7 @@ def read(stream: IO[bytes]) -> Image:
 
 def _check_size(section: Section, table_size: int, file_size: int) -> None:
     # `nitro-cli sign-eif` replaces a signature and leaves its old size in the table
-    # (eif_signer.rs, write_signature). A signature is not measured, so that is let pass.
+    # (eif_signer.rs, write_signature). A signature is not measured, so that is accepted.
     if section.size != table_size and section.type is not SectionType.SIGNATURE:
         raise EifError(
             f"the {section.type} section has {section.size} bytes in its own header and "
@@ -124,7 +118,7 @@ def _check_size(section: Section, table_size: int, file_size: int) -> None:
         )
     if section.type in _SMALL and section.size > MAX_SMALL_SECTION:
         raise EifError(
-            f"a {section.type} section of {section.size} bytes, over {MAX_SMALL_SECTION}",
+            f"a {section.type} section of {section.size} bytes; it has at most {MAX_SMALL_SECTION}",
             offset=section.offset,
         )
 
@@ -144,29 +138,10 @@ def _check_kinds(image: Image) -> None:
             raise EifError(f"a {section.type} after a {before.type}", offset=section.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Digests:
-    """What reading all of an image yields.
-
-    Attributes:
-        pcr0: of kernel, command line and all ramdisks; 48 bytes, as the next two.
-        pcr1: of kernel, command line and the first ramdisk.
-        pcr2: of the other ramdisks.
-        crc: what the header's CRC should be.
-    """
-
-    pcr0: bytes
-    pcr1: bytes
-    pcr2: bytes
-    crc: int
-
-
 def digest(
     stream: IO[bytes], image: Image, *, progress: Callable[[int], None] | None = None
 ) -> Digests:
     """Read all of an image once, and compute its PCRs and its CRC.
-
-    PCR0-2 as in aws-nitro-enclaves-image-format, ``EifReader::from_eif`` and ``get_pcrs``.
 
     Args:
         stream: what `image` was read from.
@@ -176,27 +151,15 @@ def digest(
     Raises:
         EifError: the file has become shorter since its structure was read.
     """
-    whole, boot, application = hashlib.sha384(), hashlib.sha384(), hashlib.sha384()
-    crc = zlib.crc32(_exactly(stream, 0, HEADER_SIZE)[:-CRC_SIZE])
-    first_ramdisk = image.of_type(SectionType.RAMDISK)[0]
+    measurement = Measurement(image.header.flags if image.header.reserved_flags else None)
     for section in image.sections:
-        crc = zlib.crc32(_exactly(stream, section.offset, SECTION_HEADER_SIZE), crc)
-        hashes = []
-        if section.type in _MEASURED:
-            is_boot = section.type is not SectionType.RAMDISK or section is first_ramdisk
-            hashes = [whole, boot if is_boot else application]
+        measurement.begin(section.type)
         for chunk in chunks(stream, section):
-            crc = zlib.crc32(chunk, crc)
-            for each in hashes:
-                each.update(chunk)
+            measurement.update(chunk)
             if progress:
                 progress(len(chunk))
-    return Digests(extend(whole.digest()), extend(boot.digest()), extend(application.digest()), crc)
-
-
-def extend(measurement: bytes) -> bytes:
-    """Extend a PCR that is all zero, as it is at boot: SHA-384(48 zero bytes || measurement)."""
-    return hashlib.sha384(bytes(PCR_SIZE) + measurement).digest()
+        measurement.end()
+    return measurement.digests(raw_header(stream))
 
 
 def chunks(stream: IO[bytes], section: Section) -> Iterator[bytes]:
@@ -207,6 +170,15 @@ def chunks(stream: IO[bytes], section: Section) -> Iterator[bytes]:
     """
     for start in range(section.start, section.end, CHUNK):
         yield _exactly(stream, start, min(CHUNK, section.end - start))
+
+
+def raw_header(stream: IO[bytes]) -> bytes:
+    """Return the header of an image as it is in the file.
+
+    Raises:
+        EifError: the file is shorter.
+    """
+    return _exactly(stream, 0, HEADER_SIZE)
 
 
 def _exactly(stream: IO[bytes], offset: int, size: int) -> bytes:

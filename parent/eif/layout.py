@@ -1,4 +1,4 @@
-"""The headers of an enclave image (EIF), as bytes and as values. Pure.
+"""The headers of an enclave image (EIF), as bytes and as values. No I/O.
 
 Source: aws-nitro-enclaves-image-format, ``src/defs/mod.rs``, which is the only specification.
 Everything is big-endian. A file is one header, then sections, each with a header of its own.
@@ -58,7 +58,7 @@ class Header:
     Attributes:
         table: offset of the section's header and size of its payload, in bytes, per section.
         version: of the format.
-        flags: bit 0 is set for aarch64, clear for x86_64.
+        flags: bit 0 is set for aarch64, clear for x86_64; the others are reserved.
         default_memory: in bytes.
         default_cpus: their number.
         crc: CRC-32 (zlib's) of the whole file without these four bytes.
@@ -75,6 +75,11 @@ class Header:
     def architecture(self) -> str:
         """``x86_64`` or ``aarch64``."""
         return "aarch64" if self.flags & FLAG_AARCH64 else "x86_64"
+
+    @property
+    def reserved_flags(self) -> int:
+        """Flags that the specification reserves."""
+        return self.flags & ~FLAG_AARCH64
 
     def encode(self) -> bytes:
         """Return the 548 bytes."""
@@ -101,7 +106,7 @@ class Header:
 
         Raises:
             ValueError: they do not start with the magic number, are of another version, or have
-                more sections than the table or flags that nobody has defined.
+                more sections than the table.
         """
         magic, version, flags, memory, cpus, _reserved, count, *tables, _unused, crc = (
             _HEADER.unpack(data)
@@ -109,11 +114,9 @@ class Header:
         if magic != MAGIC:
             raise ValueError("it does not start with '.eif'")
         if version not in READABLE_VERSIONS:
-            raise ValueError(f"version {version}, where 2 to {VERSION} are known")
-        if flags & ~FLAG_AARCH64:
-            raise ValueError(f"unknown flags {flags:#06x}")
+            raise ValueError(f"version {version}; versions 2 to {VERSION} are known")
         if count > MAX_SECTIONS:
-            raise ValueError(f"{count} sections, where the table has room for {MAX_SECTIONS}")
+            raise ValueError(f"{count} sections, but the table has room for {MAX_SECTIONS}")
         table = zip(tables[:count], tables[MAX_SECTIONS:][:count], strict=True)
         return cls(tuple(table), version, flags, memory, cpus, crc)
 
@@ -148,14 +151,14 @@ class Section:
 
     @classmethod
     def decode_header(cls, data: bytes, offset: int) -> Section:
-        """Read `SECTION_HEADER_SIZE` bytes that stand at `offset`.
+        """Read `SECTION_HEADER_SIZE` bytes that are at `offset`.
 
         Raises:
             ValueError: the type is unknown, or there are flags, of which none is defined.
         """
         type_, flags, size = _SECTION.unpack(data)
         if type_ not in SectionType.__members__.values():
-            raise ValueError(f"a section of the unknown type {type_}")
+            raise ValueError(f"unknown section type {type_}")
         if flags:
             raise ValueError(f"unknown section flags {flags:#06x}")
         return cls(SectionType(type_), offset, size)

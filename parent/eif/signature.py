@@ -1,4 +1,4 @@
-"""The signature section: who vouches for an image. Pure.
+"""The signature section: who vouches for an image. No I/O.
 
 Source: aws-nitro-enclaves-image-format, ``eif_signer.rs`` and ``eif_reader.rs``. The section is
 CBOR, ``[{"signing_certificate": PEM, "signature": COSE_Sign1}]``, in which bytes are written as
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cbor2
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from parent.eif.errors import EifError
-from parent.eif.image import extend
+from parent.eif.measurement import extend
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,21 +33,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Algorithm:
-    """An ECDSA algorithm of COSE (RFC 9053 section 2.1): the header that says it, and more."""
+class Algorithm:
+    """An ECDSA algorithm of COSE (RFC 9053 section 2.1).
+
+    Attributes:
+        name: in COSE.
+        protected: the COSE header that says it.
+        hash: of the message.
+        size: bytes in r, and in s.
+        kms: its name in KMS.
+    """
 
     name: str
     protected: bytes
     hash: hashes.HashAlgorithm
-    size: int  # bytes in r, and in s
+    size: int
+    kms: str
 
 
-_ALGORITHMS = {
-    "secp256r1": _Algorithm("ES256", bytes.fromhex("a10126"), hashes.SHA256(), 32),
-    "secp384r1": _Algorithm("ES384", bytes.fromhex("a1013822"), hashes.SHA384(), 48),
-    "secp521r1": _Algorithm("ES512", bytes.fromhex("a1013823"), hashes.SHA512(), 66),
+ALGORITHMS = {
+    "secp256r1": Algorithm("ES256", b"\xa1\x01\x26", hashes.SHA256(), 32, "ECDSA_SHA_256"),
+    "secp384r1": Algorithm("ES384", b"\xa1\x01\x38\x22", hashes.SHA384(), 48, "ECDSA_SHA_384"),
+    "secp521r1": Algorithm("ES512", b"\xa1\x01\x38\x23", hashes.SHA512(), 66, "ECDSA_SHA_512"),
 }
 """By the curve of the key; AWS's signer knows no others."""
+
+MAX_SIGNATURE = 32768
+"""Bytes in a signature section that the hypervisor takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +78,14 @@ class Signature:
     payload: bytes = field(repr=False)
     signature: bytes = field(repr=False)
 
+    def is_over(self, pcr0: bytes) -> bool:
+        """Return whether it was made over an image that measures `pcr0`."""
+        return self.payload == _payload(pcr0)
+
     @property
     def pcr8(self) -> bytes:
         """48 bytes: the measurement of the certificate's DER."""
-        return extend(self.certificate.fingerprint(hashes.SHA384()))
+        return measure_certificate(self.certificate)
 
 
 def decode(data: bytes, *, offset: int) -> Signature:
@@ -125,7 +141,7 @@ def failures(signature: Signature, pcr0: bytes, *, at: datetime | None) -> Itera
     """
     key = signature.certificate.public_key()
     algorithm = (
-        _ALGORITHMS.get(key.curve.name) if isinstance(key, ec.EllipticCurvePublicKey) else None
+        ALGORITHMS.get(key.curve.name) if isinstance(key, ec.EllipticCurvePublicKey) else None
     )
     if not isinstance(key, ec.EllipticCurvePublicKey) or algorithm is None:
         yield "the certificate's key is not on P-256, P-384 or P-521"
@@ -133,79 +149,85 @@ def failures(signature: Signature, pcr0: bytes, *, at: datetime | None) -> Itera
         yield f"the signature's header is not that of {algorithm.name}, as the key would have it"
     elif not _is_made_by(signature, key, algorithm):
         yield "the signature was not made by the certificate's key"
-    if signature.payload != _payload(pcr0):
+    if not signature.is_over(pcr0):
         yield "the signature was made over another image: PCR0 differs"
-    certificate = signature.certificate
-    if at and at < certificate.not_valid_before_utc:
+    if at:
+        yield from validity(signature.certificate, at)
+
+
+def validity(certificate: x509.Certificate, at: datetime) -> Iterator[str]:
+    """Yield why a certificate is not valid at a time; ``nitro-cli run-enclave`` looks at it.
+
+    Args:
+        certificate: the signer's.
+        at: aware.
+    """
+    if at < certificate.not_valid_before_utc:
         yield f"the certificate is not valid before {certificate.not_valid_before_utc:%F %TZ}"
-    if at and at > certificate.not_valid_after_utc:
+    if at > certificate.not_valid_after_utc:
         yield f"the certificate expired on {certificate.not_valid_after_utc:%F %TZ}"
 
 
-class Signer:
-    """A certificate and its key."""
+def load_certificate(pem: bytes) -> x509.Certificate:
+    """Read a signing certificate, the first one if there are several.
 
-    def __init__(self, certificate: bytes, key: bytes) -> None:
-        """Take a certificate and an unencrypted private key, both in PEM.
+    Raises:
+        ConfigurationError: it is not a certificate in PEM, or its key not on P-256, P-384 or P-521.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            certificate = x509.load_pem_x509_certificate(pem)
+            key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError("the signing certificate is not a certificate in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in ALGORITHMS:
+        raise ConfigurationError("the signing certificate's key is not on P-256, P-384 or P-521")
+    return certificate
 
-        Raises:
-            ConfigurationError: one cannot be read, they do not belong together, or the key is not
-                on P-256, P-384 or P-521.
-        """
-        try:
-            loaded = x509.load_pem_x509_certificate(certificate)
-            certified = loaded.public_key()
-        except (ValueError, UnsupportedAlgorithm):
-            raise ConfigurationError("the signing certificate is not one in PEM") from None
-        try:
-            self._key = serialization.load_pem_private_key(key, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            # The library's own words could quote the key.
-            raise ConfigurationError(
-                "the private key is not an unencrypted one in PEM",
-                hint="keys in KMS cannot be used here: sign with nitro-cli sign-eif",
-            ) from None
-        if (
-            not isinstance(self._key, ec.EllipticCurvePrivateKey)
-            or self._key.curve.name not in _ALGORITHMS
-        ):
-            raise ConfigurationError("the private key is not on P-256, P-384 or P-521")
-        if self._key.public_key() != certified:
-            raise ConfigurationError("the private key is not that of the signing certificate")
-        self._certificate = certificate
 
-    def sign(self, pcr0: bytes) -> bytes:
-        """Return the payload of a signature section for an image that measures `pcr0`."""
-        assert isinstance(self._key, ec.EllipticCurvePrivateKey)  # noqa: S101 (for mypy)
-        algorithm = _ALGORITHMS[self._key.curve.name]
-        payload = _payload(pcr0)
-        der = self._key.sign(_to_be_signed(algorithm.protected, payload), ec.ECDSA(algorithm.hash))
-        signature = b"".join(
-            number.to_bytes(algorithm.size, "big") for number in decode_dss_signature(der)
-        )
-        cose = cbor2.dumps([algorithm.protected, {}, payload, signature])
-        entry = {"signing_certificate": list(self._certificate), "signature": list(cose)}
-        return cbor2.dumps([entry])
+def measure_certificate(certificate: x509.Certificate) -> bytes:
+    """Return PCR8 of an enclave whose image is signed with a certificate: 48 bytes."""
+    return extend(certificate.fingerprint(hashes.SHA384()))
+
+
+def to_be_signed(algorithm: Algorithm, pcr0: bytes) -> bytes:
+    """Return what a signature for an image with this PCR0 is made over."""
+    return _structure(algorithm.protected, _payload(pcr0))
+
+
+def encode(certificate: bytes, algorithm: Algorithm, pcr0: bytes, der: bytes) -> bytes:
+    """Return the payload of a signature section.
+
+    Args:
+        certificate: PEM.
+        algorithm: of its key.
+        pcr0: what the image measures.
+        der: the ECDSA signature over `to_be_signed`.
+    """
+    signature = b"".join(
+        number.to_bytes(algorithm.size, "big") for number in decode_dss_signature(der)
+    )
+    cose = cbor2.dumps([algorithm.protected, {}, _payload(pcr0), signature])
+    return cbor2.dumps([{"signing_certificate": list(certificate), "signature": list(cose)}])
 
 
 def _payload(pcr0: bytes) -> bytes:
     return cbor2.dumps({"register_index": 0, "register_value": list(pcr0)})
 
 
-def _to_be_signed(protected: bytes, payload: bytes) -> bytes:
+def _structure(protected: bytes, payload: bytes) -> bytes:
     """Return the Sig_structure (RFC 9052 section 4.4)."""
     return cbor2.dumps(["Signature1", protected, b"", payload])
 
 
-def _is_made_by(
-    signature: Signature, key: ec.EllipticCurvePublicKey, algorithm: _Algorithm
-) -> bool:
+def _is_made_by(signature: Signature, key: ec.EllipticCurvePublicKey, algorithm: Algorithm) -> bool:
     size = algorithm.size
     if len(signature.signature) != 2 * size:
         return False
     r, s = signature.signature[:size], signature.signature[size:]
     der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
-    signed = _to_be_signed(signature.protected, signature.payload)
+    signed = _structure(signature.protected, signature.payload)
     try:
         key.verify(der, signed, ec.ECDSA(algorithm.hash))
     except InvalidSignature:

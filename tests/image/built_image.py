@@ -22,10 +22,12 @@ import pytest
 from enclave_simulator.kms.tls import CertificateAuthority, generate_key, key_pem
 from enclave_simulator.machine import debian, qemu
 from enclave_simulator.machine.errors import UnavailableError
-from parent.eif import rootfs
+from parent.eif.root.folder import read as read_folder
+from parent.eif.root.notes import Notes
 from tests.image.buildah import Storage, make_base, missing, storage
 from tests.image.test_dockerfile import ENTERS
 from tests.image.test_lock import pins
+from tests.parent.eif import archives
 from tests.paths import ROOT
 from tests.programs.boot import image as boot
 
@@ -42,7 +44,6 @@ HOME = "/opt/nitro-enclave-agent"
 STDLIB = "usr/lib/python3.13"
 AGENT = f"{HOME}/bin/enclave-agent"
 MEGABYTE = 1_000_000
-KERNEL = b"\0" * 514 + b"HdrS"
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,7 @@ def test_it_boots(product: tuple[Path, list[str]], tmp_path: Path) -> None:
     boot.pack(
         cache,
         tmp_path / "app.eif",
-        rootfs.from_folder(root),
+        read_folder(root, Notes()).entries(),
         [*command[:2], "--log-to", "vsock://3:8003", *command[2:]],
         ["PATH=/usr/bin"],
         kms_ca=CertificateAuthority(key=key).certificate_pem,
@@ -270,10 +271,10 @@ def test_an_enclave_image_file_without_nitro_cli(images: Storage, tmp_path: Path
     text = (ROOT / "docs" / "image.md").read_text()
     recipe = text.partition("```sh\nimage=")[2].partition("```")[0]
     blobs = {
-        "bzImage": KERNEL,
+        "bzImage": archives.bzimage(),
         "cmdline": b"reboot=k panic=30",
-        "init": b"#!",
-        "nsm.ko": b"\x7fELF",
+        "init": archives.elf(),
+        "nsm.ko": archives.elf(kind=1),
     }
     for name, content in blobs.items():
         (tmp_path / name).write_bytes(content)

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 NOT_BEFORE, NOT_AFTER = (
     datetime(2026, 1, 5, 7, 8, 9, tzinfo=UTC),
-    datetime(2027, 11, 30, tzinfo=UTC),
+    datetime(2999, 11, 30, tzinfo=UTC),  # Commands look at the real clock.
 )
 WITHIN = datetime(2026, 6, 1, tzinfo=UTC)
 

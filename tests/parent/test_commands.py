@@ -15,7 +15,7 @@ from parent import cli, files
 from parent.eif.describe import describe
 from parent.eif.image import chunks
 from parent.eif.layout import SectionType
-from tests.parent.eif import eifs
+from tests.parent.eif import archives, eifs
 from tests.parent.policy.test_explain import REFUSAL
 from tests.parent.policy.test_policy import ADMINISTRATOR, ROLE
 from vsock_proxy.errors import ConfigurationError
@@ -33,8 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: Identity) 
     for name, content in {
         "image.eif": eifs.eif(),
         "kernel": b"\0" * 56 + b"ARM\x64" + b"kernel",
-        "init": b"init",
-        "nsm.ko": b"module",
+        "init": archives.elf(machine=183),
+        "nsm.ko": archives.elf(machine=183, kind=1),
         "ramdisk": b"ramdisk",
         "custom.json": b'{"b": 1, "a": 2}',
         "certificate.pem": identity.pem,
@@ -42,7 +42,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: Identity) 
     }.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "root/bin").mkdir(parents=True)
-    (tmp_path / "root/bin/app").write_bytes(b"program")
+    (tmp_path / "root/bin/app").write_bytes(archives.elf(machine=183))
+    (tmp_path / "root/bin/app").chmod(0o755)
     return tmp_path
 
 
@@ -172,7 +173,7 @@ def test_build_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         (["--ramdisk", "ramdisk", "--nsm-module", "nsm.ko"], "goes beside --init"),
         (["--ramdisk", "ramdisk", "--env", "A=1"], "no --rootfs"),
         (["--ramdisk", "ramdisk", "--rootfs", "root"], "no command"),
-        (["--ramdisk", "ramdisk", "--rootfs", "init", "--", "x"], "nor an uncompressed tar"),
+        (["--ramdisk", "ramdisk", "--rootfs", "init", "--", "x"], "a tar nor a container image"),
         (["--ramdisk", "ramdisk", "--metadata", "init"], "init: not JSON"),
         (["--ramdisk", "ramdisk", "--metadata", "number.json"], "is not a JSON object"),
         (["--ramdisk", "ramdisk", "--metadata", "large.json"], "larger than 4096 bytes"),

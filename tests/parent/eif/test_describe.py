@@ -69,7 +69,7 @@ def test_a_signed_image(identity: Identity) -> None:
         },
         "Algorithm": "ecdsa-with-SHA256",
         "NotBefore": "Jan  5 07:08:09 2026 GMT",
-        "NotAfter": "Nov 30 00:00:00 2027 GMT",
+        "NotAfter": "Nov 30 00:00:00 2999 GMT",
         "Signature": ":".join(f"{byte:02X}" for byte in identity.certificate.signature),
     }  # fmt: skip
     assert list(document)[2:6] == ["IsSigned", "SigningCertificate", "CheckCRC", "SignatureCheck"]
@@ -142,3 +142,48 @@ def test_check_refuses_and_describe_says(identity: Identity) -> None:
             check(io.BytesIO(make()), at=WITHIN)
     with pytest.raises(EifError, match="expired"):
         check(io.BytesIO(signed(identity)), at=NOT_AFTER + timedelta(days=1))
+
+
+MEASURED = [payload for kind, payload in SECTIONS if kind in (eifs.KERNEL, eifs.CMDLINE)]
+MEASURED += [payload for kind, payload in SECTIONS if kind == eifs.RAMDISK]
+
+
+@pytest.mark.parametrize(
+    ("parts", "rule"),
+    [
+        (MEASURED, "sections"),
+        ([b"\x02\x40", *MEASURED], "flags before sections, big-endian"),
+        ([b"\x40\x02", *MEASURED], "flags before sections, little-endian"),
+        ([*MEASURED, b"\x02\x40"], "flags after sections, big-endian"),
+        ([*MEASURED, b"\x40\x02"], "flags after sections, little-endian"),
+    ],
+)
+def test_flags_count_as_the_signer_counted_them(
+    identity: Identity, parts: list[bytes], rule: str
+) -> None:
+    pcr0 = eifs.pcr(*parts)
+    section = eifs.signature(pcr0, identity.pem, identity.key)
+    data = eifs.eif([*SECTIONS, (SIGNATURE, section)], flags=0x240)
+    description = describe(io.BytesIO(data))
+    assert description.pcrs[0] == pcr0
+    assert description.pcr0_rule == rule
+    assert description.pcrs[1] == eifs.pcrs()[1]
+    assert check(io.BytesIO(data), at=WITHIN).is_whole
+    assert as_nitro_cli(description).get("Pcr0Rule") == (None if rule == "sections" else rule)
+
+
+def test_flags_that_nobody_vouches_for(identity: Identity) -> None:
+    section = eifs.signature(bytes(48), identity.pem, identity.key)
+    for data, reason in (
+        (eifs.eif(flags=0x240), "0x0240.*not published, and it is not signed"),
+        (eifs.eif([*SECTIONS, (SIGNATURE, section)], flags=0x241), "fits none of the likely ways"),
+    ):
+        with pytest.raises(EifError, match=reason):
+            describe(io.BytesIO(data))
+
+
+def test_validity_is_told_apart(identity: Identity) -> None:
+    description = describe(io.BytesIO(signed(identity)))
+    assert description.validity(WITHIN) == ()
+    assert "expired" in description.validity(NOT_AFTER + timedelta(days=1))[0]
+    assert describe(io.BytesIO(eifs.eif())).validity(WITHIN) == ()

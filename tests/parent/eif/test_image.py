@@ -19,10 +19,12 @@ from tests.parent.eif.eifs import CMDLINE, KERNEL, METADATA, RAMDISK, SECTIONS, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from parent.eif.measurement import Digests
+
 K, C, M, R1, R2 = SECTIONS
 
 
-def digest(data: bytes) -> image.Digests:
+def digest(data: bytes) -> Digests:
     stream = io.BytesIO(data)
     return image.digest(stream, image.read(stream))
 
@@ -90,21 +92,24 @@ CORRUPTIONS: dict[str, tuple[Callable[[], bytes], str, int]] = {
     "empty": (lambda: b"", "cut short", 0),
     "header only half": (lambda: eifs.eif()[:300], "cut short", 0),
     "magic": (lambda: b"\x7fELF" + eifs.eif()[4:], "does not start with '.eif'", 0),
-    "version 0": (with_number(4, ">H", 0), "version 0, where 2 to 4 are known", 0),
-    "version 1": (with_number(4, ">H", 1), "version 1,", 0),
-    "version 5": (with_number(4, ">H", 5), "version 5,", 0),
-    "flags": (with_number(6, ">H", 3), "unknown flags 0x0003", 0),
+    "version 0": (with_number(4, ">H", 0), "version 0; versions 2 to 4 are known", 0),
+    "version 1": (with_number(4, ">H", 1), "version 1;", 0),
+    "version 5": (with_number(4, ">H", 5), "version 5;", 0),
     "no sections": (with_number(26, ">H", 0), "after the last section", 548),
     "33 sections": (with_number(26, ">H", 33), "33 sections", 0),
     "one section fewer": (with_number(26, ">H", 4), "after the last section", len(eifs.eif()) - 89),
-    "one section more": (with_number(26, ">H", 6), "section 5 is said to start at 0", 0),
-    "offset into the header": (with_number(28, ">Q", 8), "section 0 is said to start at 8", 548),
-    "offset with a gap": (with_number(36, ">Q", SECOND + 1), "section 1 is said", SECOND),
-    "offset beyond": (with_number(28, ">Q", 1 << 63), "section 0 is said to start at", 548),
+    "one section more": (
+        with_number(26, ">H", 6),
+        "section 5 starts at 0 by the header's table",
+        0,
+    ),
+    "offset into the header": (with_number(28, ">Q", 8), "section 0 starts at 8 by", 548),
+    "offset with a gap": (with_number(36, ">Q", SECOND + 1), "section 1 starts at", SECOND),
+    "offset beyond": (with_number(28, ">Q", 1 << 63), "section 0 starts at", 548),
     "table's size": (with_number(284, ">Q", 3), "54 bytes in its own header and 3", FIRST),
     "section's size": (with_number(FIRST + 4, ">Q", 3), "3 bytes in its own header", FIRST),
-    "unknown type": (with_number(FIRST, ">H", 6), "unknown type 6", FIRST),
-    "invalid type": (with_number(FIRST, ">H", 0), "unknown type 0", FIRST),
+    "unknown type": (with_number(FIRST, ">H", 6), "unknown section type 6", FIRST),
+    "invalid type": (with_number(FIRST, ">H", 0), "unknown section type 0", FIRST),
     "section flags": (with_number(FIRST + 2, ">H", 1), "unknown section flags", FIRST),
     "cut in a payload": (lambda: eifs.eif()[:-1], "past the end of the file", 0),
     "cut in a section header": (lambda: eifs.eif()[: FIRST + 5], "cut short", FIRST),
@@ -120,12 +125,12 @@ CORRUPTIONS: dict[str, tuple[Callable[[], bytes], str, int]] = {
     "kernel after ramdisk": (lambda: eifs.eif([K, R1, C]), "a cmdline after a ramdisk", 0),
     "huge metadata": (
         lambda: eifs.eif([K, C, R1, (METADATA, bytes((1 << 20) + 1))]),
-        "over 1048576",
+        "it has at most 1048576",
         0,
     ),
     "huge signature": (
         lambda: eifs.eif([K, C, R1, (SIGNATURE, bytes((1 << 20) + 1))]),
-        "over 1048576",
+        "it has at most 1048576",
         0,
     ),
 }

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from enclave_simulator.machine.debian import Packages, locked
 from parent.eif import build as eif
-from parent.eif import cpio, rootfs
+from parent.eif import cpio, ramdisks
 from parent.eif.metadata import BUILD_FIELDS, Metadata
+from parent.eif.root.folder import read as read_folder
+from parent.eif.root.notes import Notes
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ def pack(
     for index, name in enumerate(_MODULES):
         compressed = (modules / "kernel" / f"{name}.ko.xz").read_bytes()
         boot.append(cpio.file(f"modules/{index}.ko", lzma.decompress(compressed)))
-    application = rootfs.application_ramdisk(
+    application = ramdisks.application_ramdisk(
         [
             *root,
             cpio.file("etc/kms-ca.pem", kms_ca),
@@ -138,7 +140,7 @@ def pack(
     with output.open("w+b") as stream:
         eif.build(
             stream,
-            kernel=rootfs.read_chunks(kernel),
+            kernel=[kernel.read_bytes()],
             cmdline=CMDLINE,
             ramdisks=[cpio.archive(boot), cpio.archive(application)],
             metadata=Metadata(output.stem, "1", dict.fromkeys(BUILD_FIELDS, "")),
@@ -146,12 +148,12 @@ def pack(
 
 
 def _root(cache: Path) -> Iterator[cpio.Entry]:
-    for entry in rootfs.from_folder(cache / "python"):
+    for entry in read_folder(cache / "python", Notes()).entries():
         if not entry.path.startswith(_LEFT_OUT):
             yield entry
     for link in ("bin", "lib", "lib64"):
         yield _link(link, f"usr/{link}".encode())
-    for entry in rootfs.from_folder(cache / "site"):
+    for entry in read_folder(cache / "site", Notes()).entries():
         parts = entry.path.split("/")
         unused = parts[:2] == ["botocore", "data"] and parts[2:3] not in (
             [], *([kept] for kept in _BOTOCORE_KEPT)

@@ -1,0 +1,1 @@
+"""Root file systems: read from a folder, a tar or a container image, and checked."""
