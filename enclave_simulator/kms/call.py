@@ -1,4 +1,4 @@
-"""One call of an operation: who, with what, for whom, and what shall go wrong with its secret."""
+"""One call of an operation: the caller, its parameters, its recipient, and its fault. No I/O."""
 
 from __future__ import annotations
 
@@ -9,13 +9,48 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from enclave_simulator.kms.cms import ContentForm, Enveloper
+from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.policy import Access
+from enclave_simulator.kms.specs import SYMMETRIC
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
+    from enclave_simulator.kms.keys import Key
     from enclave_simulator.kms.recipient import Attested
     from enclave_simulator.kms.sigv4 import Caller
+
+    Operation = Callable[["Call"], dict[str, Any] | None]
+    """One operation of KMS: a call in, the response's JSON out; None is an empty body."""
+
+_REQUEST_KEYS = {
+    # parameter: condition key. KMS Developer Guide, "AWS KMS condition keys".
+    "CustomerMasterKeySpec": "kms:keyspec",
+    "DataKeyPairSpec": "kms:datakeypairspec",
+    "EncryptionAlgorithm": "kms:encryptionalgorithm",
+    "ExpirationModel": "kms:expirationmodel",
+    "GranteePrincipal": "kms:granteeprincipal",
+    "KeyAgreementAlgorithm": "kms:keyagreementalgorithm",
+    "KeyPairSpec": "kms:datakeypairspec",
+    "KeySpec": "kms:keyspec",
+    "KeyUsage": "kms:keyusage",
+    "MacAlgorithm": "kms:macalgorithm",
+    "MessageType": "kms:messagetype",
+    "Origin": "kms:keyorigin",
+    "PrimaryRegion": "kms:primaryregion",
+    "ReplicaRegion": "kms:replicaregion",
+    "RetiringPrincipal": "kms:retiringprincipal",
+    "SigningAlgorithm": "kms:signingalgorithm",
+    "WrappingAlgorithm": "kms:wrappingalgorithm",
+    "WrappingKeySpec": "kms:wrappingkeyspec",
+}
+_DEFAULT_ALGORITHM = {
+    "Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair",
+    "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext",
+    "ReEncryptFrom", "ReEncryptTo",
+}  # fmt: skip
+"""Where EncryptionAlgorithm is SYMMETRIC_DEFAULT unless the caller sends another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +61,12 @@ class Call:
         operation: its name.
         caller: who calls.
         parameters: checked against the service model, blobs decoded.
-        recipient: the verified Recipient; None where the caller sent none.
-        content_form: how an envelope's content shall be written.
-        fault: one of `faults.SECRET_FAULTS`, or something else, or empty.
+        recipient: the verified Recipient; None if the caller sent none.
+        content_form: how the content of an envelope is encoded.
+        fault: one of `faults.SECRET_FAULTS`, another fault, or empty.
         now: KMS's clock.
+        request_id: of the response.
+        event_id: of the CloudTrail event.
     """
 
     operation: str
@@ -39,26 +76,80 @@ class Call:
     content_form: ContentForm
     fault: str
     now: datetime
+    request_id: str = ""
+    event_id: str = ""
 
-    def access(self, resource: str) -> Access:
-        """Return what the call wants of a resource, in the terms of policies."""
+    @property
+    def encryption_context(self) -> dict[str, str]:
+        """Return EncryptionContext, empty if the caller sent none."""
+        context: dict[str, str] = self.parameters.get("EncryptionContext") or {}
+        return context
+
+    def check_dry_run(self) -> None:
+        """Raise, if the caller sent DryRun: what would be done next is to be left undone.
+
+        Raises:
+            KmsError: DryRunOperationException.
+        """
+        if self.parameters.get("DryRun"):
+            raise KmsError(
+                "DryRunOperationException",
+                "The request would have succeeded, but the DryRun option is set.",
+            )
+
+    def access(self, key: Key | None, action: str = "", aliases: tuple[str, ...] = ()) -> Access:
+        """Return the access that policies decide on.
+
+        Args:
+            key: None if no key is involved.
+            action: without ``kms:``; empty for the operation's own.
+            aliases: the key's.
+        """
         context = {
             "aws:principalaccount": (self.caller.account,),
             "aws:principalarn": (self.caller.principal,),
+            "aws:requestedregion": (self.caller.region,),
             "aws:securetransport": ("true",),
             "kms:calleraccount": (self.caller.account,),
+            **self._of_request(),
+            **(_of_key(key) if key else {}),
         }
-        encryption_context = self.parameters.get("EncryptionContext") or {}
+        encryption_context = self.encryption_context
         if encryption_context:
             context["kms:encryptioncontextkeys"] = tuple(encryption_context)
         for name, value in encryption_context.items():
             context[f"kms:encryptioncontext:{name.lower()}"] = (value,)
         if self.recipient is not None:
-            for index, value in self.recipient.pcrs.items():
-                context[f"kms:recipientattestation:pcr{index}"] = (value.hex(),)
-                if index == 0:
-                    context["kms:recipientattestation:imagesha384"] = (value.hex(),)
-        return Access(self.caller.principal, f"kms:{self.operation}", resource, context)
+            context |= self.recipient.condition_keys()
+        if aliases:
+            context["kms:resourcealiases"] = aliases
+        resource = key.arn if key else "*"
+        return Access(self.caller.principal, f"kms:{action or self.operation}", resource, context)
+
+    def _of_request(self) -> dict[str, tuple[str, ...]]:
+        given = self.parameters
+        context: dict[str, tuple[str, ...]] = {
+            key: (given[name],)
+            for name, key in _REQUEST_KEYS.items()
+            if given.get(name) is not None
+        }
+        if self.operation in _DEFAULT_ALGORITHM:
+            context.setdefault("kms:encryptionalgorithm", (SYMMETRIC,))
+        if "Operations" in given:
+            context["kms:grantoperations"] = tuple(given["Operations"])
+        if "BypassPolicyLockoutSafetyCheck" in given:
+            value = str(given["BypassPolicyLockoutSafetyCheck"]).lower()
+            context["kms:bypasspolicylockoutsafetycheck"] = (value,)
+        named = given.get("KeyId", "")
+        if "alias/" in named:
+            context["kms:requestalias"] = (named[named.index("alias/") :],)
+        tags = {each["TagKey"]: each["TagValue"] for each in given.get("Tags", ())}
+        names = (*tags, *given.get("TagKeys", ()))
+        if names:
+            context["aws:tagkeys"] = names
+        for name, value in tags.items():
+            context[f"aws:requesttag/{name.lower()}"] = (value,)
+        return context
 
     def secret(self, field: str, secret: bytes) -> dict[str, Any]:
         """Return the members that carry a secret: in the clear, or for the recipient alone."""
@@ -75,12 +166,27 @@ class Call:
             enveloper = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
         ciphertext = enveloper.encrypt(secret, self.content_form)
         if self.fault == "corrupt-cms":
-            # In the encrypted key: OAEP notices for certain, which CBC's padding does not.
+            # In the encrypted key: OAEP detects it for certain, CBC's padding may not.
             ciphertext = ciphertext[:200] + bytes([ciphertext[200] ^ 1]) + ciphertext[201:]
-        # `field` is left out: AWS's C SDK refuses an answer in which it is null.
+        # `field` is absent, not null: AWS's C SDK rejects a response in which it is null.
         return {"CiphertextForRecipient": encode(ciphertext)}
 
 
+def _of_key(key: Key) -> dict[str, tuple[str, ...]]:
+    """Return the condition keys that tell of the key itself."""
+    context: dict[str, tuple[str, ...]] = {
+        "kms:keyorigin": (key.origin,),
+        "kms:keyspec": (key.spec,),
+        "kms:keyusage": (key.usage,),
+        "kms:multiregion": (str(key.family is not None).lower(),),
+    }
+    if key.family is not None:
+        context["kms:multiregionkeytype"] = ("PRIMARY" if key.is_primary else "REPLICA",)
+    for name, value in key.tags.items():
+        context[f"aws:resourcetag/{name.lower()}"] = (value,)
+    return context
+
+
 def encode(blob: bytes) -> str:
-    """Return a blob as JSON carries it."""
+    """Return a blob in JSON's encoding: base64."""
     return base64.b64encode(blob).decode()

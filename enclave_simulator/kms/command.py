@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import signal
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from enclave_simulator.kms.faults import describe_faults, parse_fault
 from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.outputs import EventFile, report_refusal, write_whole
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
@@ -31,11 +34,12 @@ if TYPE_CHECKING:
     from enclave_simulator.kms.service import KmsService
 
 
+_LONGEST_DELAY = 3600
 _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:(iam|sts)::\d{12}:\S+")
 
 
 class FaultAction(argparse.Action):
-    """Collects faults, each checked; ``help`` prints the table and exits, whatever is missing."""
+    """Collects faults, each checked; ``help`` prints the table and exits."""
 
     def __call__(  # noqa: D102 (argparse.Action has it)
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
@@ -64,13 +68,23 @@ def add_parser(subparsers: Any) -> None:
     add("--ca-file", metavar="FILE", required=True,
         help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
     add("--ca-key", metavar="FILE",
-        help="PEM of that authority's private key, made where there is none: with it --ca-file "
-        "can be built into an image (default: a new one each time)")  # fmt: skip
+        help="PEM of that authority's private key, created if it does not exist: with it, "
+        "--ca-file can be built into an image (default: a new one each time)")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action=FaultAction, default=[], dest="faults",
         help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
+    add("--state", metavar="FILE",
+        help="keep keys, aliases, policies and grants in FILE over restarts; each change replaces "
+        "it whole (default: forget them)")  # fmt: skip
+    add("--seed", metavar="N", type=int,
+        help="make the same identifiers in each run (default: random ones)")  # fmt: skip
+    add("--events", metavar="FILE",
+        help="append a CloudTrail-shaped event for each call to FILE, a line of JSON")  # fmt: skip
+    add("--grant-delay", metavar="SECONDS", type=_seconds, default=timedelta(0),
+        help="how long a new grant is effective only with its token; KMS's up to 300 "
+        "(default: 0)")  # fmt: skip
     add("--credentials", metavar="FILE",
-        help="JSON with AccessKeyId, SecretAccessKey and maybe Token: who alone may call "
-        f"(default: {SIMULATED_CREDENTIALS.access_key_id} with its fixed secret)")  # fmt: skip
+        help="JSON with AccessKeyId, SecretAccessKey and optionally Token: the only credentials "
+        f"accepted (default: {SIMULATED_CREDENTIALS.access_key_id}, its secret fixed)")  # fmt: skip
     add("--key-store", metavar="ID=STATE", action="append", default=[], dest="key_stores",
         help="custom key store: CONNECTED, DISCONNECTED or EXTERNAL; may repeat")  # fmt: skip
     add_key_options(parser)
@@ -78,26 +92,34 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_key_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a user's keys are made of; ``run`` has the same and passes them on."""
+    """Add the options for keys and callers; ``run`` and ``boot`` have them too and pass them on."""
     add = parser.add_argument
     add("--key", metavar="alias/NAME[=SPEC]", action="append", default=[], dest="keys",
-        help="make a key (default: SYMMETRIC_DEFAULT); may repeat")  # fmt: skip
+        help="create a key in each Region (default: SYMMETRIC_DEFAULT); may repeat")  # fmt: skip
     add("--key-policy", metavar="alias/NAME=FILE", action="append", default=[],
         dest="key_policies", help="JSON of that key's policy (default: IAM decides)")  # fmt: skip
     add("--caller-policy", metavar="FILE",
-        help="JSON of the IAM policy callers have (default: they may do everything)")  # fmt: skip
+        help="JSON of the callers' IAM policy (default: it allows everything)")  # fmt: skip
     add("--principal", metavar="ARN",
-        help=f"who callers are (default: {SIMULATED_CREDENTIALS.principal})")  # fmt: skip
+        help=f"ARN of the callers (default: {SIMULATED_CREDENTIALS.principal})")  # fmt: skip
 
 
 def key_option_words(options: argparse.Namespace) -> list[str]:
-    """Return `add_key_options`'s part of a command line again."""
+    """Return the options of `add_key_options` as command-line words."""
     words = [f"--key={key}" for key in options.keys]
     words += [f"--key-policy={policy}" for policy in options.key_policies]
     for name in ("caller_policy", "principal"):
         if (value := getattr(options, name)) is not None:
             words.append(f"--{name.replace('_', '-')}={value}")
     return words
+
+
+def _seconds(text: str) -> timedelta:
+    """Convert a number of seconds, as an argparse type."""
+    seconds = float(text)
+    if not 0 <= seconds <= _LONGEST_DELAY:
+        raise argparse.ArgumentTypeError(f"not between 0 and {_LONGEST_DELAY}: {text}")
+    return timedelta(seconds=seconds)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,9 +129,10 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigurationError: an option, or a file it names.
         ListenError: the address cannot be listened on.
     """
-    # botocore and cryptography take a moment to load; the other commands need neither.
+    # botocore and cryptography are slow to import; the other commands need neither.
     from enclave_simulator.kms.server import KmsServer  # noqa: PLC0415
     from enclave_simulator.kms.service import KeyStoreState, KmsService  # noqa: PLC0415
+    from enclave_simulator.kms.state import StateError  # noqa: PLC0415
     from enclave_simulator.kms.tls import CertificateAuthority  # noqa: PLC0415
 
     address = parse_address(arguments.listen)
@@ -135,35 +158,68 @@ def run(arguments: argparse.Namespace) -> int:
     caller_policy = None
     if arguments.caller_policy is not None:
         caller_policy = _read_text(arguments.caller_policy)
-    try:
-        service = KmsService(
-            _read(arguments.nitro_root),
-            credentials=[credentials],
-            key_stores=key_stores,
-            caller_policy=caller_policy,
-        )
-    except KmsError as e:
-        raise ConfigurationError(f"{arguments.caller_policy}: {e.message}") from e
-    except ValueError as e:
-        raise ConfigurationError(
-            f"{arguments.nitro_root} holds no PEM certificate",
-            hint="--nitro-root takes the file that the simulated NSM's authority wrote",
-        ) from e
-    _add_keys(service, arguments.keys, arguments.key_policies)
-    for fault in arguments.faults:
-        service.faults.inject(str(fault))
-    authority = CertificateAuthority(service.faults, key=_authority_key(arguments.ca_key))
-    try:
-        Path(arguments.ca_file).write_bytes(authority.certificate_pem)
-    except OSError as e:
-        raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
-    with listening(address) as listener:
+    state_file = None if arguments.state is None else Path(arguments.state)
+    with contextlib.ExitStack() as stack:
+        on_event = None
+        if arguments.events is not None:
+            on_event = stack.enter_context(EventFile(Path(arguments.events))).append
+        try:
+            service = KmsService(
+                _read(arguments.nitro_root),
+                credentials=[credentials],
+                key_stores=key_stores,
+                caller_policy=caller_policy,
+                grant_delay=arguments.grant_delay,
+                seed=arguments.seed,
+                state=None if state_file is None else _read_state(state_file),
+                on_change=None if state_file is None else partial(_write_state, state_file),
+                on_event=on_event,
+                on_refusal=report_refusal,
+            )
+        except KmsError as e:
+            raise ConfigurationError(f"{arguments.caller_policy}: {e.message}") from e
+        except StateError as e:
+            raise ConfigurationError(
+                f"{state_file} is not a state of the simulated KMS: {e}",
+                hint="name another file, or remove this one to start without keys",
+            ) from e
+        except ValueError as e:
+            raise ConfigurationError(
+                f"{arguments.nitro_root} holds no PEM certificate",
+                hint="--nitro-root takes the file that the simulated NSM's authority wrote",
+            ) from e
+        _add_keys(service, arguments.keys, arguments.key_policies)
+        for fault in arguments.faults:
+            service.faults.inject(str(fault))
+        authority = CertificateAuthority(service.faults, key=_authority_key(arguments.ca_key))
+        try:
+            Path(arguments.ca_file).write_bytes(authority.certificate_pem)
+        except OSError as e:
+            raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
+        listener = stack.enter_context(listening(address))
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0
 
 
+def _read_state(path: Path) -> bytes | None:
+    """Return the state in a file; None if there is no file yet."""
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise ConfigurationError(f"cannot write {path}: its folder is not writable")
+        return None
+    return _read(str(path))
+
+
+def _write_state(path: Path, state: bytes) -> None:
+    try:
+        write_whole(path, state)
+    except OSError as e:
+        report_refusal(f"cannot write {path}: {e.strerror}; the change is not kept", ())
+        raise
+
+
 def _authority_key(path: str | None) -> EllipticCurvePrivateKey | None:
-    """The key in a file, which is made where there is none."""
+    """Return the key in a file, which is created if it does not exist."""
     from enclave_simulator.kms.tls import generate_key, key_pem, load_key  # noqa: PLC0415 (as in `run`)
 
     if path is None:

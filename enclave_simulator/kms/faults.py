@@ -1,4 +1,4 @@
-"""What can go wrong with KMS, by name: the table behind ``--fault``, the Python API and tests."""
+"""KMS's faults by name: the table behind ``--fault``, the Python API and tests."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from vsock_proxy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ANSWER_FAULTS = {
-    "refuse": "AccessDeniedException, as IAM or a key policy gives it",
-    "expired-token": "ExpiredTokenException, as credentials past their time get it",
+RESPONSE_FAULTS = {
+    "refuse": "AccessDeniedException, as by IAM or a key policy",
+    "expired-token": "ExpiredTokenException, as for expired credentials",
     "throttle": "ThrottlingException",
     "internal": "KMSInternalException, HTTP 500",
     "dependency-timeout": "DependencyTimeoutException, HTTP 500",
-    "unavailable": "HTTP 503 with an HTML body, as a load balancer gives it",
+    "unavailable": "HTTP 503 with an HTML body, as by a load balancer",
     "garbage": "HTTP 200 with a body that is not JSON",
 }
-"""An answer in place of the true one."""
+"""Another response in place of the true one."""
 
 SECRET_FAULTS = {
     "plaintext": "the secret in the clear, though Recipient was sent",
     "no-ciphertext": "no CiphertextForRecipient",
-    "wrong-length": "one byte of the secret fewer than asked for, inside the CMS",
-    "extra-length": "one byte of the secret more than asked for, inside the CMS",
+    "wrong-length": "one byte of the secret fewer than requested, inside the CMS",
+    "extra-length": "one byte of the secret more than requested, inside the CMS",
     "wrong-key": "CiphertextForRecipient for another key pair",
     "corrupt-cms": "CiphertextForRecipient with one bit of the encrypted key flipped",
-    "wrong-key-id": "the KeyId of another key, where the answer has one",
+    "wrong-key-id": "the KeyId of another key, if the response has one",
 }
-"""A true answer, but for the secret in it, or whose key it says it used."""
+"""A true response but for its secret, or the key that it names."""
 
 DELIVERY_FAULTS = {
-    "stall": "no answer at all; the connection stays open",
+    "stall": "no response at all; the connection stays open",
     "drip": "one byte of the body now and then, for ever",
-    "cut": "half the body, then the end of the connection without TLS's goodbye",
-    "reset": "the connection is reset instead of an answer",
-    "close-after": "a true answer, then the connection is closed without a word in the headers",
+    "cut": "half the body, then the connection is closed without TLS's close_notify",
+    "reset": "the connection is reset instead of a response",
+    "close-after": "a true response, then the connection is closed without an announcement",
     "huge": "a body without end",
 }
-"""A true answer that does not arrive as it should."""
+"""A true response that does not arrive as it should."""
 
 HANDSHAKE_FAULTS = {
     "wrong-host": "a certificate for another host name (counts connections, not requests)",
 }
 
-FAULTS = {**ANSWER_FAULTS, **SECRET_FAULTS, **DELIVERY_FAULTS, **HANDSHAKE_FAULTS}
-"""Every fault, with one line on what it does."""
+FAULTS = {**RESPONSE_FAULTS, **SECRET_FAULTS, **DELIVERY_FAULTS, **HANDSHAKE_FAULTS}
+"""Every fault, with its effect in a line."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """A fault and for how many requests it holds; None: until it is cleared."""
+    """A fault and how many requests it lasts for; None: until it is cleared."""
 
     name: str
     count: int | None = None
@@ -64,10 +64,10 @@ class Fault:
 
 
 def parse_fault(text: str) -> Fault:
-    """Read ``NAME`` or ``NAME:COUNT``.
+    """Parse ``NAME`` or ``NAME:COUNT``.
 
     Raises:
-        ConfigurationError: there is no such fault, or the count is not one.
+        ConfigurationError: there is no such fault, or the count is invalid.
     """
     name, colon, count = text.partition(":")
     if name not in FAULTS:
@@ -89,7 +89,7 @@ def describe_faults() -> str:
 
 
 class FaultQueue:
-    """The faults to come, first things first. Thread-safe: tests inject while a server runs."""
+    """The faults to come, in their order. Thread-safe: tests inject while a server runs."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._faults = deque(faults)
@@ -106,21 +106,21 @@ class FaultQueue:
             self._faults.append(parsed)
 
     def clear(self) -> None:
-        """Forget all faults: from now on everything is true."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def pending(self) -> list[str]:
-        """Return what is queued, as `inject` takes it."""
+        """Return the queued faults, as `inject` accepts them."""
         with self._lock:
             return [str(fault) for fault in self._faults]
 
     def take_for_request(self) -> str:
-        """Return the fault that one request shall meet, or an empty string."""
+        """Return the fault of one request, or an empty string."""
         return self._take(handshake=False)
 
     def take_for_handshake(self) -> str:
-        """Return the fault that one TLS handshake shall meet, or an empty string."""
+        """Return the fault of one TLS handshake, or an empty string."""
         return self._take(handshake=True)
 
     def _take(self, *, handshake: bool) -> str:

@@ -1,60 +1,121 @@
-"""KMS keys and aliases: what they are, where they are kept, and who may use them."""
+"""KMS keys: their properties, states and key material, and what may be done with them. No I/O."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-import re
-import secrets
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from enclave_simulator.kms.material import PrivateKey, generate_private_key
+from enclave_simulator.kms.ciphertexts import tag
+from enclave_simulator.kms.material import encode_material
 from enclave_simulator.kms.messages import KmsError
-from enclave_simulator.kms.policy import Policy, parse_policy, refusal
+from enclave_simulator.kms.specs import ALGORITHMS_MEMBER, SYMMETRIC, USAGES
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from enclave_simulator.kms.call import Call
-    from enclave_simulator.kms.sigv4 import Caller
+    from enclave_simulator.kms.grants import Grant
+    from enclave_simulator.kms.policy import Policy
+    from enclave_simulator.kms.specs import PrivateKey
 
-MAX_KEYS = 1000
-MAX_ALIASES = 1000
+ENABLED = "Enabled"
+DISABLED = "Disabled"
+PENDING_IMPORT = "PendingImport"
+PENDING_DELETION = "PendingDeletion"
+PENDING_REPLICA_DELETION = "PendingReplicaDeletion"
 
-SYMMETRIC = "SYMMETRIC_DEFAULT"
-
-_RSA = {
-    "ENCRYPT_DECRYPT": ("RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"),
-    "SIGN_VERIFY": tuple(
-        f"RSASSA_{scheme}_SHA_{size}"
-        for scheme in ("PKCS1_V1_5", "PSS")
-        for size in (256, 384, 512)
-    ),
-}
-_USAGES: dict[str, dict[str, tuple[str, ...]]] = {
-    # spec: usage: algorithms. The first usage is what an attested call needs.
-    SYMMETRIC: {"ENCRYPT_DECRYPT": (SYMMETRIC,)},
-    "RSA_2048": _RSA,
-    "RSA_3072": _RSA,
-    "RSA_4096": _RSA,
-    "ECC_NIST_P256": {"KEY_AGREEMENT": ("ECDH",), "SIGN_VERIFY": ("ECDSA_SHA_256",)},
-    "ECC_NIST_P384": {"KEY_AGREEMENT": ("ECDH",), "SIGN_VERIFY": ("ECDSA_SHA_384",)},
-    "ECC_NIST_P521": {"KEY_AGREEMENT": ("ECDH",), "SIGN_VERIFY": ("ECDSA_SHA_512",)},
-    "ECC_SECG_P256K1": {"SIGN_VERIFY": ("ECDSA_SHA_256",)},
-}
-_ALGORITHMS = {
-    "ENCRYPT_DECRYPT": "EncryptionAlgorithms",
-    "KEY_AGREEMENT": "KeyAgreementAlgorithms",
-    "SIGN_VERIFY": "SigningAlgorithms",
-}
 _STATES = {
-    "Disabled": ("DisabledException", "is disabled."),
-    "PendingDeletion": ("KMSInvalidStateException", "is pending deletion."),
+    DISABLED: ("DisabledException", "is disabled."),
+    PENDING_IMPORT: ("KMSInvalidStateException", "is pending import."),
+    PENDING_DELETION: ("KMSInvalidStateException", "is pending deletion."),
+    PENDING_REPLICA_DELETION: ("KMSInvalidStateException", "is pending replica deletion."),
 }
-_KEY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")
+
+CURRENT, NON_CURRENT, PENDING_ROTATION = "CURRENT", "NON_CURRENT", "PENDING_ROTATION"
+
+
+@dataclass(slots=True)
+class Material:
+    """One key material of a key: rotation adds further ones.
+
+    Attributes:
+        id: what KMS calls KeyMaterialId.
+        secret: bytes or a key pair; None if it was imported, and then deleted or has expired.
+        state: CURRENT, NON_CURRENT or PENDING_ROTATION.
+        rotated: when it became the current one by rotation.
+        rotation: ``AUTOMATIC`` or ``ON_DEMAND``; empty for the first one.
+        expires: when an imported one will be deleted; None: never.
+        description: the importer's words.
+    """
+
+    id: str
+    secret: bytes | PrivateKey | None = field(repr=False)
+    state: str = CURRENT
+    rotated: datetime | None = None
+    rotation: str = ""
+    expires: datetime | None = None
+    description: str = ""
+
+
+@dataclass(slots=True)
+class Materials:
+    """The key materials of a key, shared by related multi-Region keys.
+
+    Attributes:
+        versions: the oldest first.
+        period: days between automatic rotations; None: there are none.
+        rotates: when the next automatic rotation is due.
+    """
+
+    versions: list[Material] = field(default_factory=list)
+    period: int | None = None
+    rotates: datetime | None = None
+
+    @property
+    def current(self) -> Material | None:
+        """Return the key material that encrypts; None before the first import."""
+        return self.in_state(CURRENT)
+
+    def in_state(self, state: str) -> Material | None:
+        """Return the key material in a state, or None."""
+        return next((each for each in self.versions if each.state == state), None)
+
+    def tagged(self, material_tag: bytes) -> Material | None:
+        """Return the key material that a CiphertextBlob names, or None."""
+        return next((each for each in self.versions if tag(each.id) == material_tag), None)
+
+    def rotate(self, material: Material, now: datetime, rotation: str) -> None:
+        """Make a key material the current one."""
+        for each in self.versions:
+            if each.state == CURRENT:
+                each.state = NON_CURRENT
+        material.state, material.rotated, material.rotation = CURRENT, now, rotation
+        if material not in self.versions:
+            self.versions.append(material)
+
+
+@dataclass(slots=True)
+class Family:
+    """A set of related multi-Region keys.
+
+    Attributes:
+        primary: Region of the primary key.
+        regions: Regions of all of them.
+    """
+
+    primary: str
+    regions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The last successful cryptographic operation with a key (GetKeyLastUsage)."""
+
+    operation: str
+    when: datetime
+    event_id: str
+    request_id: str
 
 
 @dataclass(slots=True)
@@ -62,230 +123,169 @@ class Key:
     """One KMS key.
 
     Attributes:
-        id: a UUID.
+        id: a UUID, or ``mrk-`` and 32 digits.
+        arn: with the account and the Region that it is in.
         spec: for example ``SYMMETRIC_DEFAULT``.
         usage: for example ``ENCRYPT_DECRYPT``.
-        material: 32 bytes, or a key pair.
-        policy: who may use it.
+        origin: ``AWS_KMS`` or ``EXTERNAL``.
+        materials: key materials.
+        policy: the key policy.
         description: the owner's words.
         created: when.
-        state: ``Enabled``, ``Disabled`` or ``PendingDeletion``.
-        deletion: when it will be gone, in that last state.
+        state: see the constants above.
+        deletion: when it will be deleted, in PendingDeletion.
+        window: days from the deletion of its last replica, in PendingReplicaDeletion.
+        tags: by their keys.
+        grants: by their ids.
+        family: related multi-Region keys; None for a single-Region key.
+        last_usage: None before the first one.
     """
 
     id: str
+    arn: str
     spec: str
     usage: str
-    material: bytes | PrivateKey = field(repr=False)
+    origin: str
+    materials: Materials
     policy: Policy
     description: str
     created: datetime
-    state: str = "Enabled"
+    state: str = ENABLED
     deletion: datetime | None = None
+    window: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    family: Family | None = None
+    last_usage: Usage | None = None
+
+    @property
+    def region(self) -> str:
+        """Return the Region that the key is in."""
+        return self.arn.split(":")[3]
+
+    @property
+    def is_primary(self) -> bool:
+        """Return whether it is a multi-Region primary key."""
+        return self.family is not None and self.family.primary == self.region
+
+    @property
+    def tag(self) -> bytes:
+        """Return how CiphertextBlobs name the key: related multi-Region keys have one tag."""
+        parts = self.arn.split(":")
+        if self.family is not None:
+            parts[3] = ""
+        return tag(":".join(parts))
 
     @property
     def algorithms(self) -> dict[str, list[str]]:
-        """Return the member of answers that lists what the key can do."""
-        return {_ALGORITHMS[self.usage]: list(_USAGES[self.spec][self.usage])}
+        """Return the member of responses that lists the key's algorithms."""
+        return {ALGORITHMS_MEMBER[self.usage]: list(USAGES[self.spec][self.usage])}
 
     @property
-    def material_id(self) -> dict[str, str]:
-        """Return the KeyMaterialId of answers, which only symmetric keys have."""
-        if self.spec != SYMMETRIC:
-            return {}
-        return {"KeyMaterialId": hashlib.sha256(self.id.encode()).hexdigest()}
+    def rotates(self) -> bool:
+        """Return whether keys of this key spec can be rotated."""
+        return self.spec == SYMMETRIC
 
-    def arn(self, caller: Caller) -> str:
-        """Return the key's ARN where the caller is: the keys are in every region asked."""
-        return caller.arn(f"key/{self.id}")
+    def secret(self) -> bytes | PrivateKey:
+        """Return the current key material of a usable key."""
+        material = self.materials.current
+        if material is None or material.secret is None:
+            raise self.state_error(PENDING_IMPORT)
+        return material.secret
+
+    def material_id(self, name: str = "KeyMaterialId") -> dict[str, str]:
+        """Return the member with the current key material's id, which only symmetric keys have."""
+        material = self.materials.current
+        if self.spec != SYMMETRIC or material is None:
+            return {}
+        return {name: material.id}
+
+    def new_material(self, secret: bytes | PrivateKey) -> Material:
+        """Return key material as one of this key's: its id is by key and content."""
+        digest = hashlib.sha256(self.id.encode() + b"\0" + encode_material(secret))
+        return Material(digest.hexdigest(), secret)
+
+    # Checks, in the order in which KMS makes them: usage, state, algorithm
 
     def check_usable(self, call: Call, usage: str) -> None:
         """Check that the key is there for an operation.
 
         Raises:
-            KmsError: DisabledException, KMSInvalidStateException or InvalidKeyUsageException.
+            KmsError: InvalidKeyUsageException, DisabledException or KMSInvalidStateException.
         """
-        self.check_state(call)
+        self.check_usage(call.operation, usage)
+        self.check_state()
+
+    def check_usage(self, operation: str, usage: str) -> None:
+        """Check that the key's usage is an operation's.
+
+        Raises:
+            KmsError: InvalidKeyUsageException.
+        """
         if self.usage != usage:
             raise KmsError(
                 "InvalidKeyUsageException",
-                f"{self.arn(call.caller)} key usage is {self.usage} which is not valid for "
-                f"{call.operation}.",
+                f"{self.arn} key usage is {self.usage} which is not valid for {operation}.",
             )
 
-    def check_state(self, call: Call, *allowed: str) -> None:
+    def check_state(self, *allowed: str) -> None:
         """Check that the key is enabled, or in another state that is allowed.
 
         Raises:
             KmsError: DisabledException or KMSInvalidStateException.
         """
-        if self.state not in ("Enabled", *allowed):
-            type_, text = _STATES[self.state]
-            raise KmsError(type_, f"{self.arn(call.caller)} {text}")
+        if self.state not in (ENABLED, *allowed):
+            raise self.state_error(self.state)
+
+    def state_error(self, state: str) -> KmsError:
+        """Return the error of a key that cannot be used for its state."""
+        type_, text = _STATES[state]
+        return KmsError(type_, f"{self.arn} {text}")
 
     def check_algorithm(self, algorithm: str) -> None:
-        """Check that the key can do what is asked of it.
+        """Check that the key has an algorithm.
 
         Raises:
             KmsError: InvalidKeyUsageException.
         """
-        if algorithm not in _USAGES[self.spec][self.usage]:
+        if algorithm not in USAGES[self.spec][self.usage]:
             raise KmsError(
                 "InvalidKeyUsageException",
                 f"Algorithm {algorithm} is incompatible with key spec {self.spec}.",
             )
 
+    def check_origin(self, origin: str) -> None:
+        """Check where the key's material comes from.
 
-@dataclass(frozen=True, slots=True)
+        Raises:
+            KmsError: UnsupportedOperationException.
+        """
+        if self.origin != origin:
+            raise KmsError(
+                "UnsupportedOperationException",
+                f"{self.arn} origin is {self.origin} which is not valid for this operation.",
+            )
+
+    def expire_material(self, now: datetime) -> bool:
+        """Delete imported key material that has expired; return whether there was any."""
+        expired = [
+            each
+            for each in self.materials.versions
+            if each.secret is not None and each.expires is not None and each.expires <= now
+        ]
+        for each in expired:
+            each.secret, each.expires = None, None
+        if expired and self.state in (ENABLED, DISABLED):
+            self.state = PENDING_IMPORT
+        return bool(expired)
+
+
+@dataclass(slots=True)
 class Alias:
     """A name for a key; `name` begins with ``alias/``."""
 
     name: str
+    arn: str
     key: Key
     created: datetime
-
-
-class KeyStore:
-    """The keys and aliases of one account, and IAM's word on who may do what with them."""
-
-    def __init__(self, caller_policy: Policy | None = None) -> None:
-        """Start empty.
-
-        Args:
-            caller_policy: what IAM gives callers; None gives them everything.
-        """
-        self.keys: dict[str, Key] = {}
-        self.aliases: dict[str, Alias] = {}
-        self._caller_policy = caller_policy
-
-    def create(
-        self,
-        spec: str = SYMMETRIC,
-        usage: str | None = None,
-        *,
-        policy: Policy,
-        now: datetime,
-        description: str = "",
-    ) -> Key:
-        """Make a key.
-
-        Args:
-            spec: KeySpec.
-            usage: KeyUsage; None takes what attested calls need.
-            policy: who may use it.
-            now: KMS's clock.
-            description: the owner's words.
-
-        Raises:
-            KmsError: there is no such key, or there are too many.
-        """
-        usages = _USAGES.get(spec)
-        if usages is None:
-            raise KmsError("UnsupportedOperationException", f"The simulator makes no {spec} keys.")
-        usage = usage or next(iter(usages))
-        if usage not in usages:
-            raise KmsError(
-                "ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}"
-            )
-        if len(self.keys) >= MAX_KEYS:
-            raise KmsError("LimitExceededException", f"There are {MAX_KEYS} keys already.")
-        material = secrets.token_bytes(32) if spec == SYMMETRIC else generate_private_key(spec)
-        key = Key(str(uuid.uuid4()), spec, usage, material, policy, description, now)
-        self.keys[key.id] = key
-        return key
-
-    def add_alias(self, name: str, key: Key, now: datetime, *, arn: str) -> None:
-        """Give a key a name.
-
-        Raises:
-            KmsError: it is no name, or is taken (which `arn` tells), or there are too many.
-        """
-        if not name.startswith("alias/") or name == "alias/":
-            raise KmsError(
-                "ValidationException",
-                'Alias must start with the prefix "alias/". Please see '
-                "https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html",
-            )
-        if name.startswith("alias/aws/"):
-            raise KmsError("NotAuthorizedException")
-        if name in self.aliases:
-            raise KmsError("AlreadyExistsException", f"An alias with the name {arn} already exists")
-        if len(self.aliases) >= MAX_ALIASES:
-            raise KmsError("LimitExceededException", f"There are {MAX_ALIASES} aliases already.")
-        self.aliases[name] = Alias(name, key, now)
-
-    def key_for(self, call: Call, parameter: str = "KeyId") -> Key:
-        """Return the key that a parameter names, if the caller may do this with it.
-
-        Raises:
-            KmsError: NotFoundException or AccessDeniedException.
-        """
-        key = self._find(call.parameters[parameter], call.caller)
-        self.authorize(call, key)
-        return key
-
-    def authorize(self, call: Call, key: Key | None) -> None:
-        """Check that the caller may do this with a key, or at all where there is none.
-
-        Raises:
-            KmsError: AccessDeniedException.
-        """
-        access = call.access("*" if key is None else key.arn(call.caller))
-        refused = refusal(access, key.policy if key else None, self._caller_policy)
-        if refused:
-            raise KmsError("AccessDeniedException", refused)
-
-    def is_locked_out(self, call: Call, policy: Policy, arn: str) -> bool:
-        """Return whether the caller could not change a policy again, were it a key's."""
-        access = dataclasses.replace(call.access(arn), action="kms:PutKeyPolicy")
-        return refusal(access, policy, self._caller_policy) is not None
-
-    def _find(self, name: str, caller: Caller) -> Key:
-        """Return the key of an id, an alias, or the ARN of either."""
-        kind, resource = "", name
-        if name.startswith("arn:"):
-            parts = name.split(":", 5)
-            if len(parts) == 6 and parts[3] != caller.region:
-                raise _not_found(f"Invalid arn {parts[3]}")
-            kind, _, rest = parts[-1].partition("/")
-            if name != caller.arn(f"{kind}/{rest}") or kind not in ("key", "alias"):
-                raise _not_found(f"Invalid keyId '{name}'")
-            resource = rest if kind == "key" else parts[-1]
-        if resource.startswith("alias/") and kind != "key":
-            alias = self.aliases.get(resource)
-            if alias is None:
-                raise _not_found(f"Alias {caller.arn(resource)} is not found.")
-            return alias.key
-        if not _KEY_ID.fullmatch(resource):
-            raise _not_found(f"Invalid keyId '{name}'")
-        key = self.keys.get(resource)
-        if key is None:
-            raise _not_found(f"Key '{caller.arn(f'key/{resource}')}' does not exist")
-        return key
-
-
-def default_policy(principal: str) -> Policy:
-    """Return the policy of a key that was made without one: IAM decides (CreateKey, Policy).
-
-    Args:
-        principal: ARN of anyone in the account.
-    """
-    _, partition, _, _, account, _ = principal.split(":", 5)
-    document = {
-        "Version": "2012-10-17",
-        "Id": "key-default-1",
-        "Statement": [
-            {
-                "Sid": "Enable IAM User Permissions",
-                "Effect": "Allow",
-                "Principal": {"AWS": f"arn:{partition}:iam::{account}:root"},
-                "Action": "kms:*",
-                "Resource": "*",
-            }
-        ],
-    }
-    return parse_policy(json.dumps(document, indent=2, separators=(",", " : ")))
-
-
-def _not_found(message: str) -> KmsError:
-    return KmsError("NotFoundException", message)
+    updated: datetime

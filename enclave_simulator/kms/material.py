@@ -1,122 +1,92 @@
-"""What KMS does with key material: data keys, envelopes of its own, RSA and ECDH. Pure."""
+"""Key material: encodings, RSA encryption, ECDH, ML-KEM, and the unwrapping of imports. No I/O."""
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap_with_padding
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_der_private_key,
     load_der_public_key,
 )
 
+from enclave_simulator.kms.ciphertexts import invalid_ciphertext
 from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.specs import SYMMETRIC_LENGTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
-_GENERATORS: dict[str, Callable[[], PrivateKey]] = {
-    "RSA_2048": functools.partial(rsa.generate_private_key, 65537, 2048),
-    "RSA_3072": functools.partial(rsa.generate_private_key, 65537, 3072),
-    "RSA_4096": functools.partial(rsa.generate_private_key, 65537, 4096),
-    "ECC_NIST_P256": functools.partial(ec.generate_private_key, ec.SECP256R1()),
-    "ECC_NIST_P384": functools.partial(ec.generate_private_key, ec.SECP384R1()),
-    "ECC_NIST_P521": functools.partial(ec.generate_private_key, ec.SECP521R1()),
-    "ECC_SECG_P256K1": functools.partial(ec.generate_private_key, ec.SECP256K1()),
-    "ECC_NIST_EDWARDS25519": ed25519.Ed25519PrivateKey.generate,
-}
+    from enclave_simulator.kms.specs import PrivateKey
 
 _OAEP = {
-    "RSAES_OAEP_SHA_1": padding.OAEP(padding.MGF1(SHA1()), SHA1(), None),  # noqa: S303 (KMS has it)
-    "RSAES_OAEP_SHA_256": padding.OAEP(padding.MGF1(SHA256()), SHA256(), None),
+    "SHA_1": padding.OAEP(padding.MGF1(SHA1()), SHA1(), None),  # noqa: S303 (KMS has it)
+    "SHA_256": padding.OAEP(padding.MGF1(SHA256()), SHA256(), None),
 }
-_OAEP_OVERHEAD = {"RSAES_OAEP_SHA_1": 42, "RSAES_OAEP_SHA_256": 66}  # RFC 8017, 2 * hash + 2
+_OAEP_OVERHEAD = {"SHA_1": 42, "SHA_256": 66}  # RFC 8017, 7.1.1: two digests and two bytes
 
-_BLOB_VERSION = bytes.fromhex("01020200")  # as KMS's own begin
-_KEY_ID_END = len(_BLOB_VERSION) + 16
-_BLOB_HEADER = _KEY_ID_END + 12
-
-
-def generate_private_key(spec: str) -> PrivateKey:
-    """Make a key pair.
-
-    Raises:
-        KmsError: UnsupportedOperationException: KMS has this spec, the simulator has not.
-    """
-    generate = _GENERATORS.get(spec)
-    if generate is None:
-        raise KmsError("UnsupportedOperationException", f"The simulator makes no {spec} keys.")
-    return generate()
+_CURVES = {
+    "ECC_NIST_P256": "secp256r1",
+    "ECC_NIST_P384": "secp384r1",
+    "ECC_NIST_P521": "secp521r1",
+    "ECC_SECG_P256K1": "secp256k1",
+}
 
 
 def private_der(key: PrivateKey) -> bytes:
-    """Return PKCS #8 (RFC 5208) in DER, as PrivateKeyPlaintext has it."""
+    """Return PKCS #8 (RFC 5208) in DER, the form of PrivateKeyPlaintext."""
     return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
 def public_der(key: PrivateKey) -> bytes:
-    """Return SubjectPublicKeyInfo (RFC 5280) in DER, as PublicKey has it."""
+    """Return SubjectPublicKeyInfo (RFC 5280) in DER, the form of PublicKey."""
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-# Symmetric keys. A CiphertextBlob names its key and is authenticated as a whole:
-# version, key id (16 bytes), nonce (12), AES-256-GCM.
+def encode_material(secret: bytes | PrivateKey) -> bytes:
+    """Return key material as bytes: as it is, or PKCS #8 in DER."""
+    return secret if isinstance(secret, bytes) else private_der(secret)
 
 
-def seal(material: bytes, key_id: str, plaintext: bytes, context: Mapping[str, str]) -> bytes:
-    """Return a CiphertextBlob."""
-    header = _BLOB_VERSION + uuid.UUID(key_id).bytes + os.urandom(12)
-    associated = header + _canonical(context)
-    return header + AESGCM(material).encrypt(header[_KEY_ID_END:], plaintext, associated)
-
-
-def sealing_key_id(blob: bytes) -> str:
-    """Return the id of the key that made a CiphertextBlob.
+def decode_material(spec: str, encoded: bytes) -> bytes | PrivateKey:
+    """Read what `encode_material` wrote, or what a caller imports.
 
     Raises:
-        KmsError: InvalidCiphertextException: it is none.
+        ValueError: it is not key material of this key spec.
     """
-    if len(blob) <= _BLOB_HEADER or not blob.startswith(_BLOB_VERSION):
-        raise invalid_ciphertext()
-    return str(uuid.UUID(bytes=blob[len(_BLOB_VERSION) : _KEY_ID_END]))
-
-
-def unseal(material: bytes, blob: bytes, context: Mapping[str, str]) -> bytes:
-    """Open a CiphertextBlob that names this key.
-
-    Raises:
-        KmsError: InvalidCiphertextException: it was changed, or the context is another.
-    """
-    header = blob[:_BLOB_HEADER]
-    associated = header + _canonical(context)
+    if spec in SYMMETRIC_LENGTHS:
+        shortest, longest = SYMMETRIC_LENGTHS[spec]
+        if not shortest <= len(encoded) <= longest:
+            raise ValueError(f"{spec} has no key material of {len(encoded)} bytes")
+        return encoded
     try:
-        return AESGCM(material).decrypt(header[_KEY_ID_END:], blob[_BLOB_HEADER:], associated)
-    except InvalidTag:
-        raise invalid_ciphertext() from None
+        key: Any = load_der_private_key(encoded, password=None)
+    except (TypeError, UnsupportedAlgorithm) as e:
+        raise ValueError("not a private key in PKCS #8") from e
+    if _spec_of(key) != spec:
+        raise ValueError(f"not a private key of key spec {spec}")
+    return key  # type: ignore[no-any-return] # its spec was checked
 
 
-def _canonical(context: Mapping[str, str]) -> bytes:
-    return json.dumps(context, sort_keys=True).encode()
+def _spec_of(key: Any) -> str:
+    match key:
+        case rsa.RSAPrivateKey():
+            return f"RSA_{key.key_size}"
+        case ec.EllipticCurvePrivateKey():
+            return next((spec for spec, name in _CURVES.items() if name == key.curve.name), "")
+        case ed25519.Ed25519PrivateKey():
+            return "ECC_NIST_EDWARDS25519"
+    # MLDSA44PrivateKey, MLKEM768PrivateKey: classes that older releases of the library lack.
+    name = type(key).__name__.removesuffix("PrivateKey")
+    return f"{name[:2]}_{name[2:5]}_{name[5:]}"
 
 
-def invalid_ciphertext() -> KmsError:
-    """Return what KMS says of every ciphertext it cannot open: no more than that."""
-    return KmsError("InvalidCiphertextException")
-
-
-# Asymmetric keys
+# RSA
 
 
 def rsa_encrypt(key: rsa.RSAPrivateKey, plaintext: bytes, algorithm: str) -> bytes:
@@ -125,26 +95,53 @@ def rsa_encrypt(key: rsa.RSAPrivateKey, plaintext: bytes, algorithm: str) -> byt
     Raises:
         KmsError: ValidationException: the plaintext is too long for the key.
     """
-    longest = key.key_size // 8 - _OAEP_OVERHEAD[algorithm]
+    digest = algorithm.removeprefix("RSAES_OAEP_")
+    longest = key.key_size // 8 - _OAEP_OVERHEAD[digest]
     if len(plaintext) > longest:
         raise KmsError(
             "ValidationException",
             f"Algorithm {algorithm} and key spec RSA_{key.key_size} cannot encrypt data larger "
             f"than {longest} bytes.",
         )
-    return key.public_key().encrypt(plaintext, _OAEP[algorithm])
+    return key.public_key().encrypt(plaintext, _OAEP[digest])
 
 
 def rsa_decrypt(key: rsa.RSAPrivateKey, ciphertext: bytes, algorithm: str) -> bytes:
-    """Decrypt what `rsa_encrypt`, or anyone with the public key, made.
+    """Decrypt a ciphertext of the public key's, made by `rsa_encrypt` or by any other program.
 
     Raises:
         KmsError: InvalidCiphertextException.
     """
     try:
-        return key.decrypt(ciphertext, _OAEP[algorithm])
+        return key.decrypt(ciphertext, _OAEP[algorithm.removeprefix("RSAES_OAEP_")])
     except ValueError:
         raise invalid_ciphertext() from None
+
+
+def unwrap(key: rsa.RSAPrivateKey, wrapped: bytes, algorithm: str) -> bytes:
+    """Return the key material in an ImportKeyMaterial request.
+
+    Args:
+        key: the wrapping key of the import token.
+        wrapped: EncryptedKeyMaterial.
+        algorithm: RSAES_OAEP_* (RFC 8017), or RSA_AES_KEY_WRAP_*: an AES key under RSAES_OAEP,
+            then the material under AES-KWP (RFC 5649).
+
+    Raises:
+        KmsError: InvalidCiphertextException.
+    """
+    _, _, digest = algorithm.rpartition("SHA_")
+    oaep = f"RSAES_OAEP_SHA_{digest}"
+    if algorithm == oaep:
+        return rsa_decrypt(key, wrapped, oaep)
+    size = key.key_size // 8
+    try:
+        return aes_key_unwrap_with_padding(rsa_decrypt(key, wrapped[:size], oaep), wrapped[size:])
+    except (ValueError, InvalidUnwrap):
+        raise invalid_ciphertext() from None
+
+
+# ECDH
 
 
 def agree(key: ec.EllipticCurvePrivateKey, peer_der: bytes) -> bytes:
@@ -155,14 +152,35 @@ def agree(key: ec.EllipticCurvePrivateKey, peer_der: bytes) -> bytes:
         peer_der: the other side's SubjectPublicKeyInfo in DER.
 
     Raises:
-        KmsError: ValidationException: that is no public key on the same curve.
+        KmsError: ValidationException, without a text as KMS's has none: it is not a public key
+            on the same curve.
     """
     try:
         peer = load_der_public_key(peer_der)
-    except Exception:  # noqa: BLE001 (UnsupportedAlgorithm and ValueError, by what is wrong)
+    except Exception:  # noqa: BLE001 (UnsupportedAlgorithm or ValueError, by what is wrong)
         peer = None
     if not isinstance(peer, ec.EllipticCurvePublicKey) or peer.curve.name != key.curve.name:
-        raise KmsError(
-            "ValidationException", "The public key is not a DER key on the curve of the KMS key."
-        )
+        raise KmsError("ValidationException")
     return key.exchange(ec.ECDH(), peer)
+
+
+# ML-KEM (FIPS 203)
+
+
+def encapsulate(key: Any) -> tuple[bytes, bytes]:
+    """Return a shared secret and its ciphertext."""
+    secret, ciphertext = key.public_key().encapsulate()
+    return secret, ciphertext
+
+
+def decapsulate(key: Any, ciphertext: bytes) -> bytes:
+    """Return the shared secret; of a foreign ciphertext a pseudo-random one, as FIPS 203 has it.
+
+    Raises:
+        KmsError: InvalidCiphertextException: its length is not the key spec's.
+    """
+    try:
+        secret: bytes = key.decapsulate(ciphertext)
+    except ValueError:
+        raise invalid_ciphertext() from None
+    return secret

@@ -1,4 +1,4 @@
-"""What goes in and out of the service: one HTTP request, one answer, or one of KMS's errors."""
+"""The service's input and output: one HTTP request, one response, or one of KMS's errors."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ class Request:
     Attributes:
         method: for example ``POST``.
         target: path and query, for example ``/``.
-        headers: names in lower case; where a name came twice, the values joined with commas.
-        body: as it came.
+        headers: names in lower case; the values of a repeated name are joined with commas.
+        body: as received.
+        peer: IP address of the client; empty if unknown.
     """
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP answer.
+    """One HTTP response.
 
     Attributes:
         status: HTTP status.
-        body: as it goes out.
+        body: as sent.
         content_type: MIME type of the body.
-        request_id: what goes into ``x-amzn-RequestId``; empty for none.
-        delivery: name of a fault of the transport (`faults.DELIVERY_FAULTS`), or empty.
+        request_id: value of ``x-amzn-RequestId``; empty for none.
+        delivery: name of a transport fault (`faults.DELIVERY_FAULTS`), or empty.
     """
 
     status: int
@@ -42,22 +44,31 @@ class Response:
 
 
 class KmsError(Exception):
-    """An error that KMS itself answers with.
+    """An error that KMS itself responds with.
 
     Attributes:
         type: KMS's name for it, for example ``ValidationException``.
-        message: KMS's text, or None where KMS gives none.
-        status: 400 for the caller's faults, 500 for KMS's own: its JSON protocol knows no other.
+        message: KMS's text, or None if KMS gives none.
+        status: 400 for the caller's faults, 500 for KMS's own: its JSON protocol has no other.
+        reasons: what the simulator knows beyond that, for its own standard error only.
     """
 
-    def __init__(self, type: str, message: str | None = None, *, status: int = 400) -> None:
+    def __init__(
+        self,
+        type: str,
+        message: str | None = None,
+        *,
+        status: int = 400,
+        reasons: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(type, message)
         self.type = type
         self.message = message
         self.status = status
+        self.reasons = reasons
 
     def document(self) -> dict[str, str]:
-        """Return the answer's JSON."""
+        """Return the response's JSON."""
         if self.message is None:
             return {"__type": self.type}
         # KMS's own inconsistency: authorization capitalizes "Message".

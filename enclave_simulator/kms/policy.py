@@ -1,8 +1,8 @@
-"""Who may do what: IAM's policy language, as far as keys for enclaves need it. Pure.
+"""IAM's policy language, as far as key policies and callers' policies need it. No I/O.
 
 Sources: IAM User Guide, "IAM JSON policy elements reference" and "Policy evaluation logic";
-KMS Developer Guide, "Condition keys for attested platforms". A condition key the simulator does
-not know counts as absent from the request, as IAM has it; an operator it does not know is refused.
+KMS Developer Guide, "Condition keys for attested platforms". As in IAM, a condition key that the
+simulator does not know is absent from the request; an unknown operator is rejected.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a caller wants.
+    """One access that a policy allows or denies.
 
     Attributes:
         principal: the caller's ARN.
         action: for example ``kms:Decrypt``.
-        resource: the key's ARN; ``*`` where no key is involved.
+        resource: the key's ARN; ``*`` if no key is involved.
         context: values of the condition keys, whose names are in lower case.
     """
 
@@ -38,7 +38,7 @@ class Access:
 
 
 class Verdict(enum.IntEnum):
-    """What a policy says. Of several statements that apply, the greatest holds."""
+    """The result of a policy or a statement. Of several statements, the greatest holds."""
 
     SILENT = 0
     DELEGATED = 1
@@ -47,13 +47,36 @@ class Verdict(enum.IntEnum):
     DENIED = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why an access is denied.
+
+    Attributes:
+        text: KMS's message.
+        explicit: a Deny statement applies, so that no grant can allow it.
+        by_key: the key policy is the reason, not the caller's.
+    """
+
+    text: str
+    explicit: bool
+    by_key: bool
+
+
 def refusal(access: Access, key_policy: Policy | None, caller_policy: Policy | None) -> str | None:
-    """Return KMS's text if access is refused, or None.
+    """Return KMS's text if access is denied, or None; see `decide`."""
+    denial = decide(access, key_policy, caller_policy)
+    return None if denial is None else denial.text
+
+
+def decide(
+    access: Access, key_policy: Policy | None, caller_policy: Policy | None
+) -> Denial | None:
+    """Return why an access is denied, or None.
 
     Args:
-        access: what is wanted.
-        key_policy: None where no key is involved: IAM policies alone decide.
-        caller_policy: what IAM gives the caller; None gives everything.
+        access: the access.
+        key_policy: None if no key is involved: the caller's policy alone decides.
+        caller_policy: the caller's IAM policy; None allows everything.
     """
     by_key = key_policy.verdict(access) if key_policy else Verdict.DELEGATED
     by_caller = caller_policy.verdict(access) if caller_policy else Verdict.ALLOWED
@@ -67,26 +90,28 @@ def refusal(access: Access, key_policy: Policy | None, caller_policy: Policy | N
         reason = f"because no identity-based policy allows the {access.action} action"
     else:
         return None
-    return (
+    return Denial(
         f"User: {access.principal} is not authorized to perform: {access.action} "
-        f"on resource: {access.resource} {reason}"
+        f"on resource: {access.resource} {reason}",
+        explicit=Verdict.DENIED in (by_key, by_caller),
+        by_key=by_key in (Verdict.DENIED, Verdict.SILENT),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy document, read once.
+    """A parsed policy.
 
     Attributes:
-        text: as it was given.
-        statements: what it says.
+        text: as given.
+        statements: in its order.
     """
 
     text: str
     statements: tuple[Statement, ...]
 
     def verdict(self, access: Access) -> Verdict:
-        """Return what the policy says of an access."""
+        """Return the policy's result for an access."""
         return max(statement.verdict(access) for statement in self.statements)
 
 
@@ -97,37 +122,54 @@ class Choice:
     patterns: tuple[str, ...]
     negated: bool
 
-    def takes(self, matches: Callable[[str], bool]) -> bool:
-        """Return whether it applies, given what a single pattern matches."""
+    def applies(self, matches: Callable[[str], bool]) -> bool:
+        """Return whether it applies, given whether a single pattern matches."""
         return any(map(matches, self.patterns)) != self.negated
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement. `principals` is None in a caller's policy."""
+    """One statement.
+
+    Attributes:
+        allows: its Effect is Allow.
+        principals: None in a caller's policy.
+        actions: Action or NotAction.
+        resources: Resource or NotResource.
+        conditions: all of which must hold.
+        sid: its Sid; empty for none.
+    """
 
     allows: bool
     principals: tuple[str, ...] | None
     actions: Choice
     resources: Choice
     conditions: tuple[Condition, ...]
+    sid: str = ""
 
     def verdict(self, access: Access) -> Verdict:
-        """Return what the statement says of an access; SILENT if it does not apply."""
+        """Return the statement's result for an access; SILENT if it does not apply."""
         applies = (
-            self.actions.takes(lambda p: _like(access.action.lower(), p.lower()))
-            and self.resources.takes(lambda p: _like(access.resource, p))
+            self.is_about(access.action)
+            and self.resources.applies(lambda p: _like(access.resource, p))
             and all(condition.holds(access.context) for condition in self.conditions)
         )
         if not applies:
             return Verdict.SILENT
-        named = Verdict.ALLOWED
-        if self.principals is not None:
-            named = max(
-                (_named(pattern, access.principal) for pattern in self.principals),
-                default=Verdict.SILENT,
-            )
-        return Verdict.DENIED if named and not self.allows else named
+        of_caller = self.names(access.principal)
+        return Verdict.DENIED if of_caller and not self.allows else of_caller
+
+    def is_about(self, action: str) -> bool:
+        """Return whether the statement is about an action."""
+        return self.actions.applies(lambda p: _like(action.lower(), p.lower()))
+
+    def names(self, principal: str) -> Verdict:
+        """Return whether the statement names a principal (ALLOWED), its account (DELEGATED)."""
+        if self.principals is None:
+            return Verdict.ALLOWED
+        return max(
+            (named(pattern, principal) for pattern in self.principals), default=Verdict.SILENT
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +179,10 @@ class Condition:
     Attributes:
         operator: without prefix and suffix, for example ``StringEquals``.
         quantifier: ``ForAnyValue``, ``ForAllValues`` or empty.
-        if_exists: an absent key is as good as a match.
-        key: in lower case: IAM does not tell the case of keys apart.
-        expected: the values, any of which will do.
+        if_exists: it holds if the key is absent.
+        key: in lower case: IAM ignores the case of keys.
+        expected: the values, one of which must match.
+        written: operator and key as the policy has them.
     """
 
     operator: str
@@ -147,9 +190,10 @@ class Condition:
     if_exists: bool
     key: str
     expected: tuple[str, ...]
+    written: str = ""
 
     def holds(self, context: Mapping[str, tuple[str, ...]]) -> bool:
-        """Return whether the request is as the condition wants it."""
+        """Return whether the condition holds."""
         values = context.get(self.key)
         if self.operator == "Null":
             return str(values is None).lower() in self.expected
@@ -165,7 +209,7 @@ class Condition:
 
 
 def _like(value: str, pattern: str) -> bool:
-    # IAM knows * and ? only; brackets are themselves.
+    # IAM's wildcards are * and ? only; brackets are ordinary characters.
     return pattern == "*" or fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
 
 
@@ -178,7 +222,7 @@ def _equal_ignoring_case(value: str, expected: str) -> bool:
 
 
 _OPERATORS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
-    # how a value is compared, and whether no match is what is wanted
+    # the comparison of one value, and whether the operator is its negation
     "StringEquals": (_equal, False),
     "StringNotEquals": (_equal, True),
     "StringEqualsIgnoreCase": (_equal_ignoring_case, False),
@@ -193,13 +237,16 @@ _OPERATORS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
 }
 
 
-def _named(pattern: str, principal: str) -> Verdict:
-    """Whether a policy's principal is the caller, the role it has assumed, or its account."""
+def named(pattern: str, principal: str) -> Verdict:
+    """Return whether a policy's principal is the caller or its role (ALLOWED).
+
+    If it is the caller's account, the result is DELEGATED.
+    """
     if pattern in ("*", principal):
         return Verdict.ALLOWED
     role = re.fullmatch(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.+", principal)
-    named = re.fullmatch(r"arn:([^:]+):iam::(\d+):role/(?:.+/)?([^/]+)", pattern)
-    if role and named and role.groups() == named.groups():
+    wanted = re.fullmatch(r"arn:([^:]+):iam::(\d+):role/(?:.+/)?([^/]+)", pattern)
+    if role and wanted and role.groups() == wanted.groups():
         return Verdict.ALLOWED
     _, partition, _, _, account, _ = principal.split(":", 5)
     if pattern in (account, f"arn:{partition}:iam::{account}:root"):
@@ -207,7 +254,7 @@ def _named(pattern: str, principal: str) -> Verdict:
     return Verdict.SILENT
 
 
-# Reading
+# Parsing
 
 _PRINCIPAL = re.compile(
     r"\*|\d{12}|arn:aws[a-z-]*:(?:iam::\d{12}:(?:root|(?:role|user)/[\w+=,.@/-]+)"
@@ -219,11 +266,11 @@ _ELEMENTS = {
 
 
 def parse_policy(text: str, *, of_key: bool = True) -> Policy:
-    """Read a policy document.
+    """Parse a policy.
 
     Args:
         text: JSON.
-        of_key: its statements name principals; a caller's policy has none.
+        of_key: its statements name principals; those of a caller's policy do not.
 
     Raises:
         KmsError: MalformedPolicyDocumentException.
@@ -257,6 +304,7 @@ def _statement(document: Any, *, of_key: bool) -> Statement:
         _choice(document, "Action"),
         _choice(document, "Resource"),
         tuple(_conditions(document.get("Condition", {}))),
+        str(document.get("Sid", "")),
     )
 
 
@@ -272,14 +320,14 @@ def _principals(document: Any) -> tuple[str, ...]:
     by_type = {"AWS": document} if document == "*" else document
     if not isinstance(by_type, dict) or not by_type:
         raise _malformed("Principal is neither * nor an object")
-    # Service, Federated and CanonicalUser name nobody who calls the simulator.
-    named = {kind: _strings(values) for kind, values in by_type.items()}
-    if not all(map(_PRINCIPAL.fullmatch, named.get("AWS", ()))):
+    # Service, Federated and CanonicalUser never match: no such principal calls the simulator.
+    by_kind = {kind: _strings(values) for kind, values in by_type.items()}
+    if not all(map(_PRINCIPAL.fullmatch, by_kind.get("AWS", ()))):
         raise KmsError(
             "MalformedPolicyDocumentException",
             "Policy contains a statement with one or more invalid principals.",
         )
-    return named.get("AWS", ())
+    return by_kind.get("AWS", ())
 
 
 def _conditions(document: Any) -> list[Condition]:
@@ -295,7 +343,9 @@ def _conditions(document: Any) -> list[Condition]:
         if not known or quantifier not in ("", "ForAnyValue", "ForAllValues"):
             raise _malformed(f"the simulator knows no condition operator {name!r}")
         conditions += [
-            Condition(plain, quantifier, operator != plain, key.lower(), _strings(values))
+            Condition(
+                plain, quantifier, operator != plain, key.lower(), _strings(values), f"{name} {key}"
+            )
             for key, values in keys.items()
         ]
     return conditions
@@ -303,7 +353,7 @@ def _conditions(document: Any) -> list[Condition]:
 
 def _strings(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
-    # IAM takes unquoted booleans where it takes "true" and "false".
+    # IAM accepts unquoted booleans as "true" and "false".
     values = [str(item).lower() if isinstance(item, bool) else item for item in values]
     if not values or not all(isinstance(item, str) for item in values):
         raise _malformed("a value is not text, or there is none")

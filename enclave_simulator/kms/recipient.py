@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 from collections import OrderedDict
@@ -24,16 +25,19 @@ MAX_DOCUMENT_AGE = timedelta(minutes=5)
 """How old a document may be. AWS documents no figure; users report five minutes."""
 
 _CACHED_DOCUMENTS = 256
+_TRAIL_ENCLAVE = (0, 1, 2, 3, 4, 8)
+_TRAIL_TPM = (4, 7, 8, 9, 16, 23)
 _PROTECTED_HEADER = bytes.fromhex("a1013822")  # {1: -35}: alg ES384
 
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """What a verified document says.
+    """The content of a verified attestation document.
 
     Attributes:
-        module_id: of the NSM that signed it.
-        pcrs: the locked PCRs, by index.
+        module_id: of the NSM or NitroTPM that signed it.
+        pcrs: by index: an NSM's locked ones, all of a NitroTPM.
+        is_tpm: a NitroTPM signed it.
         enveloper: encrypts to the document's public key.
         timestamp: when the document was made.
         not_after: when the first certificate under it expires.
@@ -41,15 +45,42 @@ class Attested:
 
     module_id: str
     pcrs: dict[int, bytes]
+    is_tpm: bool
     enveloper: Enveloper
     timestamp: datetime
     not_after: datetime
 
+    def condition_keys(self) -> dict[str, tuple[str, ...]]:
+        """Return the condition keys of the document's platform, in lower case."""
+        prefix = "kms:recipientattestation:" + ("nitrotpm" if self.is_tpm else "")
+        keys: dict[str, tuple[str, ...]] = {
+            f"{prefix}pcr{index}": (pcr.hex(),) for index, pcr in self.pcrs.items()
+        }
+        if not self.is_tpm and 0 in self.pcrs:
+            keys[f"{prefix}imagesha384"] = (self.pcrs[0].hex(),)
+        return keys
+
+    def trail(self) -> dict[str, str]:
+        """Return the ``recipient`` field of CloudTrail events.
+
+        Names: KMS Developer Guide, "Monitoring attested requests". That values are base64, not
+        the hex of policies, is recorded from events of 2025.
+        """
+        fields = {"attestationDocumentModuleId": self.module_id}
+        for index in _TRAIL_TPM if self.is_tpm else _TRAIL_ENCLAVE:
+            name = f"NitroTPMPCR{index}" if self.is_tpm else f"EnclavePCR{index}"
+            if index == 0:
+                name = "EnclaveImageDigest"
+            if index in self.pcrs:
+                value = base64.b64encode(self.pcrs[index]).decode()
+                fields[f"attestationDocument{name}"] = value
+        return fields
+
 
 class DocumentVerifier:
-    """Verifies documents under one root, and remembers those it has verified.
+    """Verifies documents under one root, and caches the verified ones.
 
-    A client sends one document with many requests; only its age is looked at every time.
+    A client sends one document with many requests; only its age is checked each time.
     """
 
     def __init__(self, root_pem: bytes, *, max_age: timedelta = MAX_DOCUMENT_AGE) -> None:
@@ -62,7 +93,8 @@ class DocumentVerifier:
         """Verify a document: form, signature, chain, validity, age, and its RSA-2048 key.
 
         Raises:
-            KmsError: ValidationException. KMS publishes no text for this; ours says what failed.
+            KmsError: ValidationException. That KMS responds with this type is reported; its text
+                is not known, and the simulator's says what failed.
         """
         digest = hashlib.sha256(document).digest()
         attested = self._verified.get(digest)
@@ -87,18 +119,21 @@ class DocumentVerifier:
                 for der in (*fields["cabundle"], fields["certificate"])
             ]
             root_der, public_key = fields["cabundle"][0], fields["public_key"]
-            module_id, pcrs = fields["module_id"], dict(fields["pcrs"])
+            module_id = str(fields["module_id"])
+            is_tpm = "nitrotpm_pcrs" in fields
+            pcrs = dict(fields["nitrotpm_pcrs" if is_tpm else "pcrs"])
         except (cbor2.CBORError, ValueError, TypeError, LookupError, ArithmeticError) as e:
             raise _invalid("it cannot be parsed") from e
         if header != _PROTECTED_HEADER or unprotected != {}:
             raise _invalid("it is not signed with ES384, or has other headers")
         if root_der != self._root_der:
-            raise _invalid("its root certificate is not the one trusted")
+            raise _invalid("its root certificate is not the trusted one")
         _check_chain(chain, now)
         _check_signature(chain[-1], header, payload, signature)
         return Attested(
             module_id,
             pcrs,
+            is_tpm,
             Enveloper(_load_rsa(public_key)),
             timestamp,
             min(certificate.not_valid_after_utc for certificate in chain),
@@ -133,7 +168,7 @@ def _check_signature(leaf: x509.Certificate, header: bytes, payload: Any, signat
 
 def _load_rsa(der: Any) -> rsa.RSAPublicKey:
     if not isinstance(der, bytes):
-        raise _invalid("it holds no public key")
+        raise _invalid("it has no public key")
     try:
         key = load_der_public_key(der)
     except Exception as e:  # UnsupportedAlgorithm and ValueError, by what is wrong with it

@@ -1,9 +1,8 @@
-"""A private certificate authority, and a certificate for whatever KMS name a client asks for."""
+"""A private certificate authority, and a certificate for each KMS host name a client asks for."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
 import ssl
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -21,14 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from enclave_simulator.kms.names import DEFAULT_NAME, is_kms_name
+
 if TYPE_CHECKING:
     from enclave_simulator.kms.faults import FaultQueue
 
-DEFAULT_NAME = "kms.us-east-1.amazonaws.com"
-
-_KMS_NAME = re.compile(
-    r"kms(-fips)?\.[a-z]{2}(-[a-z]+){1,3}-[0-9]{1,2}\.(amazonaws\.com(\.cn)?|api\.aws)"
-)
 _LIFETIME = timedelta(days=30)
 _MOST_CONTEXTS = 64
 
@@ -36,14 +32,15 @@ _MOST_CONTEXTS = 64
 class CertificateAuthority:
     """Issues the server's certificates, by the name the client sends in its handshake (SNI).
 
-    Names that are not KMS's get the certificate for `DEFAULT_NAME`, localhost and the loopback
-    addresses, and the client finds out by itself.
+    For a name that is not KMS's, or for none, the certificate is for `DEFAULT_NAME` and the
+    loopback addresses: rejecting it is the client's part. It is not for ``localhost``, a name
+    that the real KMS never has.
     """
 
     def __init__(
         self, faults: FaultQueue | None = None, *, key: ec.EllipticCurvePrivateKey | None = None
     ) -> None:
-        """Make an authority; with a `key` there was before, one that clients trust already."""
+        """Create an authority; with the `key` of an earlier one, clients that trust it still do."""
         self._faults = faults
         self._key = key or generate_key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Simulated KMS CA")])
@@ -57,7 +54,7 @@ class CertificateAuthority:
 
     @property
     def certificate_pem(self) -> bytes:
-        """What clients must trust."""
+        """Return the certificate that clients must trust."""
         return self._certificate.public_bytes(Encoding.PEM)
 
     def server_context(self) -> ssl.SSLContext:
@@ -71,7 +68,7 @@ class CertificateAuthority:
     ) -> None:
         if self._faults is not None and self._faults.take_for_handshake() == "wrong-host":
             connection.context = self._context_for("wrong.host.invalid")
-        elif name is not None and _KMS_NAME.fullmatch(name):
+        elif name is not None and is_kms_name(name):
             connection.context = self._context_for(name)
 
     def _context_for(self, name: str) -> ssl.SSLContext:
@@ -102,7 +99,7 @@ class CertificateAuthority:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        # The ssl module reads keys from files only.
+        # The ssl module loads keys from files only.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "server.pem")
             path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
@@ -111,20 +108,20 @@ class CertificateAuthority:
 
 
 def generate_key() -> ec.EllipticCurvePrivateKey:
-    """Make an authority's key."""
+    """Generate an authority's key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Encode it as PEM, in the clear: nothing real trusts it."""
+    """Encode a key as PEM, in the clear: nothing real trusts it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    """Read what `key_pem` wrote.
+    """Decode what `key_pem` encoded.
 
     Raises:
-        ValueError: it is no P-256 key.
+        ValueError: it is not a P-256 key.
     """
     key = load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -159,7 +156,6 @@ _AUTHORITY_USAGE = x509.KeyUsage(
     decipher_only=False,
 )
 _LOOPBACK_NAMES: list[x509.GeneralName] = [
-    x509.DNSName("localhost"),
     x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
     x509.IPAddress(ipaddress.ip_address("::1")),
 ]

@@ -1,7 +1,8 @@
-"""Checks a request's JSON against KMS's service model, with the front end's own texts.
+"""Check a request's JSON against KMS's service model, with the texts of KMS's front end.
 
-The model is botocore's: types, required members, ranges, lengths, patterns and enumerations of
-every operation stand in it, so none of them is repeated here.
+The model is botocore's: it has the types, required members, ranges, lengths, patterns and
+enumerations of every operation. What KMS is recorded to do otherwise is in the tables below
+(docs/simulated-kms.md says where the recordings are from).
 """
 
 from __future__ import annotations
@@ -17,7 +18,34 @@ import botocore.session
 from enclave_simulator.kms.messages import KmsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+_ENUMERATIONS: dict[str, tuple[str, ...]] = {
+    # The order in which KMS lists an enumeration, where it is not the model's; members that the
+    # recording is too old for come last.
+    "EncryptionAlgorithmSpec": (
+        "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE", "SYMMETRIC_DEFAULT",
+    ),
+    "KeySpec": (
+        "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521",
+        "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519", "SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256",
+        "HMAC_384", "HMAC_512", "SM2", "ML_DSA_44", "ML_DSA_65", "ML_DSA_87",
+    ),
+    "KeyUsageType": ("ENCRYPT_DECRYPT", "SIGN_VERIFY", "GENERATE_VERIFY_MAC"),
+    "MacAlgorithmSpec": ("HMAC_SHA_384", "HMAC_SHA_256", "HMAC_SHA_224", "HMAC_SHA_512"),
+    "SigningAlgorithmSpec": (
+        "RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512",
+        "RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
+        "ECDSA_SHA_256", "ECDSA_SHA_384", "ECDSA_SHA_512", "ED25519_SHA_512",
+        "ED25519_PH_SHA_512", "SM2DSA", "ML_DSA_SHAKE_256",
+    ),
+}  # fmt: skip
+
+_LISTED_AS = {"CustomerMasterKeySpec": "KeySpec", "DataKeySpec": "KeySpec"}
+"""Enumerations for which KMS lists the members of another one."""
+
+_ASCII = {"KeyIdType": r"^\p{ASCII}+$"}
+"""Patterns that KMS has and the model has not; these take ASCII only."""
 
 
 @functools.cache
@@ -27,7 +55,7 @@ def service_model() -> Any:
 
 
 def parse_parameters(operation: str, document: Any) -> dict[str, Any]:
-    """Return an operation's parameters, blobs decoded, unknown members left out.
+    """Return an operation's parameters, blobs decoded, unknown members dropped.
 
     Raises:
         KmsError: SerializationException for wrong types, ValidationException for wrong values.
@@ -59,12 +87,15 @@ _EXPECTED: dict[str, type] = {
     "integer": int,
     "long": int,
 }
+_NUMBERS = ("integer", "long", "timestamp")
 
 
 def _convert(shape: Any, value: Any) -> Any:
     kind = shape.type_name
-    expected: Any = _EXPECTED[kind]
-    if type(value) is not expected:  # `isinstance` would take true for 1
+    if kind == "timestamp" and type(value) in (int, float):
+        return value
+    expected: Any = _EXPECTED.get(kind)
+    if type(value) is not expected:  # `isinstance` would accept true for 1
         raise KmsError("SerializationException", _mismatch(kind, value))
     match kind:
         case "structure":
@@ -101,16 +132,26 @@ def _violations(shape: Any, value: Any, path: str) -> Iterator[str]:
     if kind == "structure":
         for name in shape.required_members:
             if name not in value:
-                yield _violation("Value null", _join(path, name), "Member must not be null")
+                secret = shape.members[name].metadata.get("sensitive", False)
+                shown = "Value" if secret else "Value null"
+                yield _violation(shown, _join(path, name), "Member must not be null")
         for name, item in value.items():
             yield from _violations(shape.members[name], item, _join(path, name))
         return
     if kind == "list":
-        for number, item in enumerate(value, 1):
+        rules = shape.member.metadata
+        wrong = [item for item in value if "enum" in rules and item not in rules["enum"]]
+        if wrong:
+            yield _violation(
+                f"Value '[{', '.join(map(str, value))}]'",
+                path,
+                f"Member must satisfy constraint: [{_among(shape.member)}]",
+            )
+        for number, item in enumerate(() if "enum" in rules else value, 1):
             yield from _violations(shape.member, item, f"{path}.{number}.member")
-    if kind == "boolean":
+    if kind in ("boolean", "timestamp"):
         return
-    noun, size = ("value", value) if kind in ("integer", "long") else ("length", len(value))
+    noun, size = ("value", value) if kind in _NUMBERS else ("length", len(value))
     rules = shape.metadata
     shown = _shown(value, sensitive=rules.get("sensitive", False))
     if size > rules.get("max", size):
@@ -122,12 +163,25 @@ def _violations(shape: Any, value: Any, path: str) -> Iterator[str]:
             shown, path, f"Member must have {noun} greater than or equal to {rules['min']}"
         )
     if "enum" in rules and value not in rules["enum"]:
-        members = ", ".join(rules["enum"])
-        yield _violation(shown, path, f"Member must satisfy enum value set: [{members}]")
-    if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
+        yield _violation(shown, path, _among(shape))
+    pattern = rules.get("pattern", "")
+    if pattern and not re.fullmatch(pattern, value):
+        yield _violation(shown, path, f"Member must satisfy regular expression pattern: {pattern}")
+    if shape.name in _ASCII and not (value and value.isascii()):
         yield _violation(
-            shown, path, f"Member must satisfy regular expression pattern: {rules['pattern']}"
+            shown, path, f"Member must satisfy regular expression pattern: {_ASCII[shape.name]}"
         )
+
+
+def _among(shape: Any) -> str:
+    listed = service_model().shape_for(_LISTED_AS.get(shape.name, shape.name))
+    members = _in_order(listed.metadata["enum"], _ENUMERATIONS.get(listed.name, ()))
+    return f"Member must satisfy enum value set: [{', '.join(members)}]"
+
+
+def _in_order(members: Sequence[str], order: Sequence[str]) -> list[str]:
+    """Return members in an order; those that it does not have come last."""
+    return sorted(members, key=lambda each: order.index(each) if each in order else len(order))
 
 
 def _join(path: str, name: str) -> str:
@@ -136,10 +190,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _shown(value: Any, *, sensitive: bool) -> str:
-    if sensitive:
-        return "Value"
-    # Blobs show as their buffer, never as what is in them.
-    return f"Value '{'a blob' if isinstance(value, bytes) else value}'"
+    return "Value" if sensitive or isinstance(value, bytes) else f"Value '{value}'"
 
 
 def _violation(shown: str, path: str, constraint: str) -> str:

@@ -142,7 +142,9 @@ def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) 
             assert (status, answer["KeyMetadata"]["KeySpec"]) == (200, spec)
             assert answer["KeyMetadata"]["AWSAccountId"] == "111122223333"
         for alias, kind in (("alias/a", "identity-based"), ("alias/b", "resource-based")):
-            _, answer = client.call("GetKeyPolicy", {"KeyId": alias})
+            described = client.call("DescribeKey", {"KeyId": alias})[1]
+            key_id = described["KeyMetadata"]["KeyId"]
+            _, answer = client.call("GetKeyPolicy", {"KeyId": key_id})
             assert answer["Message"].startswith(f"User: {principal} is not authorized")
             assert answer["Message"].endswith(
                 f"because no {kind} policy allows the kms:GetKeyPolicy action"
@@ -172,7 +174,7 @@ def test_fault_help_lists_every_fault() -> None:
         (["--key-store", "cks-1=BROKEN"], "not a custom key store: 'cks-1=BROKEN'"),
         (["--credentials", os.devnull], "/dev/null holds no credentials"),
         (["--key", "demo"], "no key 'demo': Alias must start with the prefix"),
-        (["--key", "alias/x=DES"], "no key 'alias/x=DES': The simulator makes no DES keys."),
+        (["--key", "alias/x=DES"], "no key 'alias/x=DES': A specified parameter is not"),
         (["--key=alias/x", "--key=alias/x"], "no key 'alias/x': An alias with the name"),
         (["--key=alias/x", "--key-policy=alias/x"], "not a key policy: 'alias/x'"),
         (["--key=alias/x", f"--key-policy=alias/x={os.devnull}"], "no key 'alias/x': The policy"),

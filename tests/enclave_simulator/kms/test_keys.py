@@ -10,6 +10,7 @@ import pytest
 
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.kms.specs import unsupported
 from tests.enclave_simulator.kms.kms_client import ACCOUNT, PREFIX, ask, refusal, signed
 
 if TYPE_CHECKING:
@@ -60,20 +61,17 @@ def test_a_new_key_is_described(kms: Any) -> None:
             ),
         ),
         (
-            {"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"},
-            ("UnsupportedOperationException", "The simulator makes no HMAC_256 keys."),
+            {"KeySpec": "SM2", "KeyUsage": "SIGN_VERIFY"},
+            ("UnsupportedOperationException", unsupported("KeySpec SM2").message),
         ),
         (
-            {"MultiRegion": True, "Origin": "EXTERNAL"},
-            (
-                "UnsupportedOperationException",
-                "The simulator makes no keys with MultiRegion, Origin.",
-            ),
+            {"CustomKeyStoreId": "cks-1"},
+            ("UnsupportedOperationException", unsupported("CustomKeyStoreId").message),
         ),
     ],
-    ids=["usage-missing", "usage-wrong", "spec", "features"],
+    ids=["usage-missing", "usage-wrong", "spec", "key-store"],
 )
-def test_keys_there_are_not(kms: Any, parameters: dict[str, Any], error: tuple[str, str]) -> None:
+def test_invalid_keys(kms: Any, parameters: dict[str, Any], error: tuple[str, str]) -> None:
     assert refusal(kms, "create_key", **parameters) == error
 
 
@@ -122,7 +120,7 @@ def test_an_alias_is_given_once(kms: Any, key: str) -> None:
         ("nonsense", "Invalid keyId 'nonsense'"),
         (f"{PREFIX}{ABSENT}", f"Invalid keyId '{PREFIX}{ABSENT}'"),
         ("arn:", "Invalid keyId 'arn:'"),
-        (f"{PREFIX}key/alias/absent", f"Invalid keyId '{PREFIX}key/alias/absent'"),
+        (f"{PREFIX}key/alias/absent", "Invalid keyId alias/absent"),
         (
             f"arn:aws:kms:us-east-1:{ACCOUNT}:key/{ABSENT}",
             "Invalid arn us-east-1",

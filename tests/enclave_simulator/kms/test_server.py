@@ -75,7 +75,9 @@ def test_headers_are_those_of_kms(client: Client) -> None:
         "kms-fips.us-gov-west-1.amazonaws.com",
         "kms.cn-north-1.amazonaws.com.cn",
         "kms.eu-central-1.api.aws",
-        "localhost",
+        "kms.us-iso-east-1.c2s.ic.gov",
+        "kms-fips.eusc-de-east-1.amazonaws.eu",
+        "vpce-0123456789abcdef0-abcdefgh.kms.eu-west-1.vpce.amazonaws.com",
         "127.0.0.1",
     ],
 )
@@ -84,7 +86,9 @@ def test_every_kms_name_gets_its_certificate(kms_simulator: KmsSimulator, host: 
         assert connection.selected_alpn_protocol() == "http/1.1"
 
 
-@pytest.mark.parametrize("host", ["example.com", "kms.evil.amazonaws.com.example.com", "kms"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "example.com", "kms.evil.amazonaws.com.example.com", "kms"]
+)
 def test_other_names_get_none(kms_simulator: KmsSimulator, host: str) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         connect(kms_simulator, host)

@@ -110,7 +110,7 @@ def test_openssl_opens_what_comes_for_the_recipient(document: bytes, tmp_path: P
         (
             {"NumberOfBytes": 1, "Recipient": {"AttestationDocument": ""}},
             (
-                "1 validation error detected: Value 'a blob' at 'recipient.attestationDocument' "
+                "1 validation error detected: Value at 'recipient.attestationDocument' "
                 "failed to satisfy constraint: Member must have length greater than or equal to 1"
             ),
         ),

@@ -1,0 +1,230 @@
+"""The state of a simulated KMS as JSON: keys, aliases, policies, tags, grants. No I/O.
+
+Key material is in the clear: nothing real trusts a simulated KMS.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from enclave_simulator.kms.grants import Grant
+from enclave_simulator.kms.keys import Alias, Family, Key, Material, Materials, Usage
+from enclave_simulator.kms.material import decode_material, encode_material
+from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.policy import parse_policy
+from enclave_simulator.kms.specs import USAGES
+from enclave_simulator.kms.store import KeyStore, Region, is_region
+
+if TYPE_CHECKING:
+    from enclave_simulator.kms.specs import PrivateKey
+
+_VERSION = 1
+
+
+class StateError(ValueError):
+    """Bytes that are not the state of a simulated KMS, or of another account's."""
+
+
+def dump_state(store: KeyStore) -> bytes:
+    """Return the state of a store."""
+    families: list[Family] = []
+    materials: list[Materials] = []
+    keys, aliases = [], []
+    for region in store.regions.values():
+        for key in region.keys.values():
+            # Related multi-Region keys share both: each is written once.
+            if not any(each is key.materials for each in materials):
+                materials.append(key.materials)
+            if key.family is not None and not any(each is key.family for each in families):
+                families.append(key.family)
+            keys.append(_dump_key(key, families, materials))
+        aliases += [
+            {
+                "region": region.name,
+                "name": alias.name,
+                "key": alias.key.id,
+                "created": _time(alias.created),
+                "updated": _time(alias.updated),
+            }
+            for alias in region.aliases.values()
+        ]
+    document = {
+        "version": _VERSION,
+        "owner": store.owner,
+        "token_secret": _blob(store.token_secret),
+        "regions": list(store.regions),
+        "families": [{"primary": f.primary, "regions": f.regions} for f in families],
+        "materials": [_dump_materials(each) for each in materials],
+        "keys": keys,
+        "aliases": aliases,
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _dump_key(key: Key, families: list[Family], materials: list[Materials]) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "arn": key.arn,
+        "spec": key.spec,
+        "usage": key.usage,
+        "origin": key.origin,
+        "materials": next(i for i, each in enumerate(materials) if each is key.materials),
+        "policy": key.policy.text,
+        "description": key.description,
+        "created": _time(key.created),
+        "state": key.state,
+        "deletion": _time(key.deletion),
+        "window": key.window,
+        "tags": key.tags,
+        "family": next((i for i, each in enumerate(families) if each is key.family), None),
+        "last_usage": None
+        if key.last_usage is None
+        else [
+            key.last_usage.operation,
+            _time(key.last_usage.when),
+            key.last_usage.event_id,
+            key.last_usage.request_id,
+        ],
+        "grants": [
+            {
+                "id": grant.id,
+                "name": grant.name,
+                "grantee": grant.grantee,
+                "retiring": grant.retiring,
+                "operations": grant.operations,
+                "equals": grant.equals,
+                "subset": grant.subset,
+                "source_arn": grant.source_arn,
+                "issuer": grant.issuer,
+                "created": _time(grant.created),
+            }
+            for grant in key.grants.values()
+        ],
+    }
+
+
+def _dump_materials(materials: Materials) -> dict[str, Any]:
+    return {
+        "period": materials.period,
+        "rotates": _time(materials.rotates),
+        "versions": [
+            {
+                "id": each.id,
+                "secret": None if each.secret is None else _blob(encode_material(each.secret)),
+                "state": each.state,
+                "rotated": _time(each.rotated),
+                "rotation": each.rotation,
+                "expires": _time(each.expires),
+                "description": each.description,
+            }
+            for each in materials.versions
+        ],
+    }
+
+
+def load_state(store: KeyStore, state: bytes) -> None:
+    """Put a state into an empty store.
+
+    Raises:
+        StateError: it is malformed, or of another account.
+    """
+    try:
+        document = json.loads(state)
+        version, account = document["version"], document["owner"].split(":")[4]
+        if (version, account) == (_VERSION, store.owner.split(":")[4]):
+            store.token_secret = base64.b64decode(document["token_secret"], validate=True)
+            store.regions = _load_regions(document, store)
+            return
+    except KmsError as e:
+        raise StateError(e.message or e.type) from e
+    except (LookupError, TypeError, AttributeError, RecursionError, OverflowError) as e:
+        raise StateError("a member is missing, or of another type") from e
+    except ValueError as e:
+        raise StateError(str(e)) from e
+    raise StateError(f"version {version!r}, account {account!r}")
+
+
+def _load_regions(document: dict[str, Any], store: KeyStore) -> dict[str, Region]:
+    regions = {name: Region(name) for name in document["regions"] if is_region(name)}
+    families = [Family(f["primary"], list(f["regions"])) for f in document["families"]]
+    specs = {each["materials"]: each["spec"] for each in document["keys"]}
+    materials = [
+        _load_materials(each, specs[number]) for number, each in enumerate(document["materials"])
+    ]
+    for each in document["keys"]:
+        key = _load_key(each, families, materials)
+        regions[key.region].keys[key.id] = key
+    for each in document["aliases"]:
+        region = regions[each["region"]]
+        region.aliases[each["name"]] = Alias(
+            each["name"],
+            store.arn(region, each["name"]),
+            region.keys[each["key"]],
+            _moment(each["created"]),
+            _moment(each["updated"]),
+        )
+    return regions
+
+
+def _load_key(each: dict[str, Any], families: list[Family], materials: list[Materials]) -> Key:
+    if each["usage"] not in USAGES[each["spec"]]:
+        raise ValueError(f"KeyUsage {each['usage']} of KeySpec {each['spec']}")
+    used = each["last_usage"]
+    return Key(
+        each["id"], each["arn"], each["spec"], each["usage"], each["origin"],
+        materials[each["materials"]], parse_policy(each["policy"]), each["description"],
+        _moment(each["created"]), each["state"], _moment_or_none(each["deletion"]),
+        each["window"], dict(each["tags"]),
+        {
+            grant["id"]: Grant(
+                grant["id"], grant["name"], grant["grantee"], grant["retiring"],
+                tuple(grant["operations"]), grant["equals"], grant["subset"],
+                grant["source_arn"], grant["issuer"], _moment(grant["created"]),
+            )
+            for grant in each["grants"]
+        },
+        None if each["family"] is None else families[each["family"]],
+        used and Usage(used[0], _moment(used[1]), used[2], used[3]),
+    )  # fmt: skip
+
+
+def _load_materials(each: dict[str, Any], spec: str) -> Materials:
+    def secret(encoded: str | None) -> bytes | PrivateKey | None:
+        if encoded is None:
+            return None
+        return decode_material(spec, base64.b64decode(encoded, validate=True))
+
+    return Materials(
+        [
+            Material(
+                version["id"], secret(version["secret"]), version["state"],
+                _moment_or_none(version["rotated"]), version["rotation"],
+                _moment_or_none(version["expires"]), version["description"],
+            )
+            for version in each["versions"]
+        ],
+        each["period"],
+        _moment_or_none(each["rotates"]),
+    )  # fmt: skip
+
+
+def _blob(blob: bytes) -> str:
+    return base64.b64encode(blob).decode()
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without its offset")
+    return moment
+
+
+def _moment_or_none(text: str | None) -> datetime | None:
+    return None if text is None else _moment(text)
