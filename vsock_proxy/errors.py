@@ -1,18 +1,18 @@
-"""The root of every error this project raises, and those of the ground floor.
+"""The root of all errors of this project, and the errors of networking and configuration.
 
-A caller that catches `AgentError` has caught everything the public API can raise; anything
-else that escapes is a bug. `enclave.errors` grows the family on the enclave's side.
+The public API raises no other errors than `AgentError` and its subclasses; anything else is a bug.
+`enclave.errors` has those of the enclave's side.
 """
 
 from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Root of the family.
+    """Root of all errors.
 
     Attributes:
-        hint: one sentence that says what to do about it, or "" where nothing can be said.
-            The command line prints it on a line of its own.
+        hint: one sentence that says what to do about it, or "". The command line prints it on a
+            line of its own.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -21,14 +21,15 @@ class AgentError(Exception):
 
 
 class ConfigurationError(AgentError):
-    """What the caller asked for cannot be: an option, a variable, a file, an argument."""
+    """An option, a variable, a file or an argument is invalid."""
 
 
 class DialError(AgentError):
-    """No connection to an address: refused, unreachable, timed out, no such name.
+    """No connection to an address: refused, unreachable, timed out, unknown name.
 
     Attributes:
-        address: the address as written, for example ``vsock://3:8000``.
+        address: the address as text, for example ``vsock://3:8000``.
+        reason: why, in a few words.
     """
 
     def __init__(self, address: str, reason: str, *, hint: str = "") -> None:
@@ -38,7 +39,7 @@ class DialError(AgentError):
 
 
 class ListenError(AgentError):
-    """An address cannot be listened on: taken, not permitted, no such device."""
+    """An address cannot be listened on: in use, not permitted, no such device."""
 
     def __init__(self, address: str, reason: str, *, hint: str = "") -> None:
         super().__init__(f"cannot listen on {address}: {reason}", hint=hint)
