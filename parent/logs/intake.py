@@ -84,6 +84,6 @@ class Intake:
         """Take what was read; b"" is the end. Returns the lines to pass on."""
         self.source.spend(now, len(data))
         lines = self._splitter.feed(data) if data else self._splitter.end()
-        self.source.cut += self._splitter.cut
-        self._splitter.cut = 0
+        self.source.cut += self._splitter.truncated
+        self._splitter.truncated = 0
         return self.source.take(now, lines)

@@ -1,4 +1,4 @@
-"""The ``proxy`` section of a configuration file: several forwards in one process.
+"""Reads the ``proxy`` section of a configuration file: forwards, allowlist, limits.
 
     proxy:
       allowlist:
@@ -8,7 +8,7 @@
         to: tcp://kms.eu-central-1.amazonaws.com:443
         cids: [16]
 
-docs/proxy.md has all of it.
+docs/proxy.md describes every key.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vsock_proxy.net.addresses import (
 )
 from vsock_proxy.proxy.allowlist import Allowlist, load_allowlist, read_allowlist
 from vsock_proxy.proxy.daemon import DRAIN_TIMEOUT
-from vsock_proxy.proxy.forward import Forward, check_distinct
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.proxy.forward import Forward, allow_hint, check_distinct
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
 from vsock_proxy.service.cids import read_cids
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MAX_FORWARDS = 256
 MAX_CONNECTIONS = 1_000_000
-"""Of one forward."""
+"""Limit of one forward's limit."""
 
 _DAY = 86400.0
 _FAMILIES = {
@@ -52,11 +52,11 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """What `Daemon` takes.
+    """The arguments of `Daemon`.
 
     Attributes:
         forwards: each with its name, its limits and the allowlist.
-        drain_timeout: seconds that open connections get to end once the daemon stops.
+        drain_timeout: seconds in which open connections may end once the daemon stops.
     """
 
     forwards: tuple[Forward, ...]
@@ -67,13 +67,13 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     """Read the value of the key ``proxy``.
 
     Args:
-        section: the value; a path in it is relative to its file.
-        reloading: a forward to what is not on the allowlist is then no error, but one that
-            refuses every connection: what the list no longer has is to end, whatever else
-            the file says.
+        section: the value; paths in it are relative to its file.
+        reloading: whether a target that is not on the allowlist is accepted; its forward rejects
+            every connection. So an entry that is removed from the list takes effect, whatever
+            else is in the file.
 
     Raises:
-        ConfigurationError: says in which file and line, and why.
+        ConfigurationError: the message has file and line.
     """
     fields = section.fields(
         "allowlist", "limits", "drain_timeout", "forwards", required=("forwards",)
@@ -81,7 +81,7 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     allowlist = Allowlist(frozenset())
     if "allowlist" in fields:
         allowlist = _allowlist(fields["allowlist"])
-    limits = Limits()
+    limits = DEFAULT_LIMITS
     if "limits" in fields:
         limits = _limits(fields["limits"], limits)
     drain_timeout = DRAIN_TIMEOUT
@@ -93,7 +93,7 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
         try:
             check_distinct(forwards)
         except ConfigurationError as e:
-            raise item.wrong(str(e), hint="give one of them another name, or address") from e
+            raise item.wrong(str(e), hint="give one of them another name or address") from e
     return ProxySettings(tuple(forwards), drain_timeout)
 
 
@@ -101,39 +101,38 @@ def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: 
     fields = item.fields(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
     )
-    listen, to = fields["listen"].address(), fields["to"].address()
-    if not isinstance(to, UnixAddress) and not 0 < to.port < MAX_VSOCK:
-        raise fields["to"].wrong("nothing can be reached on this port")
-    if isinstance(to, VsockAddress) and to.cid == VMADDR_CID_ANY:
-        raise fields["to"].wrong("any is no target")
-    if isinstance(to, TcpAddress) and not (reloading or allowlist.allows(to.host, to.port)):
-        raise fields["to"].wrong(
-            f"{to.host} port {to.port} is not on the allowlist",
-            hint=f"to allow it, add there: - {{address: {to.host}, port: {to.port}}}",
-        )
+    listen, target = fields["listen"].address(), fields["to"].address()
+    if not isinstance(target, UnixAddress) and not 0 < target.port < MAX_VSOCK:
+        raise fields["to"].wrong(f"port {target.port} cannot be a target")
+    if isinstance(target, VsockAddress) and target.cid == VMADDR_CID_ANY:
+        raise fields["to"].wrong("`any` cannot be a target")
     family, prefer = socket.AF_UNSPEC, socket.AF_UNSPEC
     if "family" in fields:
-        if not isinstance(to, TcpAddress):
+        if not isinstance(target, TcpAddress):
             raise fields["family"].wrong("only for a TCP target")
         family, prefer = _FAMILIES[fields["family"].choice(*_FAMILIES)]
     if "limits" in fields:
         limits = _limits(fields["limits"], limits)
     forward = Forward(
         listen,
-        to,
+        target,
         family,
         prefer=prefer,
         cids=read_cids(item, fields, listen, required=False),
-        allowlist=allowlist if isinstance(to, TcpAddress) else None,
+        allowlist=allowlist if isinstance(target, TcpAddress) else None,
         limits=limits,
     )
-    name = fields["name"].string(most=100) if "name" in fields else forward.target
+    if not (reloading or forward.allowed):
+        raise fields["to"].wrong(
+            f"{forward.target_name} is not on the allowlist", hint=allow_hint(forward)
+        )
+    name = fields["name"].string(most=100) if "name" in fields else forward.target_name
     if not name.isprintable():
-        raise fields["name"].wrong("has characters that cannot be printed")
+        raise fields["name"].wrong("contains characters that cannot be printed")
     return dataclasses.replace(forward, name=name)
 
 
-def _limits(setting: Setting, otherwise: Limits) -> Limits:
+def _limits(setting: Setting, default: Limits) -> Limits:
     fields = setting.fields(
         "connections", "waiting", "connect_timeout", "idle_timeout", "linger_timeout"
     )
@@ -147,11 +146,17 @@ def _limits(setting: Setting, otherwise: Limits) -> Limits:
         for name in ("connect_timeout", "idle_timeout", "linger_timeout")
         if name in fields
     }
-    return dataclasses.replace(otherwise, **counts, **times)  # type: ignore[arg-type]
+    return dataclasses.replace(default, **counts, **times)  # type: ignore[arg-type]
 
 
 def _allowlist(setting: Setting) -> Allowlist:
-    """Read the list itself, or the file it is in."""
+    """Read the list itself, or the file that contains it."""
     if setting.is_list:
         return read_allowlist(setting)
-    return load_allowlist(Path(setting.source).parent / setting.string())
+    path = Path(setting.source).parent / setting.string()
+    try:
+        return load_allowlist(path)
+    except ConfigurationError as e:
+        if not e.hint:  # The file could not be read at all.
+            raise setting.wrong(str(e), hint="the path is relative to this file") from e
+        raise

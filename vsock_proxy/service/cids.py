@@ -1,4 +1,4 @@
-"""The key ``cids`` of a listener's section: which enclaves may connect."""
+"""Reads the key ``cids`` of a listener's section: which enclaves may connect."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ if TYPE_CHECKING:
     from vsock_proxy.service.settings import Setting
 
 MAX_CIDS = 64
-"""That a setting may name; an instance has four enclaves at most."""
+"""CIDs in one list; an instance has four enclaves at most."""
 
-
-_HINT = "name the enclaves: cids: [16]; or all: cids: any"
+_HINT = "for certain enclaves, write cids: [16]; for all, cids: any"
 
 
 def read_cids(
     section: Setting, fields: Mapping[str, Setting], listen: Address, *, required: bool
 ) -> frozenset[int] | None:
-    """Read the key ``cids`` of a listener's section: a list, or ``any``, which is None.
+    """Read the key ``cids``: a list, or ``any``, which is None.
 
     Args:
-        section: of the configuration.
-        fields: of the section.
-        listen: where it listens.
-        required: whether it must be said of a vsock listener who may come; else all may.
+        section: the listener's section.
+        fields: its keys.
+        listen: the listener's address.
+        required: whether a vsock listener must have the key; if not, it defaults to ``any``.
 
     Raises:
-        ConfigurationError: says in which file and line, and why.
+        ConfigurationError: the message has file and line.
     """
     if not isinstance(listen, VsockAddress):
         if "cids" in fields:
             raise fields["cids"].wrong(
                 "only for a vsock listener: other sockets have no CIDs",
-                hint="who may connect to a UNIX socket is up to its path and permissions",
+                hint="restrict a UNIX socket by the permissions of its path",
             )
         return None
     if "cids" not in fields:
@@ -49,7 +48,7 @@ def read_cids(
         try:
             cids.choice("any")
         except ConfigurationError as e:
-            # `cids: 16`, without its brackets, is what is written most.
+            # `cids: 16`, without brackets, is the most frequent mistake.
             e.hint = _HINT
             raise
         return None

@@ -1,8 +1,8 @@
-"""Configuration files: YAML read value by value, with the line in every error.
+"""Reads configuration files: YAML, value by value, with the line in every error.
 
-A file is not turned into objects but read as YAML's own nodes, which know their lines. Each part
-of the program asks for the keys that are its own, by type; what it did not ask for is an error,
-for it may have been meant to restrict something.
+A file is not converted to objects but kept as YAML nodes, which know their lines. Each part of the
+program reads its own keys, by type; an unknown key is an error, because it may have been meant to
+restrict something.
 
     root = load_settings(Path("parent.yaml"))
     fields = root.fields("listen", "timeout", required=("listen",))
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_SIZE = 256 * 1024
-"""Bytes of a file; AWS's allowlist of every KMS endpoint has 4,331."""
+"""Bytes of a file; AWS's allowlist of all KMS endpoints has 4,331."""
 
 MAX_DEPTH = 20
-"""Lists and mappings within each other."""
+"""Levels of nested lists and mappings."""
 
 MAX_ITEMS = 10_000
 """Items of one list."""
@@ -47,11 +47,11 @@ _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of a file, and where it stands.
+    """One value of a file, and its position.
 
     Attributes:
-        source: the file, as errors call it.
-        name: the key it is the value of, or of which it is an item; "" for the whole file.
+        source: the name of the file in errors.
+        name: its key, or that of the list it is an item of; "" for the whole file.
         node: the value.
     """
 
@@ -61,24 +61,25 @@ class Setting:
 
     @property
     def line(self) -> int:
-        """The line it begins on, from 1."""
+        """The line it begins on, counted from 1."""
         return self.node.start_mark.line + 1
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list, where it may also be something else."""
+        """Whether it is a list."""
         return isinstance(self.node, yaml.SequenceNode)
 
     def wrong(self, what: str, *, hint: str = "") -> ConfigurationError:
-        """Make the error that says that this value is wrong: ``FILE:LINE: KEY: WHAT``."""
+        """Make an error about this value: ``FILE:LINE: KEY: WHAT``."""
         key = f"{self.name}: " if self.name else ""
         return ConfigurationError(f"{self.source}:{self.line}: {key}{what}", hint=hint)
 
-    def mapping(self) -> dict[str, Setting]:
-        """Take a mapping with any keys.
+    def mapping(self, *, required: Collection[str] = ()) -> dict[str, Setting]:
+        """Read a mapping with any keys.
 
         Raises:
-            ConfigurationError: it is none, a key is not a text, or is there twice.
+            ConfigurationError: it is not a mapping, a required key is missing, or a key is not
+                text, or there twice.
         """
         if not isinstance(self.node, yaml.MappingNode):
             raise self.wrong(f"{_what(self.node)}, not a mapping")
@@ -86,20 +87,20 @@ class Setting:
         for key_node, value in self.node.value:
             key = Setting(self.source, self.name, key_node).string()
             if key in found:
-                # Readers of YAML disagree about which of the two counts.
+                # YAML parsers disagree about which of the two counts.
                 raise Setting(self.source, self.name, key_node).wrong(f"key {key!r:.80} twice")
             found[key] = Setting(self.source, key, value)
-        return found
+        return self._with(required, found)
 
-    def fields(self, *known: str, required: Collection[str] = ()) -> Mapping[str, Setting]:
-        """Take a mapping with these keys and no other.
+    def fields(self, *known: str, required: Collection[str] = ()) -> dict[str, Setting]:
+        """Read a mapping with these keys and no others.
 
         Args:
-            known: all keys that there may be.
-            required: those of them that must be there.
+            known: all keys that are allowed.
+            required: those of them that must be present.
 
         Raises:
-            ConfigurationError: as `mapping`; also an unknown key, or a missing one.
+            ConfigurationError: as `mapping`; also for an unknown key.
         """
         found = self.mapping()
         for key, value in zip(found, self.node.value, strict=True):
@@ -109,85 +110,97 @@ class Setting:
                 raise Setting(self.source, self.name, value[0]).wrong(
                     f"unknown key {key!r:.80}{guess}", hint=f"known here: {', '.join(known)}"
                 )
+        return self._with(required, found)
+
+    def _with(self, required: Collection[str], found: dict[str, Setting]) -> dict[str, Setting]:
         for key in required:
             if key not in found:
                 raise self.wrong(f"key {key!r} is missing")
         return found
 
     def items(self, most: int = MAX_ITEMS) -> list[Setting]:
-        """Take a list of at most `most` items. Raises ConfigurationError."""
+        """Read a list of at most `most` items. Raises ConfigurationError."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.wrong(f"{_what(self.node)}, not a list")
         if len(self.node.value) > most:
-            raise self.wrong(f"{len(self.node.value)} items; there may be {most}")
+            raise self.wrong(f"{len(self.node.value)} items; at most {most} are allowed")
         return [Setting(self.source, self.name, item) for item in self.node.value]
 
     def string(self, *, most: int = 4096) -> str:
-        """Take a text of at most `most` characters; not an empty one. Raises ConfigurationError."""
+        """Read a text of 1 to `most` characters. Raises ConfigurationError."""
         if isinstance(self.node, yaml.ScalarNode) and self.node.value and self.node.tag != _STR:
             raise self.wrong(
-                f"{self.node.value!r:.80} is no text in YAML",
-                hint="put it in quotes if it is meant as text",
+                f"{self.node.value!r:.80} is not text in YAML",
+                hint="put it in quotes",
             )
-        text = self._scalar("a text")
+        text = self._scalar("text")
         if not text:
-            raise self.wrong("an empty text")
+            raise self.wrong("empty text")
         if len(text) > most:
-            raise self.wrong(f"a text of {len(text)} characters; there may be {most}")
+            raise self.wrong(f"{len(text)} characters; at most {most} are allowed")
         return text
 
     def choice(self, *choices: str) -> str:
-        """Take one of some words. Raises ConfigurationError."""
+        """Read one of several words. Raises ConfigurationError."""
         text = self._scalar("a word")
         if text not in choices:
-            raise self.wrong(f"{text!r:.80} is none of {', '.join(choices)}")
+            raise self.wrong(f"{text!r:.80} is not one of: {', '.join(choices)}")
         return text
 
     def boolean(self) -> bool:
-        """Take ``true`` or ``false``, written like that. Raises ConfigurationError."""
-        # YAML 1.1 also has yes, on, Y and more, which YAML 1.2 calls texts.
+        """Read ``true`` or ``false``. Raises ConfigurationError."""
+        # YAML 1.1 also has yes, on, Y and more, which are text in YAML 1.2.
         text = self._scalar("true or false")
         if self.node.tag != _BOOL or text not in ("true", "false"):
             raise self.wrong(f"{text!r:.80} is neither true nor false")
         return text == "true"
 
-    def integer(self, least: int, most: int) -> int:
-        """Take a decimal integer in `least`..`most`. Raises ConfigurationError."""
+    def integer(self, least: int, most: int, *, quoted: bool = False) -> int:
+        """Read a decimal integer in `least`..`most`, also in quotes if `quoted`.
+
+        Raises:
+            ConfigurationError: it is not an integer, or out of range.
+        """
         text = self._scalar("an integer")
-        # 0443 is octal to some readers of YAML and decimal to others, and 1_000 and 1:30 are
-        # integers to some: none of them is one here.
-        if self.node.tag != _INT or not _INTEGER.fullmatch(text) or not least <= int(text) <= most:
+        # 0443 is octal to some YAML parsers and decimal to others, and 1_000 and 1:30 are
+        # integers to some: all of them are rejected.
+        tags = (_INT, _STR) if quoted else (_INT,)
+        if (
+            self.node.tag not in tags
+            or not _INTEGER.fullmatch(text)
+            or not least <= int(text) <= most
+        ):
             raise self.wrong(f"{text!r:.80} is not an integer in {least}..{most}")
         return int(text)
 
     def port(self) -> int:
-        """Take a TCP port, 1..65535. Raises ConfigurationError."""
+        """Read a TCP port, 1..65535. Raises ConfigurationError."""
         return self.integer(1, MAX_PORT)
 
     def duration(self, least: float, most: float) -> float:
-        """Take a time with its unit, such as ``10 s``, ``250 ms``, ``5 min``, ``1.5 h``, ``1 d``.
+        """Read a duration: ``10 s``, ``250 ms``, ``5 min``, ``1.5 h``, ``1 d``.
 
         Returns:
             Seconds, in `least`..`most`.
 
         Raises:
-            ConfigurationError: no number, no such unit, or out of range.
+            ConfigurationError: not a number, unknown unit, or out of range.
         """
-        return self._quantity("a time", _SECONDS, "10 s", least, most, "s")
+        return self._quantity("a duration", _SECONDS, "10 s", least, most, "s")
 
     def size(self, least: int, most: int) -> int:
-        """Take a number of bytes with its unit: ``B``, ``KiB``, ``MiB``, ``GiB`` or ``TiB``.
+        """Read a size: a number with ``B``, ``KiB``, ``MiB``, ``GiB`` or ``TiB``.
 
         Returns:
             Bytes, in `least`..`most`.
 
         Raises:
-            ConfigurationError: no number, no such unit, or out of range.
+            ConfigurationError: not a number, unknown unit, or out of range.
         """
         return int(self._quantity("a size", _BYTES, "512 MiB", least, most, "B"))
 
     def address(self) -> Address:
-        """Take a socket's address (`addresses.parse_address`). Raises ConfigurationError."""
+        """Read a socket address (`addresses.parse_address`). Raises ConfigurationError."""
         try:
             return parse_address(self.string())
         except ConfigurationError as e:
@@ -214,7 +227,7 @@ class Setting:
         match = _QUANTITY.fullmatch(text)
         hint = f"write {example}; units: {', '.join(units)}"
         if not match or match[2] not in units:
-            raise self.wrong(f"{text!r:.80} is not {wanted} with its unit", hint=hint)
+            raise self.wrong(f"{text!r:.80} is not {wanted} with a unit", hint=hint)
         value = float(match[1]) * units[match[2]]
         if not least <= value <= most:
             raise self.wrong(f"{text!r:.80} is not in {least:g} {unit}..{most:g} {unit}", hint=hint)
@@ -222,26 +235,31 @@ class Setting:
 
 
 def load_settings(path: Path) -> Setting:
-    """Read a file of at most `MAX_SIZE` bytes; what it holds has no name.
+    """Read a file of at most `MAX_SIZE` bytes.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not YAML; says where.
+        ConfigurationError: it cannot be read, or is not YAML; the message has the line.
     """
-    try:
-        # Not one that keeps its reader waiting: that would hold up every further reload.
-        with opened(path) as file, named(path, "read"):
-            data = file.read(MAX_SIZE + 1)
-    except ConfigurationError as e:
-        e.hint = "name the file with --config"
-        raise
-    return parse_settings(data, source=str(path))
+    return parse_settings(read_file(path), source=str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file, but no more than one byte over `MAX_SIZE`.
+
+    Raises:
+        ConfigurationError: it cannot be read. The hint is left to the caller, who knows which
+            option or key named the file.
+    """
+    # Without blocking, as on a FIFO: that would block every further reload.
+    with opened(path) as file, named(path, "read"):
+        return file.read(MAX_SIZE + 1)
 
 
 def parse_settings(data: bytes, *, source: str) -> Setting:
-    """Read the one YAML document in `data`; `source` is what the errors call it.
+    """Parse the one YAML document in `data`; `source` is its name in errors.
 
     Raises:
-        ConfigurationError: it is empty, too large, or not YAML; says where.
+        ConfigurationError: it is empty, too large, or not YAML; the message has the line.
     """
     if len(data) > MAX_SIZE:
         raise ConfigurationError(f"{source}: more than {MAX_SIZE} bytes")
@@ -255,14 +273,14 @@ def parse_settings(data: bytes, *, source: str) -> Setting:
         line = "" if e.problem_mark is None else f":{e.problem_mark.line + 1}"
         raise ConfigurationError(f"{source}{line}: not YAML: {e.problem}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigurationError(f"{source}: not YAML: not text, or text with control codes") from e
+        raise ConfigurationError(f"{source}: not YAML: not UTF-8, or control characters") from e
     if document is None:
         raise ConfigurationError(f"{source}: empty")
     return Setting(source, "", document)
 
 
 class _Composer(yaml.SafeLoader):
-    """Makes nodes, and objects never: nothing in a file can name a Python type."""
+    """Makes nodes, never objects: nothing in a file can name a Python type."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -271,10 +289,10 @@ class _Composer(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            # Nobody needs one here, and a few can stand for billions of values.
-            raise _Refusal("aliases are not taken", event)
+            # A few aliases can stand for billions of values.
+            raise _RejectedError("aliases are not allowed", event)
         if self._depth >= MAX_DEPTH:
-            raise _Refusal("too many levels", event)
+            raise _RejectedError("too many nested levels", event)
         self._depth += 1
         try:
             return super().compose_node(parent, index)
@@ -282,7 +300,7 @@ class _Composer(yaml.SafeLoader):
             self._depth -= 1
 
 
-class _Refusal(yaml.MarkedYAMLError):
+class _RejectedError(yaml.MarkedYAMLError):
     def __init__(self, problem: str, event: Any) -> None:
         super().__init__(problem=problem, problem_mark=event.start_mark)
 

@@ -14,7 +14,7 @@ import pytest
 
 from parent.credentials.model import CredentialsError
 from parent.credentials.source_process import Asker
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 
 SECRET = "s3cret/key"
 
@@ -115,7 +115,7 @@ def test_the_end_does_not_wait_for_it(config: Path, tmp_path: Path) -> None:
     thread.start()
     eventually((tmp_path / "pid").exists)
     asker.cancel()
-    thread.join(PATIENCE)
+    thread.join(TEST_TIMEOUT)
     assert [error.kind for error in errors] == ["internal"]
     eventually(lambda: gone(tmp_path / "pid"))
     assert failure(asker).kind == "stopped"
@@ -179,7 +179,7 @@ def test_nobody_is_asked_for_an_mfa_code_even_on_a_terminal(config: Path) -> Non
     )
     os.close(theirs)
     try:
-        told, _ = process.communicate(timeout=PATIENCE)
+        told, _ = process.communicate(timeout=TEST_TIMEOUT)
         assert told.startswith("interactive take a role without mfa_serial")
     finally:
         process.kill()

@@ -65,10 +65,12 @@ STATE = {
     },
     "forwards": [
         {
-            "name": "kms", "listen": "vsock://any:8000", "to": "tcp://kms.example:443",
-            "connections": 3, "connecting": 1, "waiting": 0, "limit": 1024, "relayed": 120,
-            "refused": {}, "failed": {"timeout": 1, "refused": 4}, "broken": {"reset": 1},
-            "bytes_up": 1536, "bytes_down": 12,
+            "name": "kms", "listen": "vsock://any:8000", "target": "tcp://kms.example:443",
+            "gauges": {"connections": 3, "connecting": 1, "waiting": 0, "connection_limit": 1024},
+            "counters": {
+                "relayed": 120, "rejected": {}, "connect_failures": {"timeout": 1, "refused": 4},
+                "broken": {"reset": 1}, "bytes": {"up": 1536, "down": 12},
+            },
         }
     ],
     "leaving": 7,
@@ -77,8 +79,8 @@ STATE = {
 SHOWN = r"""enclave-parent 1.2: failing
   enclave/worker: E27\x1b[2J
 
-FORWARD  LISTEN            TO               OPEN       WAITING  RELAYED  REFUSED  FAILED       BROKEN     UP       DOWN
-kms      vsock://any:8000  kms.example:443  4 of 1024  0        120      0        5 (refused)  1 (reset)  1.5 KiB  12 B
+FORWARD  LISTEN            TARGET           OPEN       WAITING  RELAYED  REJECTED  FAILED       BROKEN     UP       DOWN
+kms      vsock://any:8000  kms.example:443  4 of 1024  0        120      0         5 (refused)  1 (reset)  1.5 KiB  12 B
 7 connections of forwards that are no longer there
 
 ENCLAVE  STATE            FOR       CID  CPUS  MEMORY   STARTS  ENDS  ID        PCR0
@@ -169,7 +171,7 @@ def test_a_daemon_is_asked(
     assert told["components"]["other"] == {
         "healthy": True, "detail": "as told", "values": {"state": "x"},
     }  # fmt: skip
-    assert (told["forwards"][0]["name"], told["forwards"][0]["accepted"]) == ("one", 0)
+    assert (told["forwards"][0]["name"], told["forwards"][0]["counters"]["accepted"]) == ("one", 0)
     assert (told["leaving"], told["reloads"]) == (0, 0)
     components[0].healthy = False
     assert status(configuration) == 1
