@@ -326,11 +326,11 @@ def test_a_sink_beyond_the_launcher_that_comes_late(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("log",), "there is no COMMAND to run"),
+        (("log",), "COMMAND is missing"),
         (("log", "--to", "nowhere", "true"), "not an address"),
-        (("log", "--buffer", "1", "true"), "a log buffer of 1 bytes"),
-        (("log", "--flush", "-1", "true"), "-1 s to flush the log"),
-        (("log", "--flush", "nan", "true"), "nan s to flush the log"),
+        (("log", "--buffer", "1", "true"), "a log buffer of 1 bytes is out of range"),
+        (("log", "--flush", "-1", "true"), "a log flush timeout of -1 s is out of range"),
+        (("log", "--flush", "nan", "true"), "a log flush timeout of nan s is out of range"),
         (("serve", "--log-to", "nowhere"), "not an address"),
     ],
 )
