@@ -17,6 +17,7 @@ from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import Endpoint
 from vsock_proxy.net.listening import local_address
+from vsock_proxy.service.child import exit_code
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ class Service:
         except (OSError, ValueError) as e:  # ValueError: NUL in an argument
             reason = getattr(e, "strerror", None) or str(e)
             raise ConfigurationError(f"cannot run {self._command[0]!r}: {reason}") from e
-        code = await self._process.wait()
-        return code if code >= 0 else 128 - code
+        return exit_code(await self._process.wait())
 
     async def _ready(self, readiness: Readiness) -> None:
         loop = asyncio.get_running_loop()

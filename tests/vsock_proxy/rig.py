@@ -29,7 +29,7 @@ from vsock_proxy.relay.loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vsock_proxy.relay.connection import Connection, Limits
+    from vsock_proxy.relay.connection import RelayedConnection, RelayLimits
     from vsock_proxy.relay.resolver import Resolver
 
 
@@ -75,7 +75,7 @@ class Rig:
         to: Address | None = None,
         *,
         resolver: Callable[[Loop], Resolver] | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: RelayLimits = DEFAULT_LIMITS,
         cids: frozenset[int] | None = None,
         listener: socket.socket | None = None,
     ) -> None:
@@ -274,7 +274,7 @@ class Ends:
         with self.rig.connect() as client, self.server.accept() as server:
             yield client, server
 
-    def connection(self) -> Connection:
+    def connection(self) -> RelayedConnection:
         """The only one there is."""
         relayed = self.rig.forwarder._relayed
         self.rig.wait_until(lambda: bool(relayed))

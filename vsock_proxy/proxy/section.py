@@ -30,7 +30,7 @@ from vsock_proxy.net.addresses import (
 from vsock_proxy.proxy.allowlist import Allowlist, load_allowlist, read_allowlist
 from vsock_proxy.proxy.daemon import DRAIN_TIMEOUT
 from vsock_proxy.proxy.forward import Forward, allow_hint, check_distinct
-from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 from vsock_proxy.service.cids import read_cids
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     return ProxySettings(tuple(forwards), drain_timeout)
 
 
-def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: bool) -> Forward:
+def _forward(
+    item: Setting, allowlist: Allowlist, limits: RelayLimits, *, reloading: bool
+) -> Forward:
     fields = item.fields(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
     )
@@ -132,7 +134,7 @@ def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: 
     return dataclasses.replace(forward, name=name)
 
 
-def _limits(setting: Setting, default: Limits) -> Limits:
+def _limits(setting: Setting, default: RelayLimits) -> RelayLimits:
     fields = setting.fields(
         "connections", "waiting", "connect_timeout", "idle_timeout", "linger_timeout"
     )

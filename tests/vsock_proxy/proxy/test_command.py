@@ -29,7 +29,7 @@ from vsock_proxy.proxy.allowlist import load_allowlist
 from vsock_proxy.proxy.command import main
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -338,6 +338,6 @@ def test_arguments_of_aws_vsock_proxy_are_understood(
         TcpAddress(host, 443),
         family,
         allowlist=load_allowlist(allowlist),
-        limits=Limits(connections=connections),
+        limits=RelayLimits(connections=connections),
     )
     assert seen == [(forward,)]

@@ -18,7 +18,7 @@ from tests.sockets import read_all
 from tests.vsock_proxy.relay.test_flow import FakeSink, FakeSource, pump
 from tests.vsock_proxy.rig import LOCAL, Place, Rig, allow_descriptors, read_exactly
 from tests.waiting import TEST_TIMEOUT
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.relay.flow import Flow
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_relay_neither_loses_nor_adds_bytes(
         Rig(
             Place(kinds[0], tmp_path).address("proxy"),
             server.address,
-            limits=Limits(connections=CONNECTIONS),
+            limits=RelayLimits(connections=CONNECTIONS),
         ) as rig,
     ):
         ends: list[tuple[socket.socket, socket.socket]] = []

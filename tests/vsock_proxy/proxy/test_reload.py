@@ -20,7 +20,7 @@ from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.counters import Gauges
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward
-from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +114,7 @@ def test_unchanged_listener_is_kept(running: Running) -> None:
 
 def test_new_target_applies_to_new_connections(running: Running) -> None:
     with running.pair("x", "a") as (old, old_accepted):
-        running.daemon.reload([running.forward("x", "b", limits=Limits(connections=7))])
+        running.daemon.reload([running.forward("x", "b", limits=RelayLimits(connections=7))])
         check(old, old_accepted)
         with running.pair("x", "b") as (client, accepted):
             check(client, accepted)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from tests.vsock_proxy.relay.test_flow import FakeSink, FakeSource, broken
-from vsock_proxy.relay.connection import Connection, Limits
+from vsock_proxy.relay.connection import RelayedConnection, RelayLimits
 from vsock_proxy.relay.loop import Loop
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ class Joined:
         self.loop = loop
         self.client, self.server = FakeEnd(1001), FakeEnd(1002)
         self.told: list[OSError | None] = []
-        self.connection = Connection(
+        self.connection = RelayedConnection(
             loop,
             cast("socket.socket", self.client),
             cast("socket.socket", self.server),
-            limits=Limits(),
+            limits=RelayLimits(),
             events=self,
         )
 
-    def closed(self, _connection: Connection, failure: OSError | None) -> None:
+    def closed(self, _connection: RelayedConnection, failure: OSError | None) -> None:
         self.told.append(failure)
 
     def happens(self, end: FakeEnd, events: int) -> None:
