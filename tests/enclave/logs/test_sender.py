@@ -185,6 +185,32 @@ def test_lines_that_were_not_read_are_not_confirmed(parent: Parent, sender: Send
         assert sender.close(0.2) == Outcome([], 0, confirmed=False)
 
 
+def test_closing_the_outlet_is_not_taken_for_a_confirmation() -> None:
+    """`finish` waits for the sink's end; closing the socket wakes it with what looks like one."""
+
+    class Outlet:
+        closed, finished = threading.Event(), threading.Event()
+
+        def write(self, data: bytes) -> int:
+            return len(data)
+
+        def finish(self, timeout: float) -> bool:  # noqa: ARG002
+            assert self.closed.wait(TEST_TIMEOUT)
+            return True
+
+        def close(self) -> None:
+            if self.closed.is_set():
+                self.finished.set()  # Called by the thread, after `finish`.
+            else:
+                self.closed.set()
+                assert self.finished.wait(TEST_TIMEOUT)
+
+    sender = Sender("a sink", Outlet)
+    sender.put([b"line"])
+    eventually(lambda: not sender._outbox)
+    assert sender.close(0.05) == Outcome([], 0, confirmed=False)
+
+
 def test_sink_that_hangs_up_is_retried_with_growing_delays(parent: Parent, sender: Sender) -> None:
     parent.listen()
     for failures in range(4):
