@@ -21,13 +21,14 @@ from enclave.credentials.service import ask
 from enclave.errors import CredentialsError
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress
 from vsock_proxy.net.dialing import Dialer, SocketDialer
+from vsock_proxy.net.ports import CREDENTIALS_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SERVICE = VsockAddress(VMADDR_CID_PARENT, 8002)
+DEFAULT_SERVICE = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 """Where the parent's credential service listens."""
 
 LONGEST_USE = 900.0

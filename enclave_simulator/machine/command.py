@@ -17,6 +17,7 @@ from enclave_simulator.parent import services as parent_services
 from enclave_simulator.parent.processes import exit_on_signals
 from parent import files
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.net.ports import PROXY_PORT
 
 if TYPE_CHECKING:
     from enclave_simulator.authority import Authority
@@ -34,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         help="boot an enclave image (EIF) with its own kernel under QEMU",
         description="Boot an enclave image with its own kernel, command line and ramdisks under "
         "QEMU. Its /dev/nsm signs documents with the image's PCRs; behind CID 3 are a simulated "
-        f"KMS (through vsock-proxy on port {parent_services.PROXY_PORT}), a service that gives "
+        f"KMS (through vsock-proxy on port {PROXY_PORT}), a service that gives "
         "out credentials for it, a log sink whose lines are printed on stderr, and what "
         "--parent-port and --folder add. The console is on stdout. "
         f"The exit code is what the guest writes, in decimal, to vsock://3:{EXIT_PORT}; "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_address
 from vsock_proxy.net.listening import listening, local_address
+from vsock_proxy.net.ports import CREDENTIALS_PORT
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-PORT = 8002
-"""Where the agent asks the parent for credentials."""
-
+_LISTEN = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 _LIFETIME = 3600
 """Seconds; EC2 gives a role's credentials for six hours, STS for one unless told otherwise."""
 
@@ -81,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
         "parent does: container-credentials JSON over HTTP, until SIGTERM.",
     )
     add = parser.add_argument
-    add("--listen", metavar="ADDRESS", default=str(VsockAddress(VMADDR_CID_PARENT, PORT)),
+    add("--listen", metavar="ADDRESS", default=str(_LISTEN),
         help="vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT (default: %(default)s)")  # fmt: skip
     add("--lifetime", metavar="SECONDS", type=float, default=_LIFETIME,
         help="how long each answer's credentials last (default: %(default)s)")  # fmt: skip

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from vsock_proxy.errors import ListenError
-from vsock_proxy.net.ports import LOG_PORT as PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vsock_proxy.net.addresses import Address
 
-__all__ = ["PORT", "print_logs"]
 
 _STOP_WITHIN = 5.0
 """Seconds for what has been sent and not yet printed."""

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms import command as kms
-from enclave_simulator.parent import credentials, logs
+from enclave_simulator.parent import logs
 from enclave_simulator.parent.processes import Service
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress, parse_address
+from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Sequence
     from pathlib import Path
-
-PROXY_PORT = 8000
-"""Where AWS's documentation has vsock-proxy listen for KMS."""
 
 _LISTENING = "listening on tcp://"
 
@@ -58,7 +56,7 @@ class ParentServices:
         Raises:
             ServiceError: one did not start.
         """
-        stack.enter_context(logs.print_logs(parse_address(self._listen(logs.PORT))))
+        stack.enter_context(logs.print_logs(parse_address(self._listen(LOG_PORT))))
         root = self.private / "nitro-root.pem"
         root.write_bytes(self.nitro_root)
         ca_key = [] if self.ca_key is None else [f"--ca-key={self.ca_key}"]
@@ -85,7 +83,7 @@ class ParentServices:
         service = stack.enter_context(
             Service(
                 "enclave_simulator.cli",
-                ["credentials", "--listen", self._listen(credentials.PORT)],
+                ["credentials", "--listen", self._listen(CREDENTIALS_PORT)],
                 show_stderr=self.verbose,
             )
         )
