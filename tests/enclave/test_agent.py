@@ -1,3 +1,5 @@
+"""The agent as a whole: faults of every neighbour, each with its error."""
+
 from __future__ import annotations
 
 import logging

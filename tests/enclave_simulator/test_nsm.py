@@ -1,3 +1,5 @@
+"""The simulated NSM: requests, PCRs, documents, faults."""
+
 from __future__ import annotations
 
 import hashlib
