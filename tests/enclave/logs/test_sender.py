@@ -1,4 +1,4 @@
-"""The sender's thread over real sockets, with parents of every kind."""
+"""The sender thread over real sockets, with well-behaved and hostile sinks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT = 1 << 20
 
 
 class Parent:
-    """Listens where a sink would."""
+    """A sink, played by the test."""
 
     def __init__(self, path: Path) -> None:
         self.address = UnixAddress(str(path))
@@ -147,7 +147,7 @@ def test_sink_that_never_reads_blocks_nothing_and_memory_is_bounded(
         sender.put(b"%0100d" % n for n in range(first, first + 500))
     assert sender._outbox._size <= LIMIT
     with parent.accept() as connection:
-        # And when it reads at last, each line is there or counted.
+        # When it reads in the end, each line is there or counted.
         got: list[bytes] = []
         reader = threading.Thread(target=lambda: got.append(read_and_close(connection)))
         reader.start()
@@ -280,7 +280,7 @@ def _lengths(fd: int) -> Iterator[int]:
 
 
 class Pipes:
-    """Two pipes that are captured."""
+    """Two captured pipes."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The ``vsock-proxy`` command, as a process, and what it refuses."""
+"""The ``vsock-proxy`` command: as a process, and its errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def allowlist(tmp_path: Path) -> Path:
 
 
 def allow(allowlist: Path, server: Server) -> list[str]:
-    """Put a server on the list; returns it as the command's last two arguments."""
+    """Add a server to the list; return it as the command's last two arguments."""
     assert isinstance(server.address, TcpAddress)
     host, port = server.address.host, str(server.address.port)
     allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
@@ -112,7 +112,7 @@ def test_command_forwards_notifies_and_stops_on_sigterm(
 
 
 class Process:
-    """The command, running, told of by systemd's protocol."""
+    """The command, running, with its notifications to systemd."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -143,7 +143,7 @@ class Process:
         self.heard(b"READY=1")
 
     def stop(self) -> str:
-        """Return all that it said."""
+        """Return its standard error."""
         self._process.send_signal(signal.SIGTERM)
         self.heard(b"STOPPING=1")
         said = self._process.communicate(timeout=TEST_TIMEOUT)[1]
@@ -387,7 +387,7 @@ def test_arguments_of_aws_vsock_proxy_are_understood(
     seen: list[Sequence[Forward]] = []
 
     class NoDaemon(Daemon):
-        """A test opens no vsock."""
+        """So that no test opens a vsock socket."""
 
         def __init__(self, forwards: Sequence[Forward], **_: object) -> None:
             seen.append(forwards)

@@ -113,7 +113,7 @@ def test_stop_drains_open_connections_and_accepts_no_new_ones(running: Running) 
         client.sendall(b"question")
         assert read_exactly(accepted, 8) == b"question"
         running.daemon.stop()
-        # The address is free at once: a successor may want it.
+        # The address is free at once, for a successor.
         listen_as_soon_as_it_is_free(running.daemon.addresses[0]).close()
         assert running.thread.is_alive()
         accepted.sendall(b"answer")

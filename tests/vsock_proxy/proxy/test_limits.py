@@ -1,4 +1,4 @@
-"""One listener: how many it serves, what runs out, and who is idle for too long."""
+"""The limits of one listener: connections, queue, descriptors, idle times."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_loop_is_quiet_while_clients_are_queued(
 
 
 def test_descriptors_above_1023_work(place: Place, server: Server) -> None:
-    # AWS's proxy uses select(2), and dies of it.
+    # AWS's proxy uses select(2), and panics.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
         pytest.skip(f"only {hard} file descriptors are allowed here (ulimit -Hn): needs 2048")
@@ -116,7 +116,7 @@ def test_descriptors_above_1023_work(place: Place, server: Server) -> None:
 
 
 class ScarceListener(socket.socket):
-    """A listener for which there are no descriptors while `scarce`."""
+    """A listener that finds no free descriptor while `scarce`."""
 
     scarce = False
 

@@ -1,4 +1,4 @@
-"""Other forwards for a daemon that is running, and the numbers it shows meanwhile."""
+"""Reloads and snapshots of a running daemon."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Running:
             yield client, accepted
 
     def wait_until(self, true: Callable[[Snapshot], bool]) -> Snapshot:
-        """Ask after every turn, of which there is one a tick at least."""
+        """Check snapshots until one fulfils the condition."""
         for _ in range(2000):
             snapshot = self.daemon.snapshot()
             if true(snapshot):
@@ -100,7 +100,7 @@ def test_reload_replaces_listeners_and_keeps_connections(running: Running) -> No
         old_accepted.close()
         assert read_all(old) == b"last words"
     running.wait_until(lambda snapshot: snapshot.leaving == 0)
-    # The loop has forgotten it: a reload costs nothing for ever.
+    # The loop has forgotten it: reloads do not add up.
     running.wait_until(lambda _: len(running.daemon._loop._tickers) == 2)
 
 
@@ -197,7 +197,7 @@ def test_target_removed_from_the_allowlist_rejects_new_connections_only(
 
 
 def test_new_cids_apply_to_new_connections(running: Running) -> None:
-    """A UNIX socket has no CID: where some are named, nobody may come from there."""
+    """A UNIX socket has no CID: if CIDs are named, its clients are rejected."""
     with running.dial("x") as old, running.servers["a"].accept() as accepted:
         running.daemon.reload([running.forward("x", "a", cids=frozenset({16}))])
         with running.dial("x") as client:
@@ -207,7 +207,7 @@ def test_new_cids_apply_to_new_connections(running: Running) -> None:
 
 
 class Watched(Allowlist):
-    """Notes the threads that look targets up in it, or compare it."""
+    """Records the threads that look up targets in it, or compare it."""
 
     threads: ClassVar[set[int]] = set()
 

@@ -1,4 +1,4 @@
-"""What the proxy relies on of true AF_VSOCK, and no stand-in shows."""
+"""What the proxy relies on in true AF_VSOCK, which no stand-in shows."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_socket_in_use_is_not_replaced(place: Place) -> None:
 
 
 def test_full_backlog_is_a_refused_connection(dialer: Dialer, place: Place) -> None:
-    # Unlike a UNIX socket's, where who comes has to wait.
+    # Unlike with UNIX sockets, where the client waits.
     address = place.address("server")
     with (  # noqa: PT012 (which of them it is does not matter)
         listen(address, backlog=0),

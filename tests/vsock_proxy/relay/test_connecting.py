@@ -1,4 +1,4 @@
-"""Names and addresses that answer late, wrongly or not at all."""
+"""Connecting to targets whose name or address is slow, wrong or unresponsive."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def resolver(look_up: LookUp, *, keep: float = 100.0) -> Callable[[Loop], HostRe
 
 
 def test_events_before_the_hand_over_are_not_lost(place: Place, server: Server) -> None:
-    # It is connected to, speaks and leaves within one turn, whose events go to the opening.
+    # The server is connected to, sends and closes within one turn, whose events go to the opening.
     with Loop(tick=1000) as loop, listen(place.address("proxy")) as listener:
         forwarder = Forwarder(loop, listener, Forward(place.address("proxy"), server.address))
         forwarder.start()
@@ -75,7 +75,7 @@ def test_events_before_the_hand_over_are_not_lost(place: Place, server: Server) 
 def test_unreachable_server_fails_one_connection_and_is_logged(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # AWS's proxy loses a worker to each; after four it serves nobody.
+    # AWS's proxy loses a worker each time; after four it serves no clients.
     address = place.address("server")
     with Rig(place.address("proxy"), address) as rig:
         for _ in range(6):
@@ -103,7 +103,7 @@ def test_log_of_failed_connections_is_throttled(
 
 
 def test_every_address_of_a_name_is_tried(tmp_path: Path) -> None:
-    # AWS's proxy takes the first and no other.
+    # AWS's proxy uses only the first.
     with Place("tcp", tmp_path).server() as server:
         found = [candidate(dead_port()), candidate(dead_port()), candidate(server.address)]
         find = resolver(lambda *_: found)

@@ -1,4 +1,4 @@
-"""After trouble, and in the middle of it, the loop is idle: it turns for its ticks alone."""
+"""During and after errors the loop is idle: only ticks make it turn."""
 
 from __future__ import annotations
 
