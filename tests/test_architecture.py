@@ -157,6 +157,9 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.policy.measured",
         "vsock_proxy.proxy.allowlist",
         "vsock_proxy.net.hybrid",
+        "vsock_proxy.net.ports",
+        "vsock_proxy.relay.admission",
+        "vsock_proxy.service.backoff",
         "vsock_proxy.service.log_lines",
         "vsock_proxy.service.settings",
     ]
