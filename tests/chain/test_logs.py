@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOG = (*AGENT, "log")
-SERVE = (*AGENT, "serve", "--listen", "tcp://127.0.0.1:0", "--no-seed-from-kms")
+# Root alone may seed the kernel.
+SERVE = (
+    *AGENT, "serve", "--listen", "tcp://127.0.0.1:0", "--no-seed-from-kms", "--no-seed-from-nsm"
+)  # fmt: skip
 
 
 class Kept:
