@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
-from enclave.kms.transport import Transport, default_ca_bundle, tls_context
+from enclave.kms.tls import default_ca_bundle, tls_context
+from enclave.kms.transport import Transport
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
 from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
