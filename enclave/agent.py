@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from enclave.credentials import choose_provider
-from enclave.errors import ConfigurationError
+from enclave.errors import AgentError, ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
 from enclave.kms.tls import default_ca_bundle, tls_context
 from enclave.kms.transport import Transport
@@ -169,7 +169,12 @@ class Agent(AttestedOperations):
         recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         response = self._kms.call(operation, request)
-        content = opened_answer(operation, parameters, response.content, recipient.open)
+        try:
+            content = opened_answer(operation, parameters, response.content, recipient.open)
+        except AgentError:
+            # It may have been another call's: then its connection is out of step.
+            self._kms.renew_connections()
+            raise
         return KmsResponse(content, response.request_id)
 
     def recipient(self) -> Recipient:

@@ -19,7 +19,7 @@ import botocore.exceptions
 from botocore.awsrequest import AWSResponse
 
 from enclave.agent import Agent
-from enclave.errors import ConfigurationError, KmsUnreachableError
+from enclave.errors import AgentError, ConfigurationError, KmsUnreachableError
 from enclave.kms.client import read_response
 from enclave.kms.endpoint import Endpoint, parse_endpoint
 from enclave.recipient.exchange import (
@@ -177,7 +177,11 @@ class _Attachment:
         if _ASKED not in context or http_response.status_code >= 300:
             return  # of an error botocore makes its ClientError
         asked, recipient = context[_ASKED]
-        opened = opened_answer(model.name, asked, parsed, recipient.open)
+        try:
+            opened = opened_answer(model.name, asked, parsed, recipient.open)
+        except AgentError:
+            self._transport.renew_connections()  # see Agent.call
+            raise
         parsed.clear()
         parsed.update(opened)
 

@@ -73,6 +73,8 @@ class HttpClient:
         connect: opens a stream to the server by a moment.
         size: connections, at most; further threads wait for one.
         max_body: bytes of a response's body, at most.
+        may_keep: tells of a response whether its connection may be used again, as far as the
+            service above HTTP knows.
         clock: tells how long connections have been idle.
         max_idle: seconds after which an idle connection is closed.
     """
@@ -83,11 +85,13 @@ class HttpClient:
         *,
         size: int,
         max_body: int,
+        may_keep: Callable[[Response], bool] = lambda _: True,
         clock: Clock | None = None,
         max_idle: float = MAX_IDLE,
     ) -> None:
         self._connect = connect
         self._max_body = max_body
+        self._may_keep = may_keep
         self._pool = ConnectionPool(size, clock=clock or SystemClock(), max_idle=max_idle)
 
     def request(
@@ -114,15 +118,22 @@ class HttpClient:
                 stream = self._connect(min(monotonic() + connect_timeout, deadline))
                 connection = HttpConnection(stream)
                 place.fill(connection)
-            return connection.exchange(
+            response = connection.exchange(
                 request,
                 send_by=min(monotonic() + connect_timeout, deadline),
                 read_timeout=read_timeout,
                 deadline=deadline,
                 max_body=self._max_body,
             )
+            if not self._may_keep(response):
+                connection.close()
+            return response
         finally:
             self._pool.give(place)
+
+    def renew_connections(self) -> None:
+        """Use none of the connections that there are again."""
+        self._pool.renew()
 
     def close(self) -> None:
         """Close every kept connection; further requests fail."""

@@ -31,10 +31,11 @@ class Place:
             is to open one.
     """
 
-    __slots__ = ("connection", "state")
+    __slots__ = ("connection", "generation", "state")
 
     def __init__(self, state: _State, connection: HttpConnection | None) -> None:
         self.state = state
+        self.generation = state.generation
         self.connection = connection
 
     def fill(self, connection: HttpConnection) -> None:
@@ -64,6 +65,7 @@ class _State:
         self.connections: set[HttpConnection] = set()  # all of them: idle and in use
         self.idle: list[HttpConnection] = []  # the last used at the end
         self.waiters: deque[_Waiter] = deque()
+        self.generation = 0
         self.closed = False
 
     def drop(self, connection: HttpConnection) -> None:
@@ -131,7 +133,7 @@ class ConnectionPool:
         with state.lock:
             if connection is not None:
                 connection.idle_since = now
-                if state.closed or not connection.reusable:
+                if not connection.reusable or state.closed or place.generation < state.generation:
                     stale.append(connection)
                     connection = None
             if state.waiters:
@@ -146,6 +148,15 @@ class ConnectionPool:
                     stale.append(state.idle.pop(0))
         for each in stale:
             state.drop(each)
+
+    def renew(self) -> None:
+        """Use none of the connections that there are again."""
+        state = self._state
+        with state.lock:
+            state.generation += 1
+            idle, state.idle = state.idle, []
+        for connection in idle:
+            state.drop(connection)
 
     def close(self) -> None:
         """Close idle connections now, those in use when they are given back."""

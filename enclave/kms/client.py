@@ -153,6 +153,10 @@ class KmsClient:
                 self._clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def renew_connections(self) -> None:
+        """Use none of the connections that there are again: a response did not fit its request."""
+        self._transport.renew_connections()
+
     def _attempt(self, operation: str, body: bytes, deadline: float) -> KmsResponse:
         if self._credentials is None:
             return self._post(operation, body, None, deadline)

@@ -74,7 +74,13 @@ class Transport:
             log.info("connected to %s through %s, %s", endpoint.host, proxy, stream.version)
             return stream
 
-        self._client = HttpClient(connect, size=max_connections, max_body=MAX_RESPONSE, clock=clock)
+        self._client = HttpClient(
+            connect,
+            size=max_connections,
+            max_body=MAX_RESPONSE,
+            may_keep=_is_from_kms,
+            clock=clock,
+        )
 
     def post(
         self,
@@ -116,6 +122,10 @@ class Transport:
                 limit = f"{own:g} s" if own < timeout else f"the call's deadline of {deadline:g} s"
                 raise self._timed_out(e, limit) from e
             raise self._translated(e) from e
+
+    def renew_connections(self) -> None:
+        """Use none of the connections that there are again: one of them is out of step."""
+        self._client.renew_connections()
 
     def close(self) -> None:
         """Close every kept connection; further requests fail."""
@@ -171,6 +181,15 @@ class Transport:
         return KmsUnreachableError(
             f"{self._where} does not prove to be KMS: {text}", hint=hint, transient=False
         )
+
+
+def _is_from_kms(response: Response) -> bool:
+    """Tell whether KMS itself wrote a response, as far as it says.
+
+    What lacks KMS's request id was written by something before KMS, which is where responses get
+    out of step: its connection is not kept.
+    """
+    return "x-amzn-requestid" in response.headers
 
 
 _TIMEOUTS = {
