@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError, KmsRefusedError, KmsUnreachableError
 from enclave.pool import FETCH, MAX_TAKEN, RandomPool, RandomStore
-from tests.doubles import ManualClock
-from tests.waiting import TEST_TIMEOUT
+from tests.waiting import TEST_TIMEOUT, eventually
 
 TAKE = st.tuples(st.just("take"), st.integers(1, 40))
 ADD = st.tuples(st.just("add"), st.integers(0, 40))
@@ -172,6 +171,54 @@ def test_a_request_of_an_empty_pool_waits_for_a_fetch(source: Source, make_pool:
     assert [len(one) for one in taken] == [8]
 
 
+def test_those_who_wait_are_served_in_order_and_no_others_are_woken(
+    source: Source, make_pool: MakePool
+) -> None:
+    pool = make_pool(refillers=1)
+    order: list[int] = []
+    threads = []
+    for number in range(8):  # a fetch serves four of them
+
+        def wait(number: int = number) -> None:
+            pool.take(256, timeout=TEST_TIMEOUT)
+            order.append(number)
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+        eventually(lambda: len(pool._waiters) == len(threads))
+    source.allow()
+    eventually(lambda: len(order) == 4)
+    assert pool.take_now(1) is None, "nobody overtakes"
+    assert [waiter.wake.locked() for waiter in pool._waiters] == [True] * 4
+    source.allow()
+    for thread in threads:
+        thread.join(TEST_TIMEOUT)
+    assert sorted(order[:4]) == [0, 1, 2, 3]
+
+
+def test_who_gives_up_holds_nobody_up(source: Source, make_pool: MakePool) -> None:
+    """Behind one that wants more than there is, another one wants what there is."""
+    pool = make_pool(refillers=1)
+    source.allow()
+    for _ in range(3):
+        pool.take(256, timeout=TEST_TIMEOUT)
+    pool.take(200, timeout=TEST_TIMEOUT)
+    taken: list[bytes] = []
+    first = threading.Thread(target=lambda: _expect_timeout(pool))
+    first.start()
+    eventually(lambda: len(pool._waiters) == 1)
+    second = threading.Thread(target=lambda: taken.append(pool.take(8, timeout=TEST_TIMEOUT)))
+    second.start()
+    for thread in (first, second):
+        thread.join(TEST_TIMEOUT)
+    assert [len(data) for data in taken] == [8]
+
+
+def _expect_timeout(pool: RandomPool) -> None:
+    with pytest.raises(KmsUnreachableError):
+        pool.take(256, timeout=0.2)
+
+
 def test_nothing_is_waited_for_longer_than_was_said(make_pool: MakePool) -> None:
     with pytest.raises(KmsUnreachableError, match=r"no random bytes within 0\.01 s") as e:
         make_pool().take(8, timeout=0.01)
@@ -226,7 +273,7 @@ def test_bytes_that_arrive_after_the_end_are_not_kept(source: Source, make_pool:
 
 
 def test_a_request_that_waits_when_the_pool_is_closed_is_told(make_pool: MakePool) -> None:
-    pool = make_pool(clock=ManualClock())
+    pool = make_pool()
     errors: list[Exception] = []
 
     def wait() -> None:
