@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError, KmsRefusedError, KmsUnreachableError
 from enclave.pool import FETCH, MAX_TAKEN, RandomPool, RandomStore
+from tests.forked import run_in_child
 from tests.waiting import TEST_TIMEOUT, eventually
 
 TAKE = st.tuples(st.just("take"), st.integers(1, 40))
@@ -289,23 +288,19 @@ def test_a_request_that_waits_when_the_pool_is_closed_is_told(make_pool: MakePoo
     assert len(errors) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_gets_none_of_the_bytes(source: Source, make_pool: MakePool) -> None:
     pool = make_pool()
     source.allow()
     held = bytes(pool._store._ring)
-    pool._lock.acquire()  # as if another thread were in the middle of it
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: there are threads
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
+
+    def in_child() -> None:
+        assert not any(pool._store._ring)
+        with pytest.raises(ConfigurationError, match="fork"):
             pool.take_now(8)
-        except ConfigurationError as e:
-            code = 0 if "fork" in str(e) and not any(pool._store._ring) else 2
-        os._exit(code)
-    pool._lock.release()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    with pool._lock:  # as if another thread were in the middle of it
+        run_in_child(in_child)
     assert bytes(pool._store._ring) == held  # the parent's copy is as it was
     assert pool.take_now(8) == held[:8]
 
