@@ -7,10 +7,12 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from enclave import forking
 from enclave.credentials import choose_provider
-from enclave.errors import ConfigurationError
+from enclave.errors import AgentError, ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
-from enclave.kms.transport import Transport, default_ca_bundle, tls_context
+from enclave.kms.tls import default_ca_bundle, tls_context
+from enclave.kms.transport import Transport
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
 from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
@@ -141,6 +143,16 @@ class Agent(AttestedOperations):
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
         self._preparing = threading.Lock()
+        forking.register(self)
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: a child makes its own key pair, at its first call."""
+        self._preparing = threading.Lock()
+        self._recipient = self._key_pair = None
+        device, self._opened_device = self._opened_device, None
+        if device is not None:
+            device.after_fork()  # before it is closed, which takes its lock
+            device.close()
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Make any KMS call; it is attested if the operation takes `Recipient`.
@@ -168,7 +180,12 @@ class Agent(AttestedOperations):
         recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         response = self._kms.call(operation, request)
-        content = opened_answer(operation, parameters, response.content, recipient.open)
+        try:
+            content = opened_answer(operation, parameters, response.content, recipient.open)
+        except AgentError:
+            # It may have been another call's: then its connection is out of step.
+            self._kms.renew_connections()
+            raise
         return KmsResponse(content, response.request_id)
 
     def recipient(self) -> Recipient:
@@ -178,15 +195,18 @@ class Agent(AttestedOperations):
             NsmUnavailableError: there is no NSM.
             ConfigurationError: the engine is ``sdk-client``.
         """
-        if self._recipient is None:
+        recipient = self._recipient
+        if recipient is None:
             with self._preparing:
-                if self._recipient is None:
-                    self._recipient = self._new_recipient()
-        return self._recipient
+                recipient = self._recipient
+                if recipient is None:
+                    recipient = self._recipient = self._new_recipient()
+        return recipient
 
     def _new_recipient(self) -> Recipient:
         if self.engine == "sdk":
-            from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (for who asks for it)
+            with forking.importing:
+                from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (seldom needed)
 
             return SdkRecipient(clock=self._clock)
         if self.engine == "sdk-client":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from enclave import forking
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
 from enclave.errors import NsmError
@@ -60,8 +61,13 @@ class YoungDocument:
         self._fetch = fetch
         self._clock = clock
         self._refreshing = threading.Lock()
+        forking.register(self)
         self._document = b""
         self._fetched = float("-inf")
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: another thread may have been in the middle of a renewal."""
+        self._refreshing = threading.Lock()
 
     def get(self) -> bytes:
         """The document, young enough for KMS; see `Recipient.attestation_document`."""
