@@ -22,8 +22,9 @@ from tests.parent.eif import archives, eifs
 from tests.parent.eif.archives import member
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ec
     from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     from tests.parent.conftest import Identity
 
