@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +21,15 @@ from parent.eif.describe import measurements
 from parent.eif.metadata import Metadata, parse_json
 from parent.eif.root import command, source
 from parent.eif.root.notes import Notes
+from parent.eif.root.tree import Node
 from parent.files import opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from parent.eif.root.tree import Tree
 
 MAX_CUSTOM_METADATA = 4096
 """Bytes in the file of ``--metadata``, as for ``nitro-cli``."""
@@ -75,6 +80,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--rootfs", metavar="PATH", type=Path, help="a folder, a tar, or a container image")
     add("--owners", choices=("root", "keep"), default="root",
         help="of the files in a folder; a tar has its own (default: %(default)s)")  # fmt: skip
+    add("--add", metavar="FILE:PATH", action="append", default=[],
+        help="put a file into the root at PATH, mode 0644; may repeat")  # fmt: skip
     add("--env", metavar="NAME=VALUE", action="append", default=[],
         help="for the command; before what the container image says")  # fmt: skip
     add("--gzip", action="store_true", help="compress the ramdisks that are made here")
@@ -190,15 +197,25 @@ def _parts(
                 spool=arguments.output.parent,
                 progress=advance,
             )
+        for pair in arguments.add:
+            _add_file(tree, pair)
         run = command.resolve(
             tree, container, arguments.command, arguments.env, kernel.architecture, parts.notes
         )
         entries = ramdisks.application_ramdisk(tree.entries(), run.words, run.environment)
         parts.ramdisks.append(pack(entries))
         parts.size += tree.size()
-    elif arguments.command or arguments.env:
-        raise ConfigurationError("a command or --env, but no --rootfs in which it would run")
+    elif arguments.command or arguments.env or arguments.add:
+        raise ConfigurationError("a command, --env or --add, but no --rootfs that they are for")
     return parts
+
+
+def _add_file(tree: Tree, pair: str) -> None:
+    name, colon, path = pair.rpartition(":")
+    if not colon or not name or not path.startswith("/"):
+        raise ConfigurationError(f"--add {pair}: not FILE:PATH with an absolute path")
+    content = read_small(Path(name), _MAX_PROGRAM)
+    tree.add(path, Node(stat.S_IFREG | 0o644, size=len(content), open=lambda: io.BytesIO(content)))
 
 
 def _size(path: Path) -> int:

@@ -185,6 +185,19 @@ def test_owners_are_kept_if_asked(folder: Path, capsys: pytest.CaptureFixture[st
     assert (kept.mode & 0o7777, kept.owner) == (0o4755, (7, 8))
 
 
+def test_files_are_added(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = [*WITH_INIT, "--rootfs", "root"]
+    run(capsys, *build, "--add", "ramdisk:/etc/x", "--add", "ramdisk:/y", "--", "/bin/app")
+    found = application(folder / "out.eif")
+    assert found["rootfs/y"].digest == hashlib.sha256(b"ramdisk").hexdigest()
+    for wrong, reason in (
+        ("ramdisk", "not FILE:PATH"), (":/x", "not FILE:PATH"), ("ramdisk:x", "not FILE:PATH"),
+        ("nothing:/x", "cannot read nothing"), ("ramdisk:/../x", "cannot be a path"),
+    ):  # fmt: skip
+        assert cli.main([*build, "--add", wrong, "--", "/bin/app"]) == 1
+        assert reason in capsys.readouterr().err
+
+
 def certificate(key: ec.EllipticCurvePrivateKey, before: datetime, after: datetime) -> bytes:
     name = x509.Name([])
     builder = x509.CertificateBuilder(name, name, key.public_key(), 7, before, after)
