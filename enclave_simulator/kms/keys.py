@@ -31,6 +31,8 @@ _STATES = {
     PENDING_REPLICA_DELETION: ("KMSInvalidStateException", "is pending replica deletion."),
 }
 
+STATES = (ENABLED, *_STATES)
+
 CURRENT, NON_CURRENT, PENDING_ROTATION = "CURRENT", "NON_CURRENT", "PENDING_ROTATION"
 
 
