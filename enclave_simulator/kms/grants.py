@@ -76,7 +76,7 @@ class Grant:
     def unmet(self, context: Mapping[str, str]) -> str:
         """Return which constraint an encryption context does not meet; empty if all are met."""
         if self.source_arn:
-            return f"SourceArn: wanted {self.source_arn}, got none: the caller is no AWS service"
+            return f"SourceArn: wanted {self.source_arn}, got none: no AWS service is calling"
         if self.equals is not None and dict(context) != dict(self.equals):
             return f"EncryptionContextEquals: wanted {dict(self.equals)}, got {dict(context)}"
         if self.subset is not None and not self.subset.items() <= context.items():

@@ -181,8 +181,8 @@ def test_a_refusal_is_explained_on_standard_error(
         kms.process.send_signal(signal.SIGTERM)
         assert kms.process.stderr is not None
         lines = kms.process.stderr.read().splitlines()
-    assert lines[0].startswith("enclave-simulator kms: refused: User: arn:aws:sts::")
-    assert lines[1:] == ["enclave-simulator kms:   caller policy: no statement allows kms:ListKeys"]
+    assert lines[0].startswith("enclave-simulator: warning: refused: User: arn:aws:sts::")
+    assert lines[1:] == ["enclave-simulator: hint: caller policy: no statement allows kms:ListKeys"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -169,9 +169,9 @@ def test_refusals_are_printed_without_control_characters(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines() == [
-        r"enclave-simulator kms: refused: User: \x1b[31mred\n",
-        r"enclave-simulator kms:   a\tb",
-        "enclave-simulator kms:   キー",
+        r"enclave-simulator: warning: refused: User: \x1b[31mred\n",
+        r"enclave-simulator: hint: a\tb",
+        "enclave-simulator: hint: キー",
     ]
 
 
