@@ -118,12 +118,13 @@ def _require() -> None:
     from vsock_proxy.errors import ConfigurationError  # noqa: PLC0415 (see above)
     from vsock_proxy.service.extras import require  # noqa: PLC0415 (see above)
 
+    missing = ""
     try:
         require("simulator", "asn1crypto", "h11")
     except ConfigurationError as e:
-        pytest.fail(
-            f"the fixtures of enclave_simulator need an extra: {e}\n{e.hint}", pytrace=False
-        )
+        missing = f"{e}\n{e.hint}"
+    if missing:
+        pytest.fail(f"the fixtures of enclave_simulator need an extra: {missing}", pytrace=False)
 
 
 def _boot(authority: Authority) -> SimulatedNsm:
