@@ -1,0 +1,99 @@
+"""Whom and which requests statements reach, whatever of a request is unknown. No I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from parent.policy.evaluate import Document, Request, check, step
+from parent.policy.principals import Kind, principal_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parent.policy.actions import Action
+    from parent.policy.language import Policy, Statement
+
+_CALLER_KEYS = re.compile(
+    r"kms:calleraccount|aws:(principal(account|arn|orgid|orgpaths|tag/.*)|userid|username"
+    r"|source(account|arn|orgid|orgpaths|vpc|vpce|ip)|vpcsourceip|calledvia(first|last)?)"
+)
+
+
+def names_anybody(statement: Statement) -> bool:
+    """Return whether a statement can be about any caller at all."""
+    if statement.principals is None or statement.is_principal_negated:
+        return True
+    kinds = {principal_kind(pattern) for pattern in statement.principals}
+    return bool(kinds & {Kind.EVERYONE, Kind.ACCOUNT, Kind.IDENTITY, Kind.INVALID})
+
+
+def never_applies(statement: Statement, action: Action) -> bool:
+    """Return whether no request for an action meets a statement's conditions."""
+    request = Request(action, document=Document.UNKNOWN)
+    return (
+        step(statement, request).is_resource is False
+        or any(check(c, request).is_met is False for c in statement.conditions)
+    )  # fmt: skip
+
+
+def applies_without_document(statement: Statement, action: Action) -> bool:
+    """Return whether a request without a document may meet a statement's conditions."""
+    request = Request(action, document=Document.NONE)
+    return all(check(c, request).is_met is not False for c in statement.conditions)
+
+
+def guards(policy: Policy, action: Action) -> Iterator[Statement]:
+    """Yield the statements that deny an action to everyone, whatever else the request has."""
+    for statement in policy.statements:
+        if not statement.allows and statement.is_for_everyone and statement.covers(action):
+            yield statement
+
+
+def denies_without_document(policy: Policy, action: Action) -> bool:
+    """Return whether an action is denied to everyone without a document."""
+    request = Request(action, document=Document.NONE)
+    return any(step(guard, request).applies for guard in guards(policy, action))
+
+
+def is_denied_to_all(policy: Policy, action: Action) -> bool:
+    """Return whether an action is denied to everyone, whatever the document."""
+    request = Request(action, document=Document.UNKNOWN)
+    return any(step(guard, request).applies for guard in guards(policy, action))
+
+
+def may(statement: Statement, action: Action) -> bool:
+    """Return whether a statement allows an action in some request."""
+    return (
+        statement.allows
+        and statement.covers(action)
+        and names_anybody(statement)
+        and not never_applies(statement, action)
+    )
+
+
+def who(statement: Statement) -> str:
+    """Return whom a statement is about, in words."""
+    if statement.principals is None:
+        return "whoever has this policy"
+    if statement.is_principal_negated:
+        return "everyone but those it names"
+    if "*" in statement.principals:
+        return "anyone" if is_open(statement) else "whoever meets the conditions"
+    if any(principal_kind(name) is Kind.ACCOUNT for name in statement.principals):
+        return "whoever an IAM policy of the account allows"
+    return ", ".join(statement.principals)
+
+
+def is_open(statement: Statement) -> bool:
+    """Return whether a statement names everyone of every account."""
+    if not statement.allows or "*" not in (statement.principals or ()):
+        return False
+    return not any(
+        _CALLER_KEYS.fullmatch(c.key.lower())
+        and not c.is_negated
+        and not c.if_exists
+        and c.quantifier != "ForAllValues"
+        and "*" not in c.values
+        for c in statement.conditions
+    )
