@@ -107,7 +107,7 @@ def statements(draw: st.DrawFn, *, of_key: bool = True) -> dict[str, Any]:
             st.lists(st.sampled_from(_PATTERNS), min_size=1, max_size=3)
         ),
         "Resource": draw(st.sampled_from(["*", "*", KEY, f"{KEY}x", "arn:aws:kms:*"])),
-        "Condition": _block(draw(st.lists(_condition, max_size=3))),
+        "Condition": _block(draw(st.lists(_condition, max_size=2))),
     }
     if of_key:
         document["Principal"] = draw(
@@ -121,7 +121,7 @@ def statements(draw: st.DrawFn, *, of_key: bool = True) -> dict[str, Any]:
 
 def policies(*, of_key: bool = True) -> st.SearchStrategy[str]:
     """Return policies that KMS takes."""
-    return st.lists(statements(of_key=of_key), min_size=1, max_size=4).map(lambda s: text(*s))
+    return st.lists(statements(of_key=of_key), min_size=1, max_size=3).map(lambda s: text(*s))
 
 
 _pcrs = st.dictionaries(

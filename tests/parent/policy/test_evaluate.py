@@ -60,7 +60,7 @@ on_keys = actions.filter(lambda a: a.is_on_key and not a.is_on_alias)
 principals = st.sampled_from([p for p in policies.PRINCIPALS if policies.ACCOUNT in p])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(policies.policies(), on_keys, principals, st.none() | policies.documents)
 def test_the_simulated_kms_agrees(
     text: str, action: Action, principal: str, measured: Measured | None
@@ -70,7 +70,7 @@ def test_the_simulated_kms_agrees(
     assert ours is simulated(text, action, principal, measured)
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(
     policies.policies(of_key=False),
     actions.filter(lambda a: not a.is_on_key),
@@ -85,7 +85,7 @@ def test_the_simulated_kms_agrees_on_iam_policies(
     assert ours is simulated(text, action, principal, measured, of_key=False)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(policies.policies(), on_keys, principals, st.none() | policies.documents, st.data())
 def test_what_is_told_of_half_a_request_holds_for_the_whole(
     text: str, action: Action, principal: str, measured: Measured | None, data: st.DataObject

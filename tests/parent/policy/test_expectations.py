@@ -127,7 +127,7 @@ expect:
         ("expect: [{may: [Decypt]}]", r":1: may: KMS has no action 'Decypt'"),
         ("expect:\n - {name: x}", ":2: expect: neither may nor may-not"),
         ("expect:\n - {maynot: [Decrypt]}", "unknown key 'maynot' .did you mean may-not"),
-        ("expect:\n - {may: [Decrypt], platform: sgx}", "platform: 'sgx' is none of enclave"),
+        ("expect:\n - {may: [Decrypt], platform: sgx}", "platform: 'sgx' is not one of: enclave"),
         ("expect:\n - {may: [Decrypt], document: x}", "no such file x"),
     ],
 )

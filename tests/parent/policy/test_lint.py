@@ -456,7 +456,7 @@ _likely = st.lists(
 _IMAGES = st.sampled_from([b"\xa0" * 48, b"\xb0" * 48, b"\xc0" * 48])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     _likely, st.sampled_from(GUARDED), st.sampled_from(PRINCIPALS), st.none() | _IMAGES,
     st.dictionaries(st.sampled_from([3, 4, 16, 17]), _IMAGES), st.sampled_from([None, 1, 2]),
