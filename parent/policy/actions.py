@@ -236,6 +236,9 @@ GUARDED = tuple(
 """The actions that yield a secret of a key. ReEncrypt takes no document: a caller who may
 re-encrypt moves a ciphertext to a key of their own and decrypts it there."""
 
+DATA_KEYS = frozenset(ACTIONS[f"kms:{n}"] for n in ("generatedatakey", "generatedatakeypair"))
+"""Yield new secrets, which the caller then knows; none that others have encrypted."""
+
 DECAPSULATE = ACTIONS["kms:decapsulate"]
 """Yields a secret, too, and takes no document, but only with a key that has no other use."""
 

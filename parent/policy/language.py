@@ -262,6 +262,8 @@ def _shape(text: str) -> str:
 
 def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
     where = f"{origin}:{line}: statement {number}"
+    if isinstance(document, dict) and any(name.startswith("Fn::") for name in document):
+        raise PolicyError(f"{where} is a function of CloudFormation", hint=_GET)
     if not isinstance(document, dict) or document.get("Effect") not in ("Allow", "Deny"):
         raise PolicyError(f"{where} has no Effect that is Allow or Deny")
     sid = document.get("Sid")
@@ -335,6 +337,11 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     # IAM takes unquoted booleans and numbers.
     values = [json.dumps(v) if isinstance(v, bool | int | float) else v for v in values]
+    if any(isinstance(item, dict) for item in values):
+        raise PolicyError(
+            f"{where} has an object in place of text, such as a function of CloudFormation",
+            hint=_GET,
+        )
     # Findings quote what stands here, and a terminal obeys what is not printable.
     if not all(isinstance(item, str) and item.isprintable() for item in values):
         raise PolicyError(f"{where} has a value that is not printable text")

@@ -30,6 +30,11 @@ _ZERO_IS_RIGHT = TPM_KEYS.keys() - {tpm_pcr_key(index).lower() for index in (4, 
 """A NitroTPM's PCR is zero if nothing was added, as PCR12 without a kernel command line; the
 workaround of GHSA-xrv8-2pf5-f3q7 compares it with zero."""
 
+_PLACEHOLDER = re.compile(
+    r"[<>{}$%]|\.\.\.|example|pcr|hash|value|measure|replace|your|todo", re.IGNORECASE
+)
+"""In no measurement, which is hexadecimal."""
+
 _RIGHT_OPERATOR = "write StringEqualsIgnoreCase, or StringEquals with lower-case digits"
 
 
@@ -38,6 +43,7 @@ def check(statement: Statement, platform: Platform | None) -> Iterator[Finding]:
     for condition in statement.conditions:
         yield from _check(statement, condition)
     yield from _contradictions(statement)
+    yield from _all_differ(statement)
     yield from _other_actions(statement)
     yield from _other_platform(statement, platform)
 
@@ -128,7 +134,7 @@ def _check_comparison(statement: Statement, condition: Condition) -> Iterator[Fi
 
 def _check_value(statement: Statement, condition: Condition, value: str) -> Iterator[Finding]:
     never = "never met" if not condition.is_negated else "always met"
-    if re.search(r"[<{]|\$\(|\b(PCR\d|YOUR|REPLACE|TODO|HASH|VALUE)", value, re.IGNORECASE):
+    if _PLACEHOLDER.search(value):
         yield at(
             statement, "placeholder", f"{condition}: {value!r:.60} is a placeholder: {never}",
             "put the measurement there: nitro-cli describe-eif prints it",
@@ -218,6 +224,23 @@ def _contradictions(statement: Statement) -> Iterator[Finding]:
             statement, "contradiction",
             "no document has PCRs of an enclave and of a NitroTPM: the statement " + effect,
             "write a statement for each",
+        )  # fmt: skip
+
+
+def _all_differ(statement: Statement) -> Iterator[Finding]:
+    """Find a Deny of several differences, which must all be there."""
+    compared = {
+        ENCLAVE_KEYS.get(key, key): condition.key
+        for condition in statement.conditions
+        if (key := condition.key.lower()) in ATTESTATION_KEYS and condition.is_negated
+    }
+    if not statement.allows and len(compared) > 1:
+        same = next((key for i, key in compared.items() if i != 0), "")
+        yield at(
+            statement, "all-differ",
+            f"denies only what differs in all of {', '.join(compared.values())}: another image "
+            f"with the same {same.rpartition(':')[2]} is not denied",
+            f"compare {IMAGE_KEY} alone, or write a Deny for each",
         )  # fmt: skip
 
 

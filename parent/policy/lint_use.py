@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from parent.policy import lint_conditions
 from parent.policy.actions import (
     ATTESTATION_KEYS,
+    DATA_KEYS,
     DECAPSULATE,
     GUARDED,
     IMAGE_KEY,
@@ -18,12 +19,12 @@ from parent.policy.actions import (
     pcr_key,
     tpm_pcr_key,
 )
-from parent.policy.evaluate import Document, Request, step
 from parent.policy.findings import Finding, Options, Severity, at
 from parent.policy.reach import (
     applies_without_document,
     denies_without_document,
     guards,
+    is_denied_to_all,
     is_open,
     names_anybody,
     never_applies,
@@ -63,39 +64,60 @@ def use(policy: Policy, options: Options) -> Iterator[Finding]:
             continue
         if lint_conditions.foreign_keys(statement, options.platform):
             continue  # No document of the platform meets it.
-        open_to_all: list[str] = []
-        of_any_image: list[str] = []
+        open_to_all: list[Action] = []
+        of_any_image: list[Action] = []
         for action in _use_of(statement):
             if not statement.covers(action) or never_applies(statement, action):
                 continue
             if applies_without_document(statement, action) and not denies_without_document(
-                policy, action
+                policy, action, statement
             ):
-                open_to_all.append(action.name)
+                open_to_all.append(action)
                 continue
             if action.takes_recipient and not _pins(policy, statement, action, options):
-                of_any_image.append(action.name)
-        if open_to_all:
-            yield at(
-                statement, "unattested",
-                f"{who(statement)} may do {', '.join(open_to_all)} without an attestation "
-                "document",
-                "add a condition on kms:RecipientAttestation:ImageSha384, or leave these actions "
-                "out; or deny them to all without a document, kms:ReEncryptFrom included",
-            )  # fmt: skip
-        if of_any_image:
-            yield _other_image(statement, of_any_image, options)
+                of_any_image.append(action)
+        yield from _without_document(statement, open_to_all)
+        if set(of_any_image) - DATA_KEYS:
+            yield _other_image(statement, _names(of_any_image), options)
+        elif of_any_image:
+            yield _data_keys(statement, of_any_image, "from another image")
         attested = [a for a in GUARDED if a.takes_recipient and statement.covers(a)]
         if is_open(statement) and attested and not open_to_all:
             attested = [a for a in attested if not never_applies(statement, a)]
             if attested:
                 yield at(
                     statement, "anyone",
-                    "any principal of any AWS account may do "
-                    f"{', '.join(a.name for a in attested)}, who runs this image",
+                    f"any principal of any AWS account may do {_names(attested)}, who runs this "
+                    "image",
                     "name the role of the parents in Principal, or add a condition on "
                     "kms:CallerAccount or aws:PrincipalArn",
                 )  # fmt: skip
+
+
+def _without_document(statement: Statement, actions: list[Action]) -> Iterator[Finding]:
+    if set(actions) - DATA_KEYS:
+        yield at(
+            statement, "unattested",
+            f"{who(statement)} may do {_names(actions)} without an attestation document",
+            "add a condition on kms:RecipientAttestation:ImageSha384, or leave these actions "
+            "out; or deny them to all without a document, kms:ReEncryptFrom included",
+        )  # fmt: skip
+    elif actions:
+        yield _data_keys(statement, actions, "without an attestation document")
+
+
+def _data_keys(statement: Statement, actions: list[Action], how: str) -> Finding:
+    return at(
+        statement, "data-keys",
+        f"{who(statement)} may do {_names(actions)} {how}, and then knows these data keys",
+        "if the enclave alone shall know its data keys, add a condition on "
+        "kms:RecipientAttestation:ImageSha384; for who encrypts for the enclave, this is right",
+        Severity.WARNING,
+    )  # fmt: skip
+
+
+def _names(actions: list[Action]) -> str:
+    return ", ".join(action.name for action in actions)
 
 
 def _use_of(statement: Statement) -> tuple[Action, ...]:
@@ -103,10 +125,10 @@ def _use_of(statement: Statement) -> tuple[Action, ...]:
     return (*GUARDED, DECAPSULATE) if DECAPSULATE in statement.named_actions() else GUARDED
 
 
-def _other_image(statement: Statement, actions: list[str], options: Options) -> Finding:
+def _other_image(statement: Statement, actions: str, options: Options) -> Finding:
     keys = {c.key.lower() for c in statement.conditions}
     platform = _platform(statement, options)
-    names = f"{who(statement)} may do {', '.join(actions)}"
+    names = f"{who(statement)} may do {actions}"
     if platform is Platform.INSTANCE:
         if tpm_pcr_key(4).lower() in keys:
             return at(
@@ -154,8 +176,8 @@ def _platform(statement: Statement, options: Options) -> Platform:
 def _pins(policy: Policy, statement: Statement, action: Action, options: Options) -> bool:
     """Return whether an image must be measured as the policy says, for an action."""
     compared = {c.key.lower() for c in statement.conditions if _demands(c)}
-    for guard in guards(policy, action):
-        if step(guard, Request(action, document=Document.UNKNOWN)).applies:
+    for guard in guards(policy, action, statement):
+        if guard.is_for_everyone and is_denied_to_all(policy, action):
             return True
         # With several conditions it denies only what differs in all of them.
         if len(guard.conditions) == 1 and guard.conditions[0].is_negated:

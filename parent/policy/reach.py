@@ -43,17 +43,44 @@ def applies_without_document(statement: Statement, action: Action) -> bool:
     return all(check(c, request).is_met is not False for c in statement.conditions)
 
 
-def guards(policy: Policy, action: Action) -> Iterator[Statement]:
-    """Yield the statements that deny an action to everyone, whatever else the request has."""
+def guards(
+    policy: Policy, action: Action, allowing: Statement | None = None
+) -> Iterator[Statement]:
+    """Yield the statements that deny an action to everyone, or to all that another one names."""
     for statement in policy.statements:
-        if not statement.allows and statement.is_for_everyone and statement.covers(action):
+        if statement.allows or not statement.covers(action):
+            continue
+        if statement.is_for_everyone or (allowing and _names_all_of(statement, allowing)):
             yield statement
 
 
-def denies_without_document(policy: Policy, action: Action) -> bool:
-    """Return whether an action is denied to everyone without a document."""
-    request = Request(action, document=Document.NONE)
-    return any(step(guard, request).applies for guard in guards(policy, action))
+def _names_all_of(denying: Statement, allowing: Statement) -> bool:
+    if denying.is_principal_negated or allowing.is_principal_negated:
+        return False
+    denied, allowed = denying.principals or (), allowing.principals or ()
+    accounts = {_account(p) for p in denied if principal_kind(p) is Kind.ACCOUNT}
+    return bool(allowed) and all(p in denied or _account(p) in accounts for p in allowed)
+
+
+def _account(pattern: str) -> str:
+    parts = pattern.split(":")
+    return parts[4] if len(parts) > 4 else pattern
+
+
+def denies_without_document(
+    policy: Policy, action: Action, allowing: Statement | None = None
+) -> bool:
+    """Return whether an action is denied without a document, to everyone or to those named."""
+    return any(
+        _applies_always(guard, Request(action, document=Document.NONE))
+        for guard in guards(policy, action, allowing)
+    )
+
+
+def _applies_always(guard: Statement, request: Request) -> bool:
+    """Return whether a Deny applies to every such request of those whom it names."""
+    found = step(guard, request)
+    return found.is_resource is True and all(c.is_met for c in found.checks)
 
 
 def is_denied_to_all(policy: Policy, action: Action) -> bool:

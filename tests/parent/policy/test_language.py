@@ -91,6 +91,11 @@ def test_lines(text: str, indent: int | str | None, in_response: bool) -> None:
         ('resource "aws_kms_key" "k" {', "not JSON"),
         (json.dumps({"Statement": statement(Effect="allow")}), "no Effect that is Allow or Deny"),
         (json.dumps({"Statement": statement(Action=None)}), "has no Action"),
+        ('{"Statement": [{"Fn::If": []}]}', "statement 1 is a function of CloudFormation"),
+        (
+            json.dumps({"Statement": statement(Principal={"AWS": {"Fn::Sub": "x"}})}),
+            "such as a function of CloudFormation",
+        ),
         (json.dumps({"Statement": statement(NotAction="x")}), "both Action and NotAction"),
         (json.dumps({"Statement": statement(Action=[None])}), "not printable text"),
         (json.dumps({"Statement": statement(Principal=[ROLE])}), "neither [*] nor an object"),

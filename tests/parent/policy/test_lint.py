@@ -82,7 +82,19 @@ USE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
             compares(A0, key=f"{PCR}1"),
             denies({"StringNotEquals": {f"{PCR}1": A0, f"{PCR}2": B0}}),
         ],
-        {"any-image"},
+        {"any-image", "all-differ"},
+    ),
+    "a Deny of one measurement under both names": (
+        [statement(), denies({"StringNotEquals": {IMAGE: A0, f"{PCR}0": A0}})],
+        set(),
+    ),
+    "data keys for who encrypts": (
+        [statement(), statement(Action=["kms:Encrypt", "kms:GenerateDataKey*"], Condition=None)],
+        {"data-keys"},
+    ),
+    "data keys of any image": (
+        [compares(A0, key=f"{PCR}3", Action="kms:GenerateDataKey")],
+        {"data-keys"},
     ),
     "AWS's default": ([DEFAULT], {"unattested", "grant"}),
     "default, and a guard": ([DEFAULT, NULL_GUARD], {"any-image"}),
@@ -106,6 +118,31 @@ USE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
     "a guard for one caller only": (
         [DEFAULT, {**NULL_GUARD, "Principal": {"AWS": ROLE}}],
         {"unattested", "grant"},
+    ),
+    "a guard for the caller": (
+        [statement(Condition=None), {**IMAGE_GUARD, "Principal": {"AWS": ROLE}}],
+        set(),
+    ),
+    "a guard for the account": (
+        [
+            statement(Principal={"AWS": [ROLE, "111122223333"]}, Condition=None),
+            {**IMAGE_GUARD, "Principal": ROOT},
+        ],
+        set(),
+    ),
+    "a guard for another account": (
+        [
+            statement(Condition=None),
+            {**IMAGE_GUARD, "Principal": {"AWS": "444455556666"}},
+        ],
+        {"unattested"},
+    ),
+    "a guard for the caller, and grants": (
+        [
+            statement(Action=["kms:Decrypt", "kms:CreateGrant"], Condition=None),
+            {**IMAGE_GUARD, "Principal": {"AWS": ROLE}},
+        ],
+        {"grant"},
     ),
     "a guard without Resource": (
         [DEFAULT, denies({"Null": {IMAGE: "true"}}, Resource=None)],
@@ -197,6 +234,10 @@ CONDITIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "short": ({"StringEquals": {IMAGE: "a0"}}, {"length"}),
     "not hexadecimal": ({"StringEquals": {IMAGE: "g" * 96}}, {"length"}),
     "placeholder": ({"StringEquals": {IMAGE: "<PCR0>"}}, {"placeholder"}),
+    "placeholder without brackets": (
+        {"StringEquals": {IMAGE: "EXAMPLE_PCR0_REPLACE_WITH_VALUE"}},
+        {"placeholder"},
+    ),
     "variable": ({"StringEquals": {IMAGE: "${pcr_0}"}}, {"placeholder"}),
     "upper case": ({"StringEquals": {IMAGE: A0.upper()}}, {"case"}),
     "upper case, ignored": ({"StringEqualsIgnoreCase": {IMAGE: A0.upper()}}, set()),
@@ -340,7 +381,7 @@ def test_findings_name_the_line() -> None:
 
 WARNINGS = {
     "grant", "deny-equal", "quantifier", "key-of-other-actions", "action", "resource", "no-key",
-    "debug",
+    "debug", "data-keys",
 }  # fmt: skip
 
 
@@ -470,7 +511,7 @@ def test_what_passes_lets_no_secret_out(
     same: int | None,
 ) -> None:
     policy = parse(given_text)
-    errors = {finding.rule for finding in lint(policy) if finding.is_error}
+    errors = {f.rule for f in lint(policy) if f.is_error or f.rule == "data-keys"}
     if errors - {"locked", "always-denied", "no-key", "resource", "principal"}:
         return
     document: Document | Measured = Document.NONE
