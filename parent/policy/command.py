@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from parent.eif.describe import check
 from parent.eif.layout import MAGIC
+from parent.eif.signature import load_certificate, measure_certificate
 from parent.files import opened, print_json, progress, read_small, size
 from parent.policy import evaluate, expectations, explain, generate, language, lint, measured
 from parent.policy.actions import Platform, PolicyError, find
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _MAX_MESSAGE = 64 * 1024
 _SOURCE = (
     "an enclave image; an attestation document in any shape; what nitro-cli or "
-    "nitro-tpm-pcr-compute printed; or PCR17=HEX"
+    "nitro-tpm-pcr-compute printed; a signing certificate, for PCR8; or PCR17=HEX"
 )
 _POLICY = "JSON: the policy, a statement of it, or what aws kms get-key-policy printed; - is stdin"
 
@@ -318,6 +319,8 @@ def _measured(source: str, platform: Platform | None, enclave: str | None) -> Me
                     f"{_shown(path)} is an enclave image, and --platform says {platform.value}"
                 )
     data = _read(path, measured.MAX_INPUT)
+    if data.startswith(b"-----BEGIN CERTIFICATE-----") and platform in (None, Platform.ENCLAVE):
+        return measured.of_some({8: measure_certificate(load_certificate(data))}, _shown(path))
     try:
         return measured.parse(data, platform=platform, enclave=enclave)
     except PolicyError as e:

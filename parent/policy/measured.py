@@ -39,6 +39,7 @@ _OF_APPLICATION = frozenset(range(16, PCR_COUNT))
 """An enclave extends and locks these itself."""
 
 _HEX = re.compile(r"[0-9a-fA-F]{96}")
+_PCR_NAME = re.compile(r"PCR([0-9]|[12][0-9]|3[01])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,13 @@ def of_values(text: str, *, platform: Platform | None) -> Measured:
                 f"{item!r:.120} is not PCR0 to PCR{count - 1} with 96 hexadecimal digits"
             )
         values[int(found[1])] = bytes.fromhex(found[2])
-    return Measured(values, text[:40], platform, frozenset(range(count)) - values.keys())
+    return of_some(values, text[:40], platform)
+
+
+def of_some(pcrs: dict[int, bytes], origin: str, platform: Platform = Platform.ENCLAVE) -> Measured:
+    """Return measurements of which only these PCRs are known."""
+    count = TPM_PCR_COUNT if platform is Platform.INSTANCE else PCR_COUNT
+    return Measured(pcrs, origin, platform, frozenset(range(count)) - pcrs.keys())
 
 
 def with_parent(measured: Measured, *, role: str | None, instance: str | None) -> Measured:
@@ -183,6 +190,8 @@ def _in_json(data: bytes, enclave: str | None) -> Measured | None:
         if enclave is not None and _is_enclave(document):
             return _from_enclaves([document], enclave)
         return _from_measurements(document, "nitro-cli's JSON")
+    if isinstance(document, dict) and document and all(map(_PCR_NAME.fullmatch, document)):
+        return of_some(_pcrs(document), "nitro-cli pcr's JSON")
     return None
 
 
@@ -219,22 +228,11 @@ def _from_measurements(document: dict[str, Any], origin: str) -> Measured:
         raise PolicyError(
             f"{origin} has no Measurements", hint="nitro-cli describe-eif prints an image's"
         )
-    pcrs = {}
-    for name, value in named.items():
-        index = re.fullmatch(r"PCR([0-9]|[12][0-9]|3[01])", name)
-        if index:
-            if not isinstance(value, str) or not _HEX.fullmatch(value):
-                raise PolicyError(f"{name} is not {PCR_SIZE} bytes in hexadecimal")
-            pcrs[int(index[1])] = bytes.fromhex(value)
+    pcrs = _pcrs(named)
     if 0 not in pcrs and pcrs.keys() & {4, 7}:
         if not pcrs.keys() <= set(range(TPM_PCR_COUNT)):
             raise PolicyError("a NitroTPM has PCR0 to PCR23")
-        return Measured(
-            pcrs,
-            "nitro-tpm-pcr-compute's JSON",
-            Platform.INSTANCE,
-            frozenset(range(TPM_PCR_COUNT)) - pcrs.keys(),
-        )
+        return of_some(pcrs, "nitro-tpm-pcr-compute's JSON", Platform.INSTANCE)
     if 0 not in pcrs:
         raise PolicyError(f"no PCR0 in {origin}")
     if "DEBUG" in str(document.get("Flags", "")).upper():
@@ -244,6 +242,16 @@ def _from_measurements(document: dict[str, Any], origin: str) -> Measured:
         del measured.pcrs[8]
         return replace(measured, unknown=measured.unknown | {8})
     return of_image(pcrs, origin)
+
+
+def _pcrs(named: dict[str, Any]) -> dict[int, bytes]:
+    pcrs = {}
+    for name, value in named.items():
+        if index := _PCR_NAME.fullmatch(name):
+            if not isinstance(value, str) or not _HEX.fullmatch(value):
+                raise PolicyError(f"{name} is not {PCR_SIZE} bytes in hexadecimal")
+            pcrs[int(index[1])] = bytes.fromhex(value)
+    return pcrs
 
 
 def _from_document(data: bytes) -> Measured:

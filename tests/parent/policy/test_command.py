@@ -17,6 +17,8 @@ from tests.parent.policy.test_explain import REFUSAL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.parent.conftest import Identity
+
 PEOPLE = ["--role", ROLE, "--administrator", ADMINISTRATOR]
 GENERATE = ["generate", "image.eif", *PEOPLE]
 
@@ -83,6 +85,19 @@ def test_what_describe_eif_printed(folder: Path, capsys: pytest.CaptureFixture[s
 def test_values_of_pcrs(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "generate", f"PCR17={A0}", "--platform", "sandbox", *PEOPLE)
     assert f'"{PCR}17": "{A0}"' in out
+
+
+def test_images_of_a_signer(
+    folder: Path, identity: Identity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "certificate.pem").write_bytes(identity.pem)
+    assert cli.main(["pcr", "--signing-certificate", "certificate.pem"]) == 0
+    (folder / "pcr.json").write_text(capsys.readouterr().out)
+    words = [*PEOPLE, "--condition", "PCR8"]
+    one = run(capsys, "generate", "certificate.pem", *words)
+    assert one == run(capsys, "generate", "pcr.json", *words)
+    assert f"{PCR}8" in one
+    assert "no ImageSha384" in fail(capsys, "generate", "certificate.pem", *PEOPLE)
 
 
 def test_a_rollout(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

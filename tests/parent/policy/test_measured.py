@@ -192,6 +192,13 @@ def test_values() -> None:
         measured.of_values(f"PCR24={A0}", platform=Platform.INSTANCE)
 
 
+def test_json_of_nitro_cli_pcr() -> None:
+    found = measured.parse(json.dumps({"PCR8": A0}).encode())
+    assert found.value(f"{PCR}8") == (A0,)
+    assert found.value(IMAGE) is None
+    assert not found.is_debug
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
