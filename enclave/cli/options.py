@@ -55,7 +55,8 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--output",
         choices=("json", "text", "table", "yaml", "yaml-stream"),
-        help="else AWS_DEFAULT_OUTPUT, or json; the YAML forms need PyYAML",
+        help="default: AWS_DEFAULT_OUTPUT, or json (verify and describe: table); the YAML forms "
+        "need PyYAML",
     )
     add("--query", metavar="JMESPATH", help="print only this part of the answer")
     add("--verbose", action="store_true", help="show the hops of a call on standard error")
