@@ -109,14 +109,14 @@ def _is_set_apart(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     )
 
 
-def load_allowlist(path: Path) -> Allowlist:
+def load_allowlist(path: Path, *, hint: str = "") -> Allowlist:
     """Read an allowlist from a file of at most `settings.MAX_SIZE` bytes.
 
     Raises:
         ConfigurationError: it cannot be read, or is not an allowlist; says where.
     """
     with _hinting():
-        return _of_file(load_settings(path))
+        return _of_file(load_settings(path, hint=hint))
 
 
 def parse_allowlist(data: bytes, *, source: str = "allowlist") -> Allowlist:
@@ -134,7 +134,8 @@ def _hinting() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as e:
-        e.hint = e.hint or _HINT
+        if not isinstance(e.__cause__, OSError):
+            e.hint = e.hint or _HINT
         raise
 
 

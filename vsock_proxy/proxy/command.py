@@ -97,11 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+_NO_FILE_HINT = "name the file with --config"
+
+
 def _settings(arguments: argparse.Namespace, *, reloading: bool = False) -> ProxySettings:
     if arguments.local_port is not None:
         return ProxySettings((_forward(arguments, reloading=reloading),))
     path: Path = arguments.config
-    sections = load_settings(path).mapping()
+    sections = load_settings(path, hint=_NO_FILE_HINT).mapping()
     if "proxy" not in sections:
         raise ConfigurationError(
             f"{path} has no section `proxy`",
@@ -125,7 +128,7 @@ def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
     if arguments.num_workers is not None:
         connections = _number(arguments.num_workers, 1, MAX_CONNECTIONS, "--num_workers")
         limits = Limits(connections=connections)
-    allowlist = load_allowlist(path)
+    allowlist = load_allowlist(path, hint=_NO_FILE_HINT)
     if not (reloading or allowlist.allows(host, port)):
         raise ConfigurationError(
             f"{host} port {port} is not on the allowlist {path}",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,15 @@ from vsock_proxy.proxy.daemon import DRAIN_TIMEOUT
 from vsock_proxy.proxy.forward import Forward, check_distinct
 from vsock_proxy.relay.connection import Limits
 from vsock_proxy.service.cids import read_cids
+from vsock_proxy.service.settings import ConfigurationErrors, SettingError
 
 if TYPE_CHECKING:
+    from vsock_proxy.net.addresses import Address
     from vsock_proxy.service.settings import Setting
 
 MAX_FORWARDS = 256
+"""64 for each of four enclaves. Each is a listener, and a row in every table and metric."""
+
 MAX_CONNECTIONS = 1_000_000
 """Of one forward."""
 
@@ -73,85 +78,113 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
             the file says.
 
     Raises:
-        ConfigurationError: says in which file and line, and why.
+        ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    fields = section.fields(
+    with section.reading(
         "allowlist", "limits", "drain_timeout", "forwards", required=("forwards",)
-    )
-    allowlist = Allowlist(frozenset())
-    if "allowlist" in fields:
-        allowlist = _allowlist(fields["allowlist"])
-    limits = Limits()
-    if "limits" in fields:
-        limits = _limits(fields["limits"], limits)
-    drain_timeout = DRAIN_TIMEOUT
-    if "drain_timeout" in fields:
-        drain_timeout = fields["drain_timeout"].duration(0, _DAY)
-    forwards: list[Forward] = []
-    for item in fields["forwards"].items(MAX_FORWARDS):
-        forwards.append(_forward(item, allowlist, limits, reloading=reloading))
-        try:
-            check_distinct(forwards)
-        except ConfigurationError as e:
-            raise item.wrong(str(e), hint="give one of them another name, or address") from e
+    ) as keys:
+        allowlist = keys.read("allowlist", _allowlist, Allowlist(frozenset()))
+        # If it cannot be read, nothing is known about the targets.
+        checked = None if reloading or "allowlist" in keys.failed else allowlist
+        limits = keys.read("limits", lambda value: _limits(value, Limits()), Limits())
+        if "limits" in keys.failed:
+            limits = Limits()
+        drain_timeout = keys.read(
+            "drain_timeout", lambda value: value.duration(0, _DAY), DRAIN_TIMEOUT
+        )
+        forwards: list[Forward] = []
+        items = keys.read("forwards", lambda value: value.items(MAX_FORWARDS), [])
+        for item in () if "forwards" in keys.failed else items:
+            mistakes = len(keys.errors)
+            forward = keys.take(partial(_forward, item, allowlist, checked, limits))
+            if len(keys.errors) == mistakes:
+                try:
+                    check_distinct([*forwards, forward])
+                except ConfigurationError as e:
+                    hint = "give one of them another name, or address"
+                    keys.add(item.wrong(str(e), hint=hint))
+                else:
+                    forwards.append(forward)
     return ProxySettings(tuple(forwards), drain_timeout)
 
 
-def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, reloading: bool) -> Forward:
-    fields = item.fields(
+def _forward(
+    item: Setting, allowlist: Allowlist, checked: Allowlist | None, limits: Limits
+) -> Forward:
+    """Read one forward; `checked` is what its target must be on, if anything."""
+    with item.reading(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
-    )
-    listen, to = fields["listen"].address(), fields["to"].address()
-    if not isinstance(to, UnixAddress) and not 0 < to.port < MAX_VSOCK:
-        raise fields["to"].wrong("nothing can be reached on this port")
-    if isinstance(to, VsockAddress) and to.cid == VMADDR_CID_ANY:
-        raise fields["to"].wrong("any is no target")
-    if isinstance(to, TcpAddress) and not (reloading or allowlist.allows(to.host, to.port)):
-        raise fields["to"].wrong(
-            f"{to.host} port {to.port} is not on the allowlist",
-            hint=f"to allow it, add there: - {{address: {to.host}, port: {to.port}}}",
-        )
-    family, prefer = socket.AF_UNSPEC, socket.AF_UNSPEC
-    if "family" in fields:
-        if not isinstance(to, TcpAddress):
-            raise fields["family"].wrong("only for a TCP target")
-        family, prefer = _FAMILIES[fields["family"].choice(*_FAMILIES)]
-    if "limits" in fields:
-        limits = _limits(fields["limits"], limits)
+    ) as keys:
+        listen = keys.read("listen", lambda value: value.address())
+        to = keys.read("to", lambda value: _target(value, checked))
+        families = keys.read("family", _family, _FAMILIES["any"])
+        if "family" in keys and "to" not in keys.failed and not isinstance(to, TcpAddress):
+            keys.add(keys["family"].wrong("only for a TCP target"))
+        cids = read_cids(keys, listen, required=False)
+        limits = keys.read("limits", lambda value: _limits(value, limits), limits)
+        name = keys.read("name", _name, "")
+    family, prefer = families
     forward = Forward(
         listen,
         to,
         family,
         prefer=prefer,
-        cids=read_cids(item, fields, listen, required=False),
+        cids=cids,
         allowlist=allowlist if isinstance(to, TcpAddress) else None,
         limits=limits,
     )
-    name = fields["name"].string(most=100) if "name" in fields else forward.target
+    return dataclasses.replace(forward, name=name or forward.target)
+
+
+def _target(value: Setting, allowlist: Allowlist | None) -> Address:
+    to = value.address()
+    if not isinstance(to, UnixAddress) and not 0 < to.port < MAX_VSOCK:
+        raise value.wrong("nothing can be reached on this port")
+    if isinstance(to, VsockAddress) and to.cid == VMADDR_CID_ANY:
+        raise value.wrong("`any` cannot be a target")
+    if isinstance(to, TcpAddress) and not (allowlist is None or allowlist.allows(to.host, to.port)):
+        raise value.wrong(
+            f"{to.host} port {to.port} is not on the allowlist",
+            hint=f"to allow it, add there: - {{address: {to.host}, port: {to.port}}}",
+        )
+    return to
+
+
+def _family(value: Setting) -> tuple[socket.AddressFamily, socket.AddressFamily]:
+    return _FAMILIES[value.choice(*_FAMILIES)]
+
+
+def _name(value: Setting) -> str:
+    name = value.string(most=100)
     if not name.isprintable():
-        raise fields["name"].wrong("has characters that cannot be printed")
-    return dataclasses.replace(forward, name=name)
+        raise value.wrong("has characters that cannot be printed")
+    return name
 
 
-def _limits(setting: Setting, otherwise: Limits) -> Limits:
-    fields = setting.fields(
-        "connections", "waiting", "connect_timeout", "idle_timeout", "linger_timeout"
-    )
-    counts = {
-        name: fields[name].integer(1, MAX_CONNECTIONS)
-        for name in ("connections", "waiting")
-        if name in fields
-    }
-    times = {
-        name: fields[name].duration(0.1, 365 * _DAY)
-        for name in ("connect_timeout", "idle_timeout", "linger_timeout")
-        if name in fields
-    }
-    return dataclasses.replace(otherwise, **counts, **times)  # type: ignore[arg-type]
+def _limits(value: Setting, otherwise: Limits) -> Limits:
+    counts, times = ("connections", "waiting"), ("connect", "idle", "linger")
+    with value.reading(*counts, *(f"{name}_timeout" for name in times)) as keys:
+        found: dict[str, float] = {}
+        for name in keys.found:
+            found[name] = keys.read(
+                name,
+                (lambda count: count.integer(1, MAX_CONNECTIONS))
+                if name in counts
+                else (lambda time: time.duration(0.1, 365 * _DAY)),
+            )
+    return dataclasses.replace(otherwise, **found)  # type: ignore[arg-type]
 
 
-def _allowlist(setting: Setting) -> Allowlist:
-    """Read the list itself, or the file it is in."""
-    if setting.is_list:
-        return read_allowlist(setting)
-    return load_allowlist(Path(setting.source).parent / setting.string())
+def _allowlist(value: Setting) -> Allowlist:
+    """Read the list itself, or the file that it is in."""
+    if value.is_list:
+        return read_allowlist(value)
+    if value.is_mapping:
+        raise value.wrong("a mapping, not a list or the path of a file that has one")
+    try:
+        return load_allowlist(Path(value.source).parent / value.string())
+    except (SettingError, ConfigurationErrors):
+        raise
+    except ConfigurationError as e:
+        # It cannot be read: named by the line that names it.
+        raise value.wrong(str(e), hint=e.hint) from e

@@ -78,14 +78,14 @@ def test_the_section_is_read() -> None:
         ("cid: 17", "cid: 4294967295", "13: cid: 4294967295 cannot be"),
         ("cid: 17", "", "9: key 'cid' is missing"),
         ("name: other", "name: worker", "9: two enclaves with the name worker"),
-        ("name: other", "name: -o", "9: name: '-o' is not a name"),
+        ("name: other", "name: -o", "9: name: '-o' is not a valid name"),
         ("eif: /opt/other", "eif: other", "10: eif: not an absolute path"),
         ("cpus: [1, 3]", "cpus: [1, 1]", "12: cpus: one CPU twice"),
         ("cpus: [1, 3]", "cpus: [0, 3]", "12: cpus: '0' is not an integer"),
         ("cpus: [1, 3]", "cpus: []", "12: cpus: no CPU"),
         ("cpus: 2", "cpus: [3]", "9: worker and other share CPU 3"),
         ("first: 2 s", "first: 2 min", "8: longest: shorter than the first"),
-        ("policy: never", "policy: sometimes", "8: policy: 'sometimes' is none of"),
+        ("policy: never", "policy: sometimes", "8: policy: 'sometimes' is not one of"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_line(old: str, new: str, said: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parent.logs.budget import Budget
+from parent.budget import Budget
 from parent.logs.lines import neutralise
 from vsock_proxy.service.log_lines import LineSplitter
 

@@ -128,7 +128,7 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
         ),
         (forwards('listen: "unix:/a", to: "tcp://a:0"'), ":4: to: nothing can be reached on"),
         (forwards('listen: "unix:/a", to: "vsock://16:0"'), ":4: to: nothing can be reached on"),
-        (forwards('listen: "unix:/a", to: "vsock://any:1"'), ":4: to: any is no target"),
+        (forwards('listen: "unix:/a", to: "vsock://any:1"'), ":4: to: `any` cannot be a target"),
         (
             forwards('listen: "unix:/a", to: "unix:/b", cids: [16]'),
             ":4: cids: only for a vsock listener",
@@ -139,7 +139,7 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
         ),
         (
             forwards('listen: "vsock://any:1", to: "unix:/b", cids: all'),
-            ":4: cids: 'all' is none of",
+            ":4: cids: 'all' is not one of",
         ),
         (
             forwards('listen: "vsock://any:1", to: "unix:/b", cids: [3]'),
@@ -164,7 +164,7 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
         ("proxy:\n  limits: {connections: 0}\n  forwards: []", ":2: connections: '0' is not an"),
         ("proxy:\n  limits: {idle_timeout: 5}\n  forwards: []", ":2: idle_timeout: '5' is not a"),
         ("proxy:\n  limits: {idletimeout: 5 s}\n  forwards: []", ":2: limits: unknown key 'idlet"),
-        ("proxy:\n  allowlist: {}\n  forwards: []", ":2: allowlist: a mapping, not a text"),
+        ("proxy:\n  allowlist: {}\n  forwards: []", ":2: allowlist: a mapping, not a list"),
         ("proxy:\n  drain_timeout: 2 d\n  forwards: []", ":2: drain_timeout: '2 d' is not in"),
     ],
 )
