@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6
 
@@ -37,7 +37,7 @@ _OFF_HINT: Final = (
     "turn it on: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint "
     "enabled; or does a firewall or proxy respond in its place?"
 )
-_ROLE_HINT: Final = "attach a role: aws ec2 associate-iam-instance-profile"
+_ROLE_HINT: Final = "attach an instance profile: aws ec2 associate-iam-instance-profile"
 _TRUST_HINT: Final = (
     "its trust policy must allow sts:AssumeRole for ec2.amazonaws.com; if the role was deleted and "
     "made again, attach the instance profile again"
@@ -58,7 +58,7 @@ def diagnose(session: botocore.session.Session) -> CredentialsError | None:
     http = URLLib3Session(timeout=_TIMEOUT)
     try:
         return _diagnose(http, base)
-    except (HTTPClientError, ValueError):
+    except (BotoCoreError, ValueError):
         return CredentialsError(
             "the instance metadata service does not respond",
             kind="no-metadata",

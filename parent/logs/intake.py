@@ -17,9 +17,9 @@ READ_SIZE: Final = 16384
 READ_COST: Final = 1024
 """Bytes that a read counts as at least: one of a single byte takes as long as one of that size."""
 
-LINE_COST: Final = 64
-"""Bytes that a line counts as besides its own, as in the buffer of those who send: splitting 16,384
-empty lines takes as long as reading a MiB."""
+LINE_COST: Final = 1
+"""Bytes that a line counts as besides its own: splitting 16 KiB takes 0.75 ms if all lines are
+empty, and 0.01 ms if there is one."""
 
 
 class Source:

@@ -193,7 +193,7 @@ def test_one_that_connects_in_a_loop_is_refused_counted_and_said(
             assert server.rejected == 501
             assert turns < 2 * 501
             assert len(caplog.messages) == 10
-            assert "refused a connection of enclave: it makes over 2 a second" in caplog.text
+            assert "rejected a connection of enclave: it opens over 2 a second" in caplog.text
             honest.sendall(b"reads on\n")
             server.turn(0)
             assert kept.lines == ["reads on"]
