@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from vsock_proxy.proxy.daemon import Daemon
-from vsock_proxy.proxy.forward import within_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +49,10 @@ class ProxyService:
     def start(self) -> None:
         """See `Component.start`."""
         daemon = Daemon(
-            within_descriptors(self.settings.forwards, spare=_SPARE_DESCRIPTORS),
+            self.settings.forwards,
             drain_timeout=self.settings.drain_timeout,
-            tell=lambda _: None,
+            notify=lambda _: None,
+            spare_descriptors=_SPARE_DESCRIPTORS,
         )
         thread = threading.Thread(target=daemon.run, name=self.name, daemon=True)
         thread.start()
@@ -72,7 +72,7 @@ class ProxyService:
             AgentError: they cannot be had. Nothing has changed.
         """
         if self._daemon is not None:
-            self._daemon.reload(within_descriptors(settings.forwards, spare=_SPARE_DESCRIPTORS))
+            self._daemon.reload(settings.forwards)
         stay = [] if settings.drain_timeout == self.settings.drain_timeout else ["drain_timeout"]
         self.settings = settings
         return stay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from vsock_proxy.net.addresses import Address
 
@@ -49,11 +48,3 @@ class RedirectingDialer:
     def dial(self, address: Address, timeout: float) -> socket.socket:
         self.dialed.append(address)
         return SocketDialer().dial(self.others.get(address, self.target), timeout)
-
-
-def within(patience: float, condition: Callable[[], bool]) -> None:
-    """Wait until something another thread or process does has been done."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)

@@ -75,7 +75,7 @@ def test_a_command_names_the_extra_it_lacks(
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        f"{command[0]}: error: not installed here: {library}\n"
+        f"{command[0]}: error: not installed: {library}\n"
         f"{command[0]}: hint: pip install 'nitro-enclave-agent[{extra}]'\n"
     )
 

@@ -1,4 +1,4 @@
-"""Waiting for what no event tells of."""
+"""Waiting in tests: one timeout, and polling for what no event announces."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0  # seconds; a hang is a failure, a slow machine is not
+TEST_TIMEOUT = 60.0
+"""Seconds after which a test that waits has failed. Nothing takes that long: a hang is a failure,
+a slow machine is not."""
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    """Wait until another thread or process has made a condition true."""
+    deadline = time.monotonic() + TEST_TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)

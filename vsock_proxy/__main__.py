@@ -1,4 +1,4 @@
-"""The ``vsock-proxy`` command as it is installed: it tells what it lacks, then loads the rest."""
+"""Entry point of ``vsock-proxy``: checks its dependencies, then loads the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vsock_proxy.service.extras import require
 
 @keep_exit_status
 def main() -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     try:
         require("parent", "yaml")
     except ConfigurationError as e:

@@ -1,6 +1,6 @@
 """The project's one version number; packaging reads it from here.
 
-A plain constant: an image holds the folders, not the distribution's metadata.
+A constant, because an enclave image contains the folders but not the distribution's metadata.
 """
 
 VERSION = "0.1.0"

@@ -1,7 +1,7 @@
-"""What programs in the enclave print, sent to the log sink on the parent, which is not trusted.
+"""Sends the output of programs in the enclave to the log sink on the parent, which is not trusted.
 
-Nothing the parent does makes a program wait: lines go through a queue of bounded size
-(`outbox`), connections are made anew by a plan (`link`), and both are pure. A thread of its own
-does the sending (`sender`), another reads what the program prints (`capture`), and the process in
-front of the program passes signals and its exit status on (`front`).
+A program never waits for the parent: lines go through a bounded queue (`outbox`), and a lost
+connection is retried by a plan (`link`); both do no I/O. One thread sends (`sender`), another
+reads the program's output (`capture`). The program is a child process: signals are forwarded to
+it, and its exit code is ours (`child`).
 """

@@ -1,4 +1,4 @@
-"""The thread that reads what a program prints, as fast as it comes."""
+"""Reads a program's output, in a thread, as fast as it comes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _READ_SIZE = 1 << 16
 
 
 class Capture:
-    """Reads pipes, and hands whole lines on: those of two pipes never mix within a line."""
+    """Reads pipes and passes on whole lines: the lines of two pipes do not mix.
+
+    Args:
+        pipes: ends to read from; closed at the end.
+        put: takes lines without line ends; must not block.
+    """
 
     def __init__(self, pipes: list[int], put: Callable[[list[bytes]], None]) -> None:
-        """Start reading.
-
-        Args:
-            pipes: ends to read from; they are closed at the end.
-            put: takes lines without their ends; does not wait.
-        """
         self._splitters = {pipe: LineSplitter(LONGEST) for pipe in pipes}
         self._put = put
         self._selector = selectors.DefaultSelector()
@@ -40,9 +39,9 @@ class Capture:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take what is in the pipes, then end.
+        """Read what is in the pipes now, then stop.
 
-        Processes that the program left behind may hold them open, and go on writing.
+        Processes that the program left behind may keep the pipes open, and go on writing.
         """
         self._waker.send(b"\0")
         self._thread.join()
@@ -65,7 +64,7 @@ class Capture:
         self._selector.close()
 
     def _read(self, pipe: int) -> int:
-        """Read once; 0 where there is nothing, or the end."""
+        """Read once; return 0 if there is nothing, or at the end."""
         try:
             data = os.read(pipe, _READ_SIZE)
         except BlockingIOError:

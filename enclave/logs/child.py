@@ -1,34 +1,26 @@
-"""The process in front of a program: takes what it prints, and is to others as if it were it."""
+"""Runs a program as a child: its output goes into pipes, signals are forwarded to it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from vsock_proxy.service.child import block_signals, end_with_parent, exit_code, next_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-_PASSED_ON = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-_AWAITED = (*_PASSED_ON, signal.SIGCHLD)
+    from collections.abc import Mapping, Sequence
 
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Program(NamedTuple):
-    """A program that was started.
+    """A child process.
 
     Attributes:
-        pid: its process.
-        pipes: ends to read what it prints from: standard output, standard error.
+        pid: its process id.
+        pipes: where to read its standard output and standard error from.
     """
 
     pid: int
@@ -36,49 +28,61 @@ class Program(NamedTuple):
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str]) -> Program:
-    """Start a program, looked up in PATH, whose output goes into pipes.
+    """Start a program, looked up in PATH. Signals are blocked from now on, for `wait`.
 
-    Signals are held back from now on, for `wait`.
+    Only while there are no threads.
 
     Raises:
-        OSError: there is no such program, or it cannot be executed.
-        ValueError: a NUL in an argument.
+        OSError: the program does not exist or cannot be executed.
+        ValueError: an argument contains NUL.
     """
-    before = _hold_back()
-    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    failed, failure = os.pipe()  # The other end is closed by a successful exec.
+    program = divide()
+    if program is None:
+        _execute(argv, env, failure)
+    os.close(failure)
+    with open(failed, "rb") as pipe:  # noqa: PTH123 (a descriptor)
+        error = pipe.read()
+    if not error:
+        return program
+    os.waitpid(program.pid, 0)
+    for fd in program.pipes:
+        os.close(fd)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    code = int(error)
+    raise OSError(code, os.strerror(code)) if code else ValueError("embedded null byte")
+
+
+def _execute(argv: Sequence[str], env: Mapping[str, str], failure: int) -> NoReturn:
+    """Become the program, or write the error's number (0: none) to `failure` and exit."""
+    code = 0
     try:
-        pid = os.posix_spawnp(
-            argv[0],
-            list(argv),
-            env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, out_end, 1), (os.POSIX_SPAWN_DUP2, err_end, 2)],
-            setsigmask=before,
-            setsigdef=_IGNORED_BY_PYTHON,
-        )
-    except BaseException:
-        os.close(out)
-        os.close(err)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        raise
+        for number in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(argv[0], list(argv), env)  # noqa: S606 (without a shell, on purpose)
+    except OSError as e:
+        code = e.errno or 0
     finally:
-        os.close(out_end)
-        os.close(err_end)
-    return Program(pid, [out, err])
+        os.write(failure, b"%d" % code)
+        os._exit(127)
 
 
 def divide() -> Program | None:
-    """Make two of this process: one that goes on, and one in front that was it so far.
+    """Fork: the child goes on, the parent stays in front of it, for `wait`.
 
-    Only before there are threads, and before anything was printed that waits in a buffer.
+    Only while there are no threads, and no buffered output. The child is killed when the parent
+    ends.
 
     Returns:
-        The one in front: what goes on, as a `Program`. The one that goes on: None; what it prints
-        goes into pipes.
+        In the parent, the child. In the child, None; its output goes into the pipes.
     """
-    before = _hold_back()
+    before = block_signals()
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
+        end_with_parent(parent)
         os.dup2(out_end, 1)
         os.dup2(err_end, 2)
         for fd in (out, out_end, err, err_end):
@@ -91,21 +95,12 @@ def divide() -> Program | None:
 
 
 def wait(pid: int) -> int:
-    """Pass signals on to a program until it ends; its exit code, 128+N if signal N ended it."""
+    """Forward signals to a child until it ends; return its exit code, 128+N after signal N."""
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        received = signal.sigwaitinfo(_AWAITED)
-        # What comes from the kernel (SI_KERNEL) comes from the terminal, which tells its whole
-        # foreground group, the program included.
-        if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
-            with contextlib.suppress(PermissionError):  # It may be another user by now.
-                os.kill(pid, received.si_signo)
-
-
-def _hold_back() -> Iterable[int]:
-    # Whoever started us may have it ignored: then no child could be waited for.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+            return exit_code(os.waitstatus_to_exitcode(status))
+        number = next_signal()
+        if number != signal.SIGCHLD:
+            with contextlib.suppress(PermissionError):  # It may run as another user by now.
+                os.kill(pid, number)

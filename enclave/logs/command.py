@@ -1,4 +1,4 @@
-"""``enclave-agent log``: a program whose output goes to the parent's log sink."""
+"""``enclave-agent log``: runs a program and sends its output to the parent's log sink."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Add the command ``log``; `common` is the parser of the options all commands share."""
     parser = subparsers.add_parser(
         "log",
-        help="run a program whose output goes to the parent's log sink",
+        help="run a program and send its output to the parent's log sink",
         usage="enclave-agent log [options] -- COMMAND [ARGS...]",
-        description="Run COMMAND and send what it prints on standard output and standard error, "
-        "line by line, to the log sink on the parent, which is not trusted. COMMAND never waits "
-        "for the parent: while the sink is slow or away lines wait, as many as the buffer holds. "
-        "Signals are passed on; the exit code is COMMAND's, 128+N if signal N ended it.",
+        description="Run COMMAND and send its standard output and standard error, line by line, to "
+        "the log sink on the parent, which is not trusted. COMMAND never waits for the parent: "
+        "while the sink is slow or unreachable, lines are buffered. Signals are forwarded to "
+        "COMMAND; the exit code is that of COMMAND, 128+N after signal N.",
         parents=[common],
     )
     add_options(parser, default=str(DEFAULT_SINK))
@@ -29,46 +29,46 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run COMMAND to its end; returns its exit code.
+    """Run COMMAND to its end; return its exit code.
 
     Raises:
-        ConfigurationError: an option, or COMMAND cannot be run.
+        ConfigurationError: an option is invalid, or COMMAND cannot be run.
     """
-    from enclave.logs import child  # noqa: PLC0415 (--help does without)
-    from enclave.logs.follow import follow, tell_sink  # noqa: PLC0415
+    from enclave.logs import child  # noqa: PLC0415 (--help needs none of it)
+    from enclave.logs.follow import follow, send_error  # noqa: PLC0415
 
     options = LogOptions.from_args(arguments)
     assert options  # noqa: S101 (there is a default)
     command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not command:
         raise ConfigurationError(
-            "there is no COMMAND to run", hint="enclave-agent log -- COMMAND [ARGS...]"
+            "COMMAND is missing", hint="enclave-agent log -- COMMAND [ARGS...]"
         )
     try:
         program = child.spawn(command, arguments.surroundings.environ)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
         error = ConfigurationError(f"cannot run {command[0]!r}: {reason}")
-        tell_sink(error, options)
+        send_error(error, options)
         raise error from e
     return follow(program, options)
 
 
 def divide(arguments: argparse.Namespace) -> int | None:
-    """Where a sink is named, have another process do what is to be done, and follow it.
+    """If a sink is named, do the rest in a child process and send its output there.
 
-    So whatever that prints is sent: errors, and how it crashed, if it did.
+    So everything is sent: errors, and the traceback of a crash.
 
     Returns:
-        The exit code, in this process, in front; None in the one that goes on.
+        In this process, the child's exit code; in the child, and without a sink, None.
 
     Raises:
-        ConfigurationError: an option.
+        ConfigurationError: an option is invalid.
     """
     options = LogOptions.from_args(arguments)
     if options is None:
         return None
-    from enclave.logs import child  # noqa: PLC0415 (as above)
+    from enclave.logs import child  # noqa: PLC0415 (only if a sink is named)
     from enclave.logs.follow import follow  # noqa: PLC0415
 
     program = child.divide()

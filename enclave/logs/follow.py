@@ -1,4 +1,4 @@
-"""A program's output sent to the parent, from its start to its end."""
+"""Sends a program's output to the parent, from its start to its end."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ if TYPE_CHECKING:
     from enclave.logs.sender import Outcome
 
 SHOWN: Final = 10
-"""Lines shown on standard error, the last ones, of those that could not be sent."""
+"""Lines that could not be sent: so many of the last are printed on standard error."""
 
 
 def follow(program: Program, options: LogOptions) -> int:
-    """Send what a program prints until it ends; returns its exit code, 128+N for signal N.
+    """Send a program's output until it ends; return its exit code, 128+N after signal N.
 
-    Nobody but the sink has what is printed, so that trouble with the sink is told on standard
-    error.
+    Problems with the sink are printed on standard error.
     """
     stderr = None
     if options.also_stderr:
         stderr = Sender("standard error", lambda: Descriptor(2), limit=options.buffer)
 
-    def complain(text: str) -> None:
+    def report(text: str) -> None:
         if stderr:
-            # One writer, so that lines stay whole there as well.
+            # One writer, so that lines stay whole there too.
             stderr.put([f"{console.PROG}: warning: {console.printable(text)}".encode()])
         else:
             _warn(text)
 
-    sink = send_to_sink(options.to, limit=options.buffer, complain=complain)
+    sink = send_to_sink(options.to, limit=options.buffer, report=report)
     senders = [sink, *([stderr] if stderr else [])]
 
     def put(lines: list[bytes]) -> None:
@@ -51,27 +50,27 @@ def follow(program: Program, options: LogOptions) -> int:
     capture = Capture(program.pipes, put)
     code = child.wait(program.pid)
     capture.stop()
-    ends = time.monotonic() + options.flush
+    deadline = time.monotonic() + options.flush
     outcome = sink.close(options.flush)
     if stderr:
-        stderr.close(max(ends - time.monotonic(), 1.0))
-    _tell(outcome, options, show=stderr is None)
+        stderr.close(max(deadline - time.monotonic(), 1.0))
+    _report(outcome, options, show=stderr is None)
     return code
 
 
-def tell_sink(error: AgentError, options: LogOptions) -> None:
-    """Send an error of ours, because of which there is no program to follow."""
+def send_error(error: AgentError, options: LogOptions) -> None:
+    """Send the error because of which no program was started."""
     sink = send_to_sink(options.to)
     lines = [f"error: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
     sink.put(f"{console.PROG}: {console.printable(line)}".encode() for line in lines)
     sink.close(options.flush)
 
 
-def _tell(outcome: Outcome, options: LogOptions, *, show: bool) -> None:
+def _report(outcome: Outcome, options: LogOptions, *, show: bool) -> None:
     if outcome.unsent:
         _warn(
             f"logs: {len(outcome.unsent)} lines could not be sent to {options.to} within "
-            f"{options.flush:g} s, {outcome.left_out} were left out before",
+            f"{options.flush:g} s, {outcome.dropped} were dropped before",
             outcome.unsent[-SHOWN:] if show else [],
         )
     elif not outcome.confirmed:
@@ -79,7 +78,7 @@ def _tell(outcome: Outcome, options: LogOptions, *, show: bool) -> None:
 
 
 def _warn(text: str, lines: Iterable[bytes] = ()) -> None:
-    """Warn on standard error; where nobody can be told that is no reason to stop."""
+    """Warn on standard error; if that fails too, go on."""
     with contextlib.suppress(OSError):
         console.warn(text)
         sys.stderr.buffer.write(b"".join(lines))

@@ -1,4 +1,4 @@
-"""Python's logging, straight to the parent's log sink."""
+"""A handler for Python's logging that sends records to the parent's log sink."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ if TYPE_CHECKING:
 
 
 class SinkHandler(logging.Handler):
-    """Sends records to the log sink of the parent, which is not trusted; never waits for it.
+    """Sends records to the log sink on the parent, which is not trusted; never waits for it.
 
-    ``logging.getLogger().addHandler(SinkHandler())``. A record of many lines, such as a
-    traceback, is sent in one piece. A thread does the sending: a process that forks makes its
-    handlers afterwards.
+    ``logging.getLogger().addHandler(SinkHandler())``. The lines of one record, such as a
+    traceback, stay together. A thread sends: a process that forks must make its handlers
+    afterwards.
+
+    Args:
+        to: the sink.
+        buffer: bytes buffered while the sink is slow or unreachable; beyond it the oldest lines
+            are dropped, and the sink is told how many.
+        dialer: makes the connections; production code leaves it out.
     """
 
     def __init__(
         self, to: Address = DEFAULT_SINK, *, buffer: int = LIMIT, dialer: Dialer | None = None
     ) -> None:
-        """Make one.
-
-        Args:
-            to: the sink.
-            buffer: bytes that wait while it is slow or away, at most; beyond it the oldest lines
-                are left out, and the sink is told how many.
-            dialer: what it is connected to with; production code leaves it out.
-        """
         super().__init__()
         self._sender = send_to_sink(to, limit=buffer, dialer=dialer)
 
@@ -41,12 +39,12 @@ class SinkHandler(logging.Handler):
         """See `logging.Handler.emit`."""
         try:
             text = self.format(record).encode("utf-8", "backslashreplace")
-        except Exception:  # noqa: BLE001 (as every handler of logging's)
+        except Exception:  # noqa: BLE001 (as in all handlers of logging)
             self.handleError(record)
         else:
             self._sender.put(LineSplitter(LONGEST).feed(text + b"\n"))
 
     def close(self) -> None:
-        """Send what waits, for at most `FLUSH` seconds; logging does this when Python ends."""
+        """Send what is buffered, for at most `FLUSH` seconds; called when Python exits."""
         super().close()
         self._sender.close(FLUSH)

@@ -1,4 +1,4 @@
-"""The thread that sends lines, and what it writes to: the parent's sink, or a file descriptor."""
+"""Sends lines in a thread, to the parent's sink or to a file descriptor."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ DIAL_TIMEOUT: Final = 5.0
 
 
 class Outlet(Protocol):
-    """Where lines go. Its methods may wait: only the sender's thread calls them."""
+    """A destination of lines. Its methods may block: only the sender's thread calls them."""
 
     def write(self, data: bytes) -> int:
-        """Write some of the data; returns how much.
+        """Write some of the data; return how much.
 
         Raises:
-            OSError: it is of no use any more.
+            OSError: the outlet is broken.
         """
         ...
 
     def finish(self, timeout: float) -> bool:
-        """Say that no more comes; tell whether the other side has read all of it."""
+        """Send the end; return whether the other side has confirmed that it read everything."""
         ...
 
     def close(self) -> None:
-        """Let go of it. From any thread; ends a `write` that waits, where that can be done."""
+        """Close it. From any thread; interrupts a `write` that blocks, if possible."""
         ...
 
 
@@ -56,15 +56,15 @@ class SinkConnection:
     def write(self, data: bytes) -> int:
         """See `Outlet.write`."""
         with contextlib.suppress(BlockingIOError):
-            # A sink never answers. So its end is seen before lines are lost to it.
-            answered = self._socket.recv(1, socket.MSG_DONTWAIT)
+            # A sink never sends anything. This sees its end before lines are lost to it.
+            received = self._socket.recv(1, socket.MSG_DONTWAIT)
             raise ConnectionAbortedError(
-                None, "it answers, as no log sink does" if answered else "it hung up"
+                None, "it sent data, which a log sink never does" if received else "it hung up"
             )
         return self._socket.send(data, socket.MSG_NOSIGNAL)
 
     def finish(self, timeout: float) -> bool:
-        """See `Outlet.finish`: a sink that has read everything closes its end as well."""
+        """See `Outlet.finish`: a sink that has read everything closes its end too."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
             self._socket.settimeout(max(timeout, 0.001))
@@ -80,7 +80,7 @@ class SinkConnection:
 
 
 class Descriptor:
-    """A file descriptor of somebody else's, such as standard error."""
+    """A shared file descriptor, such as standard error."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -91,11 +91,11 @@ class Descriptor:
             try:
                 return os.write(self._fd, data)
             except BlockingIOError:
-                # Whoever shares it has made it so.
+                # Another process that shares it has made it non-blocking.
                 select.select([], [self._fd], [])
 
     def finish(self, timeout: float) -> bool:  # noqa: ARG002
-        """See `Outlet.finish`: what was written was taken."""
+        """See `Outlet.finish`: what was written was received."""
         return True
 
     def close(self) -> None:
@@ -104,23 +104,30 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a `Sender` ended.
+    """The result of a `Sender`.
 
     Attributes:
         unsent: lines that were not sent, the oldest first, each with its LF.
-        left_out: lines that there was no room for.
-        confirmed: whether all that was sent has been read, by all that can be known.
+        dropped: lines that the queue had no room for.
+        confirmed: whether the sink has confirmed that it read everything.
     """
 
     unsent: list[bytes]
-    left_out: int
+    dropped: int
     confirmed: bool
 
 
 class Sender:
-    """Sends lines in the background; whoever gives it lines never waits.
+    """Sends lines in the background; `put` never blocks.
 
-    A daemon thread does it: one that hangs holds no exit up.
+    The thread is a daemon thread: if it hangs, it does not delay the exit.
+
+    Args:
+        name: the destination, for messages.
+        open_outlet: connects; may block for `DIAL_TIMEOUT` and raise AgentError.
+        limit: bytes queued; see `Outbox`.
+        report: is called with a message when lines can no longer be sent, and when they can again.
+        monotonic: the clock.
     """
 
     def __init__(
@@ -129,53 +136,44 @@ class Sender:
         open_outlet: Callable[[], Outlet],
         *,
         limit: int = LIMIT,
-        complain: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start one.
-
-        Args:
-            name: what it sends to, for messages.
-            open_outlet: connects; may wait for `DIAL_TIMEOUT` and raise AgentError.
-            limit: bytes that wait, at most; see `Outbox`.
-            complain: is told, once each time, when lines cannot be sent, and when they can again.
-            monotonic: the clock.
-        """
         self._name = name
         self._open_outlet = open_outlet
-        self._complain = complain
+        self._report = report
         self._monotonic = monotonic
         self._outbox = Outbox(limit)
         self._link = Link()
         self._outlet: Outlet | None = None
         self._failing = self._closing = False
-        self._confirmed = True  # of nothing at all
+        self._confirmed = True  # Nothing was sent yet.
         self._deadline = 0.0
-        # Guards the outbox, and tells of lines and of the end.
+        # Guards the outbox; notified of new lines and of `close`.
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log-sender", daemon=True)
         self._thread.start()
 
     def put(self, lines: Iterable[bytes]) -> None:
-        """Have lines sent; without their ends."""
+        """Queue lines, without line ends."""
         with self._changed:
             self._outbox.put(lines)
             self._changed.notify()
 
     def close(self, timeout: float) -> Outcome:
-        """Send what waits, for at most `timeout` seconds, and stop."""
+        """Send what is queued, for at most `timeout` seconds, and stop."""
         with self._changed:
             self._deadline = self._monotonic() + timeout
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout)
+        # Before the outlet is closed: that wakes `finish`, to which it looks like the sink's end.
+        confirmed = not self._thread.is_alive() and self._confirmed
         with self._changed:
-            if self._thread.is_alive():
-                self._confirmed = False
             unsent = self._outbox.lines
             if outlet := self._outlet:
                 outlet.close()
-        return Outcome(unsent, self._outbox.left_out, self._confirmed)
+        return Outcome(unsent, self._outbox.dropped, confirmed)
 
     def _run(self) -> None:
         while batch := self._next():
@@ -187,12 +185,12 @@ class Sender:
                 with self._changed:
                     self._outbox.wrote(count)
         if self._outlet:
-            # A closed one where `close` gave up meanwhile.
+            # It is closed already if `close` gave up meanwhile.
             self._confirmed = self._outlet.finish(self._deadline - self._monotonic())
             self._outlet.close()
 
     def _next(self) -> bytes:
-        """Wait for something to send and for when it may be; b"" is the end."""
+        """Wait for lines and for the time to send them; return b"" at the end."""
         with self._changed:
             while True:
                 now = self._monotonic()
@@ -210,12 +208,12 @@ class Sender:
             self._link.began(self._monotonic())
         if self._failing:
             self._failing = False
-            self._complain(f"logs: {self._name}: connected again")
+            self._report(f"logs: {self._name}: reconnected")
         return outlet
 
     def _broke(self, error: OSError | AgentError) -> None:
         if self._closing and self._monotonic() >= self._deadline:
-            return  # `close` gave up, and said what was left.
+            return  # `close` gave up, and has reported what was left.
         reason = str(error)
         if isinstance(error, DialError):
             reason = error.reason
@@ -223,7 +221,7 @@ class Sender:
             reason = error.strerror
         if not self._failing:
             self._failing = True
-            self._complain(f"logs: {self._name}: {reason}; trying again, lines wait meanwhile")
+            self._report(f"logs: {self._name}: {reason}; retrying, lines are buffered")
         with self._changed:
             if self._outlet:
                 self._outlet.close()
@@ -236,7 +234,7 @@ def send_to_sink(
     address: Address,
     *,
     limit: int = LIMIT,
-    complain: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
     dialer: Dialer | None = None,
 ) -> Sender:
     """Start sending to a log sink; see `Sender`."""
@@ -245,5 +243,5 @@ def send_to_sink(
         str(address),
         lambda: SinkConnection(used.dial(address, DIAL_TIMEOUT)),
         limit=limit,
-        complain=complain,
+        report=report,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from vsock_proxy.errors import ListenError
-from vsock_proxy.service.log_lines import LOG_PORT as PORT
+from vsock_proxy.net.ports import LOG_PORT as PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

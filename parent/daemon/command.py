@@ -17,7 +17,7 @@ from vsock_proxy.service.console import complain, warn
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.reloading import Reloader
-from vsock_proxy.service.signals import ENDS, Signals
+from vsock_proxy.service.signals import STOP_SIGNALS, Signals
 from vsock_proxy.service.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def run(arguments: argparse.Namespace) -> int:
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     signals = Signals()
     ending = _Ending(events)
-    for number in ENDS:
-        signals.hear(number, ending)
+    for number in STOP_SIGNALS:
+        signals.handle(number, ending)
     # While it starts there is nothing to reload; the default of SIGHUP would end it.
-    signals.hear(signal.SIGHUP, lambda _: None)
+    signals.handle(signal.SIGHUP, lambda _: None)
     threading.excepthook = lambda failure: _failed(failure, events)
     try:
         configuration = load_configuration(arguments.config, hint="name the file with --config")
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         supervisor.reload(changed)
 
     reloader = Reloader(reload)
-    signals.hear(signal.SIGHUP, lambda _: reloader.request())
+    signals.handle(signal.SIGHUP, lambda _: reloader.request())
     operations = supervisor.operations
     where = f"operations on {operations.server.address}" if operations else "no operations"
     notify(f"READY=1\nSTATUS=running; {where}")

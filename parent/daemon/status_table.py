@@ -71,20 +71,21 @@ def _forwards(state: Mapping[str, Any], width: int) -> Iterator[str]:
         (
             forward["name"],
             forward["listen"],
-            forward["to"].removeprefix("tcp://"),
-            f"{forward['connections'] + forward['connecting']} of {forward['limit']}",
-            forward["waiting"],
-            forward["relayed"],
-            _sum(forward["refused"]),
-            _sum(forward["failed"]),
-            _sum(forward["broken"]),
-            size(forward["bytes_up"]),
-            size(forward["bytes_down"]),
+            forward["target"].removeprefix("tcp://"),
+            f"{now['connections'] + now['connecting']} of {now['connection_limit']}",
+            now["waiting"],
+            so_far["relayed"],
+            _sum(so_far["rejected"]),
+            _sum(so_far["connect_failures"]),
+            _sum(so_far["broken"]),
+            size(so_far["bytes"]["up"]),
+            size(so_far["bytes"]["down"]),
         )
         for forward in state.get("forwards", ())
+        for now, so_far in [(forward["gauges"], forward["counters"])]
     ]
-    names = "forward,listen,to,open,waiting,relayed,refused,failed,broken,up,down"
-    below = ("to", "listen", "waiting", "down", "up", "broken")
+    names = "forward,listen,target,open,waiting,relayed,rejected,failed,broken,up,down"
+    below = ("target", "listen", "waiting", "down", "up", "broken")
     yield from _aligned(names.split(","), rows, below, width)
     if state.get("leaving"):
         yield f"{state['leaving']} connections of forwards that were removed"

@@ -95,8 +95,8 @@ class Intake:
         least cost, and escapes are counted as they are written.
         """
         lines = self._splitter.feed(data) if data else self._splitter.end()
-        self.source.truncated += self._splitter.cut
-        self._splitter.cut = 0
+        self.source.truncated += self._splitter.truncated
+        self._splitter.truncated = 0
         passed = self.source.take(now, lines)
         written = sum(map(len, passed))
         self.source.spend(now, max(len(data), written, READ_COST) + LINE_COST * len(lines))

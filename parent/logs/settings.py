@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsock_proxy.net.addresses import VMADDR_CID_ANY, Address, VsockAddress
+from vsock_proxy.net.ports import LOG_PORT
 from vsock_proxy.service.cids import read_cids
-from vsock_proxy.service.log_lines import LOG_PORT
 
 if TYPE_CHECKING:
     from vsock_proxy.service.settings import Setting

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final, cast
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -21,11 +22,12 @@ from parent.enclaves.lifecycle import State
 from parent.logs.component import LogSink
 from parent.proxy import ProxyService
 from vsock_proxy.errors import AgentError
-from vsock_proxy.proxy.counters import LATENCY_BOUNDS
+from vsock_proxy.proxy.counters import LATENCY_BOUNDS, Counters, Gauges
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from dataclasses import Field
 
     from prometheus_client import Metric
 
@@ -107,53 +109,33 @@ def _forwards(snapshot: Snapshot) -> Iterator[Metric]:
     reloads = _counter("proxy_reloads", "Reloads that were taken up.")
     reloads.add_metric([], snapshot.reloads)
     yield from (leaving, reloads)
-    for name, text, gauge in _FORWARD_GAUGES:
-        family = _gauge(f"proxy_{name}", text, ["forward"])
+    for field in fields(Gauges):
+        family = _gauge(f"proxy_{field.name}", field.metadata["help"], ["forward"])
         for forward in forwards:
-            family.add_metric([forward.name], gauge(forward))
+            family.add_metric([forward.name], getattr(forward.gauges, field.name))
         yield family
-    for name, text, count in _FORWARD_COUNTERS:
-        counter = _counter(f"proxy_{name}", text, ["forward"])
-        for forward in forwards:
-            counter.add_metric([forward.name], count(forward))
-        yield counter
-    for name, label, text, counts in _FORWARD_LABELLED:
-        counter = _counter(f"proxy_{name}", text, ["forward", label])
-        for forward in forwards:
-            for value, number in sorted(counts(forward).items()):
-                counter.add_metric([forward.name, value], number)
-        yield counter
-    histogram = HistogramMetricFamily(
-        f"{PREFIX}_proxy_connect_seconds",
-        "From being accepted to being connected.",
-        labels=["forward"],
-    )
-    bounds = [*map(str, LATENCY_BOUNDS), "+Inf"]
-    for forward in forwards:
-        times = forward.connect_seconds
-        buckets = list(zip(bounds, map(float, times.cumulative), strict=True))
-        histogram.add_metric([forward.name], buckets, times.sum)
-    yield histogram
+    for field in fields(Counters):
+        yield _forward_counter(field, forwards)
 
 
-_FORWARD_GAUGES: Final[tuple[tuple[str, str, Callable[[ForwardSnapshot], float]], ...]] = (
-    ("connections", "Relayed at this moment.", lambda f: f.connections),
-    ("connecting", "On the way to that.", lambda f: f.connecting),
-    ("waiting", "Waiting for a place.", lambda f: f.waiting),
-    ("connection_limit", "How many may be relayed and on the way to it.", lambda f: f.limit),
-)
-_FORWARD_COUNTERS: Final[tuple[tuple[str, str, Callable[[ForwardSnapshot], float]], ...]] = (
-    ("accepted", "Connections taken from the kernel.", lambda f: f.accepted),
-    ("relayed", "Connections that were connected to the target.", lambda f: f.relayed),
-    ("waited", "Connections that had to wait for a place.", lambda f: f.waited),
-)
-_FORWARD_LABELLED: Final = (
-    ("refused", "reason", "Connections turned away.", lambda f: f.refused),
-    ("connect_failures", "kind", "Connections without a target.", lambda f: f.failed),
-    ("broken", "kind", "Relayed connections that did not end orderly.", lambda f: f.broken),
-    ("bytes", "direction", "Delivered; up is from the enclave to the target.",
-     lambda f: {"up": f.bytes_up, "down": f.bytes_down}),
-)  # fmt: skip
+def _forward_counter(field: Field[Any], forwards: Sequence[ForwardSnapshot]) -> Metric:
+    name, text, label = f"proxy_{field.name}", field.metadata["help"], field.metadata["label"]
+    values = [(forward.name, getattr(forward.counters, field.name)) for forward in forwards]
+    if field.type == "Histogram":
+        histogram = HistogramMetricFamily(f"{PREFIX}_{name}", text, labels=["forward"])
+        bounds = [*map(str, LATENCY_BOUNDS), "+Inf"]
+        for forward, durations in values:
+            buckets = list(zip(bounds, map(float, durations.cumulative), strict=True))
+            histogram.add_metric([forward], buckets, durations.sum)
+        return histogram
+    counter = _counter(name, text, ["forward", label] if label else ["forward"])
+    for forward, value in values:
+        if label:
+            for kind, number in sorted(value.items()):
+                counter.add_metric([forward, kind], number)
+        else:
+            counter.add_metric([forward], value)
+    return counter
 
 
 def _credentials(service: CredentialService, now: float) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from parent.proxy import ProxyService
@@ -54,20 +55,5 @@ def state(components: Sequence[Component]) -> dict[str, Any]:
 
 
 def _forward(forward: ForwardSnapshot) -> dict[str, Any]:
-    return {
-        "name": forward.name,
-        "listen": str(forward.listen),
-        "to": str(forward.to),
-        "connections": forward.connections,
-        "connecting": forward.connecting,
-        "waiting": forward.waiting,
-        "limit": forward.limit,
-        "accepted": forward.accepted,
-        "relayed": forward.relayed,
-        "waited": forward.waited,
-        "refused": dict(forward.refused),
-        "failed": dict(forward.failed),
-        "broken": dict(forward.broken),
-        "bytes_up": forward.bytes_up,
-        "bytes_down": forward.bytes_down,
-    }
+    addresses = {"listen": str(forward.listen), "target": str(forward.target)}
+    return {**asdict(forward), **addresses}

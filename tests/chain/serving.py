@@ -19,7 +19,7 @@ from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT
-from tests.chain.test_serve import free_port
+from tests.sockets import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,7 @@ def chain() -> Iterator[Chain]:
 @contextlib.contextmanager
 def serving(made: Chain, *options: str) -> Iterator[Served]:
     """Run ``enclave-agent serve`` on a free port, ready."""
-    port = free_port()
+    port = unused_port()
     argv = [*AGENT, "serve", "--listen", f"tcp://127.0.0.1:{port}", *options]
     with made.launcher.start(argv, env=made.env) as session:
         wait_until_ready(port)

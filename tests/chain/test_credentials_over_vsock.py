@@ -15,8 +15,8 @@ from enclave.errors import CredentialsError
 from parent.credentials import CredentialService, CredentialSettings
 from parent.credentials.model import Credentials
 from parent.http_server import Limits
-from tests.doubles import within
 from tests.vsock_proxy.rig import LOCAL, Place
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import Address, VsockAddress
 from vsock_proxy.net.dialing import SocketDialer
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATIENCE = 20.0
 ONLY_VSOCK = "UNIX sockets have no CIDs: make test-vsock"
 
 
@@ -51,19 +50,23 @@ def serving(
 ) -> Iterator[CredentialService]:
     service = CredentialService(CredentialSettings(address, cids), load=load, limits=limits)
     service.start()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
     yield service
     service.stop(1.0)
 
 
 def access_key(address: Address) -> str:
-    return ParentCredentials(address, timeout=PATIENCE).credentials(timeout=PATIENCE).access_key_id
+    return (
+        ParentCredentials(address, timeout=TEST_TIMEOUT)
+        .credentials(timeout=TEST_TIMEOUT)
+        .access_key_id
+    )
 
 
 def test_the_agent_gets_credentials(address: Address) -> None:
     with serving(address) as service:
         assert [access_key(address) for _ in range(20)] == ["ASIA"] * 20
-        within(PATIENCE, lambda: service.server.connected == 0)
+        eventually(lambda: service.server.connected == 0)
 
 
 def test_an_enclave_that_is_named(address: Address, cid: int) -> None:
@@ -79,12 +82,12 @@ def test_an_enclave_that_is_not_named(address: Address, cid: int) -> None:
 
 @pytest.mark.usefixtures("cid")
 def test_one_enclave_cannot_take_every_place(address: Address) -> None:
-    limits = Limits(connections=10, per_enclave=2, timeout=PATIENCE)
+    limits = Limits(connections=10, per_enclave=2, timeout=TEST_TIMEOUT)
     with serving(address, limits=limits) as service, contextlib.ExitStack() as held:
         for _ in range(2):
-            held.enter_context(SocketDialer().dial(address, PATIENCE))
-        within(PATIENCE, lambda: service.server.connected == 2)
-        third = held.enter_context(SocketDialer().dial(address, PATIENCE))
+            held.enter_context(SocketDialer().dial(address, TEST_TIMEOUT))
+        eventually(lambda: service.server.connected == 2)
+        third = held.enter_context(SocketDialer().dial(address, TEST_TIMEOUT))
         with contextlib.suppress(ConnectionResetError):
             assert third.recv(10) == b""
         assert service.server.counters.refused == 1

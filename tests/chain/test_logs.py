@@ -20,7 +20,7 @@ from enclave_simulator.nsm import SimulatedNsm
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import UnixAddress
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sink(folder: Path, kept: Kept) -> Iterator[str]:
     try:
         yield str(address)
     finally:
-        made.stop(PATIENCE)
+        made.stop(TEST_TIMEOUT)
 
 
 def test_in_a_simulated_enclave_the_lines_are_printed() -> None:
@@ -107,7 +107,7 @@ def test_without_a_sink_the_program_runs_and_what_is_lost_is_said(tmp_path: Path
     first, second, *shown = done.stderr.splitlines()
     assert first == (
         f"enclave-agent: warning: logs: {to}: No such file or directory; "
-        "trying again, lines wait meanwhile"
+        "retrying, lines are buffered"
     )
     assert second.startswith(f"enclave-agent: warning: logs: 30 lines could not be sent to {to} ")
     assert shown == [str(n) for n in range(21, 31)]
@@ -154,7 +154,7 @@ def test_a_sink_that_never_reads_holds_up_no_program(tmp_path: Path) -> None:
         ) as agent:  # fmt: skip
             eventually(done.exists)
             assert peak_memory(agent.pid) < 64
-            out, err = agent.communicate(timeout=PATIENCE)
+            out, err = agent.communicate(timeout=TEST_TIMEOUT)
     assert (out, agent.returncode) == ("", 0)
     assert "could not be sent" in err
     assert err.splitlines()[-1] == "written", "the youngest lines are the ones that are kept"
@@ -173,15 +173,15 @@ def test_a_sink_that_is_restarted_in_the_middle(tmp_path: Path) -> None:
     assert agent.stderr
     with agent:
         agent.stdin.write("go\n")
-        assert "it hung up; trying again" in agent.stderr.readline()
+        assert "it hung up; retrying" in agent.stderr.readline()
         with sink(tmp_path, again):
             eventually(lambda: "after" in again.lines)
             agent.stdin.write("go\n")
-            assert agent.wait(PATIENCE) == 0
-        assert agent.stderr.read().endswith(": connected again\n")
+            assert agent.wait(TEST_TIMEOUT) == 0
+        assert agent.stderr.read().endswith(": reconnected\n")
     assert kept.lines == ["before"]
     assert again.lines == [
-        "enclave-agent: logs: connected again: lines just before this may be missing",
+        "enclave-agent: logs: reconnected: lines just before this may be missing",
         "after",
         "last",
     ]
@@ -270,7 +270,7 @@ def test_the_keyboards_interrupt_comes_once(tmp_path: Path) -> None:
             os.write(keyboard, b"\x03")
             eventually(lambda: "interrupted" in kept.lines)
             os.write(keyboard, b"\n")
-            assert agent.wait(PATIENCE) == 0
+            assert agent.wait(TEST_TIMEOUT) == 0
         os.close(keyboard)
     assert kept.lines == ["ready", "interrupted"]
 
@@ -289,7 +289,11 @@ def test_where_nobody_can_be_told_the_exit_code_is_still_the_programs(tmp_path: 
     command = (*LOG, "--to", f"unix:{tmp_path}/none", "--flush", "0.3", "--", "sh", "-c")
     try:
         done = subprocess.run(
-            [*command, "seq 10; exit 3"], stdout=into, stderr=into, check=False, timeout=PATIENCE
+            [*command, "seq 10; exit 3"],
+            stdout=into,
+            stderr=into,
+            check=False,
+            timeout=TEST_TIMEOUT,
         )
     finally:
         os.close(into)
@@ -310,12 +314,12 @@ def test_a_sink_beyond_the_launcher_that_comes_late(tmp_path: Path) -> None:
     kept = Kept()
     launcher = Launcher(nsm=SimulatedNsm(Authority.generate()), folder=tmp_path)
     with launcher.start(
-        [*LOG, "--flush", str(PATIENCE), "echo", "late"], stderr=subprocess.PIPE
+        [*LOG, "--flush", str(TEST_TIMEOUT), "echo", "late"], stderr=subprocess.PIPE
     ) as s:
         assert s.process.stderr
         assert b"vsock://3:8003: Connection reset by peer" in s.process.stderr.readline()
         with sink(tmp_path, kept):
-            assert s.wait(PATIENCE) == 0
+            assert s.wait(TEST_TIMEOUT) == 0
     assert kept.lines == ["late"]
 
 

@@ -16,7 +16,7 @@ from parent.logs.settings import LogSettings
 from tests.chain.test_logs import LOG, Kept
 from tests.chain.test_main_job import run
 from tests.vsock_proxy.rig import LOCAL, Place
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import Address, VsockAddress
 from vsock_proxy.net.listening import listening
 
@@ -45,12 +45,12 @@ def sink(address: Address, kept: Kept, cids: frozenset[int] | None = None) -> It
     try:
         yield made
     finally:
-        made.stop(PATIENCE)
+        made.stop(TEST_TIMEOUT)
 
 
 def test_a_programs_lines_arrive_all_of_them(address: Address, kept: Kept) -> None:
     with sink(address, kept):
-        command = (*LOG, "--to", str(address), "--flush", str(PATIENCE), "--", "seq", "10000")
+        command = (*LOG, "--to", str(address), "--flush", str(TEST_TIMEOUT), "--", "seq", "10000")
         done = run(*command)
         assert (done.stderr, done.returncode) == ("", 0)
         # The sink has closed its end: so it has read all, and needs no time more.
@@ -59,19 +59,19 @@ def test_a_programs_lines_arrive_all_of_them(address: Address, kept: Kept) -> No
 
 def test_a_sink_that_comes_back_gets_what_follows(address: Address, kept: Kept) -> None:
     said: list[str] = []
-    sender = send_to_sink(address, complain=said.append)
+    sender = send_to_sink(address, report=said.append)
     sender.put([b"before there is one"])
     eventually(lambda: said)
     with sink(address, kept):
         eventually(lambda: kept.lines == ["before there is one"])
     sender.put([b"while there is none"])
     eventually(lambda: len(said) == 3)
-    assert "trying again" in said[2]
+    assert "retrying" in said[2]
     with sink(address, kept):
         sender.put([b"after"])
-        assert sender.close(PATIENCE) == Outcome([], 0, confirmed=True)
+        assert sender.close(TEST_TIMEOUT) == Outcome([], 0, confirmed=True)
     assert kept.lines[1:] == [
-        "enclave-agent: logs: connected again: lines just before this may be missing",
+        "enclave-agent: logs: reconnected: lines just before this may be missing",
         "while there is none",
         "after",
     ]
@@ -84,9 +84,9 @@ def test_a_sink_that_reads_nothing_holds_nobody_up(address: Address) -> None:
             sender.put([b"x" * 1000] * 100)
         outcome = sender.close(0.5)
         assert outcome.unsent
-        assert outcome.left_out > 5000
+        assert outcome.dropped > 5000
         assert not outcome.confirmed
-        sender._thread.join(PATIENCE)
+        sender._thread.join(TEST_TIMEOUT)
         assert not sender._thread.is_alive(), "to close the socket has woken who waits for it"
 
 
@@ -95,7 +95,7 @@ def test_an_enclave_that_is_not_named_is_told_apart(address: Address, kept: Kept
         pytest.skip("UNIX sockets have no CIDs: make test-vsock")
     said: list[str] = []
     with sink(address, kept, frozenset({address.cid + 15})) as refusing:
-        sender = send_to_sink(address, complain=said.append)
+        sender = send_to_sink(address, report=said.append)
         while not said:
             sender.put([b"x"])
         eventually(lambda: refusing.status().values["refused"])

@@ -22,13 +22,12 @@ from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT
-from tests.doubles import within
+from tests.waiting import TEST_TIMEOUT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATIENCE = 60.0
 
 CONFIGURATION = """\
 proxy:
@@ -82,7 +81,7 @@ class Parent:
     def get(self, path: str) -> tuple[int, bytes]:
         assert self.daemon
         address = self.daemon.state["STATUS"].partition("tcp://")[2]
-        client = http.client.HTTPConnection(address, timeout=PATIENCE)
+        client = http.client.HTTPConnection(address, timeout=TEST_TIMEOUT)
         with contextlib.closing(client):
             client.request("GET", path)
             response = client.getresponse()
@@ -106,7 +105,7 @@ class Parent:
         command = [*AGENT, "generate-random", "--number-of-bytes", "32", *options]
         pipe = subprocess.PIPE
         with launcher.start(command, env=environment, stdout=pipe, stderr=pipe) as session:
-            out, err = session.process.communicate(timeout=PATIENCE)
+            out, err = session.process.communicate(timeout=TEST_TIMEOUT)
             return subprocess.CompletedProcess(command, session.wait(), out.decode(), err.decode())
 
 
@@ -128,7 +127,7 @@ def parent(tmp_path: Path) -> Iterator[Parent]:
         Service("enclave_simulator.cli", kms) as served,
         socket.create_server(("127.0.0.1", 0)) as echo,
     ):
-        echo.settimeout(PATIENCE)
+        echo.settimeout(TEST_TIMEOUT)
         port = int(served.state["STATUS"].rpartition(":")[2])
         yield Parent(tmp_path, environment, echo, port, ca, authority)
 
@@ -145,7 +144,7 @@ def health(parent: Parent) -> tuple[int, dict[str, Any]]:
 
 def test_an_enclave_needs_nothing_else(parent: Parent) -> None:
     with parent.running():
-        within(PATIENCE, lambda: health(parent)[0] == 200)
+        eventually(lambda: health(parent)[0] == 200)
         done = parent.agent("--verbose")
         assert len(bytes_of(done)) == 32
         assert "credentials from vsock://3:8002, good until " in done.stderr
@@ -171,7 +170,7 @@ def test_a_reload_adds_a_forward_and_a_bad_file_changes_nothing(
     def reload(more: str, outcome: str) -> None:
         parent.configure(more)
         daemon.process.send_signal(signal.SIGHUP)
-        within(PATIENCE, lambda: has_said(outcome))
+        eventually(lambda: has_said(outcome))
 
     with parent.running() as daemon:
         assert parent.agent("--proxy", "vsock://3:8001").returncode != 0
@@ -180,7 +179,7 @@ def test_a_reload_adds_a_forward_and_a_bad_file_changes_nothing(
         assert len(bytes_of(parent.agent("--proxy", "vsock://3:8001"))) == 32
         assert parent.metric('proxy_relayed_total{forward="second"}') == 1
         assert parent.metric('proxy_relayed_total{forward="kms"}') == 0
-        reload("  - nonsense", "not reloaded, everything stays as it was: ")
+        reload("  - nonsense", "not reloaded, the old settings stay: ")
         assert f"{parent.folder}/parent.yaml:7: forwards: 'nonsense'" in said[-1]["message"]
         assert len(bytes_of(parent.agent("--proxy", "vsock://3:8001"))) == 32
         assert parent.metric("proxy_reloads_total") == 1
@@ -188,11 +187,11 @@ def test_a_reload_adds_a_forward_and_a_bad_file_changes_nothing(
 
 def test_the_end_lets_connections_end(parent: Parent) -> None:
     with parent.running() as daemon, socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(TEST_TIMEOUT)
         client.connect(str(parent.folder / "3_8005"))
         server, _ = parent.echo.accept()
         daemon.process.terminate()
-        within(PATIENCE, lambda: not (parent.folder / "3_8005").exists())
+        eventually(lambda: not (parent.folder / "3_8005").exists())
         with server:
             client.sendall(b"still there?")
             assert server.recv(100) == b"still there?"
@@ -201,7 +200,7 @@ def test_the_end_lets_connections_end(parent: Parent) -> None:
             assert b"".join(iter(lambda: client.recv(100), b"")) == b"yes"
             assert daemon.process.poll() is None
         client.close()
-        assert daemon.process.wait(PATIENCE) == 0
+        assert daemon.process.wait(TEST_TIMEOUT) == 0
     assert not list(parent.folder.glob("3_*"))
 
 
@@ -211,15 +210,15 @@ def test_a_second_signal_ends_at_once(parent: Parent) -> None:
         server, _ = parent.echo.accept()
         with server:
             daemon.process.terminate()
-            within(PATIENCE, lambda: not (parent.folder / "3_8005").exists())
+            eventually(lambda: not (parent.folder / "3_8005").exists())
             daemon.process.terminate()
-            assert daemon.process.wait(PATIENCE / 2) == 128 + signal.SIGTERM
+            assert daemon.process.wait(TEST_TIMEOUT / 2) == 128 + signal.SIGTERM
 
 
 def test_a_parent_without_credentials_says_so_everywhere(parent: Parent) -> None:
     del parent.environment["AWS_ACCESS_KEY_ID"]
     with parent.running():
-        within(PATIENCE, lambda: (parent.metric("credentials_failures_total") or 0) > 0)
+        eventually(lambda: (parent.metric("credentials_failures_total") or 0) > 0)
         status, shown = health(parent)
         assert status == 503
         assert shown["components"]["credentials"]["detail"].startswith("no credentials: ")
@@ -236,7 +235,7 @@ def test_what_cannot_start_leaves_nothing_behind(parent: Parent) -> None:
     command = [sys.executable, "-m", "parent.cli", "run", "--config", str(parent.configure())]
     done = subprocess.run(
         command, env=parent.environment, capture_output=True, text=True, check=False,
-        timeout=PATIENCE,
+        timeout=TEST_TIMEOUT,
     )  # fmt: skip
     assert done.returncode == 1
     *_, error, hint = done.stderr.splitlines()

@@ -15,8 +15,15 @@ import pytest
 from enclave.credentials import ParentCredentials
 from enclave.errors import CredentialsError
 from enclave_simulator.parent.processes import Service
-from tests.vsock_proxy.rig import LOCAL, VMADDR_CID_LOCAL, Place, Server, check, refused
-from tests.waiting import PATIENCE, eventually
+from tests.vsock_proxy.rig import (
+    LOCAL,
+    VMADDR_CID_LOCAL,
+    Place,
+    Server,
+    check,
+    closed_without_a_byte,
+)
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ class Parent:
 
     def get(self, path: str) -> bytes:
         operations = self._service.state["STATUS"].partition("tcp://")[2]
-        client = http.client.HTTPConnection(operations, timeout=PATIENCE)
+        client = http.client.HTTPConnection(operations, timeout=TEST_TIMEOUT)
         with contextlib.closing(client):
             client.request("GET", path)
             return client.getresponse().read()
@@ -73,13 +80,13 @@ class Parent:
         return components
 
     def dial(self, name: str) -> socket.socket:
-        connection = SocketDialer().dial(self.address[name], PATIENCE)
-        connection.settimeout(PATIENCE)
+        connection = SocketDialer().dial(self.address[name], TEST_TIMEOUT)
+        connection.settimeout(TEST_TIMEOUT)
         return connection
 
     def access_key(self) -> str:
-        source = ParentCredentials(self.address["credentials"], timeout=PATIENCE)
-        return source.credentials(timeout=PATIENCE).access_key_id
+        source = ParentCredentials(self.address["credentials"], timeout=TEST_TIMEOUT)
+        return source.credentials(timeout=TEST_TIMEOUT).access_key_id
 
 
 @pytest.fixture
@@ -118,12 +125,12 @@ def test_who_may_not_come_gets_nothing(place: Place, server: Server, tmp_path: P
     parent = Parent(place, server, tmp_path, ", cids: [16]")
     with parent.running():
         with parent.dial("open") as client:
-            assert refused(client)
+            assert closed_without_a_byte(client)
         with pytest.raises(CredentialsError, match=f"CID {VMADDR_CID_LOCAL} is not among those"):
             parent.access_key()
         with parent.dial("logs") as enclave:
-            assert refused(enclave)
-        assert parent.health()["logs"]["values"]["refused"] == 1
+            assert closed_without_a_byte(enclave)
+        assert parent.health()["logs"]["values"]["closed_without_a_byte"] == 1
         assert not parent.log.exists() or not parent.log.read_text()
-        refusal = b'enclave_parent_proxy_refused_total{forward="open",reason="cid"} 1.0'
+        refusal = b'enclave_parent_proxy_rejected_total{forward="open",reason="cid"} 1.0'
         assert refusal in parent.get("/metrics").splitlines()

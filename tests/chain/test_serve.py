@@ -16,15 +16,11 @@ import pytest
 from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
 from tests.paths import ROOT
+from tests.sockets import unused_port
+from tests.waiting import TEST_TIMEOUT
 
 AWS = Path(sys.executable).with_name("aws")
 SERVE = (*AGENT, "serve")
-PATIENCE = 60
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 pytestmark = pytest.mark.skipif(not AWS.exists(), reason="no AWS CLI: pip install -e '.[dev]'")
@@ -32,7 +28,7 @@ pytestmark = pytest.mark.skipif(not AWS.exists(), reason="no AWS CLI: pip instal
 
 def test_the_documented_pipeline_with_the_unmodified_aws_cli() -> None:
     """The issue's own words, with a free port; the shell waits until KMS can be reached."""
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{unused_port()}"
     wait = (sys.executable, "-c", _UNTIL_READY, f"{url}/readyz")
     script = f"""
         {shlex.join(SERVE)} --listen tcp{url[4:]} &
@@ -132,13 +128,13 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
             patch.setenv(name, value)
         with Service("enclave.cli", ["serve", "--listen", f"unix:{path}"]) as service:
             assert service.state["STATUS"] == f"listening on unix:{path}"
-            client.settimeout(PATIENCE)
+            client.settimeout(TEST_TIMEOUT)
             client.connect(str(path))
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: any\r\n\r\n")
             assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
             os.kill(service.process.pid, number)
             assert client.recv(1) == b""
-            assert service.process.wait(PATIENCE) == 0
+            assert service.process.wait(TEST_TIMEOUT) == 0
     assert not path.exists()
 
 

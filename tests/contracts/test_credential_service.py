@@ -21,14 +21,13 @@ from enclave.credentials.document import MAX_DOCUMENT
 from enclave_simulator.parent.credentials import CredentialServer
 from parent.credentials import CredentialService, CredentialSettings
 from parent.credentials.model import Credentials
-from tests.doubles import ManualClock, within
+from tests.doubles import ManualClock
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-
-PATIENCE = 20.0
 
 
 @dataclass
@@ -53,13 +52,13 @@ class Service:
     def client(self, clock: ManualClock | None = None) -> ParentCredentials:
         return ParentCredentials(
             TcpAddress("127.0.0.1", self.port),
-            timeout=PATIENCE,
+            timeout=TEST_TIMEOUT,
             clock=clock,
             uniform=lambda _, high: high,
         )
 
     def get(self, path: str = "/", method: str = "GET") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TEST_TIMEOUT)
         with contextlib.closing(connection):
             connection.request(method, path)
             response = connection.getresponse()
@@ -83,7 +82,7 @@ def simulators_service(role: Role) -> Iterator[Service]:
     thread.start()
     yield Service(listener.getsockname()[1], lambda: None)
     server.shutdown()
-    thread.join(PATIENCE)
+    thread.join(TEST_TIMEOUT)
     server.server_close()
 
 
@@ -96,7 +95,7 @@ def parents_service(role: Role) -> Iterator[Service]:
     settings = CredentialSettings(listen=TcpAddress("127.0.0.1", 0))
     service = CredentialService(settings, load=load)
     service.start()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
     assert isinstance(service.server.address, TcpAddress)
     yield Service(service.server.address.port, service.renew)
     service.stop(1.0)
@@ -121,7 +120,7 @@ def service(request: pytest.FixtureRequest, role: Role) -> Iterator[Service]:
 
 def test_the_agent_gets_whole_credentials(service: Service, role: Role) -> None:
     before = role.expiration()
-    credentials = service.client().credentials(timeout=PATIENCE)
+    credentials = service.client().credentials(timeout=TEST_TIMEOUT)
     assert (
         credentials.access_key_id,
         credentials.secret_access_key,
@@ -159,11 +158,11 @@ def test_there_is_one_method(service: Service, method: str) -> None:
 def test_the_agent_gets_the_roles_new_credentials(service: Service, role: Role) -> None:
     clock = ManualClock()
     client = service.client(clock)
-    first = client.credentials(timeout=PATIENCE)
+    first = client.credentials(timeout=TEST_TIMEOUT)
     role.key = "ASIA2"
     service.renew()
     clock.elapsed = 60.0
-    second = client.credentials(timeout=PATIENCE, rejected=first)
+    second = client.credentials(timeout=TEST_TIMEOUT, rejected=first)
     assert (first.access_key_id, second.access_key_id) == ("ASIA1", "ASIA2")
 
 
@@ -171,26 +170,26 @@ def test_many_agents_at_once(service: Service) -> None:
     got: list[str] = []
 
     def ask() -> None:
-        got.append(service.client().credentials(timeout=PATIENCE).access_key_id)
+        got.append(service.client().credentials(timeout=TEST_TIMEOUT).access_key_id)
 
     threads = [threading.Thread(target=ask) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
     assert got == ["ASIA1"] * 12
 
 
 def test_a_client_that_says_nothing_holds_nobody_up(service: Service) -> None:
     with contextlib.ExitStack() as stack:
         for sent in (b"", b"GET ", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
-            silent = socket.create_connection(("127.0.0.1", service.port), PATIENCE)
+            silent = socket.create_connection(("127.0.0.1", service.port), TEST_TIMEOUT)
             stack.enter_context(silent).sendall(sent)
-        assert service.client().credentials(timeout=PATIENCE).access_key_id == "ASIA1"
+        assert service.client().credentials(timeout=TEST_TIMEOUT).access_key_id == "ASIA1"
 
 
 def test_a_client_of_http_1_0(service: Service) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", service.port), TEST_TIMEOUT) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert b" 200 OK\r\n" in answer

@@ -23,6 +23,7 @@ from enclave.errors import (
 )
 from tests.doubles import ManualClock
 from tests.enclave.conftest import SIMULATED
+from tests.sockets import unused_port
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
@@ -188,12 +189,6 @@ def test_a_forked_child_has_connections_of_its_own(enclave: Enclave) -> None:
 
 
 # The way to KMS.
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_no_proxy(enclave: Enclave) -> None:

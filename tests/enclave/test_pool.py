@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from enclave.errors import ConfigurationError, KmsRefusedError, KmsUnreachableError
 from enclave.pool import FETCH, MAX_TAKEN, RandomPool, RandomStore
 from tests.doubles import ManualClock
+from tests.waiting import TEST_TIMEOUT
 
-PATIENCE = 30.0
 TAKE = st.tuples(st.just("take"), st.integers(1, 40))
 ADD = st.tuples(st.just("add"), st.integers(0, 40))
 
@@ -67,11 +67,11 @@ class Source:
         """Let fetches through, and wait until the pool has their bytes."""
         self._allowed.release(number)
         for _ in range(number):
-            assert self.changed.acquire(timeout=PATIENCE)
+            assert self.changed.acquire(timeout=TEST_TIMEOUT)
 
     def __call__(self, number_of_bytes: int) -> bytes:
         assert number_of_bytes == FETCH
-        assert self._allowed.acquire(timeout=PATIENCE)
+        assert self._allowed.acquire(timeout=TEST_TIMEOUT)
         with self._lock:
             if self.error is not None:
                 raise self.error
@@ -108,7 +108,7 @@ def make_pool(source: Source) -> Iterator[MakePool]:
     source.release()
     for pool in pools:
         for thread in pool._threads:
-            thread.join(PATIENCE)
+            thread.join(TEST_TIMEOUT)
             assert not thread.is_alive()
 
 
@@ -117,7 +117,7 @@ def test_one_fetch_serves_many_requests_and_no_byte_twice(
 ) -> None:
     pool = make_pool()
     source.allow()
-    taken = [pool.take(32, timeout=PATIENCE) for _ in range(FETCH // 32)]
+    taken = [pool.take(32, timeout=TEST_TIMEOUT) for _ in range(FETCH // 32)]
     assert source.fetches == 1
     assert pool.take_now(1) is None
     words = [taken[i][j : j + 4] for i in range(len(taken)) for j in range(0, 32, 4)]
@@ -129,14 +129,14 @@ def test_no_byte_twice_among_threads(source: Source, make_pool: MakePool) -> Non
     words: list[bytes] = []
 
     def work() -> None:
-        words.extend(pool.take(4, timeout=PATIENCE) for _ in range(200))
+        words.extend(pool.take(4, timeout=TEST_TIMEOUT) for _ in range(200))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     source._allowed.release(8)  # 8 x 200 x 4 bytes need 7 of them
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
     assert len(set(words)) == len(words) == 1600
 
 
@@ -149,7 +149,7 @@ def test_it_is_bounded(source: Source, make_pool: MakePool) -> None:
     assert len(pool._store) == 2 * FETCH
     for _ in range(FETCH // MAX_TAKEN):
         assert pool.take_now(MAX_TAKEN)
-    assert source.changed.acquire(timeout=PATIENCE)
+    assert source.changed.acquire(timeout=TEST_TIMEOUT)
     assert source.fetches == 3
 
 
@@ -159,16 +159,16 @@ def test_the_largest_request_is_served_by_the_smallest_pool(
     pool = make_pool(capacity=2 * FETCH)
     source._allowed.release(100)
     for _ in range(40):
-        assert len(pool.take(MAX_TAKEN - 1, timeout=PATIENCE)) == MAX_TAKEN - 1
+        assert len(pool.take(MAX_TAKEN - 1, timeout=TEST_TIMEOUT)) == MAX_TAKEN - 1
 
 
 def test_a_request_of_an_empty_pool_waits_for_a_fetch(source: Source, make_pool: MakePool) -> None:
     pool = make_pool()
     taken: list[bytes] = []
-    waiting = threading.Thread(target=lambda: taken.append(pool.take(8, timeout=PATIENCE)))
+    waiting = threading.Thread(target=lambda: taken.append(pool.take(8, timeout=TEST_TIMEOUT)))
     waiting.start()
     source.allow()
-    waiting.join(PATIENCE)
+    waiting.join(TEST_TIMEOUT)
     assert [len(one) for one in taken] == [8]
 
 
@@ -192,13 +192,13 @@ def test_the_error_of_a_fetch_is_the_error_of_who_waits_until_one_succeeds(
     pool = make_pool(refillers=1, uniform=no_wait)
     source.allow(3)
     with pytest.raises(KmsRefusedError) as e:
-        pool.take(8, timeout=PATIENCE)
+        pool.take(8, timeout=TEST_TIMEOUT)
     assert e.value is refused
     assert waits[:2] == [0.1, 0.2]  # each wait for KMS may be longer than the last
     source.error = None
     source.allow()
     assert pool.error is None
-    assert pool.take(8, timeout=PATIENCE)
+    assert pool.take(8, timeout=TEST_TIMEOUT)
 
 
 def test_what_is_held_is_given_out_while_fetches_fail(source: Source, make_pool: MakePool) -> None:
@@ -206,7 +206,7 @@ def test_what_is_held_is_given_out_while_fetches_fail(source: Source, make_pool:
     source.allow()
     source.error = KmsUnreachableError("gone")
     source.allow(3)
-    assert pool.take(8, timeout=PATIENCE)
+    assert pool.take(8, timeout=TEST_TIMEOUT)
 
 
 def test_a_closed_pool_is_wiped_and_refuses(source: Source, make_pool: MakePool) -> None:
@@ -231,14 +231,14 @@ def test_a_request_that_waits_when_the_pool_is_closed_is_told(make_pool: MakePoo
 
     def wait() -> None:
         try:
-            pool.take(8, timeout=PATIENCE)
+            pool.take(8, timeout=TEST_TIMEOUT)
         except ConfigurationError as e:
             errors.append(e)
 
     waiting = threading.Thread(target=wait)
     waiting.start()
     pool.close()
-    waiting.join(PATIENCE)
+    waiting.join(TEST_TIMEOUT)
     assert len(errors) == 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tests.parent.eif import eifs
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,4 +110,4 @@ class Daemon:
         return self.wait()
 
     def wait(self) -> int:
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TEST_TIMEOUT)

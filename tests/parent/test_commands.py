@@ -91,7 +91,7 @@ def test_describe_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[st
     [
         ("nothing", "cannot read nothing: No such file"),
         ("root", "cannot read root: "),
-        ("/dev/zero", "/dev/zero is not a file"),
+        ("/dev/zero", "/dev/zero is not a regular file"),
     ],
 )
 def test_describe_what_is_no_file(
@@ -279,7 +279,7 @@ def fail_while_writing(path: Path) -> None:
 
 def test_a_fifo_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ConfigurationError, match="is not a file"):
+    with pytest.raises(ConfigurationError, match="is not a regular file"):
         files.read_small(tmp_path / "fifo", 10)
 
 

@@ -12,8 +12,8 @@ from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from parent.operations.metrics import Metrics
 from parent.proxy import ProxyService
-from tests.doubles import within
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import UnixAddress
 from vsock_proxy.proxy.section import ProxySettings
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from parent.component import Component
 
 DOCUMENT = ROOT / "docs/parent.md"
-PATIENCE = 20.0
 
 
 def test_its_file_has_every_section_and_is_taken(tmp_path: Path) -> None:
@@ -64,9 +63,9 @@ def test_its_metrics_are_those_there_are(tmp_path: Path, monkeypatch: pytest.Mon
     ]  # fmt: skip
     for component in (proxy, logs):
         component.start()
-    within(PATIENCE, lambda: proxy.status().healthy)
+    eventually(lambda: proxy.status().healthy)
     text = Metrics(lambda: components).text().decode()
     for component in (proxy, logs):
-        component.stop(PATIENCE)
+        component.stop(TEST_TIMEOUT)
     types = re.findall(r"^# TYPE enclave_parent_(\w+) \w+$", text, re.MULTILINE)
     assert documented == set(types)

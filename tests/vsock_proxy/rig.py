@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import pytest
 
+from tests.sockets import read_all
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.listening import listen, local_address
+from vsock_proxy.proxy.forward import Forward
 from vsock_proxy.proxy.forwarder import Forwarder
+from vsock_proxy.relay.connection import DEFAULT_LIMITS
 from vsock_proxy.relay.loop import Loop
-from vsock_proxy.relay.targets import Target, target_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Iterator
 
     from vsock_proxy.relay.connection import Connection, Limits
+    from vsock_proxy.relay.resolver import Resolver
 
-PATIENCE = 20.0
-"""Seconds after which a test that waits for something has failed. Nothing takes that long."""
 
 LARGE = 6_000_000
 """Bytes; more than all the socket buffers on the way hold."""
@@ -65,30 +67,28 @@ sockets instead on a machine without vsock loopback."""
 
 
 class Rig:
-    """The thing under test: what `connect` opens comes out at `to`, or at `target`."""
+    """A forwarder under test, which relays to `to`, or to what `resolver` finds."""
 
     def __init__(
         self,
         listen_on: Address,
         to: Address | None = None,
         *,
-        target: Callable[[Loop], Target] | None = None,
-        limits: Limits | None = None,
-        cids: Container[int] | None = None,
+        resolver: Callable[[Loop], Resolver] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        cids: frozenset[int] | None = None,
         listener: socket.socket | None = None,
     ) -> None:
         self._time = 0.0
         self.loop = Loop(tick=TICK, monotonic=lambda: self._time)
         listener = listener or listen(listen_on)
         self.address = local_address(listener)
-        if target is not None:
-            way = target(self.loop)
-        else:
-            assert to is not None
-            way = target_for(to, self.loop.call_from_thread)
+        target = to or TcpAddress("the.server", 1)
+        forward = Forward(listen_on, target, name="the server", limits=limits, cids=cids)
         self.forwarder = Forwarder(
-            self.loop, listener, way, name="the server", limits=limits, cids=cids
+            self.loop, listener, forward, resolver=resolver(self.loop) if resolver else None
         )
+        self.forwarder.start()
         self._turned = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relay")
@@ -100,13 +100,13 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self._halt()
         self.forwarder.stop_accepting()
-        self.forwarder.cut()
+        self.forwarder.abort()
         self.loop.close()
 
     def _halt(self) -> None:
         self._stopping = True
         self.loop.call_from_thread(lambda: None)
-        self._thread.join(PATIENCE)
+        self._thread.join(TEST_TIMEOUT)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -132,7 +132,7 @@ class Rig:
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true of the forwarder; it is asked after every turn."""
         with self._turned:
-            assert self._turned.wait_for(true, PATIENCE), "it never became true"
+            assert self._turned.wait_for(true, TEST_TIMEOUT), "it never became true"
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and the tick come that sees it."""
@@ -141,7 +141,7 @@ class Rig:
         self.loop.call_from_thread(lambda: None)
 
     def connect(self) -> socket.socket:
-        return SocketDialer().dial(self.address, PATIENCE)
+        return SocketDialer().dial(self.address, TEST_TIMEOUT)
 
 
 class Place:
@@ -174,7 +174,7 @@ class Server:
 
     def __init__(self, address: Address) -> None:
         self._listener = listen(address)
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(TEST_TIMEOUT)
         self.address = local_address(self._listener)
 
     def __enter__(self) -> Self:
@@ -185,15 +185,8 @@ class Server:
 
     def accept(self) -> socket.socket:
         connection, _ = self._listener.accept()
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TEST_TIMEOUT)
         return connection
-
-
-def read_all(connection: socket.socket) -> bytes:
-    parts = []
-    while part := connection.recv(1 << 16):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def read_exactly(connection: socket.socket, count: int) -> bytes:
@@ -229,7 +222,7 @@ def in_thread(work: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(2 * PATIENCE)
+        thread.join(2 * TEST_TIMEOUT)
     assert not thread.is_alive()
     if failures:
         raise failures[0]
@@ -246,7 +239,7 @@ def check(client: socket.socket, accepted: socket.socket) -> None:
     assert read_exactly(accepted, 5) == b"hello"
 
 
-def refused(client: socket.socket) -> bool:
+def closed_without_a_byte(client: socket.socket) -> bool:
     """Tell whether it was closed without a byte."""
     try:
         return client.recv(1) == b""

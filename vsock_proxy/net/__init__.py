@@ -1,4 +1,4 @@
-"""Sockets and addresses: parse, resolve, dial, listen, and tell who is at the other end.
+"""Sockets and addresses: parse, resolve, dial, listen, and the CID of a peer.
 
 Nothing here knows configuration files, the relay or the proxy.
 """

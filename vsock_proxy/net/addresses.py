@@ -1,5 +1,5 @@
-"""Addresses of stream sockets, as written by people: ``vsock://3:8000``, ``unix:/path``,
-``hvsock:///path:port``, ``tcp://host:port``.
+"""Addresses of stream sockets as text: ``vsock://3:8000``, ``unix:/path``,
+``hvsock:///path:port``, ``tcp://host:port``. No I/O.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ VMADDR_CID_PARENT = 3
 """The parent instance, seen from a Nitro enclave (AWS, "Nitro Enclaves concepts")."""
 
 MAX_VSOCK = 0xFFFF_FFFF
-"""CIDs and vsock ports are 32-bit (<linux/vm_sockets.h>); the last one is the wildcard."""
+"""CIDs and vsock ports have 32 bits (<linux/vm_sockets.h>); the last one is the wildcard."""
 
 MAX_PORT = 0xFFFF
-"""TCP ports are 16-bit (RFC 9293, section 3.1)."""
+"""TCP ports have 16 bits (RFC 9293, section 3.1)."""
 
 MAX_UNIX_PATH = 107
 """Bytes in a UNIX socket path: sun_path is char[108] with its NUL (unix(7))."""
@@ -34,7 +34,7 @@ _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True)
 class VsockAddress:
-    """A vsock endpoint: 32-bit context id and 32-bit port."""
+    """A vsock address: 32-bit context id (CID) and 32-bit port."""
 
     cid: int
     port: int
@@ -51,16 +51,16 @@ class UnixAddress:
     path: str
 
     def __str__(self) -> str:
-        # Two slashes at the start are taken for those of unix:///path: these are more.
+        # unix://path is read as path: a path that begins with two slashes needs two more.
         return f"unix://{self.path}" if self.path.startswith("//") else f"unix:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class HybridAddress:
-    """A vsock port of the one virtual machine whose vsock is the UNIX socket at `path`.
+    """A vsock port of the virtual machine whose vsock is the UNIX socket at `path`.
 
-    To listen means: to the machine, on ``PATH_PORT``. To connect means: into the machine, at
-    `path` (see `hybrid`).
+    To listen: for connections from the machine, at ``PATH_PORT``. To connect: into the machine,
+    through `path` (see `hybrid`).
     """
 
     path: str
@@ -71,13 +71,13 @@ class HybridAddress:
 
     @property
     def listening(self) -> UnixAddress:
-        """Where the machine's connections to this port arrive."""
+        """The socket that the machine's connections to this port arrive at."""
         return UnixAddress(f"{self.path}_{self.port}")
 
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """A TCP endpoint: a name or an IP address, and a port in 0..65535 (0: any, to listen)."""
+    """A TCP address: a name or an IP address, and a port in 0..65535 (0, to listen: any)."""
 
     host: str
     port: int
@@ -91,18 +91,18 @@ Address = VsockAddress | UnixAddress | HybridAddress | TcpAddress
 
 
 def parse_address(text: str) -> Address:
-    """Read one address.
+    """Parse an address.
 
-    ``vsock://any:PORT`` is the wildcard CID, for listening.
+    ``vsock://any:PORT`` has the wildcard CID, for listening.
 
     Raises:
-        ConfigurationError: the text is none of these forms, or a number is out of range.
+        ConfigurationError: the text has none of these forms, or a number is out of range.
     """
     if text.startswith("vsock://"):
         cid, _, port = text.removeprefix("vsock://").partition(":")
         return VsockAddress(
             VMADDR_CID_ANY if cid == "any" else _number(cid, MAX_VSOCK, text),
-            # The last port is VMADDR_PORT_ANY: nothing can be reached there.
+            # The last port is VMADDR_PORT_ANY, a wildcard.
             _number(port, MAX_VSOCK - 1, text),
         )
     if text.startswith("unix:"):
@@ -125,7 +125,7 @@ def _path(path: str, text: str) -> str:
     except UnicodeEncodeError:
         encoded = b""
     if not encoded or b"\0" in encoded:
-        raise ConfigurationError(f"not an address: {text!r}: no path", hint=_HINT)
+        raise ConfigurationError(f"not an address: {text!r}: the path is missing", hint=_HINT)
     if len(encoded) > MAX_UNIX_PATH:
         raise ConfigurationError(
             f"not an address: {text!r}: the path is over {MAX_UNIX_PATH} bytes",
@@ -135,7 +135,7 @@ def _path(path: str, text: str) -> str:
 
 
 def _number(digits: str, most: int, text: str) -> int:
-    # `int` alone would take "+1", " 1", "1_0" and digits of other scripts.
+    # `int` alone would accept "+1", " 1", "1_0" and digits of other scripts.
     if not _DECIMAL.fullmatch(digits) or int(digits) > most:
         raise ConfigurationError(
             f"not an address: {text!r}: {digits!r} is not a number in 0..{most}", hint=_HINT
@@ -144,10 +144,17 @@ def _number(digits: str, most: int, text: str) -> int:
 
 
 def is_host(text: str) -> bool:
-    """Tell whether `text` can be a host: a name, an IPv4 address, or an IPv6 one without
-    brackets. Only its form is looked at.
+    """Return whether `text` has the form of a host: a name, an IPv4 address, or an IPv6 address
+    without brackets.
     """
     return bool(_HOST.fullmatch(text)) or _is_ipv6(text)
+
+
+def without_brackets(host: str) -> str:
+    """Return a host without the brackets that URLs put around an IPv6 address."""
+    if host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1]):
+        return host[1:-1]
+    return host
 
 
 def _is_ipv6(text: str) -> bool:
@@ -162,9 +169,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _host(host: str, text: str) -> str:
-    if host.startswith("[") and host.endswith("]"):
-        if _is_ipv6(host[1:-1]):
-            return host[1:-1]
-    elif _HOST.fullmatch(host):
-        return host
+    bare = without_brackets(host)
+    if bare != host or _HOST.fullmatch(host):
+        return bare
     raise ConfigurationError(f"not an address: {text!r}: {host!r} is not a host", hint=_HINT)

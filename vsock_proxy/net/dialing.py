@@ -1,4 +1,4 @@
-"""Connecting to an address: the one place that turns an address into a connected socket."""
+"""Connects a socket to an address, blocking, with a timeout."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from vsock_proxy.net.addresses import Address, HybridAddress, TcpAddress, UnixAd
 from vsock_proxy.net.resolving import look_up_within
 
 _SHORTEST = 0.001
-"""Seconds: to a socket, no time at all would mean not to wait, and to the kernel forever."""
+"""Seconds. A timeout of 0 would mean non-blocking to Python, and no timeout to the kernel."""
 
 
 class Dialer(Protocol):
-    """Where connections come from. Tests hand in their own; production uses `SocketDialer`."""
+    """Makes connections. Production code uses `SocketDialer`, tests their own."""
 
     def dial(self, address: Address, timeout: float) -> socket.socket:
-        """Connect a stream socket, in at most `timeout` seconds.
+        """Return a connected stream socket, within `timeout` seconds.
 
-        The socket comes back connected, with `timeout` as its timeout and without Nagle's
-        delay where the transport has one.
+        The socket has `timeout` as its timeout, and TCP_NODELAY if it is a TCP socket.
 
         Raises:
-            DialError: no connection; its `reason` says why.
+            DialError: no connection; `reason` says why.
         """
         ...
 
 
 class SocketDialer:
-    """The operating system's sockets: vsock, UNIX and TCP."""
+    """Connects vsock, UNIX and TCP sockets."""
 
     def dial(self, address: Address, timeout: float) -> socket.socket:
         """See `Dialer.dial`."""
@@ -50,14 +49,14 @@ class SocketDialer:
                     return _connect_tcp(host, port, timeout)
         except TimeoutError as e:
             raise DialError(
-                str(address), f"no answer within {timeout:g} s", hint=_hint(address, None)
+                str(address), f"no response within {timeout:g} s", hint=_hint(address, None)
             ) from e
         except OSError as e:
             raise DialError(str(address), reason_of(e), hint=_hint(address, e.errno)) from e
 
 
 def _connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
-    """Try every address of a host, with its share of the time for each."""
+    """Try every address of a host, each with its share of the time."""
     deadline = time.monotonic() + timeout
     candidates = look_up_within(timeout, host, port)
     error = OSError("the name has no address")
@@ -92,7 +91,7 @@ def _connect(family: int, name: tuple[Any, ...] | str, timeout: float) -> socket
 def _connect_hybrid(address: HybridAddress, timeout: float) -> socket.socket:
     deadline = time.monotonic() + timeout
     connected = _connect(socket.AF_UNIX, address.path, timeout)
-    answer = hybrid.Answer()
+    response = hybrid.Response()
 
     def recv(count: int) -> bytes:
         connected.settimeout(max(deadline - time.monotonic(), _SHORTEST))
@@ -100,7 +99,7 @@ def _connect_hybrid(address: HybridAddress, timeout: float) -> socket.socket:
 
     try:
         connected.sendall(hybrid.request(address.port))
-        answer.read(recv)
+        response.read(recv)
         connected.settimeout(timeout)
     except BaseException:
         connected.close()
@@ -109,10 +108,10 @@ def _connect_hybrid(address: HybridAddress, timeout: float) -> socket.socket:
 
 
 def _connect_unix(connecting: socket.socket, name: tuple[Any, ...] | str, timeout: float) -> None:
-    """Wait for room in a full backlog.
+    """Connect, and wait while the backlog is full.
 
-    A non-blocking connect, which is what Python's timeout makes of it, fails there at once,
-    and nothing says when to try again (unix(7)). The kernel's own timeout does wait.
+    Python's timeout makes the connect non-blocking, which fails at once if the backlog is full,
+    and no event tells when to retry (unix(7)). The kernel's own timeout waits.
     """
     _set_send_timeout(connecting, max(timeout, _SHORTEST))
     try:
@@ -129,7 +128,7 @@ def _set_send_timeout(unix: socket.socket, seconds: float) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """Say in a few words why the system refused, without its error number."""
+    """Describe an error in a few words, without its number."""
     if isinstance(error, socket.gaierror):
         return f"the name does not resolve ({error.strerror})"
     if error.errno is None:

@@ -1,5 +1,5 @@
-"""Reaching a port inside a virtual machine whose vsock is a UNIX socket on the host ("hybrid
-vsock": Firecracker, Cloud Hypervisor, vhost-device-vsock).
+"""Hybrid vsock: the vsock of a virtual machine as a UNIX socket on the host (Firecracker, Cloud
+Hypervisor, vhost-device-vsock). No I/O.
 
 The host writes ``CONNECT PORT`` and a line feed, reads ``OK NUMBER`` and a line feed, and from
 there on has the stream. Source: Firecracker, ``docs/vsock.md``, "Host-Initiated Connections".
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 _OK = re.compile(rb"OK [0-9]+\n")
 
-MAX_ANSWER = 32
-"""Bytes in the answer; the number in it is one of 32 bits."""
+MAX_RESPONSE = 32
+"""Bytes in the response; the number in it has 32 bits."""
 
 
 def request(port: int) -> bytes:
-    """What to write first."""
+    """Return the request: what to write first."""
     return b"CONNECT %d\n" % port
 
 
-class Answer:
-    """The line that says whether there is a stream; what comes after it is not touched."""
+class Response:
+    """The response, a line; the bytes after it are the stream's and are not read."""
 
     __slots__ = ("_line",)
 
@@ -37,19 +37,19 @@ class Answer:
         """Read to the end of the line.
 
         Args:
-            recv: a socket's.
+            recv: reads from the socket.
 
         Raises:
-            BlockingIOError: it is not all there yet; call again.
-            OSError: there is no stream: nothing listens in there, or this is no such socket.
+            BlockingIOError: the line is incomplete; call again.
+            OSError: nothing listens on the port, or this is not the socket of a virtual machine.
         """
-        # Byte by byte: the next one may be the stream's.
+        # Byte by byte: the next one may belong to the stream.
         while not self._line.endswith(b"\n"):
             byte = recv(1)
             if not byte:
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "nothing listens on the port")
             self._line += byte
-            if len(self._line) > MAX_ANSWER:
+            if len(self._line) > MAX_RESPONSE:
                 break
         if not _OK.fullmatch(self._line):
-            raise ConnectionError("it does not answer as a virtual machine's socket does")
+            raise ConnectionError("the response is not that of a virtual machine's socket")

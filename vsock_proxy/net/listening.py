@@ -1,4 +1,4 @@
-"""Listening on an address: the one place that turns an address into a listening socket."""
+"""Opens and closes listening sockets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BACKLOG = 1024
-"""Connections the kernel may hold for us before it refuses; more than any burst seen."""
+"""Connections the kernel may queue before it refuses; more than any burst seen."""
 
 
 def listen(address: Address, *, backlog: int = BACKLOG) -> socket.socket:
     """Open a listening stream socket.
 
-    A UNIX socket that a dead process left behind is replaced; one that answers is not.
+    A UNIX socket that a dead process left behind is replaced; one that is in use is not.
 
     Raises:
-        ListenError: the address is taken, forbidden or of a family this machine lacks.
+        ListenError: the address is in use, not permitted, or of a family this machine lacks.
     """
     if isinstance(address, HybridAddress):
         address = address.listening
@@ -46,20 +46,33 @@ def listen(address: Address, *, backlog: int = BACKLOG) -> socket.socket:
 
 @contextlib.contextmanager
 def listening(address: Address, *, backlog: int = BACKLOG) -> Iterator[socket.socket]:
-    """Listen for the length of a ``with`` block; a UNIX socket's path goes with it."""
-    if isinstance(address, HybridAddress):
-        address = address.listening
+    """Listen for the duration of a ``with`` block."""
     with listen(address, backlog=backlog) as server:
+        bound = local_address(server)  # The socket may be closed within the block.
         try:
             yield server
         finally:
-            if isinstance(address, UnixAddress):
-                with contextlib.suppress(OSError):
-                    os.unlink(address.path)  # noqa: PTH108 (a path, not a Path, is what we have)
+            _remove(bound)
+
+
+def close_listener(server: socket.socket) -> None:
+    """Close a listening socket, if it is open; a UNIX socket's path is removed first.
+
+    Not afterwards: then it may be a successor's.
+    """
+    if server.fileno() >= 0:
+        _remove(local_address(server))
+        server.close()
+
+
+def _remove(bound: Address) -> None:
+    if isinstance(bound, UnixAddress):
+        with contextlib.suppress(OSError):
+            os.unlink(bound.path)  # noqa: PTH108 (a path, not a Path, is what we have)
 
 
 def local_address(server: socket.socket) -> Address:
-    """The address a socket of ours is bound to, with the real port where 0 was asked for."""
+    """Return the address a socket is bound to, with the real port instead of 0."""
     name = server.getsockname()
     if server.family == socket.AF_UNIX:
         return UnixAddress(os.fsdecode(name))
@@ -84,7 +97,7 @@ def _bound(
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket nobody answers on, so that a crashed daemon can start again."""
+    """Remove a socket that no process listens on, so that a crashed daemon can be restarted."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError:
@@ -98,12 +111,12 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)  # noqa: PTH108
         except BlockingIOError:
-            return  # Its backlog is full: very much alive; bind will say so.
+            return  # Its backlog is full, so it is in use: bind reports that.
 
 
 def _hint(address: Address, code: int | None) -> str:
     if code in (errno.EADDRINUSE, errno.EEXIST):
-        return "something else uses this address: stop it, or choose another"
+        return "the address is in use: stop the other program, or choose another address"
     if code in (errno.EACCES, errno.EPERM):
         return "this user may not listen there: choose another address, or another user"
     if isinstance(address, VsockAddress) and code in (errno.EAFNOSUPPORT, errno.ENODEV):

@@ -1,10 +1,9 @@
-"""Who is at a listener: restricting it to some enclaves by their CIDs.
+"""Restricts a listener to the CIDs of certain enclaves.
 
-On the parent the kernel vouches for the CID of a vsock peer: the hypervisor gave it to the
-enclave, and no program in there can send from another. UNIX sockets have no CIDs. Where one
-stands in for vsock (``PREFIX_PORT``, the convention of Firecracker and vhost-device-vsock) the path
-belongs to one virtual machine: who may come is decided by the path and its permissions, and a
-listener that is restricted to CIDs takes nobody from there.
+On the parent the hypervisor assigns the CIDs, and no program in an enclave can send from another
+one. UNIX sockets have no CIDs. If one stands in for vsock (``PREFIX_PORT``, the convention of
+Firecracker and vhost-device-vsock), the path belongs to one virtual machine, and the permissions of
+the path decide; a listener that is restricted to CIDs rejects all clients of UNIX sockets.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def peer_cid(accepted: Stream, peer: object) -> int | None:
-    """Return the CID of a vsock peer; None where the socket is not a vsock socket.
+    """Return the CID of a vsock peer; None for other sockets.
 
     Args:
-        accepted: the connection.
-        peer: its peer's address, as ``socket.accept`` returns it.
+        accepted: the accepted socket.
+        peer: the peer's address, as ``socket.accept`` returns it.
     """
     match peer:
         case (int(cid), int()) if accepted.family == socket.AF_VSOCK:
@@ -33,11 +32,11 @@ def peer_cid(accepted: Stream, peer: object) -> int | None:
 
 
 def cid_allowed(accepted: Stream, peer: object, cids: Container[int] | None) -> bool:
-    """Tell whether a peer may use a listener that is meant for these CIDs; None: for all.
+    """Return whether a peer may use a listener.
 
     Args:
-        accepted: the connection.
-        peer: its peer's address, as ``socket.accept`` returns it.
-        cids: an empty one allows nobody.
+        accepted: the accepted socket.
+        peer: the peer's address, as ``socket.accept`` returns it.
+        cids: those allowed; None allows all, an empty one allows none.
     """
     return cids is None or peer_cid(accepted, peer) in cids

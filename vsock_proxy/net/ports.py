@@ -1,9 +1,9 @@
-"""The vsock ports of the parent that the enclave's side and the parent's side agree on."""
+"""Vsock ports on the parent instance, where enclaves expect its services."""
 
 from __future__ import annotations
 
 PROXY_PORT = 8000
-"""vsock-proxy, as AWS's documentation has it."""
+"""vsock-proxy to KMS; the port of AWS's documentation."""
 
 CREDENTIALS_PORT = 8002
 """The credential service."""

@@ -1,4 +1,4 @@
-"""Host names to socket addresses: the one place that asks the system's resolver."""
+"""Host names to socket addresses, by the system's resolver; blocking."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import threading
 from vsock_proxy.net.addresses import HybridAddress
 
 InternetName = tuple[str, int] | tuple[str, int, int, int]
-"""What `socket.connect` takes: IPv4, IPv6."""
+"""An argument of `socket.connect`: IPv4 or IPv6."""
 
 SocketName = InternetName | tuple[int, int] | str | HybridAddress
-"""The same for vsock and UNIX as well, and where a UNIX socket leads on to."""
+"""The same for vsock and UNIX too; a `HybridAddress` for a port behind a UNIX socket."""
 
 Candidate = tuple[socket.AddressFamily, SocketName]
 
@@ -20,14 +20,14 @@ Candidate = tuple[socket.AddressFamily, SocketName]
 def look_up(
     host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
 ) -> list[tuple[socket.AddressFamily, InternetName]]:
-    """Ask the system (getaddrinfo(3)); the order is that in which to try them.
+    """Look a host up (getaddrinfo(3)); return its addresses in the order to try them.
 
-    It cannot be interrupted and takes as long as /etc/resolv.conf allows.
+    This cannot be interrupted and takes as long as /etc/resolv.conf allows.
 
     Raises:
-        OSError: no such name, or no answer.
+        OSError: no such name, or no response.
     """
-    # As bytes, so that the idna codec with errors of its own stays out of it.
+    # As bytes: the idna codec, which has errors of its own, is not used then.
     found = socket.getaddrinfo(host.encode(), port, family, socket.SOCK_STREAM)
     # typeshed adds what a Python without IPv6 gives for IPv6 addresses.
     return [(family, name) for family, _, _, _, name in found]  # type: ignore[misc]
@@ -36,25 +36,25 @@ def look_up(
 def look_up_within(
     timeout: float, host: str, port: int
 ) -> list[tuple[socket.AddressFamily, InternetName]]:
-    """Ask the system, but wait no longer than `timeout` seconds.
+    """Look a host up, within `timeout` seconds.
 
     Raises:
-        OSError: no such name; TimeoutError where the answer takes too long.
+        OSError: no such name; TimeoutError if it takes too long.
     """
-    answers: queue.SimpleQueue[list[tuple[socket.AddressFamily, InternetName]] | OSError]
-    answers = queue.SimpleQueue()
+    results: queue.SimpleQueue[list[tuple[socket.AddressFamily, InternetName]] | OSError]
+    results = queue.SimpleQueue()
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            answers.put(look_up(host, port))
+            results.put(look_up(host, port))
         except OSError as e:
-            answers.put(e)
+            results.put(e)
 
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    threading.Thread(target=run, name="look-up", daemon=True).start()
     try:
-        answer = answers.get(timeout=timeout)
+        result = results.get(timeout=timeout)
     except queue.Empty:
         raise TimeoutError("looking up the name takes too long") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
+    if isinstance(result, OSError):
+        raise result
+    return result

@@ -10,35 +10,34 @@ from __future__ import annotations
 import socket
 
 Stream = socket.SocketType
-"""What `socket.socket` is a subclass of: no enumerations for its family, no files made of it."""
+"""The base class of `socket.socket`: no enumerations for the family, no file objects."""
 
 _OPTIONS = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-
 
 KEEPALIVE_IDLE = 60
 KEEPALIVE_INTERVAL = 10
 KEEPALIVE_PROBES = 6
-"""A peer that vanished is noticed after 60 + 6 x 10 s without a byte from it."""
+"""A peer that vanished is noticed 60 + 6 x 10 s after its last byte."""
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 def open_stream(family: socket.AddressFamily) -> Stream:
-    """Open a stream socket that never blocks. Raises OSError as `socket.socket` does."""
+    """Open a non-blocking stream socket. Raises OSError as `socket.socket` does."""
     return Stream(family, _OPTIONS)
 
 
 def accept(listener: socket.socket, family: int) -> tuple[Stream, object]:
-    """Take a connection, which never blocks; with its peer's address.
+    """Accept a connection; return its non-blocking socket and its peer's address.
 
     Args:
-        listener: a listener for streams.
-        family: of its addresses, asked for once.
+        listener: a listening stream socket.
+        family: of its addresses; looked up once by the caller, because that is slow.
 
     Raises:
         OSError: as `socket.accept` does.
     """
-    # What socket.accept calls. It has been there since Python 3.2, and has no other name.
+    # socket.accept calls this. It exists since Python 3.2, and has no public name.
     fd, peer = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
     stream = Stream(family, socket.SOCK_STREAM, 0, fd)
     stream.setblocking(False)  # noqa: FBT003 (the standard library's signature)
@@ -46,13 +45,13 @@ def accept(listener: socket.socket, family: int) -> tuple[Stream, object]:
 
 
 def set_tcp_options(tcp: Stream) -> None:
-    """No delay for small writes, and urgent bytes in line: a relay loses none."""
+    """Set no delay for small writes, and urgent bytes in line, so that none is lost."""
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def set_keepalive(tcp: Stream) -> None:
-    """Have the kernel ask a silent peer whether it is still there."""
+    """Have the kernel probe a silent peer."""
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)

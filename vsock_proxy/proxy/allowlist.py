@@ -5,29 +5,34 @@ with wildcards.
     - {address: kms.us-east-1.amazonaws.com, port: 443}
     - {address: kms.*.amazonaws.com, port: 443}
 
-Source: aws-nitro-enclaves-cli, ``vsock_proxy/README.md``, "Configuration file format".
+Source: aws-nitro-enclaves-cli, ``vsock_proxy/README.md``, "Configuration file format", and
+``check_allowlist`` of ``vsock_proxy/src/proxy.rs``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.net.addresses import is_host
-from vsock_proxy.service.settings import load_settings, parse_settings
+from vsock_proxy.net.addresses import MAX_PORT, is_host, without_brackets
+from vsock_proxy.service.settings import parse_settings, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vsock_proxy.service.settings import Setting
 
+log = logging.getLogger(__name__)
+
 DEFAULT_PATH = Path("/etc/nitro_enclaves/vsock-proxy.yaml")
-"""Where AWS's package puts it."""
+"""Where AWS's package installs it."""
 
 _HINT = "write lines such as `- {address: kms.us-east-1.amazonaws.com, port: 443}`"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -42,42 +47,56 @@ _EC2_SERVICES = ipaddress.IPv6Network("fd00:ec2::/32")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
+_Tree = dict[str, Any]
+"""Patterns by their labels, the last one first; below the first label, the ports."""
+
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """Hosts (lower case, without a trailing dot; or patterns of them) and ports that may be
-    forwarded to.
+    """Hosts and ports that may be forwarded to.
+
+    Attributes:
+        entries: hosts, in lower case and without a trailing dot, or patterns; and ports.
     """
 
     entries: frozenset[tuple[str, int]]
+    _patterns: _Tree = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for pattern, port in self.entries:
+            if "*" in pattern:
+                node = self._patterns
+                for label in reversed(pattern.split(".")):
+                    node = node.setdefault(label, {})
+                node.setdefault("", set()).add(port)
 
     def allows(self, host: str, port: int) -> bool:
-        """Tell whether `host` was listed with this very port. What is not listed is not allowed.
+        """Return whether `host` is listed with this port.
 
         A ``*`` stands for one whole label, never for a part of one, for several, or for none.
         The last two labels of a pattern are names, so that no pattern covers a whole top-level
         domain, and no pattern ever matches an IP address.
 
-        Names are names: nothing is looked up, so that an IP address is allowed only where it
-        stands in the list itself. (AWS's proxy also takes an address to which a listed name
-        resolves, which leaves the list to whoever answers its DNS queries.)
+        Names are compared, not looked up: an IP address is allowed only if it is listed itself.
+        (AWS's proxy also allows an address that a listed name resolves to, which leaves the
+        decision to the DNS server.)
         """
         host = _normal(host)
         if (host, port) in self.entries:
             return True
-        labels = host.split(".")
-        return any(
-            port == listed and "*" in pattern and _matches(pattern.split("."), labels)
-            for pattern, listed in self.entries
-        )
+        nodes = [self._patterns]
+        for label in reversed(host.split(".")):
+            if not label:
+                return False
+            nodes = [node[key] for node in nodes for key in (label, "*") if key in node]
+        return any(port in node.get("", ()) for node in nodes)
 
     def allows_resolved(self, host: str, address: str, port: int) -> bool:
-        """Tell whether `address`, to which the allowed `host` resolves, may be connected to.
+        """Return whether `address`, which the allowed `host` resolves to, may be connected to.
 
-        Whoever answers DNS queries must not lead the enclave to what only the parent should
-        reach, such as its instance metadata: addresses that are special (`is_special`) are
-        allowed only where they stand in the list themselves. The name ``localhost`` means the
-        loopback addresses (RFC 6761, section 6.3).
+        A DNS server must not lead the enclave to what only the parent should reach, such as its
+        instance metadata: special addresses (`is_special`) must be listed themselves. The name
+        ``localhost`` stands for the loopback addresses (RFC 6761, section 6.3).
         """
         if not is_special(address) or (_normal(address), port) in self.entries:
             return True
@@ -85,11 +104,11 @@ class Allowlist:
 
 
 def is_special(address: str) -> bool:
-    """Tell whether an IP address is one that a public name has no business with.
+    """Return whether a public name should never resolve to an IP address.
 
-    Those are: loopback, link-local (with EC2's instance metadata, 169.254.169.254), EC2's local
-    services over IPv6 (fd00:ec2::/32), unspecified, multicast, broadcast and reserved, also
-    where an IPv6 address holds such an IPv4 address. Private ones are not special: VPC
+    These are: loopback, link-local (with EC2's instance metadata, 169.254.169.254), EC2's local
+    services over IPv6 (fd00:ec2::/32), unspecified, multicast, broadcast and reserved addresses,
+    and IPv6 addresses that contain such an IPv4 address. Private ones are not special: VPC
     endpoints have them.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -109,24 +128,53 @@ def _is_set_apart(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     )
 
 
-def load_allowlist(path: Path, *, hint: str = "") -> Allowlist:
-    """Read an allowlist from a file of at most `settings.MAX_SIZE` bytes.
+def is_allowlist(root: Setting) -> bool:
+    """Return whether a file is an allowlist in AWS's format rather than a configuration."""
+    return not root.is_list and "allowlist" in root.mapping()
+
+
+def load_allowlist(path: Path) -> Allowlist:
+    """Read a file in the format of AWS's vsock-proxy, of at most `settings.MAX_SIZE` bytes.
+
+    Keys that AWS's proxy ignores are ignored, with a warning in the log.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not an allowlist; says where.
+        ConfigurationError: it cannot be read, or is not an allowlist; the message has the line.
     """
+    data = read_file(path)
     with _hinting():
-        return _of_file(load_settings(path, hint=hint))
+        return parse_allowlist(parse_settings(data, source=str(path)))
 
 
-def parse_allowlist(data: bytes, *, source: str = "allowlist") -> Allowlist:
-    """Read an allowlist; `source` is what the errors call it.
+def parse_allowlist(root: Setting) -> Allowlist:
+    """Read the content of such a file.
 
     Raises:
-        ConfigurationError: it is not an allowlist; says where.
+        ConfigurationError: it is not an allowlist; the message has the line.
     """
-    with _hinting():
-        return _of_file(parse_settings(data, source=source))
+    if root.is_list:
+        raise root.wrong(
+            "a list without the key `allowlist`",
+            hint="write `allowlist:` on a line of its own above the list",
+        )
+    fields = root.mapping()
+    if "allowlist" not in fields:
+        raise root.wrong("key 'allowlist' is missing", hint=f"below `allowlist:` {_HINT}")
+    _warn_of_others(fields, "allowlist")
+    return _read(fields["allowlist"], strict=False)
+
+
+def read_allowlist(entries: Setting) -> Allowlist:
+    """Read a list of entries that stands in a file of ours: unknown keys are errors.
+
+    Raises:
+        ConfigurationError: it is not an allowlist; the message has the line.
+    """
+    return _read(entries, strict=True)
+
+
+def _read(entries: Setting, *, strict: bool) -> Allowlist:
+    return Allowlist(frozenset(entries.each(partial(_entry, strict=strict))))
 
 
 @contextlib.contextmanager
@@ -134,50 +182,45 @@ def _hinting() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as e:
-        if not isinstance(e.__cause__, OSError):
-            e.hint = e.hint or _HINT
+        e.hint = e.hint or _HINT
         raise
 
 
-def _of_file(root: Setting) -> Allowlist:
-    return read_allowlist(root.fields("allowlist", required=("allowlist",))["allowlist"])
+def _entry(entry: Setting, *, strict: bool) -> tuple[str, int]:
+    required = ("address", "port")
+    # An unknown key may have been meant to restrict something.
+    reading = entry.reading(*required, required=required) if strict else None
+    with reading or entry.reading_any(required=required) as keys:
+        if not strict:
+            _warn_of_others(keys.found, *required)
+        address = keys.read("address", _address)
+        # AWS's proxy takes any integer modulo 65536: 84536 there permits port 19000.
+        port = keys.read("port", lambda value: value.integer(1, MAX_PORT, quoted=True))
+    return _normal(address), port
 
 
-def read_allowlist(entries: Setting) -> Allowlist:
-    """Read the list itself, from any file.
-
-    Raises:
-        ConfigurationError: it is not an allowlist; says where.
-    """
-    return Allowlist(frozenset(_entry(entry) for entry in entries.items()))
-
-
-def _entry(entry: Setting) -> tuple[str, int]:
-    # One key too many is refused as well: it may have been meant to restrict something.
-    fields = entry.fields("address", "port", required=("address", "port"))
-    address = fields["address"].string()
+def _address(value: Setting) -> str:
+    address = without_brackets(value.string())
     if "*" in address:
         if not _PATTERN.fullmatch(address):
-            raise fields["address"].wrong(
+            raise value.wrong(
                 f"{address!r:.80} is not a pattern",
                 hint="`*` stands for one whole label, and not for one of the last two: "
                 "kms.*.amazonaws.com",
             )
     elif not is_host(address):
-        raise fields["address"].wrong(f"{address!r:.80} is not a host name", hint=_HINT)
-    # AWS's proxy takes any integer modulo 65536: 84536 there permits port 19000.
-    return _normal(address), fields["port"].port()
+        raise value.wrong(f"{address!r:.80} is not a host name", hint=_HINT)
+    return address
 
 
-def _matches(pattern: list[str], labels: list[str]) -> bool:
-    return len(pattern) == len(labels) and all(
-        label == wanted or (wanted == "*" and label != "")
-        for wanted, label in zip(pattern, labels, strict=True)
-    )
+def _warn_of_others(fields: dict[str, Setting], *known: str) -> None:
+    for key, value in fields.items():
+        if key not in known:
+            log.warning("%s", value.wrong("unknown key; it is ignored and restricts nothing"))
 
 
 def _normal(host: str) -> str:
-    """One spelling for each name and each address."""
+    """Return the canonical spelling of a name or an IP address."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:

@@ -1,8 +1,9 @@
-"""The ``vsock-proxy`` command, with the arguments of AWS's."""
+"""The ``vsock-proxy`` command, with the arguments of AWS's command of this name."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import re
 import signal
@@ -20,22 +21,23 @@ from vsock_proxy.net.addresses import (
     VsockAddress,
     is_host,
     parse_address,
+    without_brackets,
 )
-from vsock_proxy.proxy.allowlist import DEFAULT_PATH, load_allowlist
+from vsock_proxy.proxy.allowlist import DEFAULT_PATH, is_allowlist, load_allowlist
 from vsock_proxy.proxy.daemon import Daemon
-from vsock_proxy.proxy.forward import Forward, within_descriptors
+from vsock_proxy.proxy.forward import Forward, allow_hint
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import Limits
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.console import complain, keep_exit_status, printable
 from vsock_proxy.service.reloading import Reloader
-from vsock_proxy.service.settings import load_settings
-from vsock_proxy.service.signals import ENDS, Signals
+from vsock_proxy.service.settings import parse_settings, read_file
+from vsock_proxy.service.signals import STOP_SIGNALS, Signals
 from vsock_proxy.service.watchdog import Watchdog
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +46,19 @@ PROGRAM = "vsock-proxy"
 _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 _DESCRIPTION = """\
-Forward connections from an enclave to one TCP endpoint outside, which must be on the allowlist;
-or, with --config FILE alone, all that the section `proxy` of that file says. TLS, if any, goes
-through untouched: the proxy sees and holds no secret. SIGHUP reads FILE again, SIGTERM stops.
+Forward connections from an enclave to a TCP host and port, which must be on the allowlist; or,
+with --config FILE alone, all forwards in the section `proxy` of that file. TLS is passed through
+unchanged: the proxy sees no secrets. SIGHUP reloads FILE, SIGTERM stops.
 """
 
 _EPILOG = """\
 example: vsock-proxy 8000 kms.us-east-1.amazonaws.com 443
 
-The allowlist is the file of AWS's vsock-proxy:
+The allowlist has the format of AWS's vsock-proxy:
   allowlist:
   - {address: kms.us-east-1.amazonaws.com, port: 443}
 
-Several endpoints from one file:
+Several forwards in one file:
   proxy:
     allowlist:
     - {address: "kms.*.amazonaws.com", port: 443}
@@ -68,59 +70,75 @@ Several endpoints from one file:
 
 @keep_exit_status
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status (0 after SIGTERM or SIGINT)."""
+    """Run the command; return its exit status (0 after SIGTERM or SIGINT)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.local_port is None:
         if arguments.config is None:
             parser.error("LOCAL_PORT REMOTE_HOST REMOTE_PORT, or --config FILE, is required")
         if arguments.num_workers or arguments.ipv4 or arguments.ipv6:
-            parser.error("-w, -4 and -6 go with LOCAL_PORT: the file says it for each forward")
+            parser.error("-w, -4 and -6 need LOCAL_PORT; in FILE, set `limits` and `family`")
     elif arguments.remote_port is None:
         parser.error("LOCAL_PORT needs REMOTE_HOST and REMOTE_PORT")
     _log_to_stderr(verbose=arguments.verbose)
     try:
         settings = _settings(arguments)
-        daemon = Daemon(within_descriptors(settings.forwards), drain_timeout=settings.drain_timeout)
+        daemon = Daemon(settings.forwards, drain_timeout=settings.drain_timeout)
     except AgentError as e:
         complain(PROGRAM, e)
         return 1
-    reloader = Reloader(
-        lambda: daemon.reload(within_descriptors(_settings(arguments, reloading=True).forwards))
-    )
+    reloader = Reloader(lambda: daemon.reload(_settings(arguments, reloading=True).forwards))
     signals = Signals()
-    for number in ENDS:
-        signals.hear(number, lambda _: daemon.stop())
-    signals.hear(signal.SIGHUP, lambda _: reloader.request())
+    for number in STOP_SIGNALS:
+        signals.handle(number, lambda _: daemon.stop())
+    signals.handle(signal.SIGHUP, lambda _: reloader.request())
     Watchdog(lambda: daemon.turns).start()
     daemon.run()
     return 0
 
 
-_NO_FILE_HINT = "name the file with --config"
-
-
 def _settings(arguments: argparse.Namespace, *, reloading: bool = False) -> ProxySettings:
-    if arguments.local_port is not None:
-        return ProxySettings((_forward(arguments, reloading=reloading),))
-    path: Path = arguments.config
-    sections = load_settings(path, hint=_NO_FILE_HINT).mapping()
+    if arguments.local_port is None:
+        return _from_file(arguments.config, reloading=reloading)
+    return ProxySettings((_forward(arguments, reloading=reloading),))
+
+
+def _from_file(path: Path, *, reloading: bool) -> ProxySettings:
+    with _naming_the_option():
+        data = read_file(path)
+    root = parse_settings(data, source=str(path))
+    if root.is_list or is_allowlist(root):
+        raise ConfigurationError(
+            f"{path} is an allowlist: it has no section `proxy` that says what to forward",
+            hint=f"add LOCAL_PORT REMOTE_HOST REMOTE_PORT; or write another file with a section "
+            f"`proxy` that has `allowlist: {path.name}` and `forwards` (docs/proxy.md)",
+        )
+    sections = root.mapping()
     if "proxy" not in sections:
         raise ConfigurationError(
-            f"{path} has no section `proxy`",
-            hint="an allowlist alone needs LOCAL_PORT REMOTE_HOST REMOTE_PORT",
+            f"{path} has no section `proxy`", hint=f"see the examples of {PROGRAM} --help"
         )
     others = ", ".join(sorted(sections.keys() - {"proxy"}))
     if others:
-        log.info("%s: left to enclave-parent: %s", path, others)
+        log.info("%s: sections for enclave-parent are ignored: %s", path, others)
     return read_proxy_section(sections["proxy"], reloading=reloading)
 
 
+@contextlib.contextmanager
+def _naming_the_option() -> Iterator[None]:
+    """Add the hint for a file that cannot be read."""
+    try:
+        yield
+    except ConfigurationError as e:
+        e.hint = e.hint or "name the file with --config"
+        raise
+
+
 def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
-    """The one forward of AWS's arguments. One that is not allowed is an error but in a reload."""
+    """Return the forward of AWS's arguments; in a reload its target may not be allowed."""
     path: Path = arguments.config or DEFAULT_PATH
     listen = _local(arguments.local_port)
-    host = arguments.remote_host
+    host = without_brackets(arguments.remote_host)
     if not is_host(host):
         raise ConfigurationError(f"{host!r} is not a host name or an IP address")
     port = _number(arguments.remote_port, 1, MAX_PORT, "REMOTE_PORT")
@@ -128,25 +146,26 @@ def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
     if arguments.num_workers is not None:
         connections = _number(arguments.num_workers, 1, MAX_CONNECTIONS, "--num_workers")
         limits = Limits(connections=connections)
-    allowlist = load_allowlist(path, hint=_NO_FILE_HINT)
-    if not (reloading or allowlist.allows(host, port)):
-        raise ConfigurationError(
-            f"{host} port {port} is not on the allowlist {path}",
-            hint=f"to allow it, add there: - {{address: {host}, port: {port}}}",
-        )
     family = socket.AF_UNSPEC
     if arguments.ipv4:
         family = socket.AF_INET
     elif arguments.ipv6:
         family = socket.AF_INET6
-    return Forward(listen, TcpAddress(host, port), family, allowlist=allowlist, limits=limits)
+    with _naming_the_option():
+        allowlist = load_allowlist(path)
+    forward = Forward(listen, TcpAddress(host, port), family, allowlist=allowlist, limits=limits)
+    if not (reloading or forward.allowed):
+        raise ConfigurationError(
+            f"{forward.target_name} is not on the allowlist {path}", hint=allow_hint(forward)
+        )
+    return forward
 
 
 def _local(text: str) -> Address:
     if not text.isascii() or not text.isdigit():
         return parse_address(text)
-    # AWS's proxy binds CID 3, which the parent only has where the host calls it that; the
-    # wildcard is right there and everywhere else.
+    # AWS's proxy binds CID 3, which is the parent's only if the hypervisor calls it so; the
+    # wildcard works everywhere.
     return VsockAddress(VMADDR_CID_ANY, _number(text, 0, MAX_VSOCK - 1, "LOCAL_PORT"))
 
 
@@ -172,19 +191,19 @@ def _parser() -> argparse.ArgumentParser:
         "-w",
         "--num_workers",
         metavar="N",
-        help=f"connections relayed at the same time (default {limits.connections}, where AWS's "
-        f"proxy has 4 workers); a further one waits, with a line in the log, and is refused if "
-        f"none has ended after {limits.connect_timeout:g} s",
+        help=f"connections relayed at the same time (default {limits.connections}; AWS's proxy has "
+        f"4 workers); clients above the limit are queued (logged) and rejected after "
+        f"{limits.connect_timeout:g} s",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
         help=f"the allowlist (default {DEFAULT_PATH}); without LOCAL_PORT, a file with a section "
-        f"`proxy`",
+        "`proxy`",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log every connection, not only trouble"
+        "-v", "--verbose", action="store_true", help="log every connection, not only problems"
     )
     parser.add_argument(
         "--version",
@@ -204,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Formatter(logging.Formatter):
-    """Lines as every other message of the command: its name, then what is the matter."""
+    """Formats log lines as the other messages of the command: name, level, message."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""

@@ -1,9 +1,9 @@
-"""What a listener has seen, in numbers that only grow: made for metrics."""
+"""Gauges and monotonic counters of one forward, for metrics."""
 
 from __future__ import annotations
 
 import bisect
-import collections
+import dataclasses
 import errno
 import itertools
 import socket
@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vsock_proxy.net.addresses import Address
 
 LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -20,8 +18,12 @@ LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 NOT_ALLOWED = "allowlist"
 WRONG_CID = "cid"
-NO_PLACE = "limit"
-"""Why clients were refused: the target is not allowed, they are not, all places were taken."""
+OVER_LIMIT = "limit"
+"""Why a client was rejected: the target is not on the allowlist, the client's CID is not allowed,
+no connection ended in time."""
+
+UP, DOWN = "up", "down"
+"""Directions of bytes: from clients to the target, from the target to clients."""
 
 _KINDS = {
     errno.ECONNREFUSED: "refused",
@@ -45,102 +47,112 @@ def kind_of(error: OSError) -> str:
     return _KINDS.get(error.errno or 0, "other")
 
 
+class Tally(dict[str, int]):
+    """Counts by label; a label that was never counted has 0."""
+
+    def __missing__(self, label: str) -> int:
+        return 0
+
+
+@dataclass(slots=True)
 class Histogram:
-    """Counts of times, by upper bounds."""
+    """Durations, counted by upper bound.
 
-    __slots__ = ("_counts", "_sum")
+    Attributes:
+        counts: durations up to each of `LATENCY_BOUNDS` and above the one before it; last, those
+            above all bounds.
+        sum: all durations together, in seconds.
+    """
 
-    def __init__(self) -> None:
-        self._counts = [0] * (len(LATENCY_BOUNDS) + 1)
-        self._sum = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
+    sum: float = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
-        self._counts[bisect.bisect_left(LATENCY_BOUNDS, seconds)] += 1
-        self._sum += seconds
+        """Count one duration."""
+        self.counts[bisect.bisect_left(LATENCY_BOUNDS, seconds)] += 1
+        self.sum += seconds
 
-    def snapshot(self) -> HistogramSnapshot:
-        """Return the numbers so far."""
-        return HistogramSnapshot(tuple(itertools.accumulate(self._counts)), self._sum)
+    @property
+    def cumulative(self) -> list[int]:
+        """How many were at most each of `LATENCY_BOUNDS`; last, how many there are."""
+        return list(itertools.accumulate(self.counts))
+
+
+def _help(text: str, label: str = "") -> dict[str, str]:
+    """Return metadata of a field: the help text and the label of its metric."""
+    return {"help": text, "label": label}
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramSnapshot:
-    """A histogram as Prometheus has it.
+class Gauges:
+    """Connections of one forward at one moment."""
 
-    Attributes:
-        cumulative: how many were at most each of `LATENCY_BOUNDS`, and last, how many there were.
-        sum: of all times, in seconds.
-    """
-
-    cumulative: tuple[int, ...]
-    sum: float
-
-    @property
-    def count(self) -> int:
-        """How many there were."""
-        return self.cumulative[-1]
+    connections: int = field(metadata=_help("Relayed at this moment."))
+    connecting: int = field(metadata=_help("Connecting to the target at this moment."))
+    waiting: int = field(metadata=_help("Queued, because the connection limit is reached."))
+    connection_limit: int = field(metadata=_help("Limit of connections relayed and connecting."))
 
 
 @dataclass(slots=True)
 class Counters:
-    """What one listener has seen since it began.
+    """Monotonic counters of one forward.
 
-    Attributes:
-        accepted: connections taken from the kernel.
-        relayed: of those, the ones that were connected.
-        waited: of those, the ones that had to wait for a place first.
-        refused: of those, the ones turned away, by reason: `NOT_ALLOWED`, `WRONG_CID`, `NO_PLACE`.
-        failed: of those, the ones whose target could not be connected to, by `kind_of` error.
-        broken: relayed connections that did not end orderly, by `kind_of` error; ``timeout`` is
-            one that was idle for too long.
-        bytes_up: delivered from clients to the target, by connections that have ended.
-        bytes_down: the same, from the target to clients.
-        connect_seconds: from being accepted to being connected.
+    `rejected` has the labels `NOT_ALLOWED`, `WRONG_CID` and `OVER_LIMIT`; `connect_failures` and
+    `broken` those of `kind_of`, where ``timeout`` of `broken` is a connection that was idle for
+    too long; `bytes` has `UP` and `DOWN`.
     """
 
-    accepted: int = 0
-    relayed: int = 0
-    waited: int = 0
-    refused: collections.Counter[str] = field(default_factory=collections.Counter)
-    failed: collections.Counter[str] = field(default_factory=collections.Counter)
-    broken: collections.Counter[str] = field(default_factory=collections.Counter)
-    bytes_up: int = 0
-    bytes_down: int = 0
-    connect_seconds: Histogram = field(default_factory=Histogram)
+    accepted: int = field(default=0, metadata=_help("Connections accepted."))
+    relayed: int = field(
+        default=0, metadata=_help("Connections that were connected to the target.")
+    )
+    waited: int = field(default=0, metadata=_help("Connections that were queued first."))
+    rejected: Tally = field(
+        default_factory=Tally, metadata=_help("Connections rejected.", "reason")
+    )
+    connect_failures: Tally = field(
+        default_factory=Tally, metadata=_help("Connections without a target.", "kind")
+    )
+    broken: Tally = field(
+        default_factory=Tally, metadata=_help("Relayed connections that ended by an error.", "kind")
+    )
+    bytes: Tally = field(
+        default_factory=Tally,
+        metadata=_help("Bytes delivered; up is from the enclave to the target.", "direction"),
+    )
+    connect_seconds: Histogram = field(
+        default_factory=Histogram, metadata=_help("From accepted to connected.")
+    )
+
+    def copy(self) -> Counters:
+        """Return a copy that later events do not change."""
+        return dataclasses.replace(
+            self,
+            rejected=Tally(self.rejected),
+            connect_failures=Tally(self.connect_failures),
+            broken=Tally(self.broken),
+            bytes=Tally(self.bytes),
+            connect_seconds=Histogram([*self.connect_seconds.counts], self.connect_seconds.sum),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardSnapshot:
-    """One forward at one moment. What is not described here is as in `Counters`.
+    """One forward at one moment.
 
     Attributes:
-        name: its name in the configuration, or else its target.
-        listen: where it listens, with the real port where 0 was asked for.
-        to: its target.
-        connections: relayed at this moment.
-        connecting: on the way to that.
-        waiting: waiting for a place.
-        limit: how many may be relayed and on the way to it.
-        bytes_up: delivered so far, by open connections as well. So `bytes_down`.
+        name: its name in the configuration; without one, its target.
+        listen: the address it listens on, with the real port where the configuration has 0.
+        target: where it leads.
+        gauges: connections at this moment.
+        counters: counters so far; bytes of open connections are included.
     """
 
     name: str
     listen: Address
-    to: Address
-    connections: int
-    connecting: int
-    waiting: int
-    limit: int
-    accepted: int
-    relayed: int
-    waited: int
-    refused: Mapping[str, int]
-    failed: Mapping[str, int]
-    broken: Mapping[str, int]
-    bytes_up: int
-    bytes_down: int
-    connect_seconds: HistogramSnapshot
+    target: Address
+    gauges: Gauges
+    counters: Counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +160,10 @@ class Snapshot:
     """A daemon at one moment.
 
     Attributes:
-        forwards: one each, in the order of the configuration, by unique names.
-        leaving: connections of forwards that a reload removed, still open.
-        turns: of the loop, so far; an idle daemon takes one a second.
-        reloads: how many reloads have been taken.
+        forwards: one each, in the order of the configuration, with unique names.
+        leaving: open connections of forwards that a reload removed.
+        turns: turns of the loop so far; an idle daemon takes one a second.
+        reloads: reloads so far.
     """
 
     forwards: tuple[ForwardSnapshot, ...]

@@ -1,73 +1,77 @@
-"""What is to be forwarded: listeners, targets, and who and what is allowed."""
+"""The settings of a forward: a listener, its target, and which clients and targets are allowed."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import resource
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vsock_proxy.proxy.allowlist import Allowlist
 
-log = logging.getLogger(__name__)
-
-_SPARE_DESCRIPTORS = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One listener and where its connections go.
+    """One listener and its target.
 
     Attributes:
-        listen: accepted on this address.
-        to: connected to this one.
-        family: AF_INET or AF_INET6 where only such addresses of `to` will do.
-        name: what it is called in the log and in metrics; "": by its target.
-        prefer: AF_INET or AF_INET6 where such addresses of `to` are to be tried first.
-        cids: peers that may come, for a vsock listener; None for all, and for other listeners.
-        allowlist: what a host in `to` is held against, and the addresses it resolves to; None
-            where the caller has checked both. Vsock and UNIX targets need no permission.
-        limits: its own; None for those of the daemon.
+        listen: the address to accept connections on.
+        target: the address to connect them to.
+        family: AF_INET or AF_INET6 to use only such addresses of the target.
+        name: its name in the log and in metrics; "" for that of the target.
+        prefer: AF_INET or AF_INET6 to try such addresses of the target first.
+        cids: the CIDs a vsock listener accepts; None for all, and for other listeners.
+        allowlist: what a host in `target`, and the addresses it resolves to, are checked against;
+            None if the caller has checked both. Vsock and UNIX targets need no permission.
+        limits: of connections and times.
+        allowed: whether the allowlist has the target; if not, every connection is rejected.
     """
 
     listen: Address
-    to: Address
+    target: Address
     family: socket.AddressFamily = socket.AF_UNSPEC
     name: str = ""
     prefer: socket.AddressFamily = socket.AF_UNSPEC
     cids: frozenset[int] | None = None
     allowlist: Allowlist | None = None
-    limits: Limits | None = None
+    limits: Limits = DEFAULT_LIMITS
+    allowed: bool = field(init=False, repr=False, compare=False, default=True)
+
+    def __post_init__(self) -> None:
+        # Here and not when it is asked for: that is on the relay's loop.
+        if self.allowlist is not None and isinstance(self.target, TcpAddress):
+            allowed = self.allowlist.allows(self.target.host, self.target.port)
+            object.__setattr__(self, "allowed", allowed)
 
     @property
-    def target(self) -> str:
-        """Its target, for people."""
-        return str(self.to).removeprefix("tcp://")
+    def target_name(self) -> str:
+        """The target as the log has it: ``HOST:PORT`` without ``tcp://``."""
+        return str(self.target).removeprefix("tcp://")
 
     @property
     def title(self) -> str:
-        """Its name, or else its target."""
-        return self.name or self.target
+        """Its name; without one, its target."""
+        return self.name or self.target_name
 
-    @property
-    def allowed(self) -> bool:
-        """Whether it may forward to where it does; where not, it refuses every connection."""
-        if self.allowlist is None or not isinstance(self.to, TcpAddress):
-            return True
-        return self.allowlist.allows(self.to.host, self.to.port)
+
+def allow_hint(forward: Forward) -> str:
+    """Return the hint for a target that is not on the allowlist: the line that would allow it."""
+    if not isinstance(forward.target, TcpAddress):
+        return ""
+    host, port = forward.target.host, forward.target.port
+    host = f'"{host}"' if ":" in host else host
+    return f"to allow it, add there: - {{address: {host}, port: {port}}}"
 
 
 def check_distinct(forwards: Sequence[Forward]) -> None:
-    """See that no two forwards listen on the same address, or have the same name.
+    """Check that no two forwards listen on the same address or have the same name.
 
     Raises:
         ConfigurationError: two do.
@@ -83,46 +87,31 @@ def check_distinct(forwards: Sequence[Forward]) -> None:
         names.add(forward.name)
 
 
-def within_descriptors(
-    forwards: Sequence[Forward], *, limits: Limits | None = None, spare: int = _SPARE_DESCRIPTORS
-) -> list[Forward]:
-    """Let this process have the descriptors that the forwards' limits need.
+def descriptors_needed(forwards: Sequence[Forward]) -> int:
+    """Return how many file descriptors the forwards need when all their limits are reached."""
+    return sum(1 + _descriptors(forward.limits) for forward in forwards)
 
-    Systems start processes with 1024 of them for the sake of programs that use select(2); the
-    hard limit is what is really allowed. Where that is too low, fewer connections are better
-    than many that were accepted and find no descriptor for their other half.
 
-    Args:
-        forwards: all there are.
-        limits: of those that say none.
-        spare: descriptors that are needed for other things.
+def fit(forwards: Sequence[Forward], descriptors: int) -> list[Forward]:
+    """Scale the forwards' limits down, in proportion, to so many file descriptors.
 
-    Returns:
-        The forwards, with limits that can be kept.
+    A few connections less are better than clients that are accepted although no descriptor is
+    left for the connection to the target. Each forward keeps one connection at least.
     """
-    whole = [forward.limits or limits or Limits() for forward in forwards]
-    spare += len(forwards)
-    wanted = spare + sum(2 * each.connections + each.waiting for each in whole)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        share = max(0, allowed - spare) / (wanted - spare)
-        connections = sum(each.connections for each in whole)
-        whole = [
-            dataclasses.replace(
-                each,
-                connections=max(1, int(each.connections * share)),
-                waiting=max(1, int(each.waiting * share)),
-            )
-            for each in whole
-        ]
-        log.warning(
-            "%d file descriptors (ulimit -Hn) are enough for %d connections, not for %d",
-            allowed,
-            sum(each.connections for each in whole),
-            connections,
-        )
-    return [dataclasses.replace(f, limits=each) for f, each in zip(forwards, whole, strict=True)]
+    wanted = descriptors_needed(forwards) - len(forwards)
+    share = max(0, descriptors - len(forwards)) / max(1, wanted)
+    if share >= 1:
+        return list(forwards)
+    return [dataclasses.replace(each, limits=_scaled(each.limits, share)) for each in forwards]
+
+
+def _descriptors(limits: Limits) -> int:
+    return 2 * limits.connections + limits.waiting
+
+
+def _scaled(limits: Limits, share: float) -> Limits:
+    return dataclasses.replace(
+        limits,
+        connections=max(1, int(limits.connections * share)),
+        waiting=max(1, int(limits.waiting * share)),
+    )

@@ -1,191 +1,194 @@
-"""From accepted to relayed: one listener, its connection limit, and what it has seen."""
+"""Serves one forward: accepts clients, enforces its limits, relays, counts."""
 
 from __future__ import annotations
 
-import collections
 import functools
 import logging
 from typing import TYPE_CHECKING
 
-from vsock_proxy.net.addresses import Address, TcpAddress
+from vsock_proxy.net.addresses import TcpAddress
 from vsock_proxy.net.dialing import reason_of
+from vsock_proxy.net.listening import local_address
 from vsock_proxy.net.peers import cid_allowed
 from vsock_proxy.proxy.counters import (
-    NO_PLACE,
+    DOWN,
     NOT_ALLOWED,
+    OVER_LIMIT,
+    UP,
     WRONG_CID,
     Counters,
     ForwardSnapshot,
+    Gauges,
     kind_of,
 )
 from vsock_proxy.relay.accepting import Acceptor
+from vsock_proxy.relay.admission import Admission
 from vsock_proxy.relay.connecting import Opening
-from vsock_proxy.relay.connection import Connection, Limits, reset
+from vsock_proxy.relay.connection import Connection, reset
+from vsock_proxy.relay.resolver import AddressPolicy, Resolver, resolver_for
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Container
 
     from vsock_proxy.net.sockets import Stream
+    from vsock_proxy.proxy.forward import Forward
     from vsock_proxy.relay.loop import Loop
-    from vsock_proxy.relay.targets import Target
 
 log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """Accepts connections on one listening socket and relays each to one target.
+    """Accepts clients on one listening socket and relays each to the target of a forward.
 
-    Whatever goes wrong with a connection ends that connection, and no other, with a line in
-    the log.
+    An error of one connection ends this connection alone, and is logged.
+
+    Args:
+        loop: the loop; everything here is called on its thread, the constructor excepted.
+        listener: the listening socket; it is closed by `stop_accepting`.
+        forward: the settings.
+        resolver: finds the target's addresses; production code leaves it out.
+
+    Attributes:
+        address: what it listens on, with the real port where the settings have 0.
+        forward: the settings of new connections.
+        counters: what happened so far; bytes of open connections are not included.
     """
 
     def __init__(
         self,
         loop: Loop,
         listener: socket.socket,
-        target: Target,
+        forward: Forward,
         *,
-        name: str,
-        limits: Limits | None = None,
-        cids: Container[int] | None = None,
-        allowed: bool = True,
+        resolver: Resolver | None = None,
     ) -> None:
+        self.address = local_address(listener)
         self.counters = Counters()
         self._loop = loop
-        self._set(target, name, limits or Limits(), cids, allowed=allowed)
+        self._apply(forward, resolver)
+        self._admission: Admission[Opening] = Admission(forward.limits)
         self._warnings = Throttle(log, lambda: loop.now)
         self._relayed: set[Connection] = set()
         self._opening: set[Opening] = set()
-        self._waiting: collections.deque[Opening] = collections.deque()
         self._acceptor = Acceptor(loop, listener, self)
-        loop.every_tick(self._look_over)
 
-    def _set(
-        self,
-        target: Target,
-        name: str,
-        limits: Limits,
-        cids: Container[int] | None,
-        *,
-        allowed: bool,
-    ) -> None:
-        self.limits = limits
-        self._target = target
-        self._name = name
-        self._cids = cids
-        self._allowed = allowed
+    def _apply(self, forward: Forward, resolver: Resolver | None = None) -> None:
+        self.forward = forward
+        self._allowed = forward.allowed
+        policy = AddressPolicy(forward.family, forward.prefer, forward.allowlist)
+        self._resolver = resolver or resolver_for(
+            forward.target, policy, self._loop.call_from_thread
+        )
 
-    def reconfigure(
-        self,
-        target: Target,
-        *,
-        name: str,
-        limits: Limits,
-        cids: Container[int] | None = None,
-        allowed: bool = True,
-    ) -> None:
-        """Treat new connections otherwise from now on; those there are go on as they began."""
-        self._set(target, name, limits, cids, allowed=allowed)
-        self._go_on()
+    def start(self) -> None:
+        """Accept clients from now on. Raises OSError if the loop cannot watch the listener."""
+        self._acceptor.start()
+        self._loop.every_tick(self._check_times)
+
+    def reconfigure(self, forward: Forward) -> None:
+        """Use other settings for new connections; those there are go on as they began."""
+        self._apply(forward)
+        self._admission.limits = forward.limits
+        self._use_places()
 
     @property
     def in_use(self) -> int:
-        """Connections relayed or on the way to it: what the limit counts."""
-        return len(self._relayed) + len(self._opening)
+        """Connections relayed and connecting: what the connection limit counts."""
+        return self._admission.in_use
 
     @property
     def waiting(self) -> int:
-        """Connections that wait for one of those to end."""
-        return len(self._waiting)
+        """Queued clients."""
+        return len(self._admission.queue)
 
-    def snapshot(self, listen: Address, to: Address) -> ForwardSnapshot:
-        """Return the numbers of this moment. On the loop only."""
-        counters = self.counters
+    @property
+    def open(self) -> int:
+        """Clients of every kind."""
+        return self.in_use + self.waiting
+
+    def snapshot(self) -> ForwardSnapshot:
+        """Return the numbers of this moment."""
+        counters = self.counters.copy()
+        counters.bytes[UP] += sum(c.up.delivered for c in self._relayed)
+        counters.bytes[DOWN] += sum(c.down.delivered for c in self._relayed)
         return ForwardSnapshot(
-            name=self._name,
-            listen=listen,
-            to=to,
-            connections=len(self._relayed),
-            connecting=len(self._opening),
-            waiting=len(self._waiting),
-            limit=self.limits.connections,
-            accepted=counters.accepted,
-            relayed=counters.relayed,
-            waited=counters.waited,
-            refused=dict(counters.refused),
-            failed=dict(counters.failed),
-            broken=dict(counters.broken),
-            bytes_up=counters.bytes_up + sum(c.up.delivered for c in self._relayed),
-            bytes_down=counters.bytes_down + sum(c.down.delivered for c in self._relayed),
-            connect_seconds=counters.connect_seconds.snapshot(),
+            name=self.forward.title,
+            listen=self.address,
+            target=self.forward.target,
+            gauges=Gauges(
+                connections=len(self._relayed),
+                connecting=len(self._opening),
+                waiting=self.waiting,
+                connection_limit=self.forward.limits.connections,
+            ),
+            counters=counters,
         )
 
-    def retire(self) -> None:
-        """Be forgotten by the loop, once there is no connection any more."""
-        self._loop.no_more_ticks(self._look_over)
-
     def stop_accepting(self) -> None:
-        """Close the listener; the connections there are go on."""
+        """Close the listener; open connections go on."""
         self._acceptor.close()
 
-    def cut(self) -> None:
-        """End every connection at once."""
-        for opening in (*self._opening, *self._waiting):
+    def abort(self) -> None:
+        """Close every connection now."""
+        for opening in (*self._opening, *self._admission.remove_queued(lambda _: True)):
             opening.cancel()
             opening.client.close()
+        for _ in self._opening:
+            self._admission.release()
         self._opening.clear()
-        self._waiting.clear()
         for connection in list(self._relayed):
             connection.close(ConnectionAbortedError("the proxy stops"))
+
+    def close(self) -> None:
+        """Leave the loop. For a forwarder that accepts no clients and has none any more."""
+        self._loop.no_more_ticks(self._check_times)
 
     # Accepting
 
     def has_room(self) -> bool:
-        """See `accepting.Owner.has_room`."""
-        return len(self._waiting) < self.limits.waiting
+        """See `AcceptEvents.has_room`."""
+        return self._admission.has_room()
 
     def accepted(self, client: Stream, peer: object) -> None:
-        """See `accepting.Owner.accepted`."""
+        """See `AcceptEvents.accepted`."""
         self.counters.accepted += 1
+        forward = self.forward
         if not self._allowed:
-            self._refuse(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
-        elif self._cids is not None and not cid_allowed(client, peer, self._cids):
-            self._refuse(client, peer, WRONG_CID, "not one of the CIDs that may come here")
+            self._reject(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
+        elif forward.cids is not None and not cid_allowed(client, peer, forward.cids):
+            self._reject(client, peer, WRONG_CID, "its CID is not allowed")
         else:
             self._admit(client, peer)
 
     def paused(self, reason: str) -> None:
-        """See `accepting.Owner.paused`."""
-        self._warnings.warning("%s: not accepting for the moment: %s", self._name, reason)
+        """See `AcceptEvents.paused`."""
+        self._warnings.warning("%s: accepting is paused: %s", self.forward.title, reason)
 
     def _admit(self, client: Stream, peer: object) -> None:
         opening = Opening(
             self._loop,
             client,
             peer,
-            target=self._target,
-            owner=self,
-            timeout=self.limits.connect_timeout,
+            resolver=self._resolver,
+            events=self,
+            timeout=self.forward.limits.connect_timeout,
         )
-        if self.in_use < self.limits.connections:
+        if self._admission.admit(opening):
             self._opening.add(opening)
             opening.start()
             return
         self.counters.waited += 1
-        self._waiting.append(opening)
         self._warnings.warning(
-            "%s: %d connections, which is the limit (-w): a further one waits",
-            self._name,
-            self.in_use,
+            "%s: connection limit reached (%d); new clients are queued",
+            self.forward.title,
+            self.forward.limits.connections,
         )
 
-    def _go_on(self) -> None:
-        """There is, or may be, room again."""
+    def _use_places(self) -> None:
+        """Accept, and start queued clients, if there is room."""
         self._acceptor.resume()
-        while self._waiting and self.in_use < self.limits.connections:
-            opening = self._waiting.popleft()
+        for opening in self._admission.admit_queued():
             self._opening.add(opening)
             # It opens a descriptor, and this may be in the middle of a turn's events.
             self._loop.later(functools.partial(self._start, opening))
@@ -193,18 +196,18 @@ class Forwarder:
     # Connecting
 
     def _start(self, opening: Opening) -> None:
-        if opening in self._opening:  # It was not given up meanwhile.
+        if opening in self._opening:  # It has not timed out meanwhile.
             opening.start()
 
     def connected(self, opening: Opening, server: Stream, events: int) -> None:
-        """See `connecting.Owner.connected`."""
+        """See `ConnectEvents.connected`."""
         self._opening.discard(opening)
         connection = Connection(
             self._loop,
             opening.client,
             server,
-            limits=self.limits,
-            owner=self,
+            limits=self.forward.limits,
+            events=self,
             peer=opening.peer,
         )
         self._relayed.add(connection)
@@ -212,7 +215,7 @@ class Forwarder:
         self.counters.relayed += 1
         self.counters.connect_seconds.observe(self._loop.now - opening.since)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s: connected for %s", self._name, _Peer(opening.peer))
+            log.debug("%s: connected for %s", self.forward.title, _Peer(opening.peer))
         self._loop.hand_over(server.fileno(), connection)
         try:
             self._loop.add(opening.client.fileno(), connection)
@@ -222,67 +225,70 @@ class Forwarder:
         connection.begin(events)
 
     def not_connected(self, opening: Opening, error: OSError) -> None:
-        """See `connecting.Owner.not_connected`."""
-        self.counters.failed[kind_of(error)] += 1
+        """See `ConnectEvents.not_connected`."""
+        self.counters.connect_failures[kind_of(error)] += 1
         self._opening.discard(opening)
-        self._turn_away(opening.client, opening.peer, f"cannot connect: {reason_of(error)}")
-        self._go_on()
+        self._admission.release()
+        self._close(opening.client, opening.peer, "cannot connect for", reason_of(error))
+        self._use_places()
 
     def starved(self, opening: Opening) -> None:
-        """See `connecting.Owner.starved`."""
+        """See `ConnectEvents.starved`."""
         self._opening.discard(opening)
-        self._waiting.appendleft(opening)
+        self._admission.requeue(opening)
         self._acceptor.pause("out of file descriptors")
 
     # Ending
 
     def closed(self, connection: Connection, failure: OSError | None) -> None:
-        """See `relay.Owner.closed`."""
+        """See `RelayEvents.closed`."""
         self._relayed.discard(connection)
-        self.counters.bytes_up += connection.up.delivered
-        self.counters.bytes_down += connection.down.delivered
+        self._admission.release()
+        self.counters.bytes[UP] += connection.up.delivered
+        self.counters.bytes[DOWN] += connection.down.delivered
         if failure is not None:
             self.counters.broken[kind_of(failure)] += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s: connection of %s ended after %d bytes up, %d down%s",
-                self._name,
+                self.forward.title,
                 _Peer(connection.peer),
                 connection.up.delivered,
                 connection.down.delivered,
                 "" if failure is None else f": {reason_of(failure)}",
             )
-        if self._waiting or self._acceptor.paused:
-            self._go_on()
+        if self._admission.queue or self._acceptor.paused:
+            self._use_places()
 
-    def _look_over(self) -> None:
-        """End what took too long, and try again what could not be done. Called once a tick."""
+    def _check_times(self) -> None:
+        """End what timed out, and retry what failed for lack of resources. Called once a tick."""
         for connection in list(self._relayed):
             if connection.expired():
-                connection.close(TimeoutError("nothing delivered for too long"))
+                connection.close(TimeoutError("idle for too long"))
             else:
                 # Not before: four system calls, which most connections do not live to need.
                 connection.keep_alive()
         for opening in list(self._opening):
-            opening.look_over()
-        for opening in list(self._waiting):
-            if self._loop.now >= opening.deadline:
-                self._waiting.remove(opening)
-                self._refuse(opening.client, opening.peer, NO_PLACE, "no place became free in time")
-        self._go_on()
+            opening.check_times()
+        now = self._loop.now
+        for opening in self._admission.remove_queued(lambda queued: now >= queued.deadline):
+            self._reject(
+                opening.client, opening.peer, OVER_LIMIT, "no connection ended in time for it"
+            )
+        self._use_places()
         self._warnings.catch_up()
 
-    def _refuse(self, client: Stream, peer: object, kind: str, reason: str) -> None:
-        self.counters.refused[kind] += 1
-        self._turn_away(client, peer, reason)
+    def _reject(self, client: Stream, peer: object, kind: str, reason: str) -> None:
+        self.counters.rejected[kind] += 1
+        self._close(client, peer, "rejected", reason)
 
-    def _turn_away(self, client: Stream, peer: object, reason: str) -> None:
-        self._warnings.warning("%s: refused %s: %s", self._name, _Peer(peer), reason)
+    def _close(self, client: Stream, peer: object, what: str, reason: str) -> None:
+        self._warnings.warning("%s: %s %s: %s", self.forward.title, what, _Peer(peer), reason)
         reset(client)
 
 
 class _Peer:
-    """A peer's address for the log, written only where the line is."""
+    """A peer's address, turned into text only if the log line is written."""
 
     def __init__(self, name: object) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""The ``proxy`` section of a configuration file: several forwards in one process.
+"""Reads the ``proxy`` section of a configuration file: forwards, allowlist, limits.
 
     proxy:
       allowlist:
@@ -8,7 +8,7 @@
         to: tcp://kms.eu-central-1.amazonaws.com:443
         cids: [16]
 
-docs/proxy.md has all of it.
+docs/proxy.md describes every key.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from vsock_proxy.net.addresses import (
 )
 from vsock_proxy.proxy.allowlist import Allowlist, load_allowlist, read_allowlist
 from vsock_proxy.proxy.daemon import DRAIN_TIMEOUT
-from vsock_proxy.proxy.forward import Forward, check_distinct
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.proxy.forward import Forward, allow_hint, check_distinct
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
 from vsock_proxy.service.cids import read_cids
-from vsock_proxy.service.settings import ConfigurationErrors, SettingError
 
 if TYPE_CHECKING:
     from vsock_proxy.net.addresses import Address
@@ -43,7 +42,7 @@ MAX_FORWARDS = 256
 """64 for each of four enclaves. Each is a listener, and a row in every table and metric."""
 
 MAX_CONNECTIONS = 1_000_000
-"""Of one forward."""
+"""Limit of one forward's limit."""
 
 _DAY = 86400.0
 _FAMILIES = {
@@ -57,11 +56,11 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """What `Daemon` takes.
+    """The arguments of `Daemon`.
 
     Attributes:
         forwards: each with its name, its limits and the allowlist.
-        drain_timeout: seconds that open connections get to end once the daemon stops.
+        drain_timeout: seconds in which open connections may end once the daemon stops.
     """
 
     forwards: tuple[Forward, ...]
@@ -72,23 +71,23 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     """Read the value of the key ``proxy``.
 
     Args:
-        section: the value; a path in it is relative to its file.
-        reloading: a forward to what is not on the allowlist is then no error, but one that
-            refuses every connection: what the list no longer has is to end, whatever else
-            the file says.
+        section: the value; paths in it are relative to its file.
+        reloading: whether a target that is not on the allowlist is accepted; its forward rejects
+            every connection. So an entry that is removed from the list takes effect, whatever
+            else is in the file.
 
     Raises:
-        ConfigurationError: names file and line, and the reason; of each mistake.
+        ConfigurationError: the message has file and line.
     """
     with section.reading(
         "allowlist", "limits", "drain_timeout", "forwards", required=("forwards",)
     ) as keys:
         allowlist = keys.read("allowlist", _allowlist, Allowlist(frozenset()))
         # If it cannot be read, nothing is known about the targets.
-        checked = None if reloading or "allowlist" in keys.failed else allowlist
-        limits = keys.read("limits", lambda value: _limits(value, Limits()), Limits())
+        unchecked = reloading or "allowlist" in keys.failed
+        limits = keys.read("limits", lambda value: _limits(value, DEFAULT_LIMITS), DEFAULT_LIMITS)
         if "limits" in keys.failed:
-            limits = Limits()
+            limits = DEFAULT_LIMITS
         drain_timeout = keys.read(
             "drain_timeout", lambda value: value.duration(0, _DAY), DRAIN_TIMEOUT
         )
@@ -96,58 +95,55 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
         items = keys.read("forwards", lambda value: value.items(MAX_FORWARDS), [])
         for item in () if "forwards" in keys.failed else items:
             mistakes = len(keys.errors)
-            forward = keys.take(partial(_forward, item, allowlist, checked, limits))
+            forward = keys.take(partial(_forward, item, allowlist, limits, unchecked=unchecked))
             if len(keys.errors) == mistakes:
                 try:
                     check_distinct([*forwards, forward])
                 except ConfigurationError as e:
-                    hint = "give one of them another name, or address"
+                    hint = "give one of them another name or address"
                     keys.add(item.wrong(str(e), hint=hint))
                 else:
                     forwards.append(forward)
     return ProxySettings(tuple(forwards), drain_timeout)
 
 
-def _forward(
-    item: Setting, allowlist: Allowlist, checked: Allowlist | None, limits: Limits
-) -> Forward:
-    """Read one forward; `checked` is what its target must be on, if anything."""
+def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, unchecked: bool) -> Forward:
     with item.reading(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
     ) as keys:
         listen = keys.read("listen", lambda value: value.address())
-        to = keys.read("to", lambda value: _target(value, checked))
+        target = keys.read("to", partial(_target, allowlist=None if unchecked else allowlist))
         families = keys.read("family", _family, _FAMILIES["any"])
-        if "family" in keys and "to" not in keys.failed and not isinstance(to, TcpAddress):
+        if "family" in keys and "to" not in keys.failed and not isinstance(target, TcpAddress):
             keys.add(keys["family"].wrong("only for a TCP target"))
         cids = read_cids(keys, listen, required=False)
-        limits = keys.read("limits", lambda value: _limits(value, limits), limits)
+        limits = keys.read("limits", partial(_limits, default=limits), limits)
         name = keys.read("name", _name, "")
     family, prefer = families
     forward = Forward(
         listen,
-        to,
+        target,
         family,
         prefer=prefer,
         cids=cids,
-        allowlist=allowlist if isinstance(to, TcpAddress) else None,
+        allowlist=allowlist if isinstance(target, TcpAddress) else None,
         limits=limits,
     )
-    return dataclasses.replace(forward, name=name or forward.target)
+    return dataclasses.replace(forward, name=name or forward.target_name)
 
 
 def _target(value: Setting, allowlist: Allowlist | None) -> Address:
-    to = value.address()
-    if not isinstance(to, UnixAddress) and not 0 < to.port < MAX_VSOCK:
-        raise value.wrong("nothing can be reached on this port")
-    if isinstance(to, VsockAddress) and to.cid == VMADDR_CID_ANY:
+    target = value.address()
+    if not isinstance(target, UnixAddress) and not 0 < target.port < MAX_VSOCK:
+        raise value.wrong(f"port {target.port} cannot be a target")
+    if isinstance(target, VsockAddress) and target.cid == VMADDR_CID_ANY:
         raise value.wrong("`any` cannot be a target")
-    if isinstance(to, TcpAddress) and not (allowlist is None or allowlist.allows(to.host, to.port)):
+    forward = Forward(target, target, allowlist=allowlist)
+    if not forward.allowed:
         raise value.wrong(
-            f"{to.host} port {to.port} is not on the allowlist",
-            hint=f"to allow it, add there: - {{address: {to.host}, port: {to.port}}}",
+            f"{forward.target_name} is not on the allowlist", hint=allow_hint(forward)
         )
-    return to
+    return target
 
 
 def _family(value: Setting) -> tuple[socket.AddressFamily, socket.AddressFamily]:
@@ -157,11 +153,11 @@ def _family(value: Setting) -> tuple[socket.AddressFamily, socket.AddressFamily]
 def _name(value: Setting) -> str:
     name = value.string(most=100)
     if not name.isprintable():
-        raise value.wrong("has characters that cannot be printed")
+        raise value.wrong("contains characters that cannot be printed")
     return name
 
 
-def _limits(value: Setting, otherwise: Limits) -> Limits:
+def _limits(value: Setting, default: Limits) -> Limits:
     counts, times = ("connections", "waiting"), ("connect", "idle", "linger")
     with value.reading(*counts, *(f"{name}_timeout" for name in times)) as keys:
         found: dict[str, float] = {}
@@ -172,19 +168,19 @@ def _limits(value: Setting, otherwise: Limits) -> Limits:
                 if name in counts
                 else (lambda time: time.duration(0.1, 365 * _DAY)),
             )
-    return dataclasses.replace(otherwise, **found)  # type: ignore[arg-type]
+    return dataclasses.replace(default, **found)  # type: ignore[arg-type]
 
 
 def _allowlist(value: Setting) -> Allowlist:
-    """Read the list itself, or the file that it is in."""
+    """Read the list itself, or the file that contains it."""
     if value.is_list:
         return read_allowlist(value)
     if value.is_mapping:
-        raise value.wrong("a mapping, not a list or the path of a file that has one")
+        raise value.wrong("a mapping, not a list or the path of a file that contains one")
+    path = Path(value.source).parent / value.string()
     try:
-        return load_allowlist(Path(value.source).parent / value.string())
-    except (SettingError, ConfigurationErrors):
-        raise
+        return load_allowlist(path)
     except ConfigurationError as e:
-        # It cannot be read: named by the line that names it.
-        raise value.wrong(str(e), hint=e.hint) from e
+        if isinstance(e.__cause__, OSError):  # The file could not be read at all.
+            raise value.wrong(str(e), hint="the path is relative to this file") from e
+        raise

@@ -1,4 +1,4 @@
 """The half-closing relay: one event loop, and the connections it carries.
 
-Stands on `net` and `service`. It knows addresses and limits, not allowlists or configuration.
+It uses `net` and `service`. It knows addresses and limits, but no allowlists and no configuration.
 """

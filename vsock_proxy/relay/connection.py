@@ -1,4 +1,4 @@
-"""A relayed connection: two sockets, two flows, and when it is over."""
+"""A relayed connection: two sockets, two flows, and the rules for its end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one listener allows. Times in seconds, kept to a tick of the loop (one second).
+    """Limits of one listener. Times in seconds, checked once a tick of the loop (a second).
 
     Attributes:
-        connections: relayed at the same time; those above it wait for one of these to end.
-        waiting: how many may wait; those above it stay in the kernel's backlog.
-        connect_timeout: from being accepted to being connected, waiting included.
-        idle_timeout: without a byte delivered either way.
-        linger_timeout: the same, once one side has ended its sending.
+        connections: relayed and connecting at the same time; clients above it are queued.
+        waiting: length of this queue; clients above it stay in the kernel's backlog.
+        connect_timeout: from accepted to connected, time in the queue included.
+        idle_timeout: without a byte delivered in either direction.
+        linger_timeout: the same after one side has half-closed.
     """
 
     connections: int = 1024
@@ -40,22 +40,25 @@ class Limits:
     linger_timeout: float = 120.0
 
 
-def reset(end: Stream) -> None:
-    """Close so that a TCP peer sees a reset: what it got is not all there was to get.
+DEFAULT_LIMITS = Limits()
 
-    UNIX sockets and vsock have no such thing; there it is a plain close.
+
+def reset(end: Stream) -> None:
+    """Close with a TCP reset: the peer sees that it did not get everything.
+
+    UNIX sockets and vsock have no resets: there it is a plain close.
     """
-    # Python takes nothing but a number for an option of a vsock socket: a TypeError.
+    # On a vsock socket Python takes only a number for an option: a TypeError.
     if end.family in INTERNET:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     end.close()
 
 
-class Owner(Protocol):
-    """Who is told that a connection is over."""
+class RelayEvents(Protocol):
+    """How a connection ends."""
 
     def closed(self, connection: Connection, failure: OSError | None) -> None:
-        """`failure` is None after an orderly end."""
+        """The connection is closed; `failure` is None after an orderly end."""
         ...
 
 
@@ -63,9 +66,9 @@ class Connection:
     """Two connected sockets, relayed into each other.
 
     Attributes:
-        up: from the client, the side that was accepted, to the server.
+        up: from the client, the accepted side, to the server.
         down: from the server to the client.
-        peer: who the client is, for the log.
+        peer: the client's address, for the log.
     """
 
     __slots__ = (
@@ -73,10 +76,10 @@ class Connection:
         "_client",
         "_client_fd",
         "_delivered",
+        "_events",
         "_kept_alive",
         "_limits",
         "_loop",
-        "_owner",
         "_server",
         "down",
         "peer",
@@ -90,7 +93,7 @@ class Connection:
         server: Stream,
         *,
         limits: Limits,
-        owner: Owner,
+        events: RelayEvents,
         peer: object = None,
     ) -> None:
         self._loop = loop
@@ -98,7 +101,7 @@ class Connection:
         self._server = server
         self._client_fd = client.fileno()
         self._limits = limits
-        self._owner = owner
+        self._events = events
         self._active = loop.now
         self._delivered = 0
         self._kept_alive = False
@@ -107,8 +110,8 @@ class Connection:
         self.down = Flow(server, client)
 
     def begin(self, events: int) -> None:
-        """Start, with what has happened to the server's socket so far."""
-        # The client has most likely said something already; its events come all the same.
+        """Start; `events` are those of the server's socket so far."""
+        # Most clients have sent something by now. Their events come all the same.
         self._pump(self.up)
         self.ready(self._server.fileno(), events)
 
@@ -118,7 +121,7 @@ class Connection:
             sent, received = self.up, self.down
         else:
             sent, received = self.down, self.up
-        # What this side sent comes first: where it was reset, reading is what says so.
+        # What this side sent comes first: if it was reset, only reading shows it.
         if not sent.ended:
             if events & _READABLE:
                 if events & _NOT_PLAIN:
@@ -131,21 +134,21 @@ class Connection:
             self._pump(received)
 
     def resume(self) -> None:
-        """Go on where the budget of a turn ended."""
+        """Continue after the budget of a turn was spent."""
         self._pump(self.up)
         self._pump(self.down)
 
     def keep_alive(self) -> None:
-        """Have the kernel notice a server that vanished. Only the first call does something."""
+        """Have the kernel notice a server that vanished. Only the first call has an effect."""
         if not self._kept_alive:
             self._kept_alive = True
             if self._server.family in INTERNET:
                 set_keepalive(self._server)
 
     def expired(self) -> bool:
-        """Tell whether nothing was delivered for longer than the limits allow.
+        """Return whether nothing was delivered for longer than the limits allow.
 
-        To be asked once a tick: what was delivered since the last time counts as of now.
+        For one call a tick: bytes delivered since the last call count as delivered now.
         """
         delivered = self.up.delivered + self.down.delivered
         if delivered != self._delivered:
@@ -157,7 +160,7 @@ class Connection:
         return self._loop.now - self._active > timeout
 
     def close(self, failure: OSError | None = None) -> None:
-        """End it: orderly, or with a reset where there was a failure."""
+        """Close both sockets: orderly, or with a reset after a failure."""
         if self._client_fd < 0:
             return
         for flow in (self.up, self.down):
@@ -171,7 +174,7 @@ class Connection:
             else:
                 reset(end)
         self._client_fd = -1
-        self._owner.closed(self, failure)
+        self._events.closed(self, failure)
 
     def _pump(self, flow: Flow) -> None:
         held = flow.tail
@@ -196,13 +199,13 @@ class Connection:
         return self.down if flow is self.up else self.up
 
     def _settle(self) -> None:
-        """Draw the conclusions once a flow is done."""
+        """Close the connection, or tell the other flow, once a flow is done."""
         up, down = self.up, self.down
         if up.done and down.done:
             self.close(up.failure or down.failure)
             return
-        # A sink that was reset is the other flow's source. What it sent before is still to be
-        # had, and then its end, which must not pass for an orderly one.
+        # A sink that was reset is the source of the other flow. What it sent before can still be
+        # read, and then its end, which must not be taken for an orderly one.
         down.reset = up.failure is not None
         up.reset = down.failure is not None
         down.last, up.last = up.done, down.done

@@ -1,7 +1,7 @@
-"""One direction of a relayed connection, with no sockets of its own: bytes from a source to a
-sink, in order, each once, and then the end of them.
+"""One direction of a relayed connection: bytes from a source to a sink, in order, then the end.
 
-A connection is two flows, and a half-close is the natural case: one flow ends, the other goes on.
+No I/O of its own: source and sink are given. A connection is two flows; after a half-close one
+flow has ended and the other goes on.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import socket
 from typing import Protocol
 
 READS_PER_TURN = 4
-"""Full buffers one flow may move before the others get their turn."""
+"""Full buffers that one flow may move before the others get their turn."""
 
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
 
 
 class Source(Protocol):
-    """What is read from: a non-blocking stream socket."""
+    """A non-blocking stream socket to read from."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """Fill `buffer` from its start; 0 is the end. Raises OSError as a socket does."""
@@ -26,14 +26,14 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """What is written to: a non-blocking stream socket."""
+    """A non-blocking stream socket to write to."""
 
     def send(self, data: memoryview | bytes, flags: int, /) -> int:
-        """Take as many leading bytes as there is room for. Raises OSError as a socket does."""
+        """Send as many leading bytes as there is room for. Raises OSError as a socket does."""
         ...
 
     def shutdown(self, how: int, /) -> None:
-        """Pass on the end. Raises OSError as a socket does."""
+        """Send the end. Raises OSError as a socket does."""
         ...
 
 
@@ -43,16 +43,15 @@ class Flow:
     Attributes:
         delivered: bytes the sink has taken.
         tail: bytes read that the sink had no room for. While there are any nothing is read, so
-            they are never more than one buffer: this is the backpressure.
-        short_reads_lie: an event said that there is an end, or a mark of urgent data, in the
-            source: a read may stop short of what is there, and no edge follows.
-        reset: the source is known to be broken, so that an end of its bytes is not to be
-            mistaken for an orderly one.
-        last: the other direction is over, so that both sockets are closed as soon as this one
-            is: its end needs no passing on by itself.
-        done: nothing more will move: the end was passed on, or the sink is gone.
+            that they are never more than one buffer: this is the backpressure.
+        short_reads_lie: an event announced an end, or a mark of urgent data, in the source: a
+            read may stop before all there is, and no edge follows.
+        reset: the source is known to be reset: the end of its bytes is not an orderly one.
+        last: the other direction is done: both sockets are closed as soon as this one is, and
+            its end is not passed on separately.
+        done: nothing more will move: the end was passed on, or the sink is lost.
         ended: done in the first of these ways.
-        failure: why the sink is gone, where that was not an orderly close.
+        failure: why the sink is lost, unless it closed in an orderly way.
     """
 
     __slots__ = (
@@ -82,19 +81,19 @@ class Flow:
     def pump(self, buffer: memoryview) -> bool:
         """Move bytes until a side would block, the budget is spent, or the end is passed on.
 
-        Made for edge-triggered readiness: a read that does not fill the buffer emptied the
-        source, and whatever comes after it raises a new edge, so it is not read again. The
-        exception is `short_reads_lie`.
+        Made for edge-triggered readiness: a read that does not fill the buffer has emptied the
+        source, and what comes later raises a new edge; so there is no second read. The exception
+        is `short_reads_lie`.
 
         Args:
-            buffer: scratch space; what is in it afterwards means nothing.
+            buffer: scratch space.
 
         Returns:
-            True where only the budget stopped it: call again soon, for no event will come.
+            True if only the budget stopped it: call again soon, because no event will come.
 
         Raises:
-            OSError: the source broke. Nothing it sent before that is held back, but its end is
-                not orderly and must not be passed on as one.
+            OSError: the source broke. All it sent before was moved, but its end is not orderly
+                and must not be passed on as one.
         """
         if self.done or (self.tail and not self._flush()):
             return False
@@ -110,8 +109,8 @@ class Flow:
                 self._finish()
                 return False
             data = buffer[:count]
-            # The first send is made here: it is nearly always the only one, and a call of our
-            # own is dear where a message takes four.
+            # The first send is inlined: it is nearly always the only one, and one more Python
+            # call is expensive where a message takes four.
             try:
                 sent = self.sink.send(data, _FLAGS)
             except BlockingIOError:
@@ -134,14 +133,14 @@ class Flow:
         return True
 
     def probe(self) -> None:
-        """Find out whether the sink still listens, once its own sending has ended.
+        """Find out whether the sink was closed fully, once it has half-closed.
 
-        On vsock the events of a half-close and of a full close are alike. Sending nothing
-        tells them apart: it succeeds on the first and fails with EPIPE on the second (so it
-        does on UNIX sockets; on TCP only a reset shows, for the protocol says no more).
+        On vsock the events of a half-close and of a full close are the same. A send of no bytes
+        tells them apart: it succeeds after the first and fails with EPIPE after the second (as on
+        UNIX sockets; on TCP only a reset shows, because the protocol has nothing else).
         """
         if self.done or self.tail:
-            return  # Nothing to learn, or the next flush learns it.
+            return  # Known, or the next flush shows it.
         try:
             self.sink.send(b"", _FLAGS)
         except BlockingIOError:
@@ -155,7 +154,7 @@ class Flow:
         return rest is not None and not rest
 
     def _send(self, data: memoryview) -> memoryview | None:
-        """Send bytes until the sink has no room; returns what is left, or None if it is gone."""
+        """Send bytes until the sink has no room; return what is left, or None if it is lost."""
         try:
             while True:
                 sent = self.sink.send(data, _FLAGS)
@@ -163,7 +162,7 @@ class Flow:
                 if sent == len(data):
                     return _NOTHING
                 if not sent:
-                    return data  # No socket does this; if one did, a loop here would spin.
+                    return data  # No socket does this; if one did, this loop would spin.
                 data = data[sent:]
         except BlockingIOError:
             return data
@@ -178,12 +177,12 @@ class Flow:
         try:
             self.sink.shutdown(socket.SHUT_WR)
         except OSError as e:
-            # Already disconnected: the other flow, which reads from it, sees how.
+            # Already disconnected: the other flow reads from it, and sees how.
             if e.errno != errno.ENOTCONN:
                 self.failure = e
 
     def _lose(self, error: OSError) -> None:
         self.done = True
-        # EPIPE: the sink closed. It may have said all it had to say, orderly, before that.
+        # EPIPE: the sink closed. It may have sent all it had to, orderly, before that.
         if error.errno != errno.EPIPE:
             self.failure = error

@@ -1,4 +1,4 @@
-"""The event loop under the relay: one thread, one epoll, edges."""
+"""The event loop of the relay: one thread, one epoll instance, edge-triggered."""
 
 from __future__ import annotations
 
@@ -17,38 +17,42 @@ BUFFER_SIZE = 128 * 1024
 
 SCARCE_BUFFER_SIZE = 4 * 1024
 MAX_HELD = 64 * 1024 * 1024
-"""Bytes that all connections together may hold back before reads are made small. A peer that
-never reads costs one buffer, and a hostile enclave can be a thousand such peers."""
+"""Bytes that all connections together may hold for slow readers before reads are made small. A peer
+that never reads costs one buffer, and a hostile enclave can have a thousand such peers."""
 
 MAX_EVENTS = 1024
 
 EDGES = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-"""Everything a stream can report, registered once: two system calls fewer per change of mind."""
+"""Everything a stream can report, registered once: nothing has to be re-registered later."""
 
 
 class Handler(Protocol):
-    """Whatever owns a file descriptor on the loop."""
+    """Handles the events of file descriptors."""
 
     def ready(self, fd: int, events: int) -> None:
-        """`events` (an epoll mask) happened on `fd`. May close descriptors, not open any."""
+        """Handle `events` (an epoll mask) of `fd`. May close descriptors, but not open any."""
         ...
 
 
 class Resumable(Protocol):
-    """Something stopped by its budget."""
+    """Work that was stopped by its budget."""
 
     def resume(self) -> None:
-        """Go on; no event will come."""
+        """Continue; no event will come."""
         ...
 
 
 class Loop:
     """Dispatches readiness, in turns.
 
-    A turn is: the events; then whatever was stopped by its budget in the turn before; then the
-    calls made for later, which alone may open descriptors. That order matters: a descriptor
-    closed and opened again between two events of one turn would get the events of its
-    predecessor.
+    A turn handles the events; then work that was stopped by its budget in the turn before; then
+    the functions passed to `later`, the only ones that may open descriptors. The order matters: a
+    descriptor that is closed and opened again between two events of one turn would get the events
+    of its predecessor.
+
+    Args:
+        tick: seconds between two calls of the functions passed to `every_tick`.
+        monotonic: clock; production code leaves it out.
 
     Attributes:
         buffer: the one buffer that everything is read into.
@@ -68,7 +72,7 @@ class Loop:
         self._epoll = select.epoll()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waker_open = True
-        # Reentrant: a signal handler may come while its own thread holds it.
+        # Reentrant: a signal handler may interrupt a thread that holds it.
         self._waker_lock = threading.RLock()
         self.add(self._waker, self, select.EPOLLIN)
         self._whole_buffer = memoryview(bytearray(BUFFER_SIZE))
@@ -85,36 +89,36 @@ class Loop:
         self.close()
 
     def close(self) -> None:
-        """Give back the loop's own descriptors; handlers' are theirs to close."""
+        """Close the loop's own descriptors, not those it watches."""
         self._epoll.close()
         with self._waker_lock:
             self._waker_open = False
             os.close(self._waker)
 
     def add(self, fd: int, handler: Handler, events: int = EDGES) -> None:
-        """Watch `fd`. Raises OSError where the kernel has no room for it."""
+        """Watch `fd`. Raises OSError if the kernel refuses."""
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:
-        """Watch `fd` for something else."""
+        """Watch `fd` for other events."""
         self._epoll.modify(fd, events)
 
     def hand_over(self, fd: int, handler: Handler) -> None:
-        """Let another handler have the events of a watched `fd`."""
+        """Send the events of a watched `fd` to another handler."""
         self._handlers[fd] = handler
 
     def forget(self, fd: int) -> None:
-        """Stop watching `fd`, which is about to be closed (so the kernel needs no telling)."""
+        """Stop watching `fd`, which is closed next (which removes it from the kernel's set)."""
         self._handlers.pop(fd, None)
 
     def remove(self, fd: int) -> None:
-        """Stop watching `fd`, which stays open: here, or in a process that shares it."""
+        """Stop watching `fd`, which stays open, here or in a process that shares it."""
         self._epoll.unregister(fd)
         self._handlers.pop(fd, None)
 
     def resume_soon(self, stopped: Resumable) -> None:
-        """Go on with `stopped` in the next turn, once, however often this is called."""
+        """Continue `stopped` in the next turn, once, however often this is called."""
         self._unfinished[stopped] = None
 
     def later(self, call: Callable[[], None]) -> None:
@@ -122,8 +126,8 @@ class Loop:
         self._later.append(call)
 
     def call_from_thread(self, call: Callable[[], None]) -> None:
-        """Call on the loop, soon. Safe from other threads and from signal handlers; a loop
-        that was closed meanwhile calls nothing.
+        """Call on the loop, soon. Safe from other threads and from signal handlers. Ignored
+        once the loop is closed.
         """
         self._later.append(call)
         with self._waker_lock:
@@ -131,19 +135,19 @@ class Loop:
                 os.eventfd_write(self._waker, 1)
 
     def every_tick(self, call: Callable[[], None]) -> None:
-        """Call once a tick: all timeouts are looked over then.
+        """Call once a tick, to check all timeouts.
 
         One pass a second over 10,000 connections costs a millisecond; a timer for each would
-        cost memory for each and work on every event.
+        cost memory for each, and work on every event.
         """
         self._tickers.append(call)
 
     def no_more_ticks(self, call: Callable[[], None]) -> None:
-        """Take back `every_tick`."""
+        """Undo `every_tick`."""
         self._tickers.remove(call)
 
     def hold(self, change: int) -> None:
-        """Account for bytes held back for slow readers, in whole numbers of bytes."""
+        """Count bytes held for slow readers: `change` more of them, or fewer."""
         self._held += change
         if self._held > MAX_HELD:
             self.buffer = self._whole_buffer[:SCARCE_BUFFER_SIZE]
@@ -151,11 +155,11 @@ class Loop:
             self.buffer = self._whole_buffer
 
     def ready(self, fd: int, _events: int) -> None:
-        """Another thread rang; its call is in the queue already."""
+        """Another thread woke the loop; its call is in the queue already."""
         os.eventfd_read(fd)
 
     def turn(self) -> None:
-        """Wait for something to do, and do it."""
+        """Wait for events, calls or the tick, and handle them."""
         if self._unfinished or self._later:
             timeout = 0.0
         else:
@@ -175,6 +179,6 @@ class Loop:
             self._next_tick = self.now + self._tick
             for call in list(self._tickers):
                 call()
-        # Calls made by these calls wait for the next turn: none can keep the loop here.
+        # Calls added by these calls run in the next turn: a turn always ends.
         for _ in range(len(self._later)):
             self._later.popleft()()

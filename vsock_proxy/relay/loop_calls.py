@@ -1,4 +1,4 @@
-"""Questions to a loop from other threads, and its answers."""
+"""Runs functions on the event loop's thread and returns their results to other threads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vsock_proxy.errors import AgentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ANSWER_TIMEOUT = 10.0
-"""Seconds after which a loop that has not answered another thread is given up."""
+TIMEOUT = 10.0
+"""Seconds for the loop to run a function."""
 
 T = TypeVar("T")
 
 
-class Calls:
-    """Calls functions between two turns of a loop, or where they come from while none runs.
+class LoopCalls:
+    """Runs functions between two turns of a loop; on the calling thread while no loop runs.
 
     Args:
-        call_from_thread: has the loop call something soon; safe from any thread.
+        call_from_thread: calls a function on the loop soon; safe from any thread.
     """
 
     def __init__(self, call_from_thread: Callable[[Callable[[], None]], None]) -> None:
@@ -32,41 +32,41 @@ class Calls:
         self._thread: int | None = None
 
     def begin(self) -> None:
-        """The loop runs in this thread from now on."""
+        """Note that the loop runs on this thread from now on."""
         with self._lock:
             self._thread = threading.get_ident()
 
     def end(self) -> None:
-        """It runs no more; what is still asked is answered here."""
+        """Note that the loop has ended; run here what is still queued."""
         with self._lock:
             self._thread = None
-        self._answer()
+        self._run_queued()
 
     def call(self, call: Callable[[], T]) -> T:
-        """Return what `call` does, or raise what it raises. From any thread, no signal handler.
+        """Return what `call` returns, or raise what it raises. Not for signal handlers.
 
         Raises:
-            AgentError: the loop does not answer. `call` was not called, and will not be.
+            AgentError: the loop does not respond. `call` was not called, and will not be.
         """
         with self._lock:
             if self._thread in (None, threading.get_ident()):
                 return call()
             future: concurrent.futures.Future[T] = concurrent.futures.Future()
             self._queue.append((call, future))  # type: ignore[arg-type]
-        self._call_from_thread(self._answer)
+        self._call_from_thread(self._run_queued)
         try:
-            return future.result(ANSWER_TIMEOUT)
+            return future.result(TIMEOUT)
         except TimeoutError:
             if future.cancel():
-                raise AgentError(f"no answer of the relay within {ANSWER_TIMEOUT:g} s") from None
-            return future.result()  # It is being called this very moment.
+                raise AgentError(f"no response of the relay within {TIMEOUT:g} s") from None
+            return future.result()  # It is running at this moment.
 
-    def _answer(self) -> None:
+    def _run_queued(self) -> None:
         while self._queue:
             call, future = self._queue.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 future.set_result(call())
-            except Exception as e:  # noqa: BLE001 (raised where it was asked for)
+            except Exception as e:  # noqa: BLE001 (raised in the thread that called)
                 future.set_exception(e)

@@ -1,4 +1,4 @@
-"""What every long-running program here needs: settings, reload, signals, readiness, logs.
+"""What every daemon here needs: settings, reload, signals, readiness, watchdog, logs, backoff.
 
-Stands on `net`. Nothing here knows the relay or the proxy.
+It uses `net`. Nothing here knows the relay or the proxy.
 """

@@ -1,4 +1,4 @@
-"""The key ``cids`` of a listener's section: which enclaves may connect."""
+"""Reads the key ``cids``: which enclaves may connect to a listener."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CIDS = 64
 """That a setting may name; an instance has four enclaves at most."""
 
 
-_HINT = "name the enclaves: cids: [16]; or all: cids: any"
+_HINT = "for certain enclaves, write cids: [16]; for all, cids: any"
 
 
 def read_cids(keys: Keys, listen: Address | None, *, required: bool) -> frozenset[int] | None:
@@ -32,7 +32,7 @@ def read_cids(keys: Keys, listen: Address | None, *, required: bool) -> frozense
             keys.add(
                 keys["cids"].wrong(
                     "only for a vsock listener: other sockets have no CIDs",
-                    hint="the path and its permissions decide who may connect to a UNIX socket",
+                    hint="restrict a UNIX socket by the permissions of its path",
                 )
             )
             return None

@@ -1,4 +1,4 @@
-"""Optional parts of an installation: said by name where a command needs one that is missing."""
+"""Checks that the optional dependencies of a command are installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vsock_proxy.errors import ConfigurationError
 
 
 def require(extra: str, *libraries: str) -> None:
-    """Check that the libraries of an extra of pyproject.toml can be imported.
+    """Check that the libraries of an extra (pyproject.toml) are installed.
 
     Raises:
         ConfigurationError: one of them is not installed.
@@ -16,6 +16,6 @@ def require(extra: str, *libraries: str) -> None:
     missing = [name for name in libraries if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"not installed here: {', '.join(missing)}",
+            f"not installed: {', '.join(missing)}",
             hint=f"pip install 'nitro-enclave-agent[{extra}]'",
         )

@@ -1,4 +1,4 @@
-"""Files that somebody names: opened without waiting for anybody, or refused by name."""
+"""Opens regular files without blocking; errors name the file."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading.
 
     Raises:
-        ConfigurationError: it is not a regular file that can be read.
+        ConfigurationError: it cannot be read, or is not a regular file.
     """
     with named(path, "read"):
-        stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (only it has one)
+        stream = open(path, "rb", opener=_non_blocking)  # noqa: SIM115 (only it has one)
     with stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ConfigurationError(f"{path} is not a file")
+            raise ConfigurationError(f"{path} is not a regular file")
         yield stream
 
 
 @contextlib.contextmanager
 def named(path: Path, what: str) -> Iterator[None]:
-    """Name the file in the system's errors; `what` was to be done with it.
+    """Replace an OSError by an error that names the file; `what` is the verb in it.
 
     Raises:
-        ConfigurationError: in the place of an OSError.
+        ConfigurationError: instead of an OSError.
     """
     try:
         yield
@@ -42,6 +42,6 @@ def named(path: Path, what: str) -> Iterator[None]:
         raise ConfigurationError(f"cannot {what} {path}: {e.strerror or e}") from e
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open; a FIFO that nobody writes to, too."""
+def _non_blocking(path: str, flags: int) -> int:
+    """Open, without waiting for the other end of a FIFO."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -1,37 +1,34 @@
-"""What the parent's log sink and those who send to it agree on. Does no I/O.
+"""The protocol between the parent's log sink and its clients. No I/O.
 
-Lines of text, each ended by LF, over a stream connection; the sink never answers. Both sides cut
-lines in the same way: the enclave, so that it keeps little of a line that never ends; the sink,
-because it trusts nobody to have done so.
+Lines of text, each ended by LF, over a stream connection; the sink never sends anything. Both sides
+truncate lines in the same way: the enclave, to keep little of a line that never ends; the sink,
+because it does not trust the enclave.
 """
 
 from __future__ import annotations
 
-LOG_PORT = 8003
-"""vsock port of the log sink, beside 8000 (KMS) and 8002 (credentials)."""
-
 MAX_LINE = 8192
-"""Bytes of a line as the sink takes it; what is beyond is left out and counted."""
+"""Bytes of a line; the rest is truncated and counted."""
 
-CUT = "\N{HORIZONTAL ELLIPSIS}".encode()
-"""How a line ends that was cut."""
+TRUNCATED = "\N{HORIZONTAL ELLIPSIS}".encode()
+"""The end of a truncated line."""
 
 
 class LineSplitter:
-    """A stream cut into lines, none longer than `limit` bytes.
+    """Splits a stream into lines of at most `limit` bytes.
 
     Attributes:
-        cut: bytes left out, of lines that were too long.
+        truncated: bytes that were truncated so far.
     """
 
     def __init__(self, limit: int = MAX_LINE) -> None:
-        self.cut = 0
+        self.truncated = 0
         self._limit = limit
         self._part = bytearray()
         self._over = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; return the lines that end in them, without their ends."""
+        """Add the next bytes; return the lines that end in them, without line ends."""
         first, *rest = data.split(b"\n")
         self._add(first)
         if not rest:
@@ -49,13 +46,13 @@ class LineSplitter:
         return lines
 
     def end(self) -> list[bytes]:
-        """Return the last line, which nothing ended, if there is one."""
+        """Return the last line, if the stream does not end with LF."""
         return [self._take()] if self._part else []
 
     def _add(self, piece: bytes) -> None:
         room = self._limit - len(self._part)
         if len(piece) > room:
-            self.cut += len(piece) - room
+            self.truncated += len(piece) - room
             self._over = True
             piece = piece[:room]
         self._part += piece
@@ -63,13 +60,13 @@ class LineSplitter:
     def _shortened(self, line: bytes) -> bytes:
         if len(line) <= self._limit:
             return line
-        self.cut += len(line) - self._limit
-        return line[: self._limit] + CUT
+        self.truncated += len(line) - self._limit
+        return line[: self._limit] + TRUNCATED
 
     def _take(self) -> bytes:
         line = bytes(self._part)
-        # Most writers of CR LF mean what LF means.
-        line = line + CUT if self._over else line.removesuffix(b"\r")
+        # CR LF is a line end too.
+        line = line + TRUNCATED if self._over else line.removesuffix(b"\r")
         self._part.clear()
         self._over = False
         return line

@@ -1,7 +1,7 @@
-"""Telling whoever started us that we are ready: the datagram of sd_notify(3), nothing more.
+"""Sends readiness notifications (sd_notify(3)).
 
-systemd sets ``NOTIFY_SOCKET``; so does the simulator, which then waits for an event instead of
-polling. Without the variable this does nothing.
+systemd sets ``NOTIFY_SOCKET``; so does the simulator, which then need not poll. Without the
+variable nothing is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def notify(state: str = "READY=1") -> bool:
-    """Send one state line; True where somebody asked for it and was told."""
+    """Send a state; return whether it was asked for and sent."""
     name = os.environ.get("NOTIFY_SOCKET", "")
     if not name:
         return False
@@ -24,7 +24,7 @@ def notify(state: str = "READY=1") -> bool:
             s.settimeout(1)
             s.sendto(state.encode(), target)
     except OSError as e:
-        # Whoever asked is gone or deaf; that is no reason not to serve.
+        # Serve all the same.
         log.warning("cannot notify %s: %s", name, e)
         return False
     return True

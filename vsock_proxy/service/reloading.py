@@ -1,4 +1,4 @@
-"""Reading the configuration again when told to, without stopping for it."""
+"""Reloads the configuration on request, in a thread."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ log = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Reloads in a thread of its own: reading a file, or opening a listener, takes its time.
+    """Reloads in a thread, because reading files and opening listeners takes time.
 
-    A reload that fails is a line in the log and nothing else.
+    A reload that fails is logged, and has no other effect.
+
+    Args:
+        reload: reloads; raises AgentError if it failed and has changed nothing.
     """
 
     def __init__(self, reload: Callable[[], None]) -> None:
-        """Take what to do; it raises AgentError where it has changed nothing."""
         self._reload = reload
         self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # A daemon: it waits for requests for ever.
+        # A daemon thread: it waits for requests forever.
         threading.Thread(target=self._run, name="reload", daemon=True).start()
 
     def request(self) -> None:
-        """Reload soon. From any thread and from signal handlers."""
+        """Reload soon. For any thread, and for signal handlers."""
         self._requests.put(None)
 
     def _run(self) -> None:
@@ -42,9 +44,9 @@ class Reloader:
             try:
                 self._reload()
             except AgentError as e:
-                log.error("not reloaded, everything stays as it was: %s", e)  # noqa: TRY400
+                log.error("not reloaded, the old settings stay: %s", e)  # noqa: TRY400
             except Exception:
-                log.exception("not reloaded")
+                log.exception("not reloaded, internal error")
             else:
                 log.info("reloaded")
             notify("READY=1")

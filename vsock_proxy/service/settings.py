@@ -147,7 +147,10 @@ class Keys(Mistakes):
         guessed: known keys of which an unknown one is probably a misspelling.
     """
 
-    def __init__(self, setting: Setting, known: Collection[str], required: Collection[str]) -> None:
+    def __init__(
+        self, setting: Setting, known: Collection[str] | None, required: Collection[str]
+    ) -> None:
+        """Make one; `known` is None if every key is."""
         super().__init__()
         self.setting = setting
         self.found: dict[str, Setting] = {}
@@ -158,7 +161,7 @@ class Keys(Mistakes):
                 first = self.found[key.name].line
                 # Readers of YAML disagree about which of the two counts.
                 self.add(key.wrong(f"key {key.name!r:.80} twice: also on line {first}"))
-            elif key.name in known:
+            elif known is None or key.name in known:
                 self.found[key.name] = node
             else:
                 near = difflib.get_close_matches(key.name, known, 1)
@@ -234,7 +237,7 @@ class Setting:
         """Return the keys and values of a mapping, in order; a key has itself as its name.
 
         Raises:
-            ConfigurationError: it is not a mapping, or a key is not a string.
+            ConfigurationError: it is not a mapping, or a key is not text.
         """
         if not isinstance(self.node, yaml.MappingNode):
             raise self.wrong(f"{_what(self.node)}, not a mapping")
@@ -247,16 +250,20 @@ class Setting:
                     found.append((at, Setting(self.source, key, value)))
         return found
 
-    def mapping(self) -> dict[str, Setting]:
+    def mapping(self, *, required: Collection[str] = ()) -> dict[str, Setting]:
         """Return a mapping with any keys.
 
         Raises:
-            ConfigurationError: it is not a mapping, a key is not a string, or is there twice.
+            ConfigurationError: it is not a mapping, a required key is missing, or a key is not
+                text, or there twice.
         """
-        names = [key.name for key, _ in self.pairs()]
-        with Keys(self, names, ()) as keys:
+        with self.reading_any(required=required) as keys:
             pass
         return keys.found
+
+    def reading_any(self, *, required: Collection[str] = ()) -> Keys:
+        """Read a mapping with any keys, in a ``with`` block; see `reading`."""
+        return Keys(self, None, required)
 
     def child(self, key: str) -> Setting | None:
         """Return the value of one key; None if it is not there, or this is not a mapping.
@@ -278,7 +285,7 @@ class Setting:
         """
         return Keys(self, known, required)
 
-    def fields(self, *known: str, required: Collection[str] = ()) -> Mapping[str, Setting]:
+    def fields(self, *known: str, required: Collection[str] = ()) -> dict[str, Setting]:
         """Return a mapping with these keys and no others; values are read later.
 
         Raises:
@@ -293,7 +300,7 @@ class Setting:
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.wrong(f"{_what(self.node)}, not a list")
         if len(self.node.value) > most:
-            raise self.wrong(f"{len(self.node.value)} items; the maximum is {most}")
+            raise self.wrong(f"{len(self.node.value)} items; at most {most} are allowed")
         return [Setting(self.source, self.name, item) for item in self.node.value]
 
     def each(self, read: Callable[[Setting], T], most: int = MAX_ITEMS) -> list[T]:
@@ -307,17 +314,17 @@ class Setting:
         return values  # noqa: RET504 (the block raises at its end)
 
     def string(self, *, most: int = 4096) -> str:
-        """Return a string of 1 to `most` characters. Raises ConfigurationError."""
+        """Return text of 1 to `most` characters. Raises ConfigurationError."""
         if isinstance(self.node, yaml.ScalarNode) and self.node.value and self.node.tag != _STR:
             raise self.wrong(
-                f"{self.node.value!r:.80} is not a string in YAML",
-                hint="put it in quotes if it is meant as a string",
+                f"{self.node.value!r:.80} is not text in YAML",
+                hint="put it in quotes",
             )
-        text = self._scalar("a string")
+        text = self._scalar("text")
         if not text:
-            raise self.wrong("an empty string")
+            raise self.wrong("empty text")
         if len(text) > most:
-            raise self.wrong(f"a string of {len(text)} characters; the maximum is {most}")
+            raise self.wrong(f"{len(text)} characters; at most {most} are allowed")
         return text
 
     def choice(self, *choices: str, otherwise: str = "") -> str:
@@ -331,7 +338,7 @@ class Setting:
         if not isinstance(self.node, yaml.ScalarNode) or self.node.value not in choices:
             near = difflib.get_close_matches(str(self.node.value), choices, 1)
             guess = f" (did you mean {near[0]}?)" if near else ""
-            raise self.wrong(f"{_what(self.node)} is not one of {every}{guess}")
+            raise self.wrong(f"{_what(self.node)} is not one of: {every}{guess}")
         text: str = self.node.value
         return text
 
@@ -343,12 +350,21 @@ class Setting:
             raise self.wrong(f"{text!r:.80} is neither true nor false")
         return text == "true"
 
-    def integer(self, least: int, most: int) -> int:
-        """Return a decimal integer in `least`..`most`. Raises ConfigurationError."""
+    def integer(self, least: int, most: int, *, quoted: bool = False) -> int:
+        """Return a decimal integer in `least`..`most`; also one in quotes if `quoted`.
+
+        Raises:
+            ConfigurationError: it is not an integer, or out of range.
+        """
         text = self._scalar("an integer")
-        # 0443 is octal to some readers of YAML and decimal to others, and 1_000 and 1:30 are
-        # integers to some: none of them is one here.
-        if self.node.tag != _INT or not _INTEGER.fullmatch(text) or not least <= int(text) <= most:
+        # 0443 is octal to some YAML parsers and decimal to others, and 1_000 and 1:30 are
+        # integers to some: all of them are rejected.
+        tags = (_INT, _STR) if quoted else (_INT,)
+        if (
+            self.node.tag not in tags
+            or not _INTEGER.fullmatch(text)
+            or not least <= int(text) <= most
+        ):
             raise self.wrong(f"{text!r:.80} is not an integer in {least}..{most}")
         return int(text)
 
@@ -362,7 +378,7 @@ class Setting:
         Raises:
             ConfigurationError: not a number with a unit of time, or not in `least`..`most`.
         """
-        return self._quantity("a time", _SECONDS, "10 s", least, most)
+        return self._quantity("a duration", _SECONDS, "10 s", least, most)
 
     def size(self, least: int, most: int) -> int:
         """Return a number of bytes; it has a unit: ``B``, ``KiB``, ``MiB``, ``GiB`` or ``TiB``.
@@ -402,7 +418,7 @@ class Setting:
         match = _QUANTITY.fullmatch(text)
         hint = f"write {example}; units: {', '.join(units)}"
         if not match or match[2] not in units:
-            raise self.wrong(f"{text!r:.80} is not {wanted} with its unit", hint=hint)
+            raise self.wrong(f"{text!r:.80} is not {wanted} with a unit", hint=hint)
         value = float(match[1]) * units[match[2]]
         if not least <= value <= most:
             bounds = f"{_in_units(least, units)}..{_in_units(most, units)}"
@@ -428,17 +444,27 @@ def load_settings(path: Path, *, hint: str = "") -> Setting:
         hint: what to do if there is no such file, in the words of the command that reads it.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not YAML; says where.
+        ConfigurationError: it cannot be read, or is not YAML; the message has the line.
     """
     try:
-        # Opened without blocking: a FIFO would hold up every further reload.
-        with opened(path) as file, named(path, "read"):
-            data = file.read(MAX_SIZE + 1)
+        data = read_file(path)
     except ConfigurationError as e:
         if isinstance(e.__cause__, FileNotFoundError):
             e.hint = e.hint or hint
         raise
     return parse_settings(data, source=str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file, but no more than one byte over `MAX_SIZE`.
+
+    Raises:
+        ConfigurationError: it cannot be read. The hint is left to the caller, who knows which
+            option or key named the file.
+    """
+    # Without blocking, as on a FIFO: that would block every further reload.
+    with opened(path) as file, named(path, "read"):
+        return file.read(MAX_SIZE + 1)
 
 
 def parse_settings(data: bytes, *, source: str) -> Setting:
@@ -477,9 +503,9 @@ class _Composer(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             # Not needed here, and a few can stand for billions of values.
-            raise _Refusal("aliases (*NAME) are not supported", event)
+            raise _RejectedError("aliases are not allowed", event)
         if self._depth >= MAX_DEPTH:
-            raise _Refusal(f"more than {MAX_DEPTH} nested levels", event)
+            raise _RejectedError("too many nested levels", event)
         self._depth += 1
         try:
             return super().compose_node(parent, index)
@@ -487,7 +513,7 @@ class _Composer(yaml.SafeLoader):
             self._depth -= 1
 
 
-class _Refusal(yaml.MarkedYAMLError):
+class _RejectedError(yaml.MarkedYAMLError):
     def __init__(self, problem: str, event: Any) -> None:
         super().__init__(problem=problem, problem_mark=event.start_mark)
 
@@ -551,12 +577,12 @@ def _meant(text: str) -> Address | None:
 
 
 def _in_units(value: float, units: Mapping[str, float]) -> str:
-    """Write a bound in the largest unit in which it is an integer: ``1 GiB``."""
-    for unit, size in sorted(units.items(), key=lambda each: -each[1]):
-        if value >= size and value % size == 0:
-            return f"{value / size:.0f} {unit}"
-    unit, size = min(units.items(), key=lambda each: each[1])
-    return f"{value / size:g} {unit}"
+    """Write a bound: seconds as they are, bytes in the largest unit in which they are whole."""
+    if "s" in units:
+        return f"{value:g} s"
+    whole = [unit for unit, size in units.items() if value >= size and value % size == 0]
+    unit = whole[-1] if whole else "B"
+    return f"{value / units[unit]:.0f} {unit}"
 
 
 def _what(node: yaml.Node) -> str:

@@ -1,7 +1,7 @@
-"""Hearing signals in a thread of its own, so that none is late.
+"""Handles signals in a dedicated thread, so that a blocked main thread does not delay them.
 
-The kernel hands a signal to any thread, and Python runs its handler in the main one, which is not
-woken for it: one that waits, for a thread to end for example, may sleep for as long as that takes.
+The kernel may deliver a signal to any thread, but Python runs its handler in the main one, which is
+not woken up: while it waits, for example for a thread to end, the handler waits too.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ENDS = (signal.SIGTERM, signal.SIGINT)
-"""What ends a daemon."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that stop a daemon."""
 
 
 class Signals:
-    """The thread that hears signals. One for a process, made and told in the main thread."""
+    """The thread that handles signals. One for a process, made and used in the main thread."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._reading, writing = os.pipe()
         os.set_blocking(writing, False)
-        # CPython's own handler writes each signal's number there, in whichever thread it runs.
+        # CPython's own handler writes each signal's number there, in any thread.
         signal.set_wakeup_fd(writing)
         threading.Thread(target=self._run, name="signals", daemon=True).start()
 
-    def hear(self, number: signal.Signals, handler: Callable[[int], object]) -> None:
-        """Have a signal call its handler, with its number, from now on; the latest counts.
+    def handle(self, number: signal.Signals, handler: Callable[[int], object]) -> None:
+        """Call `handler` with the number of a signal whenever it arrives; replaces the last one.
 
-        The thread does nothing else, so a handler may wait for locks, and must not for long.
-        Programs started from here have the signal's default, as if it had never been heard.
+        The thread does nothing else, so a handler may wait for a lock, though not for long.
+        Programs started by this process have the signal's default action.
         """
         self._handlers[number] = handler
         signal.signal(number, lambda *_: None)

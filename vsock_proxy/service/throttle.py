@@ -1,4 +1,4 @@
-"""A log that a hostile peer cannot flood: a few lines a period, and the number left out."""
+"""Limits log lines per period, so that a hostile peer cannot flood the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Throttle:
-    """Warnings, at most `burst` in every `period` seconds."""
+    """Logs warnings, at most `burst` in every `period` seconds; the others are counted."""
 
     def __init__(
         self,
@@ -25,23 +25,23 @@ class Throttle:
         self._burst = burst
         self._period = period
         self._since = monotonic()
-        self._said = 0
-        self._left_out = 0
+        self._logged = 0
+        self._dropped = 0
 
     def warning(self, message: str, *args: object) -> None:
         """Log one line, or count it."""
         self.catch_up()
-        if self._said < self._burst:
-            self._said += 1
+        if self._logged < self._burst:
+            self._logged += 1
             self._log.warning(message, *args)
         else:
-            self._left_out += 1
+            self._dropped += 1
 
     def catch_up(self) -> None:
-        """Say how many lines were left out, once their period is over. Call now and then."""
+        """Log how many lines were dropped once their period is over. Call now and then."""
         if self._monotonic() - self._since < self._period:
             return
-        if self._left_out:
-            self._log.warning("%d more such lines left out", self._left_out)
+        if self._dropped:
+            self._log.warning("%d more such lines dropped", self._dropped)
         self._since = self._monotonic()
-        self._said = self._left_out = 0
+        self._logged = self._dropped = 0

@@ -1,6 +1,7 @@
-"""Telling systemd that the relay still turns (sd_watchdog_enabled(3), WatchdogSec=).
+"""Sends systemd watchdog notifications while the relay's event loop makes progress.
 
-A process that hangs is not one that ended: nobody would start it anew.
+systemd restarts a process that ends, but not one that hangs, without this
+(sd_watchdog_enabled(3), WatchdogSec=).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _USEC = re.compile(r"[1-9][0-9]{0,15}")
 
 
 def watchdog_interval(environment: Mapping[str, str], pid: int) -> float | None:
-    """Seconds after which whoever started this process wants to have heard of it; None: never.
+    """Return the seconds between notifications that systemd asks for; None if it asks for none.
 
     Args:
-        environment: with ``WATCHDOG_USEC``, and ``WATCHDOG_PID`` where it is one process's only.
+        environment: with ``WATCHDOG_USEC``, and ``WATCHDOG_PID`` if it is meant for one process.
         pid: this process.
     """
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
@@ -34,46 +35,42 @@ def watchdog_interval(environment: Mapping[str, str], pid: int) -> float | None:
 
 
 class Watchdog:
-    """Tells from a thread of its own, twice in each interval, as long as something moves.
+    """Notifies twice per interval, from a thread, while a number grows.
 
-    Does nothing where nobody asked for it.
+    Args:
+        turns: returns a number that grows from 0, at least once a second, while all is well.
+        notify: is called with ``WATCHDOG=1``.
+        interval: seconds; None for that of this process's environment, if there is one.
     """
 
     def __init__(
         self,
         turns: Callable[[], int],
         *,
-        tell: Callable[[str], object] = notify,
+        notify: Callable[[str], object] = notify,
         interval: float | None = None,
     ) -> None:
-        """Make one.
-
-        Args:
-            turns: a number that grows from 0 while all is well, at least once a second.
-            tell: is told ``WATCHDOG=1``.
-            interval: seconds; otherwise what this process's environment says.
-        """
         self._turns = turns
-        self._tell = tell
+        self._notify = notify
         self._seen = 0
         self._over = threading.Event()
         interval = interval or watchdog_interval(os.environ, os.getpid())
         self._period = None if interval is None else interval / 2
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread, if there is an interval."""
         if self._period is not None:
             with contextlib.suppress(RuntimeError):  # Without stderr.
-                faulthandler.enable()  # What systemd aborts says where it hung.
+                faulthandler.enable()  # When systemd aborts us, the log has where it hung.
             threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
-    def look(self) -> None:
-        """Tell, if there were turns since the last look."""
+    def check(self) -> None:
+        """Notify if there were turns since the last call."""
         turns = self._turns()
         if turns != self._seen:
             self._seen = turns
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
 
     def _run(self) -> None:
         while not self._over.wait(self._period):
-            self.look()
+            self.check()

@@ -19,6 +19,7 @@ from enclave.credentials.document import MAX_DOCUMENT
 from enclave.errors import CredentialsError, KmsRefusedError
 from enclave_simulator.parent.credentials import CredentialServer, simulated_document
 from tests.doubles import ManualClock, RedirectingDialer
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from tests.enclave.conftest import Enclave
 
-PATIENCE = 20.0
 START = datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -45,13 +45,13 @@ class Service:
         self.dialer = RedirectingDialer(TcpAddress("127.0.0.1", listener.getsockname()[1]))
         self.server = CredentialServer(listener, self.answer)
         self.provider = ParentCredentials(
-            dialer=self.dialer, clock=self.clock, uniform=lambda _, high: high, timeout=PATIENCE
+            dialer=self.dialer, clock=self.clock, uniform=lambda _, high: high, timeout=TEST_TIMEOUT
         )
 
     def answer(self) -> dict[str, Any]:
         self.asked += 1
         number = self.asked
-        assert self.go_on.wait(PATIENCE)
+        assert self.go_on.wait(TEST_TIMEOUT)
         if self.document is not None:
             return self.document
         expires = self.clock.now() + timedelta(seconds=self.lifetime)
@@ -69,7 +69,7 @@ class Service:
         """Wait until no question is under way."""
         asking = self.provider._asking
         if asking is not None:
-            asking.exception(PATIENCE)
+            asking.exception(TEST_TIMEOUT)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def service() -> Iterator[Service]:
     service.go_on.set()
     service.settle()
     service.server.shutdown()
-    thread.join(PATIENCE)
+    thread.join(TEST_TIMEOUT)
     service.server.server_close()
 
 
@@ -98,7 +98,7 @@ def test_the_parent_is_asked_once_for_all_threads(service: Service) -> None:
     with ThreadPoolExecutor(8) as threads:
         keys = [threads.submit(service.key) for _ in range(8)]
         service.go_on.set()
-        assert {key.result(PATIENCE) for key in keys} == {"ASIA1"}
+        assert {key.result(TEST_TIMEOUT) for key in keys} == {"ASIA1"}
     assert service.asked == 1
 
 
@@ -245,16 +245,16 @@ def speaking(data: bytes, *, hold: bool) -> Iterator[RedirectingDialer]:
     """A server that says this to whoever connects, and then hangs up or holds the line."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(PATIENCE)
+        server.settimeout(TEST_TIMEOUT)
 
         def serve() -> None:
             connection, _ = server.accept()
             with connection, contextlib.suppress(OSError):
-                connection.settimeout(PATIENCE)
+                connection.settimeout(TEST_TIMEOUT)
                 connection.recv(4096)
                 connection.sendall(data)
                 if hold:
-                    done.wait(PATIENCE)
+                    done.wait(TEST_TIMEOUT)
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(4096):  # closing with unread bytes would reset
                     pass
@@ -263,16 +263,16 @@ def speaking(data: bytes, *, hold: bool) -> Iterator[RedirectingDialer]:
         thread.start()
         yield RedirectingDialer(TcpAddress("127.0.0.1", server.getsockname()[1]))
         done.set()
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
 
 
 @pytest.mark.parametrize("behaviour", HOSTILE)
 def test_a_parent_that(behaviour: str) -> None:
     data, hold, text = HOSTILE[behaviour]
     with speaking(data, hold=hold) as dialer:
-        provider = ParentCredentials(dialer=dialer, timeout=0.3 if hold else PATIENCE)
+        provider = ParentCredentials(dialer=dialer, timeout=0.3 if hold else TEST_TIMEOUT)
         with pytest.raises(CredentialsError, match=text) as caught:
-            provider.credentials(timeout=PATIENCE)
+            provider.credentials(timeout=TEST_TIMEOUT)
     assert caught.value.hint
 
 
@@ -280,7 +280,7 @@ def test_a_parent_that_drips_is_cut_off() -> None:
     """One byte at a time, each of which would start a plain socket's timeout anew."""
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(PATIENCE)
+        server.settimeout(TEST_TIMEOUT)
 
         def drip() -> None:
             connection, _ = server.accept()
@@ -293,9 +293,9 @@ def test_a_parent_that_drips_is_cut_off() -> None:
         thread.start()
         dialer = RedirectingDialer(TcpAddress("127.0.0.1", server.getsockname()[1]))
         with pytest.raises(CredentialsError, match=r"no whole answer .* within 0\.3 s"):
-            ParentCredentials(dialer=dialer, timeout=0.3).credentials(timeout=PATIENCE)
+            ParentCredentials(dialer=dialer, timeout=0.3).credentials(timeout=TEST_TIMEOUT)
         stop.set()
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
 
 
 def test_a_parent_that_is_not_there(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_parent_that_is_not_there(tmp_path: Path) -> None:
 def test_the_largest_document_fits() -> None:
     body = json.dumps({**simulated_document(), "Token": "x" * 16_384}).encode()
     with speaking(length(body.ljust(MAX_DOCUMENT)), hold=False) as dialer:
-        credentials = ParentCredentials(dialer=dialer).credentials(timeout=PATIENCE)
+        credentials = ParentCredentials(dialer=dialer).credentials(timeout=TEST_TIMEOUT)
     assert credentials.session_token == "x" * 16_384
 
 

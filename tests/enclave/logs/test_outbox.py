@@ -1,4 +1,4 @@
-"""Lines that wait, what is left out of them, and when to connect. No I/O."""
+"""The queue of lines to send, what it drops, and the delays between connections."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.logs.link import FIRST_DELAY, LASTED, LONGEST_DELAY, Link
+from enclave.logs.link import BACKOFF, LASTED, Link
 from enclave.logs.outbox import BATCH, LONGEST, OVERHEAD, Outbox
-from vsock_proxy.service.log_lines import CUT, MAX_LINE, LineSplitter
+from vsock_proxy.service.log_lines import MAX_LINE, TRUNCATED, LineSplitter
 
-AGAIN = "enclave-agent: logs: connected again: lines just before this may be missing"
+RECONNECTED = "enclave-agent: logs: reconnected: lines just before this may be missing"
 
 
-def left_out(lines: int, size: int) -> str:
+def dropped(lines: int, size: int) -> str:
     return (
-        f"enclave-agent: logs: {lines} lines ({size} bytes) left out here: "
+        f"enclave-agent: logs: {lines} lines ({size} bytes) dropped here: "
         "they came faster than they were read"
     )
 
@@ -32,7 +32,7 @@ def drain(outbox: Outbox, step: int = 1 << 20) -> list[str]:
     return taken.decode().splitlines()
 
 
-def test_lines_come_out_as_they_went_in() -> None:
+def test_lines_come_out_in_order() -> None:
     outbox = Outbox()
     assert not outbox
     assert outbox.batch() == b""
@@ -41,40 +41,40 @@ def test_lines_come_out_as_they_went_in() -> None:
     assert outbox.lines == [b"one\n", b"\n", b"three\n"]
     assert drain(outbox, 2) == ["one", "", "three"]
     assert not outbox
-    assert outbox.left_out == 0
+    assert outbox.dropped == 0
 
 
-def test_the_oldest_go_and_their_place_says_how_many() -> None:
+def test_oldest_lines_are_dropped_and_counted_in_their_place() -> None:
     outbox = Outbox(3 * (2 + OVERHEAD))
     outbox.put(b"%d" % n for n in range(10))
-    assert outbox.left_out == 7
-    assert drain(outbox) == [left_out(7, 14), "7", "8", "9"]
+    assert outbox.dropped == 7
+    assert drain(outbox) == [dropped(7, 14), "7", "8", "9"]
     outbox.put([b"a"])
     assert drain(outbox) == ["a"]
 
 
-def test_what_is_left_out_while_a_batch_is_written_is_said_behind_it() -> None:
+def test_lines_dropped_during_a_batch_are_reported_after_it() -> None:
     outbox = Outbox(2 * (2 + OVERHEAD))
     outbox.put([b"a", b"b"])
     assert outbox.batch() == b"a\nb\n"
     outbox.wrote(1)
     outbox.put([b"c", b"d", b"e"])
-    assert drain(outbox, 1) == ["", "b", left_out(1, 2), "d", "e"]
+    assert drain(outbox, 1) == ["", "b", dropped(1, 2), "d", "e"]
 
 
-def test_half_a_line_is_sent_whole_on_the_next_connection() -> None:
+def test_half_written_line_is_sent_whole_on_the_next_connection() -> None:
     outbox = Outbox()
     outbox.put([b"first", b"second", b"third"])
     assert outbox.batch() == b"first\nsecond\nthird\n"
     outbox.wrote(8)
     assert outbox.lines == [b"second\n", b"third\n"]
     outbox.broke()
-    assert drain(outbox) == [AGAIN, "second", "third"]
+    assert drain(outbox) == [RECONNECTED, "second", "third"]
     outbox.put([b"fourth"])
     assert drain(outbox) == ["fourth"]
 
 
-def test_a_connection_that_took_nothing_is_not_worth_a_word() -> None:
+def test_connection_that_took_nothing_is_not_reported() -> None:
     outbox = Outbox()
     outbox.put([b"first"])
     outbox.batch()
@@ -83,57 +83,57 @@ def test_a_connection_that_took_nothing_is_not_worth_a_word() -> None:
     assert drain(outbox) == ["first"]
 
 
-def test_a_note_that_nobody_got_whole_is_said_again() -> None:
+def test_half_written_note_is_sent_again() -> None:
     outbox = Outbox(1 * (2 + OVERHEAD))
     outbox.put([b"a", b"b"])
-    note = left_out(1, 2).encode()
+    note = dropped(1, 2).encode()
     assert outbox.batch() == note + b"\nb\n"
     outbox.wrote(len(note))
     outbox.broke()
-    assert drain(outbox) == [AGAIN, left_out(1, 2), "b"]
-    assert outbox.left_out == 1
+    assert drain(outbox) == [RECONNECTED, dropped(1, 2), "b"]
+    assert outbox.dropped == 1
 
 
-def test_where_younger_lines_had_to_go_older_ones_are_not_brought_back() -> None:
+def test_older_lines_are_not_requeued_after_younger_were_dropped() -> None:
     outbox = Outbox(2 * (2 + OVERHEAD))
     outbox.put([b"a", b"b"])
     outbox.batch()
     outbox.put([b"c", b"d", b"e"])
     outbox.broke()
-    assert outbox.left_out == 3
-    assert drain(outbox) == [left_out(3, 6), "d", "e"]
+    assert outbox.dropped == 3
+    assert drain(outbox) == [dropped(3, 6), "d", "e"]
 
 
-def test_nor_where_there_would_be_room_for_them() -> None:
+def test_older_lines_are_not_requeued_even_if_there_is_room() -> None:
     outbox = Outbox(300)
     outbox.put([b"small"])
     outbox.batch()
     outbox.put([b"x" * 150])
     outbox.put([b"y" * 150])
     outbox.broke()
-    assert drain(outbox) == [left_out(2, 157), "y" * 150]
+    assert drain(outbox) == [dropped(2, 157), "y" * 150]
 
 
-def test_a_million_empty_lines_take_no_more_than_the_limit() -> None:
+def test_empty_lines_count_against_the_limit() -> None:
     outbox = Outbox(1 << 16)
     for _ in range(1000):
         outbox.put([b""] * 1000)
     assert len(outbox.lines) <= (1 << 16) / OVERHEAD
-    assert outbox.left_out + len(outbox.lines) == 1_000_000
+    assert outbox.dropped + len(outbox.lines) == 1_000_000
 
 
-def test_a_batch_is_bounded() -> None:
+def test_batch_size_is_bounded() -> None:
     outbox = Outbox(1 << 20)
-    outbox.put([b"x" * LONGEST + CUT] * 100)
+    outbox.put([b"x" * LONGEST + TRUNCATED] * 100)
     assert len(outbox.batch()) <= BATCH
 
 
-def test_a_line_that_was_cut_here_is_not_cut_again_by_the_sink() -> None:
+def test_line_truncated_here_is_not_truncated_again_by_the_sink() -> None:
     [line] = LineSplitter(LONGEST).feed(b"x" * 100_000 + b"\n")
     assert len(line) == MAX_LINE
     sink = LineSplitter()
     assert sink.feed(line + b"\n") == [line]
-    assert sink.cut == 0
+    assert sink.truncated == 0
 
 
 STEPS = st.lists(
@@ -147,7 +147,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(3, 40))
-def test_nothing_is_lost_silently(steps: list[tuple[str, int]], room: int) -> None:
+def test_every_lost_line_is_counted(steps: list[tuple[str, int]], room: int) -> None:
     """Whatever happens, each line arrives once or is counted, in order, at its place."""
     outbox = Outbox(room * (5 + OVERHEAD))
     connections = [b""]
@@ -171,18 +171,18 @@ def test_nothing_is_lost_silently(steps: list[tuple[str, int]], room: int) -> No
     for connection in connections:
         # What is behind the last line's end comes again.
         for line in connection.decode().split("\n")[:-1]:
-            if gap := re.search(r"(\d+) lines \((\d+) bytes\) left out here", line):
+            if gap := re.search(r"(\d+) lines \((\d+) bytes\) dropped here", line):
                 assert int(gap[2]) == 5 * int(gap[1])
                 told += int(gap[1])
                 expected += int(gap[1])
-            elif line != AGAIN:
+            elif line != RECONNECTED:
                 assert int(line) == expected
                 expected += 1
     assert expected == number
-    assert told == outbox.left_out
+    assert told == outbox.dropped
     for before, connection in itertools.pairwise(connections):
         if before and connection:
-            assert connection.startswith(AGAIN.encode()[: len(connection)])
+            assert connection.startswith(RECONNECTED.encode()[: len(connection)])
 
 
 @pytest.mark.parametrize("lasted", [None, 0.0, LASTED - 0.1])
@@ -200,15 +200,15 @@ def test_delays_grow_up_to_the_longest(lasted: float | None) -> None:
         delays.append(link.delay(now))
         now += delays[-1]
         assert link.delay(now) == pytest.approx(0)
-    assert delays[0] == pytest.approx(FIRST_DELAY)
-    assert delays[1] == pytest.approx(2 * FIRST_DELAY)
-    assert delays[-1] == pytest.approx(LONGEST_DELAY)
+    assert delays[0] == pytest.approx(BACKOFF.first)
+    assert delays[1] == pytest.approx(2 * BACKOFF.first)
+    assert delays[-1] == pytest.approx(BACKOFF.most)
 
 
-def test_after_a_good_connection_the_next_attempt_is_soon() -> None:
+def test_delay_is_short_after_a_lasting_connection() -> None:
     link = Link()
     for _ in range(10):
         link.ended(0)
     link.began(50)
     link.ended(50 + LASTED)
-    assert link.delay(50 + LASTED) == pytest.approx(FIRST_DELAY)
+    assert link.delay(50 + LASTED) == pytest.approx(BACKOFF.first)

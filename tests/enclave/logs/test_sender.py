@@ -15,11 +15,11 @@ import pytest
 
 from enclave.logs.capture import Capture
 from enclave.logs.handler import SinkHandler
-from enclave.logs.link import FIRST_DELAY
 from enclave.logs.options import DEFAULT_SINK
 from enclave.logs.sender import Descriptor, Outcome, Sender, send_to_sink
 from tests.doubles import RedirectingDialer
-from tests.waiting import PATIENCE, eventually
+from tests.sockets import read_all
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import UnixAddress
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Parent:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.address.path)
         self._listener.listen()
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(TEST_TIMEOUT)
 
     def vanish(self) -> None:
         if self._listener:
@@ -50,7 +50,7 @@ class Parent:
     def accept(self) -> socket.socket:
         assert self._listener
         accepted, _ = self._listener.accept()
-        accepted.settimeout(PATIENCE)
+        accepted.settimeout(TEST_TIMEOUT)
         return accepted
 
 
@@ -63,9 +63,9 @@ def read_line(connection: socket.socket) -> str:
     return line.decode().rstrip("\n")
 
 
-def read_all(connection: socket.socket) -> bytes:
+def read_and_close(connection: socket.socket) -> bytes:
     with connection:
-        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        return read_all(connection)
 
 
 @pytest.fixture
@@ -82,46 +82,44 @@ def said() -> list[str]:
 
 @pytest.fixture
 def sender(parent: Parent, said: list[str]) -> Iterator[Sender]:
-    made = send_to_sink(parent.address, limit=LIMIT, complain=said.append)
+    made = send_to_sink(parent.address, limit=LIMIT, report=said.append)
     yield made
     made.close(0)
-    made._thread.join(PATIENCE)
+    made._thread.join(TEST_TIMEOUT)
     assert not made._thread.is_alive()
 
 
-def test_everything_arrives_and_the_sink_confirms(parent: Parent, sender: Sender) -> None:
+def test_all_lines_arrive_and_are_confirmed(parent: Parent, sender: Sender) -> None:
     parent.listen()
     sender.put([b"one", b"two"])
     got: list[bytes] = []
     with parent.accept() as connection:
-        reader = threading.Thread(target=lambda: got.append(read_all(connection)))
+        reader = threading.Thread(target=lambda: got.append(read_and_close(connection)))
         reader.start()
         sender.put([b"three"])
-        assert sender.close(PATIENCE) == Outcome([], 0, confirmed=True)
+        assert sender.close(TEST_TIMEOUT) == Outcome([], 0, confirmed=True)
         reader.join()
     assert got == [b"one\ntwo\nthree\n"]
 
 
-def test_a_program_that_said_nothing_makes_no_connection(sender: Sender, said: list[str]) -> None:
-    assert sender.close(PATIENCE) == Outcome([], 0, confirmed=True)
+def test_program_without_output_makes_no_connection(sender: Sender, said: list[str]) -> None:
+    assert sender.close(TEST_TIMEOUT) == Outcome([], 0, confirmed=True)
     assert said == []
 
 
-def test_a_sink_that_comes_late_gets_it_all(
-    parent: Parent, sender: Sender, said: list[str]
-) -> None:
+def test_late_sink_gets_all_lines(parent: Parent, sender: Sender, said: list[str]) -> None:
     sender.put([b"early"])
     eventually(lambda: said)
     assert said == [
-        f"logs: {parent.address}: No such file or directory; trying again, lines wait meanwhile"
+        f"logs: {parent.address}: No such file or directory; retrying, lines are buffered"
     ]
     parent.listen()
     with parent.accept() as connection:
         assert read_line(connection) == "early"
-    assert said[1:] == [f"logs: {parent.address}: connected again"]
+    assert said[1:] == [f"logs: {parent.address}: reconnected"]
 
 
-def test_a_sink_that_is_restarted_gets_what_follows(
+def test_restarted_sink_gets_the_following_lines(
     parent: Parent, sender: Sender, said: list[str]
 ) -> None:
     parent.listen()
@@ -131,16 +129,16 @@ def test_a_sink_that_is_restarted_gets_what_follows(
     parent.vanish()
     sender.put([b"two"])
     eventually(lambda: said)
-    assert said == [f"logs: {parent.address}: it hung up; trying again, lines wait meanwhile"]
+    assert said == [f"logs: {parent.address}: it hung up; retrying, lines are buffered"]
     sender.put([b"three"])
     parent.listen()
     with parent.accept() as connection:
         lines = [read_line(connection) for _ in range(3)]
-    assert lines[0].startswith("enclave-agent: logs: connected again")
+    assert lines[0].startswith("enclave-agent: logs: reconnected")
     assert lines[1:] == ["two", "three"]
 
 
-def test_one_that_never_reads_delays_nobody_and_costs_a_bounded_memory(
+def test_sink_that_never_reads_blocks_nothing_and_memory_is_bounded(
     parent: Parent, sender: Sender
 ) -> None:
     parent.listen()
@@ -151,9 +149,9 @@ def test_one_that_never_reads_delays_nobody_and_costs_a_bounded_memory(
     with parent.accept() as connection:
         # And when it reads at last, each line is there or counted.
         got: list[bytes] = []
-        reader = threading.Thread(target=lambda: got.append(read_all(connection)))
+        reader = threading.Thread(target=lambda: got.append(read_and_close(connection)))
         reader.start()
-        outcome = sender.close(PATIENCE)
+        outcome = sender.close(TEST_TIMEOUT)
         reader.join()
     assert outcome.unsent == []
     assert outcome.confirmed
@@ -166,10 +164,10 @@ def test_one_that_never_reads_delays_nobody_and_costs_a_bounded_memory(
             assert int(line) == expected
             expected += 1
     assert expected == total
-    assert told == outcome.left_out > 0
+    assert told == outcome.dropped > 0
 
 
-def test_one_that_never_reads_holds_the_end_up_for_a_bounded_time(
+def test_sink_that_never_reads_delays_close_up_to_the_timeout(
     parent: Parent, sender: Sender
 ) -> None:
     parent.listen()
@@ -180,28 +178,26 @@ def test_one_that_never_reads_holds_the_end_up_for_a_bounded_time(
     assert not outcome.confirmed
 
 
-def test_one_that_reads_nothing_of_little_confirms_nothing(parent: Parent, sender: Sender) -> None:
+def test_lines_that_were_not_read_are_not_confirmed(parent: Parent, sender: Sender) -> None:
     parent.listen()
     sender.put([b"in the kernel's buffer"])
     with parent.accept():
         assert sender.close(0.2) == Outcome([], 0, confirmed=False)
 
 
-def test_one_that_hangs_up_each_time_is_met_ever_more_rarely(
-    parent: Parent, sender: Sender
-) -> None:
+def test_sink_that_hangs_up_is_retried_with_growing_delays(parent: Parent, sender: Sender) -> None:
     parent.listen()
-    delays = []
-    for _ in range(4):
-        delays.append(sender._link._delay)
+    for failures in range(4):
+        assert sender._link._failures == failures
         sender.put([b"line"])
         parent.accept().close()
-        while sender._link._delay == delays[-1]:
+        while sender._link._failures == failures:
             sender.put([b"another, by which it notices"])
-    assert delays == [FIRST_DELAY * 2**n for n in range(4)]
 
 
-def test_one_that_answers_is_no_sink(parent: Parent, sender: Sender, said: list[str]) -> None:
+def test_sink_that_sends_data_is_not_a_sink(
+    parent: Parent, sender: Sender, said: list[str]
+) -> None:
     parent.listen()
     sender.put([b"one"])
     with parent.accept() as connection:
@@ -209,10 +205,10 @@ def test_one_that_answers_is_no_sink(parent: Parent, sender: Sender, said: list[
         connection.sendall(b"surprise" * 100)
         sender.put([b"two"])
         eventually(lambda: said)
-    assert "it answers, as no log sink does" in said[0]
+    assert "it sent data, which a log sink never does" in said[0]
 
 
-def test_one_that_resets_loses_lines_and_that_is_said(parent: Parent, sender: Sender) -> None:
+def test_lines_lost_by_a_reset_are_reported(parent: Parent, sender: Sender) -> None:
     parent.listen()
     sender.put([b"never read"])
     connection = parent.accept()
@@ -224,17 +220,17 @@ def test_one_that_resets_loses_lines_and_that_is_said(parent: Parent, sender: Se
         assert read_line(connection) == "two"
 
 
-def test_lines_for_a_descriptor(tmp_path: Path) -> None:
+def test_lines_are_written_to_a_descriptor(tmp_path: Path) -> None:
     path = tmp_path / "console"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY)
     sender = Sender("standard error", lambda: Descriptor(fd))
     sender.put([b"one", b"two"])
-    assert sender.close(PATIENCE) == Outcome([], 0, confirmed=True)
+    assert sender.close(TEST_TIMEOUT) == Outcome([], 0, confirmed=True)
     os.close(fd)
     assert path.read_bytes() == b"one\ntwo\n"
 
 
-def test_a_descriptor_that_takes_nothing_blocks_nobody() -> None:
+def test_full_descriptor_does_not_block() -> None:
     out, into = os.pipe()
     os.set_blocking(into, False)  # as whoever shares it may have made it
     sender = Sender("standard error", lambda: Descriptor(into), limit=LIMIT)
@@ -243,12 +239,12 @@ def test_a_descriptor_that_takes_nothing_blocks_nobody() -> None:
     got: list[int] = []
     reader = threading.Thread(target=lambda: got.extend(_lengths(out)))
     reader.start()
-    outcome = sender.close(PATIENCE)
+    outcome = sender.close(TEST_TIMEOUT)
     os.close(into)
     reader.join()
     os.close(out)
     assert outcome.unsent == []
-    assert outcome.left_out > 0
+    assert outcome.dropped > 0
     assert sum(got) > LIMIT / 2
 
 
@@ -266,7 +262,7 @@ class Pipes:
         self.capture = Capture([out, err], self.lines.extend)
 
 
-def test_lines_of_two_streams_stay_whole() -> None:
+def test_lines_of_two_streams_do_not_mix() -> None:
     pipes = Pipes()
     os.write(pipes.out, b"one ")
     os.write(pipes.err, b"two\nthree ")
@@ -280,7 +276,7 @@ def test_lines_of_two_streams_stay_whole() -> None:
     assert pipes.lines == [b"two", b"one half", b"three without an end"]
 
 
-def test_a_pipe_that_somebody_holds_open_holds_nobody_up() -> None:
+def test_pipe_held_open_by_another_process_does_not_block() -> None:
     out, into = os.pipe()
     size = fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 1 << 20)
     os.write(into, b"x" * 7 + b"\n" * (size - 7))
@@ -292,7 +288,7 @@ def test_a_pipe_that_somebody_holds_open_holds_nobody_up() -> None:
     os.close(into)
 
 
-def test_a_line_without_end_is_cut() -> None:
+def test_too_long_line_is_truncated() -> None:
     pipes = Pipes()
     for _ in range(100):
         os.write(pipes.out, b"x" * 10_000)
@@ -305,7 +301,7 @@ def test_a_line_without_end_is_cut() -> None:
     os.close(pipes.err)
 
 
-def test_pythons_logging(parent: Parent) -> None:
+def test_logging_handler_sends_records(parent: Parent) -> None:
     parent.listen()
     dialer = RedirectingDialer(parent.address)
     handler = SinkHandler(dialer=dialer)
@@ -314,7 +310,7 @@ def test_pythons_logging(parent: Parent) -> None:
         handler.handle(logging.LogRecord("x", logging.INFO, "", 0, text, None, None))
     got: list[bytes] = []
     with parent.accept() as connection:
-        reader = threading.Thread(target=lambda: got.append(read_all(connection)))
+        reader = threading.Thread(target=lambda: got.append(read_and_close(connection)))
         reader.start()
         handler.close()
         reader.join()
@@ -322,7 +318,7 @@ def test_pythons_logging(parent: Parent) -> None:
     assert got[0].decode().splitlines() == ["INFO größer \\udcff", "INFO of", "three", "lines"]
 
 
-def test_a_record_that_cannot_be_formatted_is_pythons_own_complaint(
+def test_record_that_cannot_be_formatted_is_reported_by_logging(
     parent: Parent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler = SinkHandler(parent.address)

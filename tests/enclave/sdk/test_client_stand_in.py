@@ -29,9 +29,9 @@ from enclave.sdk import frames, process
 from enclave.sdk.client import SdkClient
 from enclave.sdk.errors import SdkConnectionEndedError, SdkWorkerError
 from enclave.sdk.process import Worker
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import parse_address
 
-PATIENCE = 60.0  # seconds, for what is not about a deadline
 SECRET = "SECRET-that-nobody-may-see"
 
 Make = Callable[..., SdkClient]
@@ -58,7 +58,7 @@ def make(worker_command: tuple[str, ...]) -> Iterator[Make]:
             "proxy": parse_address("vsock://3:8000"),
             "ca_bundle": "/ca.pem",
             "credentials": StaticCredentials(Credentials("AKID", SECRET)),
-            "seconds": PATIENCE,
+            "seconds": TEST_TIMEOUT,
             "environ": os.environ,
             "max_workers": 1,
             "command": worker_command,
@@ -112,7 +112,7 @@ def test_a_hang_ends_by_the_deadline(make: Make) -> None:
         random(client, 901)
     assert gone(worker)
     assert caught.value.transient
-    client._seconds = PATIENCE
+    client._seconds = TEST_TIMEOUT
     assert pid(client) != worker
 
 
@@ -133,12 +133,12 @@ def test_a_worker_whose_agent_has_gone_ends_itself(worker_command: tuple[str, ..
         "secret_access_key": SECRET,
     }
     request = {"operation": "GenerateRandom", "parameters": {"NumberOfBytes": 901}}
-    worker = Worker(options, environ=os.environ, seconds=PATIENCE, command=worker_command)
+    worker = Worker(options, environ=os.environ, seconds=TEST_TIMEOUT, command=worker_command)
     try:
         assert worker._process.stdin
         worker._process.stdin.write(frames.encode({**request, "seconds": 0.1}))
         with pytest.raises(SdkWorkerError, match="SIGALRM"):
-            worker._read(frames.HEAD, time.monotonic() + PATIENCE, PATIENCE)
+            worker._read(frames.HEAD, time.monotonic() + TEST_TIMEOUT, TEST_TIMEOUT)
     finally:
         worker.kill()
 
@@ -230,7 +230,7 @@ def test_threads_share_the_workers(make: Make) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
     assert len(seen) == 20
     assert len(set(seen)) <= 2
     client.close()

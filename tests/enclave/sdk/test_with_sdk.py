@@ -20,8 +20,8 @@ import pytest
 from enclave.sdk.build import compile_module
 from enclave.sdk.search import find
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
-from tests.chain.test_serve import free_port
 from tests.paths import ROOT
+from tests.sockets import unused_port
 
 if TYPE_CHECKING:
     from enclave.sdk.bindings.native import Native
@@ -176,7 +176,7 @@ print(sorted(json.load(answer)))
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_local_endpoint(engine: str) -> None:
-    serve = ("serve", "--engine", engine, "--listen", f"tcp://127.0.0.1:{free_port()}")
+    serve = ("serve", "--engine", engine, "--listen", f"tcp://127.0.0.1:{unused_port()}")
     quiet = ("--no-seed-from-nsm", "--no-seed-from-kms", "--no-raise-loopback", "--no-check-clock")
     command = (*AGENT, *serve, *quiet, "--", sys.executable, "-c", _POST)
     done = run(*SIMULATOR, "--", *command)

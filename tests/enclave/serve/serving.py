@@ -16,13 +16,14 @@ from enclave.serve.calls import Calls
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import Endpoint
+from tests.sockets import read_all
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from enclave.serve.connection import Limits
 
-PATIENCE = 30.0
 
 PLAIN = b'{"NumberOfBytes":4}'
 HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Amz-Target: TrentService.GenerateRandom\r\n"
@@ -52,7 +53,7 @@ class Kms:
     def __call__(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         self.calls.append((operation, dict(parameters)))
         self.entered.release()
-        assert self._open.wait(PATIENCE)
+        assert self._open.wait(TEST_TIMEOUT)
         if self.error is not None:
             raise self.error
         size = int(parameters.get("NumberOfBytes") or 0)
@@ -77,12 +78,12 @@ class Served:
         client = socket.socket()
         if receive_buffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.settimeout(PATIENCE)
+        client.settimeout(TEST_TIMEOUT)
         client.connect(("127.0.0.1", self.port))
         return client
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(TEST_TIMEOUT)
 
     def exchange(self, data: bytes) -> Response:
         """Send bytes, and read one answer."""
@@ -103,7 +104,7 @@ class Served:
         """
 
         async def wait() -> None:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TEST_TIMEOUT):
                 while not reached():  # noqa: ASYNC110 (what is waited for has no event)
                     await asyncio.sleep(0.005)
 
@@ -120,7 +121,7 @@ def served(
     readiness: Mapping[str, float] | None = None,
     threads: int = 4,
     max_waiting: int = 256,
-    deadline: float = PATIENCE,
+    deadline: float = TEST_TIMEOUT,
 ) -> Iterator[Served]:
     """Serve on a free port of 127.0.0.1 for the length of a ``with`` block."""
     loop = asyncio.new_event_loop()
@@ -128,7 +129,7 @@ def served(
     thread.start()
     with contextlib.ExitStack() as stack:
         stack.callback(loop.close)
-        stack.callback(thread.join, PATIENCE)
+        stack.callback(thread.join, TEST_TIMEOUT)
         stack.callback(loop.call_soon_threadsafe, loop.stop)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
@@ -149,7 +150,7 @@ def served(
             while made.endpoint.connections:  # noqa: ASYNC110 (as above)
                 await asyncio.sleep(0)
 
-        made = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
+        made = asyncio.run_coroutine_threadsafe(start(), loop).result(TEST_TIMEOUT)
         try:
             yield made
         finally:
@@ -178,13 +179,3 @@ def read_response(client: socket.socket) -> Response:
     response.begin()
     headers = {name.lower(): value for name, value in response.getheaders()}
     return Response(response.status, headers, response.read())
-
-
-def read_all(client: socket.socket) -> bytes:
-    received = b""
-    try:
-        while more := client.recv(65_536):
-            received += more
-    except ConnectionResetError:
-        pass
-    return received

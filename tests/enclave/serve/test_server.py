@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from enclave.errors import KmsRefusedError, KmsUnreachableError, NsmUnavailableError
 from enclave.serve import server
 from enclave.serve.connection import Limits
-from tests.enclave.serve.serving import (
-    HEAD,
-    PATIENCE,
-    PLAIN,
-    Kms,
-    read_all,
-    read_response,
-    request,
-    served,
-)
+from tests.enclave.serve.serving import HEAD, PLAIN, Kms, read_response, request, served
 from tests.enclave.serve.test_http import REFUSED
+from tests.sockets import read_all
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,7 +204,7 @@ def test_too_many_waiting_calls_are_throttled_counted_and_logged(
         endpoint.connect() as second,
     ):
         first.sendall(request())
-        assert kms.entered.acquire(timeout=PATIENCE)
+        assert kms.entered.acquire(timeout=TEST_TIMEOUT)
         second.sendall(request())
         endpoint.until(lambda: endpoint.calls.busy == 2)
         answer = endpoint.exchange(request())
@@ -236,7 +229,7 @@ def test_a_waiting_call_is_withdrawn_when_its_client_goes(kms: Kms) -> None:
     kms.hold()
     with served(kms, threads=1) as endpoint, endpoint.connect() as first:
         first.sendall(request())
-        assert kms.entered.acquire(timeout=PATIENCE)
+        assert kms.entered.acquire(timeout=TEST_TIMEOUT)
         with endpoint.connect() as second:
             second.sendall(request(b'{"NumberOfBytes":9}'))
             endpoint.until(lambda: endpoint.calls.busy == 2)
@@ -363,7 +356,7 @@ def test_a_probe_that_hangs_is_not_waited_for_nor_started_twice(kms: Kms) -> Non
 
     def probe() -> None:
         started.append(1)
-        go_on.wait(PATIENCE)
+        go_on.wait(TEST_TIMEOUT)
 
     try:
         with served(kms, probe=probe, readiness={"patience": 0.05}) as endpoint:
@@ -371,7 +364,7 @@ def test_a_probe_that_hangs_is_not_waited_for_nor_started_twice(kms: Kms) -> Non
             assert [answer.status for answer in answers] == [503, 503]
             assert started == [1]
             go_on.set()
-            ready = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=PATIENCE)
+            ready = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=TEST_TIMEOUT)
             with contextlib.closing(ready):
                 status = 503
                 while status != 200:
@@ -395,7 +388,7 @@ class Source:
         self._lock, self._given = threading.Lock(), 0
 
     def __call__(self, number_of_bytes: int) -> bytes:
-        assert self.left.acquire(timeout=PATIENCE)
+        assert self.left.acquire(timeout=TEST_TIMEOUT)
         if self.stopped:
             raise KmsUnreachableError("gone")
         with self._lock:
@@ -473,9 +466,11 @@ def test_draining_ends_calls_and_idle_clients_and_takes_no_new_ones(kms: Kms) ->
         endpoint.connect() as busy,
     ):
         busy.sendall(request() + request())
-        assert kms.entered.acquire(timeout=PATIENCE)
+        assert kms.entered.acquire(timeout=TEST_TIMEOUT)
         endpoint.until(lambda: len(endpoint.endpoint.connections) == 2)
-        drained = threading.Thread(target=endpoint.run, args=(endpoint.endpoint.drain(PATIENCE),))
+        drained = threading.Thread(
+            target=endpoint.run, args=(endpoint.endpoint.drain(TEST_TIMEOUT),)
+        )
         drained.start()
         assert read_all(idle) == b""
         with pytest.raises(ConnectionRefusedError):
@@ -484,7 +479,7 @@ def test_draining_ends_calls_and_idle_clients_and_takes_no_new_ones(kms: Kms) ->
         answer = read_response(busy)
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert read_all(busy) == b""  # the request sent ahead is not begun
-        drained.join(PATIENCE)
+        drained.join(TEST_TIMEOUT)
     assert len(kms.calls) == 1
 
 
@@ -492,7 +487,7 @@ def test_draining_has_an_end(kms: Kms) -> None:
     kms.hold()
     with served(kms) as endpoint, endpoint.connect() as client:
         client.sendall(request())
-        assert kms.entered.acquire(timeout=PATIENCE)
+        assert kms.entered.acquire(timeout=TEST_TIMEOUT)
         endpoint.run(endpoint.endpoint.drain(0.05))
         kms.let_go()
 

@@ -19,6 +19,7 @@ from enclave_simulator import cli
 from enclave_simulator.kms.faults import FAULTS
 from enclave_simulator.kms.sigv4 import Credentials
 from tests.enclave_simulator.kms.kms_client import Client, signed
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from enclave_simulator.authority import Authority
 
 COMMAND = Path(sys.executable).with_name("enclave-simulator")
-PATIENCE = 60
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ def running(authority: Authority, folder: Path, *options: str) -> Iterator[Runni
     root.write_bytes(authority.root_pem)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(str(folder / "notify"))
-        ready.settimeout(PATIENCE)
+        ready.settimeout(TEST_TIMEOUT)
         process = subprocess.Popen(
             [COMMAND, "kms", "--nitro-root", root, "--ca-file", ca, *options],
             env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
@@ -58,7 +58,7 @@ def running(authority: Authority, folder: Path, *options: str) -> Iterator[Runni
             yield Running(process, status, int(port), ca.read_bytes())
         finally:
             process.kill()
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=TEST_TIMEOUT)
 
 
 def test_it_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_it_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> 
             statuses = [client.call("GenerateRandom", {"NumberOfBytes": 1})[0] for _ in range(2)]
             assert statuses == [400, 200]
             kms.process.send_signal(signal.SIGTERM)
-            assert kms.process.wait(PATIENCE) == 0
+            assert kms.process.wait(TEST_TIMEOUT) == 0
         assert kms.process.stderr is not None
         assert kms.process.stderr.read() == ""
 
@@ -93,7 +93,7 @@ def test_a_key_of_another_kind_is_no_authoritys(nitro_authority: Authority, tmp_
     ended = subprocess.run(
         [COMMAND, "kms", f"--nitro-root={tmp_path}/root.pem", f"--ca-file={tmp_path}/ca.pem",
          f"--ca-key={tmp_path}/ca.key"],
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
+        capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "holds no PEM key on P-256" in ended.stderr
@@ -153,7 +153,11 @@ def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, "kms", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
+        [COMMAND, "kms", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TEST_TIMEOUT,
     )
 
 

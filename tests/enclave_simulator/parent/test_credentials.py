@@ -14,12 +14,11 @@ import pytest
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.parent.credentials import CredentialServer, simulated_document
 from enclave_simulator.parent.processes import Service
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-PATIENCE = 20
 
 
 @pytest.fixture
@@ -30,12 +29,12 @@ def port() -> Iterator[int]:
     thread.start()
     yield listener.getsockname()[1]
     server.shutdown()
-    thread.join(PATIENCE)
+    thread.join(TEST_TIMEOUT)
     server.server_close()
 
 
 def get(port: int, path: str) -> tuple[int, dict[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TEST_TIMEOUT)
     connection.request("GET", path)
     response = connection.getresponse()
     document: dict[str, str] = json.loads(response.read())
@@ -68,7 +67,7 @@ def test_the_command_listens_on_a_unix_socket(tmp_path: Path) -> None:
         socket.socket(socket.AF_UNIX) as connection,
     ):
         assert service.state["STATUS"] == f"listening on unix:{path}"
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TEST_TIMEOUT)
         connection.connect(path)
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))

@@ -17,12 +17,13 @@ from parent.credentials.cache import POLICY, Cache
 from parent.credentials.model import (
     Credentials,
     CredentialsError,
-    credentials_response,
     checked_credentials,
+    credentials_response,
 )
 from parent.credentials.responses import respond
 from parent.http_server import Request
-from tests.doubles import ManualClock, within
+from tests.doubles import ManualClock
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 from vsock_proxy.service.renewal import LONGEST_USE
@@ -30,7 +31,6 @@ from vsock_proxy.service.renewal import LONGEST_USE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 20.0
 START = datetime(2026, 1, 2, tzinfo=UTC)
 GET = Request("GET", "/", "localhost", 16)
 
@@ -227,7 +227,7 @@ class Source:
 
     def __call__(self, now: datetime) -> Credentials:
         self.asked += 1
-        assert self.go_on.wait(PATIENCE)
+        assert self.go_on.wait(TEST_TIMEOUT)
         if self.failing:
             raise CredentialsError("it failed", kind="none", hint="do something")
         return lasting(3600, key=f"ASIA{self.asked}", since=now)
@@ -252,11 +252,11 @@ def test_its_status(service: CredentialService, source: Source) -> None:
     assert (status.healthy, status.detail) == (False, "not running")
     source.go_on.clear()
     service.start()
-    within(PATIENCE, lambda: source.asked == 1)
+    eventually(lambda: source.asked == 1)
     status = service.status()
     assert (status.healthy, status.detail) == (False, "no credentials yet")
     source.go_on.set()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
     status = service.status()
     assert status.detail.startswith("credentials from test, valid until 20")
     assert status.values["source"] == "test"
@@ -273,7 +273,7 @@ def test_a_source_that_fails_at_the_start_keeps_nothing_from_starting(
 ) -> None:
     source.failing = True
     service.start()
-    within(PATIENCE, lambda: "hint: do something" in caplog.text)
+    eventually(lambda: "hint: do something" in caplog.text)
     assert service.status().detail == "no credentials: it failed"
     assert service.status().values["failure"] == "none"
     assert "credentials not renewed (there are none): it failed" in caplog.text
@@ -284,7 +284,7 @@ def test_it_goes_on_with_those_at_hand(
 ) -> None:
     caplog.set_level(logging.INFO)
     service.start()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
     source.failing = True
     service.renew()
     status = service.status()
@@ -297,16 +297,16 @@ def test_it_goes_on_with_those_at_hand(
 
 def test_another_profile_is_another_role(service: CredentialService, source: Source) -> None:
     service.start()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
     settings = service.settings
     assert service.reconfigure(settings) == []
     assert source.asked == 1
     source.go_on.clear()
     assert service.reconfigure(CredentialSettings(settings.listen, profile="other")) == []
     assert not service.status().healthy, "those of the former role are no longer given out"
-    within(PATIENCE, lambda: source.asked == 2)
+    eventually(lambda: source.asked == 2)
     source.go_on.set()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
 
 
 def test_a_clock_that_jumps_is_noticed(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,10 +316,10 @@ def test_a_clock_that_jumps_is_noticed(source: Source, monkeypatch: pytest.Monke
     settings = CredentialSettings(listen=TcpAddress("127.0.0.1", 0))
     service = CredentialService(settings, load=source, clock=clock)
     service.start()
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: service.status().healthy)
     clock._start += timedelta(hours=2)
-    within(PATIENCE, lambda: source.asked == 2)
-    within(PATIENCE, lambda: service.status().healthy)
+    eventually(lambda: source.asked == 2)
+    eventually(lambda: service.status().healthy)
     service.stop(1.0)
 
 
@@ -337,7 +337,7 @@ def test_the_end_ends_the_question_too(
     service.start()
     pid = int((tmp_path / "begun").read_text())
     service.stop(1.0)
-    within(PATIENCE, lambda: not Path(f"/proc/{pid}/exe").exists())
+    eventually(lambda: not Path(f"/proc/{pid}/exe").exists())
     assert "not renewed" not in caplog.text
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from parent.credentials.model import CredentialsError
 from parent.credentials.source_process import SourceProcess
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 
 SECRET = "s3cret/key"
 
@@ -105,7 +105,7 @@ time.sleep(1000)
 
 
 def test_a_program_that_hangs_is_ended(config: Path, tmp_path: Path) -> None:
-    source(config, HANGS, tmp_path / "pid")
+    process(config, HANGS, tmp_path / "pid")
     source = SourceProcess(timeout=2)
     error = failure(source)
     assert error.kind == "timeout"
@@ -116,14 +116,14 @@ def test_a_program_that_hangs_is_ended(config: Path, tmp_path: Path) -> None:
 
 
 def test_the_end_does_not_wait_for_it(config: Path, tmp_path: Path) -> None:
-    source(config, HANGS, tmp_path / "pid")
+    process(config, HANGS, tmp_path / "pid")
     source = SourceProcess()
     errors: list[CredentialsError] = []
     thread = threading.Thread(target=lambda: errors.append(failure(source)))
     thread.start()
     eventually((tmp_path / "pid").exists)
     source.cancel()
-    thread.join(PATIENCE)
+    thread.join(TEST_TIMEOUT)
     assert [error.kind for error in errors] == ["internal"]
     eventually(lambda: gone(tmp_path / "pid"))
     assert failure(source).kind == "stopped"
@@ -187,7 +187,7 @@ def test_nobody_is_asked_for_an_mfa_code_even_on_a_terminal(config: Path) -> Non
     )
     os.close(theirs)
     try:
-        told, _ = process.communicate(timeout=PATIENCE)
+        told, _ = process.communicate(timeout=TEST_TIMEOUT)
         assert told.startswith("interactive use a role without mfa_serial")
     finally:
         process.kill()

@@ -66,7 +66,7 @@ def test_operations(tmp_path: Path) -> None:
     [
         ("credentials: {}", "1: credentials: key 'cids' is missing"),
         ("credentials: {cids: [3]}", "1: cids: '3' is not an integer in 4..4294967294"),
-        ("credentials: {cids: all}", "1: cids: 'all' is not one of any, a list of CIDs"),
+        ("credentials: {cids: all}", "1: cids: 'all' is not one of: any, a list of CIDs"),
         (
             "credentials:\n  listen: tcp://10.0.0.1:80",
             "2: listen: 10.0.0.1 is not a loopback address",
@@ -117,7 +117,7 @@ def test_check_config_prints_every_mistake(
     assert printed.out == ""
     assert printed.err.splitlines() == [
         f"enclave-parent: error: {path}:1: credentials: key 'cids' is missing",
-        "enclave-parent: hint: name the enclaves: cids: [16]; or all: cids: any",
+        "enclave-parent: hint: for certain enclaves, write cids: [16]; for all, cids: any",
         f"enclave-parent: error: {path}:2: listen: {NOT_VSOCK}",
         "enclave-parent: hint: write tcp://127.0.0.1:9100 or unix:/PATH",
     ]

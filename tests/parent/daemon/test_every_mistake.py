@@ -160,8 +160,8 @@ def test_mistakes_of_all_kinds_at_once(path: Path) -> None:
         ("enclaves:\n-", "enclaves:\n -\t", "8: not YAML: "),
         ("cids: [16]}\nlogs", "cids: &a [16], x: *a}\nlogs", "5: not YAML: aliases"),
         ("operations:", "---\noperations:", "9: not YAML: but found another document"),
-        ("to: stderr", "to: syslog", "6: to: 'syslog' is not one of journal, stderr, {file: "),
-        ("to: stderr", "to: [journal]", "6: to: a list is not one of journal, stderr, {file: "),
+        ("to: stderr", "to: syslog", "6: to: 'syslog' is not one of: journal, stderr, {file: "),
+        ("to: stderr", "to: [journal]", "6: to: a list is not one of: journal, stderr, {file: "),
         ("to: stderr", "to: {file: x}", "6: file: not an absolute path"),
         ("name: a,", "name: a, name: b,", "8: enclaves: key 'name' twice: also on line 8"),
         ("name: a,", "nmae: a,", "8: enclaves: unknown key 'nmae' (did you mean name?)"),
@@ -189,7 +189,7 @@ def test_a_mistake_of_each_kind_is_told_once(path: Path, old: str, new: str, exp
         (b"logs:\n\tcids: any\n", "2: not YAML: "),
         (b"- logs\n", "1: a list, not a mapping"),
         (b"logs\n", "1: 'logs', not a mapping"),
-        (b"1: x\n", "1: '1' is not a string in YAML"),
+        (b"1: x\n", "1: '1' is not text in YAML"),
     ],
 )
 def test_files_that_are_no_configuration(path: Path, data: bytes, expected: str) -> None:
@@ -237,7 +237,7 @@ def test_hints_fit_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_forward_to_a_host_on_no_allowlist(path: Path) -> None:
     text = WHOLE.replace("tcp://kms.example", "tcp://kms.elsewhere")
     ((found, hint),) = mistakes(path, text)
-    assert found == "4: to: kms.elsewhere port 443 is not on the allowlist"
+    assert found == "4: to: kms.elsewhere:443 is not on the allowlist"
     assert "{address: kms.elsewhere, port: 443}" in hint
     # With an allowlist that cannot be read nothing is known about its hosts.
     broken = text.replace("port: 443}]", "port: x}]")

@@ -67,10 +67,12 @@ STATE: dict[str, Any] = {
     },
     "forwards": [
         {
-            "name": "kms", "listen": "vsock://any:8000", "to": "tcp://kms.example:443",
-            "connections": 3, "connecting": 1, "waiting": 0, "limit": 1024, "relayed": 120,
-            "refused": {}, "failed": {"timeout": 1, "refused": 4}, "broken": {"reset": 1},
-            "bytes_up": 1536, "bytes_down": 12,
+            "name": "kms", "listen": "vsock://any:8000", "target": "tcp://kms.example:443",
+            "gauges": {"connections": 3, "connecting": 1, "waiting": 0, "connection_limit": 1024},
+            "counters": {
+                "relayed": 120, "rejected": {}, "connect_failures": {"timeout": 1, "refused": 4},
+                "broken": {"reset": 1}, "bytes": {"up": 1536, "down": 12},
+            },
         }
     ],
     "leaving": 7,
@@ -79,8 +81,8 @@ STATE: dict[str, Any] = {
 SHOWN = r"""enclave-parent 1.2: failing
   enclave/worker: E27\x1b[2J
 
-FORWARD  LISTEN            TO               OPEN       WAITING  RELAYED  REFUSED  FAILED       BROKEN     UP       DOWN
-kms      vsock://any:8000  kms.example:443  4 of 1024  0        120      0        5 (refused)  1 (reset)  1.5 KiB  12 B
+FORWARD  LISTEN            TARGET           OPEN       WAITING  RELAYED  REJECTED  FAILED       BROKEN     UP       DOWN
+kms      vsock://any:8000  kms.example:443  4 of 1024  0        120      0         5 (refused)  1 (reset)  1.5 KiB  12 B
 7 connections of forwards that were removed
 
 ENCLAVE  STATE            FOR       CID  CPUS  MEMORY   STARTS  ENDS  ID        PCR0
@@ -115,7 +117,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     for value in ("vsock://any:8000", "kms.example:443", "1.5 KiB", "abababababababab", "512 MiB"):
         assert value in words
     if width == 80:
-        assert "\n    listen vsock://any:8000, to kms.example:443, waiting 0\n" in shown
+        assert "\n    listen vsock://any:8000, target kms.example:443, waiting 0\n" in shown
 
 
 def test_long_and_wide_names_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +195,7 @@ def test_a_daemon_is_asked(
     assert told["components"]["other"] == {
         "healthy": True, "detail": "as told", "values": {"state": "x"},
     }  # fmt: skip
-    assert (told["forwards"][0]["name"], told["forwards"][0]["accepted"]) == ("one", 0)
+    assert (told["forwards"][0]["name"], told["forwards"][0]["counters"]["accepted"]) == ("one", 0)
     assert (told["leaving"], told["reloads"]) == (0, 0)
     components[0].healthy = False
     assert status(configuration) == 1

@@ -16,7 +16,7 @@ from parent.daemon.supervisor import Stage, Supervisor
 from parent.logs.settings import LogSettings
 from parent.operations import OperationsSettings
 from parent.proxy import ProxyService
-from tests.doubles import within
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import AgentError, ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 from vsock_proxy.proxy.forward import Forward
@@ -25,8 +25,6 @@ from vsock_proxy.proxy.section import ProxySettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-PATIENCE = 20.0
 
 
 class Recorder:
@@ -74,7 +72,7 @@ def test_those_of_one_stage_stop_beside_each_other() -> None:
 
     class Waiting(Recorder):
         def stop(self, timeout: float) -> None:
-            together.wait(PATIENCE)
+            together.wait(TEST_TIMEOUT)
             super().stop(timeout)
 
     events: list[str] = []
@@ -211,8 +209,8 @@ def test_a_proxy_that_fails_says_so(
 
     monkeypatch.setattr("vsock_proxy.proxy.daemon.Loop.turn", fails)
     proxy.start()
-    within(PATIENCE, lambda: [f.exc_type for f in failed] == [ZeroDivisionError])
-    within(PATIENCE, lambda: not proxy.status().healthy)
+    eventually(lambda: [f.exc_type for f in failed] == [ZeroDivisionError])
+    eventually(lambda: not proxy.status().healthy)
     proxy.stop(1.0)
 
 
@@ -226,18 +224,18 @@ def test_a_proxy_whose_loop_is_stuck_is_not_healthy(configuration: Configuration
 
     def hold() -> None:
         held.set()
-        go_on.wait(PATIENCE)
+        go_on.wait(TEST_TIMEOUT)
 
     assert proxy._daemon
     proxy._daemon._loop.call_from_thread(hold)
-    assert held.wait(PATIENCE)
+    assert held.wait(TEST_TIMEOUT)
     proxy.status()
     now = 14.0
     assert proxy.status().healthy
     now = 16.0
     assert proxy.status().detail == "its loop is stuck"
     go_on.set()
-    within(PATIENCE, lambda: proxy.status().healthy)
-    proxy.stop(PATIENCE)
-    proxy.stop(PATIENCE)
+    eventually(lambda: proxy.status().healthy)
+    proxy.stop(TEST_TIMEOUT)
+    proxy.stop(TEST_TIMEOUT)
     assert proxy.status().detail == "not running"

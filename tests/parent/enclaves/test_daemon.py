@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.parent.processes import Instance
-from tests.waiting import PATIENCE
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_a_reload_adds_an_enclave_and_keeps_what_is_connected(instance: Instance
         daemon.says("enclave: still here")
     instance.configure("enclaves: []\nfoo: bar\n")
     daemon.tell(signal.SIGHUP)
-    daemon.says("not reloaded, everything stays as it was: ")
+    daemon.says("not reloaded, the old settings stay: ")
     assert first.exists()
     instance.configure(f"enclaves: [{more}]\noperations: {{listen: 'unix:/none'}}\n")
     daemon.tell(signal.SIGHUP)
@@ -126,7 +126,7 @@ def test_systemd_hears_of_all_that_happens(instance: Instance) -> None:
     notified = str(instance.folder / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(notified)
-        systemd.settimeout(PATIENCE)
+        systemd.settimeout(TEST_TIMEOUT)
         daemon = instance.run(more={"NOTIFY_SOCKET": notified, "WATCHDOG_USEC": "100000"})
         assert systemd.recv(100).startswith(b"READY=1\nSTATUS=running")
         assert [systemd.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2

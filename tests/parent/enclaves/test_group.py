@@ -12,7 +12,7 @@ from parent.enclaves.group import Enclaves
 from parent.enclaves.settings import EnclaveSettings, Restart
 from tests.parent.eif import eifs
 from tests.parent.processes import FAKE
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_the_end_may_come_meanwhile(host: Host) -> None:
     take = host.enclaves.prepare([host.settings("c")])
     ending = threading.Thread(target=host.enclaves.stop, args=(10,))
     ending.start()
-    ending.join(PATIENCE)
+    ending.join(TEST_TIMEOUT)
     take()
     assert [component.name for component in host.enclaves.components] == ["enclave/a", "enclave/b"]
     assert host.running() == {}

@@ -85,7 +85,7 @@ def test_the_section_is_read() -> None:
         ("cpus: [1, 3]", "cpus: []", "12: cpus: no CPU"),
         ("cpus: 2", "cpus: [3]", "9: worker and other share CPU 3"),
         ("first: 2 s", "first: 2 min", "8: longest: shorter than the first"),
-        ("policy: never", "policy: sometimes", "8: policy: 'sometimes' is not one of"),
+        ("policy: never", "policy: sometimes", "8: policy: 'sometimes' is not one of:"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_line(old: str, new: str, said: str) -> None:

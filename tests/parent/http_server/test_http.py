@@ -16,7 +16,7 @@ import pytest
 from parent.http_server import HttpServer, Limits, Request, Response
 from parent.http_server import server as server_module
 from parent.http_server.protocol import MAX_HEAD, Exchange
-from tests.doubles import within
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 from vsock_proxy.service import acceptor
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PATIENCE = 20.0
 DATE = "Fri, 02 Jan 2026 00:00:00 GMT"
 
 
@@ -50,8 +49,8 @@ def serving(
 
 def connect(server: HttpServer) -> socket.socket:
     assert isinstance(server.address, TcpAddress)
-    client = socket.create_connection((server.address.host, server.address.port), PATIENCE)
-    client.settimeout(PATIENCE)
+    client = socket.create_connection((server.address.host, server.address.port), TEST_TIMEOUT)
+    client.settimeout(TEST_TIMEOUT)
     return client
 
 
@@ -137,7 +136,7 @@ def test_a_client_may_half_close_after_its_request() -> None:
     with serving() as server:
         assert ask(server, b"GET /3 HTTP/1.0\r\n\r\n", end=True).endswith(b"xxx")
         assert b" 400 " in ask(server, b"GET /3 HT", end=True)
-        within(PATIENCE, lambda: server.connected == 0)
+        eventually(lambda: server.connected == 0)
 
 
 def test_the_response_is_whole_if_more_was_sent_than_read() -> None:
@@ -149,12 +148,12 @@ def test_the_response_is_whole_if_more_was_sent_than_read() -> None:
 def test_an_ordinary_client() -> None:
     with serving() as server:
         assert isinstance(server.address, TcpAddress)
-        client = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=PATIENCE)
+        client = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=TEST_TIMEOUT)
         for _ in range(3):
             client.request("GET", "/7")
             assert client.getresponse().read() == b"x" * 7
         client.close()
-        within(PATIENCE, lambda: server.connected == 0)
+        eventually(lambda: server.connected == 0)
 
 
 def test_a_bug_of_ours_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
@@ -173,7 +172,7 @@ def test_a_slow_client_is_cut(sent: bytes) -> None:
         client.sendall(sent)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(10) == b""
-        within(PATIENCE, lambda: server.connected == 0)
+        eventually(lambda: server.connected == 0)
         assert server.counters.expired == 1
 
 
@@ -188,22 +187,22 @@ def test_a_client_that_drips_is_cut() -> None:
 
         thread = threading.Thread(target=drip)
         thread.start()
-        within(PATIENCE, lambda: server.counters.expired == 1)
+        eventually(lambda: server.counters.expired == 1)
         over.set()
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
 
 
 def test_a_client_that_takes_nothing_is_cut() -> None:
     with serving(Limits(timeout=0.3)) as server, connect(server) as client:
         client.sendall(b"GET /50000000 HTTP/1.1\r\nHost: x\r\n\r\n")
-        within(PATIENCE, lambda: server.counters.responses == {200: 1})
-        within(PATIENCE, lambda: server.connected == 0)
+        eventually(lambda: server.counters.responses == {200: 1})
+        eventually(lambda: server.connected == 0)
 
 
 def test_too_many_clients(caplog: pytest.LogCaptureFixture) -> None:
-    limits = Limits(connections=2, timeout=PATIENCE)
+    limits = Limits(connections=2, timeout=TEST_TIMEOUT)
     with serving(limits) as server, connect(server), connect(server):
-        within(PATIENCE, lambda: server.connected == 2)
+        eventually(lambda: server.connected == 2)
         with connect(server) as third, contextlib.suppress(ConnectionResetError):
             assert third.recv(10) == b""
         assert server.counters.rejected == 1
@@ -211,32 +210,32 @@ def test_too_many_clients(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_flood_leaves_a_short_log(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(Limits(connections=1, timeout=PATIENCE)) as server, connect(server):
-        within(PATIENCE, lambda: server.connected == 1)
+    with serving(Limits(connections=1, timeout=TEST_TIMEOUT)) as server, connect(server):
+        eventually(lambda: server.connected == 1)
         for _ in range(50):
             with connect(server) as client, contextlib.suppress(ConnectionResetError):
                 client.recv(10)
-        within(PATIENCE, lambda: server.counters.rejected == 50)
+        eventually(lambda: server.counters.rejected == 50)
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) <= 11
 
 
 def test_stopping_lets_a_client_take_its_answer() -> None:
-    with serving(Limits(timeout=PATIENCE)) as server, connect(server) as client:
+    with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
         client.sendall(b"GET /5000000 HTTP/1.1\r\nHost: x\r\n\r\n")
-        within(PATIENCE, lambda: server.counters.responses == {200: 1})
-        stopping = threading.Thread(target=server.stop, args=(PATIENCE,))
+        eventually(lambda: server.counters.responses == {200: 1})
+        stopping = threading.Thread(target=server.stop, args=(TEST_TIMEOUT,))
         stopping.start()
         response = b"".join(iter(lambda: client.recv(1 << 20), b""))
         client.close()
-        stopping.join(PATIENCE)
+        stopping.join(TEST_TIMEOUT)
         assert not stopping.is_alive()
         assert response.endswith(b"x" * 5_000_000)
         assert not server.running
 
 
 def test_stopping_waits_no_longer_than_it_may() -> None:
-    with serving(Limits(timeout=PATIENCE)) as server, connect(server) as client:
-        within(PATIENCE, lambda: server.connected == 1)
+    with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
+        eventually(lambda: server.connected == 1)
         server.stop(0.05)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(10) == b""
@@ -288,12 +287,12 @@ def test_a_flood_of_a_listener_waits_in_the_kernel() -> None:
 
 
 def test_a_client_that_never_stops_sending_is_closed() -> None:
-    with serving(Limits(timeout=PATIENCE)) as server, connect(server) as client:
+    with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
         client.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
         with contextlib.suppress(ConnectionError):
             while True:
                 client.sendall(bytes(65536))
-        within(PATIENCE, lambda: server.connected == 0)
+        eventually(lambda: server.connected == 0)
 
 
 def test_without_descriptors_accepting_pauses_and_goes_on(

@@ -52,9 +52,9 @@ def test_pieces_make_the_same_lines_as_the_whole(pieces: list[bytes], limit: int
     whole, parts = LineSplitter(limit), LineSplitter(limit)
     together = whole.feed(b"".join(pieces)) + whole.end()
     assert [line for piece in pieces for line in parts.feed(piece)] + parts.end() == together
-    assert parts.cut == whole.cut
+    assert parts.truncated == whole.truncated
     raw = b"".join(pieces).split(b"\n")
-    assert parts.cut == sum(max(0, len(line) - limit) for line in raw)
+    assert parts.truncated == sum(max(0, len(line) - limit) for line in raw)
     assert len(together) == len(raw) - (not raw[-1])
     for line, original in zip(together, raw, strict=False):
         if len(original) <= limit:
@@ -67,7 +67,7 @@ def test_little_is_kept_of_a_line_that_never_ends() -> None:
     splitter = LineSplitter(100)
     for _ in range(1000):
         assert splitter.feed(b"x" * 1000) == []
-    assert splitter.cut == 1_000_000 - 100
+    assert splitter.truncated == 1_000_000 - 100
     assert splitter.feed(b"\nnext\n") == [b"x" * 100 + "…".encode(), b"next"]
 
 

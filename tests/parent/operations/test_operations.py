@@ -26,8 +26,8 @@ from parent.logs.settings import LogSettings
 from parent.operations import OperationsService, OperationsSettings
 from parent.operations.metrics import Metrics
 from parent.proxy import ProxyService
-from tests.doubles import within
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import AgentError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 from vsock_proxy.proxy.counters import kind_of
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from parent.component import JSON, Component
 
-PATIENCE = 20.0
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -74,7 +73,9 @@ def numbers(components: Sequence[Component], *, at: datetime = NOW) -> dict[str,
 
 def get(service: OperationsService, path: str) -> tuple[int, str, bytes]:
     assert isinstance(service.server.address, TcpAddress)
-    client = http.client.HTTPConnection("127.0.0.1", service.server.address.port, timeout=PATIENCE)
+    client = http.client.HTTPConnection(
+        "127.0.0.1", service.server.address.port, timeout=TEST_TIMEOUT
+    )
     client.request("GET", path)
     response = client.getresponse()
     body = response.read()
@@ -147,7 +148,7 @@ def test_the_proxys_numbers(tmp_path: Path) -> None:
                 lost.connect(str(tmp_path / "bad"))
                 assert lost.recv(10) == b""
                 found = numbers([proxy])
-        proxy.stop(PATIENCE)
+        proxy.stop(TEST_TIMEOUT)
     assert found["healthy proxy"] == 1
     assert found["proxy_connections good"] == 1
     assert found["proxy_connection_limit good"] == 1024
@@ -234,9 +235,9 @@ def test_the_log_sinks_numbers(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         client.sendall(b"one\ntwo\n")
-        within(PATIENCE, lambda: lines.lines == ["one", "two"])
+        eventually(lambda: lines.lines == ["one", "two"])
         found = numbers([sink])
-    sink.stop(PATIENCE)
+    sink.stop(TEST_TIMEOUT)
     assert found["logs_lines_total enclave"] == 2
     assert found["logs_dropped_lines_total enclave"] == 0
     assert found["logs_truncated_bytes_total enclave"] == 0
@@ -266,7 +267,7 @@ def test_names_survive_the_text_format(tmp_path: Path) -> None:
     proxy = ProxyService(ProxySettings((forward,), drain_timeout=0.0))
     proxy.start()
     assert numbers([proxy])[f"proxy_connections {name}"] == 0
-    proxy.stop(PATIENCE)
+    proxy.stop(TEST_TIMEOUT)
 
 
 def test_only_the_metrics_know_prometheus() -> None:

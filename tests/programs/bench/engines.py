@@ -31,7 +31,7 @@ from tests.programs.bench.report import machine, table
 ROUNDS, CALLS, STARTS = 5, 500, 3
 ENGINES = ("python", "sdk", "sdk-client")
 KMSTOOL = "kmstool_enclave_cli"
-PATIENCE = 5.0  # seconds for one call
+CALL_TIMEOUT = 5.0  # seconds for one call
 
 _END = {False: "ended with an error", True: "crashed"}
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -138,7 +138,9 @@ def inside(name: str, tool: str | None) -> None:
 
 def _round_of(engine: str, failures: dict[str, int]) -> dict[str, Any]:
     seconds, good = 0.0, 0
-    with Agent(engine=engine, connect_timeout=PATIENCE / 2, read_timeout=PATIENCE / 2) as agent:
+    with Agent(
+        engine=engine, connect_timeout=CALL_TIMEOUT / 2, read_timeout=CALL_TIMEOUT / 2
+    ) as agent:
         agent.generate_random(32)  # key pair, document, connection, worker: not per call
         cpu = _cpu()
         for _ in range(CALLS):
@@ -183,7 +185,7 @@ def _process(command: list[str], failures: dict[str, int]) -> float:
     started = time.perf_counter()
     try:
         done = subprocess.run(
-            command, env=environ, capture_output=True, check=False, timeout=PATIENCE
+            command, env=environ, capture_output=True, check=False, timeout=CALL_TIMEOUT
         )
     except subprocess.TimeoutExpired:
         _count(failures, "hung")

@@ -18,6 +18,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from tests.waiting import TEST_TIMEOUT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,7 +33,6 @@ MODES = {
 CHUNK = 256 * 1024
 MESSAGE = bytes(1024)
 WARM_UP = 0.1
-PATIENCE = 20.0
 
 
 class Server:
@@ -124,7 +125,7 @@ class Client:
         if self._family == socket.AF_INET:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end.connect(self._address)  # Without a timeout, which on UNIX sockets waits for nobody.
-        end.settimeout(PATIENCE)
+        end.settimeout(TEST_TIMEOUT)
         end.send(mode.encode())
         return end
 
@@ -145,7 +146,7 @@ class Client:
             while (now := time.perf_counter()) < warm + seconds:
                 if not before and now >= warm:
                     warm, before = now, total
-                for fd, _ in epoll.poll(PATIENCE):
+                for fd, _ in epoll.poll(TEST_TIMEOUT):
                     end = ends[fd]
                     total += end.send(self._buffer) if mode == "U" else end.recv_into(self._buffer)
         return {"rate": (total - before) / (now - warm), "items": total}
@@ -175,7 +176,7 @@ class Client:
             count = 0
             started = time.perf_counter()
             while (now := time.perf_counter()) < started + seconds:
-                for fd, _ in epoll.poll(PATIENCE):
+                for fd, _ in epoll.poll(TEST_TIMEOUT):
                     end = ends[fd]
                     left = missing[fd] - _some(end.recv_into(self._buffer))
                     if not left:
@@ -208,7 +209,7 @@ class Client:
             for _ in range(clients):
                 start()
             while (now := time.perf_counter()) < started + seconds:
-                for fd, _ in epoll.poll(PATIENCE):
+                for fd, _ in epoll.poll(TEST_TIMEOUT):
                     try:
                         while ends[fd].recv(16):
                             pass

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.waiting import TEST_TIMEOUT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -26,7 +28,6 @@ MAX_CONNECTIONS = min(
 )
 """What each is told to be ready for: each connection is two descriptors (ulimit -Hn)."""
 
-_PATIENCE = 20.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _OURS = "import sys; from vsock_proxy.proxy.command import main; sys.exit(main())"
 
@@ -192,7 +193,7 @@ def running(name: str, folder: Path, port: int) -> Iterator[Peer]:
         finally:
             process.terminate()
             try:
-                process.wait(_PATIENCE)
+                process.wait(TEST_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -202,7 +203,7 @@ def _path() -> str:
 
 
 def _wait_for(path: str, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + TEST_TIMEOUT
     while True:
         with socket.socket(socket.AF_UNIX) as end:
             try:

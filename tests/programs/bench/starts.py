@@ -19,9 +19,10 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from tests.chain.test_main_job import AGENT
-from tests.chain.test_serve import free_port
 from tests.programs.bench.load import PLAINTEXT, REQUEST
 from tests.programs.bench.unlaunched import MAX_MESSAGE
+from tests.sockets import unused_port
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tests.chain.serving import Chain
 
 TIMES = 15
-PATIENCE = 30.0
 
 GENERATE_RANDOM = ("generate-random", "--number-of-bytes", "32")
 KEY = "from enclave.recipient.keypair import new_private_key; new_private_key()"
@@ -108,7 +108,7 @@ def _printed(argv: Sequence[str], env: Mapping[str, str]) -> tuple[float, float]
 
 def _served(alone: Sequence[str], env: Mapping[str, str]) -> tuple[float, float]:
     """Seconds until a client that knocks again and again has its answer."""
-    port = free_port()
+    port = unused_port()
     # No duties of a whole machine's: this one is not an enclave.
     duties = [f"--no-{duty}" for duty in ("seed-from-nsm", "seed-from-kms", "raise-loopback")]
     argv = [*alone, "serve", "--listen", f"tcp://127.0.0.1:{port}", *duties]
@@ -126,10 +126,10 @@ def _served(alone: Sequence[str], env: Mapping[str, str]) -> tuple[float, float]
 
 
 def _knock(port: int) -> socket.socket:
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + TEST_TIMEOUT
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), PATIENCE)
+            return socket.create_connection(("127.0.0.1", port), TEST_TIMEOUT)
         except ConnectionRefusedError:
             if time.monotonic() > ends:
                 raise
@@ -145,7 +145,7 @@ def _launched(made: Chain, env: Mapping[str, str]) -> tuple[float, float]:
         with session:
             found = answer.read(1)
             took = time.monotonic() - began
-            if session.wait(PATIENCE) or not found:
+            if session.wait(TEST_TIMEOUT) or not found:
                 raise RuntimeError("generate-random failed")
     return took, 0.0  # it has come out of the launcher's hands, not ours
 

@@ -40,7 +40,7 @@ from vsock_proxy.net.addresses import (
         ("tcp://[fe80::1%eth0]:443", TcpAddress("fe80::1%eth0", 443)),
     ],
 )
-def test_the_forms(text: str, address: object) -> None:
+def test_every_address_form_is_parsed(text: str, address: object) -> None:
     assert parse_address(text) == address
 
 
@@ -91,7 +91,7 @@ def test_the_forms(text: str, address: object) -> None:
         "VSOCK://3:8000",
     ],
 )
-def test_what_is_none_of_them_is_refused_with_a_hint(text: str) -> None:
+def test_invalid_address_is_rejected_with_a_hint(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not an address") as refusal:
         raise AssertionError(str(parse_address(text)))
     assert refusal.value.hint
@@ -111,7 +111,7 @@ def test_what_is_none_of_them_is_refused_with_a_hint(text: str) -> None:
         ),
     )
 )
-def test_whatever_the_text_only_a_configuration_error_leaves(text: str) -> None:
+def test_any_text_parses_or_raises_configuration_error(text: str) -> None:
     try:
         address = parse_address(text)
     except ConfigurationError:
@@ -137,17 +137,17 @@ _hybrid = st.builds(
 
 
 @given(st.one_of(_vsock, _unix, _hybrid, _tcp))
-def test_an_address_written_and_read_is_the_same(address: Address) -> None:
+def test_address_round_trips_through_text(address: Address) -> None:
     assert parse_address(str(address)) == address
 
 
 @pytest.mark.parametrize(
     "text", ["a", "kms.amazonaws.com", "a.b.", "127.0.0.1", "::1", "fe80::1%lo"]
 )
-def test_hosts(text: str) -> None:
+def test_valid_hosts(text: str) -> None:
     assert is_host(text)
 
 
 @pytest.mark.parametrize("text", ["", "[::1]", "a b", "a:80", "*", "a/b", "a\n", "::1%" + "x" * 16])
-def test_no_hosts(text: str) -> None:
+def test_invalid_hosts(text: str) -> None:
     assert not is_host(text)

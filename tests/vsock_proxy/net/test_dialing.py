@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vsock_proxy.rig import LOCAL, PATIENCE, Place, Server, hole, read_exactly
+from tests.vsock_proxy.rig import LOCAL, Place, Server, hole, read_exactly
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import DialError
 from vsock_proxy.net import dialing, resolving
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
@@ -39,7 +40,7 @@ def dialer() -> Dialer:
     return SocketDialer()
 
 
-def test_a_connection_has_the_timeout_and_no_delay(dialer: Dialer, server: Server) -> None:
+def test_connection_has_the_timeout_and_nodelay(dialer: Dialer, server: Server) -> None:
     with dialer.dial(server.address, 7) as connection, server.accept() as accepted:
         assert connection.gettimeout() == 7
         if connection.family == socket.AF_INET:
@@ -48,13 +49,13 @@ def test_a_connection_has_the_timeout_and_no_delay(dialer: Dialer, server: Serve
         assert read_exactly(accepted, 5) == b"hello"
 
 
-def test_the_kernel_keeps_no_timeout_of_ours(dialer: Dialer, tmp_path: Path) -> None:
+def test_kernel_send_timeout_is_reset_after_connecting(dialer: Dialer, tmp_path: Path) -> None:
     # Only on a UNIX socket is one set for a while.
     with Place("unix", tmp_path).server() as server, dialer.dial(server.address, 7) as connection:
         assert not any(connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16))
 
 
-def test_nobody_there_is_a_dial_error(dialer: Dialer, tmp_path: Path) -> None:
+def test_missing_listener_is_a_dial_error(dialer: Dialer, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for address, reason in (
@@ -62,20 +63,20 @@ def test_nobody_there_is_a_dial_error(dialer: Dialer, tmp_path: Path) -> None:
         (UnixAddress(str(tmp_path / "nobody")), "No such file or directory"),
     ):
         with pytest.raises(DialError) as refusal:
-            dialer.dial(address, PATIENCE)
+            dialer.dial(address, TEST_TIMEOUT)
         assert refusal.value.address == str(address)
         assert refusal.value.reason == reason
         assert str(refusal.value) == f"cannot connect to {address}: {reason}"
 
 
-def test_a_full_backlog_of_a_unix_server_is_waited_for(dialer: Dialer, tmp_path: Path) -> None:
+def test_full_backlog_of_a_unix_server_is_waited_for(dialer: Dialer, tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "server"))
     with listen(address, backlog=0) as listener, contextlib.ExitStack() as stack:
-        stack.enter_context(dialer.dial(address, PATIENCE))
-        with pytest.raises(DialError, match=r"no answer within 0\.05 s"):
+        stack.enter_context(dialer.dial(address, TEST_TIMEOUT))
+        with pytest.raises(DialError, match=r"no response within 0\.05 s"):
             dialer.dial(address, BRIEF)
         second: list[socket.socket] = []
-        thread = threading.Thread(target=lambda: second.append(dialer.dial(address, PATIENCE)))
+        thread = threading.Thread(target=lambda: second.append(dialer.dial(address, TEST_TIMEOUT)))
         thread.start()
         for _ in range(2):
             stack.enter_context(listener.accept()[0])
@@ -83,8 +84,8 @@ def test_a_full_backlog_of_a_unix_server_is_waited_for(dialer: Dialer, tmp_path:
         stack.enter_context(second[0])
 
 
-def test_a_server_that_swallows_everything_times_out(dialer: Dialer) -> None:
-    with hole() as address, pytest.raises(DialError, match="no answer within"):
+def test_unresponsive_server_times_out(dialer: Dialer) -> None:
+    with hole() as address, pytest.raises(DialError, match="no response within"):
         dialer.dial(address, BRIEF)
 
 
@@ -99,13 +100,13 @@ def test_every_address_of_a_name_is_tried(
             return [(socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, good)]
 
         monkeypatch.setattr(dialing, "look_up_within", found)
-        with dialer.dial(TcpAddress("the.server", 1), PATIENCE) as connection:
+        with dialer.dial(TcpAddress("the.server", 1), TEST_TIMEOUT) as connection:
             assert connection.getpeername() == good
-            assert connection.gettimeout() == PATIENCE
+            assert connection.gettimeout() == TEST_TIMEOUT
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "a" * 64 + ".invalid"])
-def test_a_name_that_does_not_resolve_is_a_dial_error(
+def test_unresolvable_name_is_a_dial_error(
     dialer: Dialer, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(*_: object) -> list[Candidate]:
@@ -113,49 +114,43 @@ def test_a_name_that_does_not_resolve_is_a_dial_error(
 
     monkeypatch.setattr(resolving, "look_up", nothing)  # A test asks no real name server.
     with pytest.raises(DialError, match="the name does not resolve"):
-        dialer.dial(TcpAddress(host, 1), PATIENCE)
+        dialer.dial(TcpAddress(host, 1), TEST_TIMEOUT)
 
 
-def test_a_look_up_without_an_answer_times_out(
-    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_look_up_times_out(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
 
     def slow(*_: object) -> list[Candidate]:
-        assert answer.wait(PATIENCE)
+        assert answer.wait(TEST_TIMEOUT)
         return []
 
     monkeypatch.setattr(resolving, "look_up", slow)
-    with pytest.raises(DialError, match=r"no answer within 0\.05 s"):
+    with pytest.raises(DialError, match=r"no response within 0\.05 s"):
         dialer.dial(TcpAddress("the.server", 1), BRIEF)
     answer.set()
 
 
-def test_a_machine_without_vsock_is_told_so(
-    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_vsock_support_has_a_hint(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_vsock(*_: object) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
 
     monkeypatch.setattr(dialing, "_connect", no_vsock)
     with pytest.raises(DialError) as refusal:
-        dialer.dial(VsockAddress(3, 8000), PATIENCE)
+        dialer.dial(VsockAddress(3, 8000), TEST_TIMEOUT)
     assert "this kernel has no vsock" in refusal.value.hint
 
 
-def test_a_parent_without_a_proxy_is_told_so(
-    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parent_without_proxy_has_a_hint(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
     def reset(*_: object) -> socket.socket:
         raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
     monkeypatch.setattr(dialing, "_connect", reset)
     with pytest.raises(DialError) as refusal:
-        dialer.dial(VsockAddress(3, 8000), PATIENCE)
+        dialer.dial(VsockAddress(3, 8000), TEST_TIMEOUT)
     assert refusal.value.hint == "is vsock-proxy running on the parent, on port 8000?"
 
 
-def test_reasons_are_words() -> None:
+def test_reason_of_an_error_is_text() -> None:
     assert reason_of(OSError(errno.ECONNREFUSED, "x")) == "Connection refused"
     assert reason_of(OSError("something else")) == "something else"
     assert reason_of(socket.gaierror(-2, "unknown")) == "the name does not resolve (unknown)"

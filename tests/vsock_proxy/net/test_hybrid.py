@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE, Place, Rig, Server, check, in_thread, read_all, refused
+from tests.sockets import read_all
+from tests.vsock_proxy.rig import Place, Rig, Server, check, closed_without_a_byte, in_thread
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import DialError
 from vsock_proxy.net import hybrid
 from vsock_proxy.net.addresses import HybridAddress, UnixAddress
@@ -43,7 +45,7 @@ def answer(text: bytes, *, step: int = 100) -> None:
     """Read one in pieces, as a non-blocking socket gives them."""
     pieces = [text[i : i + step] for i in range(0, len(text), step)]
     left = b""
-    reader = hybrid.Answer()
+    reader = hybrid.Response()
 
     def recv(count: int) -> bytes:
         nonlocal left
@@ -64,7 +66,7 @@ def answer(text: bytes, *, step: int = 100) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 100])
-def test_the_answer_is_read_and_not_a_byte_more(step: int) -> None:
+def test_response_is_read_without_a_byte_of_the_stream(step: int) -> None:
     assert hybrid.request(5000) == b"CONNECT 5000\n"
     answer(b"OK 1073741824\nstream", step=step)
 
@@ -72,32 +74,31 @@ def test_the_answer_is_read_and_not_a_byte_more(step: int) -> None:
 @pytest.mark.parametrize(
     "text", [b"NO\n", b"OK\n", b"OK x\n", b"\n", b"x" * 33, b"OK " + b"1" * 99]
 )
-def test_another_answer_is_none(text: bytes) -> None:
-    with pytest.raises(ConnectionError, match="does not answer as"):
+def test_invalid_response_is_an_error(text: bytes) -> None:
+    with pytest.raises(ConnectionError, match="the response is not that of"):
         answer(text)
 
 
-def test_an_end_is_a_refusal() -> None:
+def test_end_before_the_response_is_a_refused_connection() -> None:
     with pytest.raises(ConnectionRefusedError):
-        hybrid.Answer().read(lambda _: b"")
+        hybrid.Response().read(lambda _: b"")
 
 
-def test_a_dialed_connection_begins_after_the_answer(
-    machine: Server, inside: HybridAddress
-) -> None:
+def test_dialed_stream_starts_after_the_response(machine: Server, inside: HybridAddress) -> None:
     def serve() -> None:
         with asked(machine) as connection:
             connection.sendall(b"OK 7\nhello")
 
-    with in_thread(serve), SocketDialer().dial(inside, PATIENCE) as client:
-        assert client.gettimeout() == PATIENCE
+    with in_thread(serve), SocketDialer().dial(inside, TEST_TIMEOUT) as client:
+        assert client.gettimeout() == TEST_TIMEOUT
         assert read_all(client) == b"hello"
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"), [(b"", "Connection refused"), (b"NO\n", "it does not answer as a virtual")]
+    ("said", "reason"),
+    [(b"", "Connection refused"), (b"NO\n", "the response is not that of a virtual")],
 )
-def test_a_machine_that_does_not_let_us_in_is_a_dial_error(
+def test_refusing_machine_is_a_dial_error(
     machine: Server, inside: HybridAddress, said: bytes, reason: str
 ) -> None:
     def serve() -> None:
@@ -105,15 +106,15 @@ def test_a_machine_that_does_not_let_us_in_is_a_dial_error(
             connection.sendall(said)
 
     with in_thread(serve), pytest.raises(DialError, match=reason):
-        SocketDialer().dial(inside, PATIENCE)
+        SocketDialer().dial(inside, TEST_TIMEOUT)
 
 
-def test_a_machine_that_says_nothing_times_out(machine: Server, inside: HybridAddress) -> None:
-    with pytest.raises(DialError, match="no answer within"):
+def test_silent_machine_times_out(machine: Server, inside: HybridAddress) -> None:
+    with pytest.raises(DialError, match="no response within"):
         SocketDialer().dial(inside, 0.05)
 
 
-def test_the_relay_leads_into_the_machine(
+def test_relay_connects_into_the_machine(
     place: Place, machine: Server, inside: HybridAddress
 ) -> None:
     with Rig(place.address("proxy"), inside) as rig, rig.connect() as client:
@@ -129,7 +130,7 @@ def test_the_relay_leads_into_the_machine(
 
 
 @pytest.mark.parametrize("said", [b"", b"NO\n"])
-def test_a_machine_that_refuses_costs_one_connection(
+def test_refusing_machine_fails_one_connection_only(
     place: Place,
     machine: Server,
     inside: HybridAddress,
@@ -141,14 +142,14 @@ def test_a_machine_that_refuses_costs_one_connection(
         with rig.connect() as client:
             with asked(machine) as connection:
                 connection.sendall(said)
-            assert refused(client)
+            assert closed_without_a_byte(client)
         with rig.connect() as client, asked(machine) as connection:
             connection.sendall(b"OK 1\n")
             check(client, connection)
-    assert "cannot connect: " in caplog.text
+    assert "cannot connect for " in caplog.text
 
 
-def test_a_machine_that_never_answers_is_given_up(
+def test_relay_gives_up_a_silent_machine(
     place: Place, machine: Server, inside: HybridAddress
 ) -> None:
     with (
@@ -158,18 +159,16 @@ def test_a_machine_that_never_answers_is_given_up(
     ):
         connection.sendall(b"OK")  # Half an answer keeps nobody waiting either.
         rig.pass_time(60)
-        assert refused(client)
-        assert rig.forwarder.counters.failed == {"timeout": 1}
+        assert closed_without_a_byte(client)
+        assert rig.forwarder.counters.connect_failures == {"timeout": 1}
 
 
-def test_the_machines_own_connections_arrive_beside_its_socket(
-    tmp_path: Path, server: Server
-) -> None:
+def test_connections_from_the_machine_arrive_at_path_port(tmp_path: Path, server: Server) -> None:
     prefix = str(tmp_path / "vm.sock")
     with listening(HybridAddress(prefix, 8000)) as listener:
         rig = Rig(UnixAddress("unused"), server.address, listener=listener)
         with rig:
             at = UnixAddress(f"{prefix}_8000")
-            with SocketDialer().dial(at, PATIENCE) as client, server.accept() as accepted:
+            with SocketDialer().dial(at, TEST_TIMEOUT) as client, server.accept() as accepted:
                 check(client, accepted)
     assert not (tmp_path / "vm.sock_8000").exists()

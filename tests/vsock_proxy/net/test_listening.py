@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_port_of_choice_is_told() -> None:
+def test_chosen_port_is_reported() -> None:
     with listen(TcpAddress("127.0.0.1", 0)) as server:
         address = local_address(server)
         assert isinstance(address, TcpAddress)
@@ -26,7 +26,7 @@ def test_a_port_of_choice_is_told() -> None:
         assert address.port
 
 
-def test_a_unix_socket_knows_its_path_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_unix_socket_path_is_removed_on_close(tmp_path: Path) -> None:
     path = tmp_path / "server"
     with listening(UnixAddress(str(path))) as server:
         assert local_address(server) == UnixAddress(str(path))
@@ -34,7 +34,7 @@ def test_a_unix_socket_knows_its_path_and_leaves_nothing_behind(tmp_path: Path) 
     assert not path.exists()
 
 
-def test_what_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
+def test_stale_unix_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "server"
     listen(UnixAddress(str(path))).close()
     assert path.is_socket()
@@ -42,18 +42,18 @@ def test_what_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
         client.connect(str(path))
 
 
-def test_what_is_in_use_is_not_replaced(tmp_path: Path) -> None:
+def test_socket_in_use_is_not_replaced(tmp_path: Path) -> None:
     unix = UnixAddress(str(tmp_path / "server"))
     with listening(unix), pytest.raises(ListenError, match="Address already in use") as refusal:
         listen(unix)
-    assert "something else uses this address" in refusal.value.hint
+    assert "the address is in use" in refusal.value.hint
     with listen(TcpAddress("127.0.0.1", 0)) as server:
         taken = local_address(server)
         with pytest.raises(ListenError, match="Address already in use"):
             listen(taken)
 
 
-def test_a_full_backlog_is_in_use_as_well(tmp_path: Path) -> None:
+def test_socket_with_full_backlog_counts_as_in_use(tmp_path: Path) -> None:
     path = str(tmp_path / "server")
     with listening(UnixAddress(path), backlog=0), socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
@@ -61,7 +61,7 @@ def test_a_full_backlog_is_in_use_as_well(tmp_path: Path) -> None:
             listen(UnixAddress(path))
 
 
-def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+def test_file_that_is_not_a_socket_is_never_removed(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("precious")
     with pytest.raises(ListenError, match="File exists"):
@@ -69,20 +69,20 @@ def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named_in_the_error(tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "missing" / "server"))
     with pytest.raises(ListenError, match="No such file or directory") as refusal:
         listen(address)
     assert refusal.value.address == str(address)
 
 
-def test_a_name_that_does_not_resolve_is_a_listen_error() -> None:
+def test_unresolvable_name_is_a_listen_error() -> None:
     # With an empty label it is refused before any name server is asked.
     with pytest.raises(ListenError):
         listen(TcpAddress("a..b", 0))
 
 
-def test_a_machine_without_vsock_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_vsock_support_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_vsock(*_: object) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.vsock_proxy.rig import COMMAND, PATIENCE, Server, check, read_all, refused
+from tests.sockets import read_all
+from tests.vsock_proxy.rig import COMMAND, Server, check, closed_without_a_byte
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import (
     VMADDR_CID_ANY,
     TcpAddress,
@@ -30,7 +32,7 @@ from vsock_proxy.proxy.forward import Forward
 from vsock_proxy.relay.connection import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -67,13 +69,13 @@ def allow(allowlist: Path, server: Server) -> list[str]:
     return [host, port]
 
 
-def test_it_forwards_says_so_and_stops_when_told(
+def test_command_forwards_notifies_and_stops_on_sigterm(
     server: Server, allowlist: Path, tmp_path: Path
 ) -> None:
     to = allow(allowlist, server)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
-        notified.settimeout(PATIENCE)
+        notified.settimeout(TEST_TIMEOUT)
         with subprocess.Popen(
             [*COMMAND, "tcp://127.0.0.1:0", *to, "--config", str(allowlist), "-4", "-w", "20"],
             stderr=subprocess.PIPE,
@@ -91,7 +93,10 @@ def test_it_forwards_says_so_and_stops_when_told(
                 assert ready, line
                 assert notified.recv(100) == b"READY=1"
                 address = parse_address(ready[1])
-                with SocketDialer().dial(address, PATIENCE) as client, server.accept() as accepted:
+                with (
+                    SocketDialer().dial(address, TEST_TIMEOUT) as client,
+                    server.accept() as accepted,
+                ):
                     client.sendall(b"question")
                     client.shutdown(socket.SHUT_WR)
                     assert read_all(accepted) == b"question"
@@ -100,7 +105,7 @@ def test_it_forwards_says_so_and_stops_when_told(
                     assert read_all(client) == b"answer"
                 process.send_signal(signal.SIGTERM)
                 assert notified.recv(100) == b"STOPPING=1"
-                assert process.wait(PATIENCE) == 0
+                assert process.wait(TEST_TIMEOUT) == 0
                 assert process.stderr.read() == ""
             finally:
                 process.kill()
@@ -112,7 +117,7 @@ class Process:
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind(str(folder / "notify"))
-        self._notified.settimeout(PATIENCE)
+        self._notified.settimeout(TEST_TIMEOUT)
         self._process = subprocess.Popen(
             [*COMMAND, *arguments],
             stderr=subprocess.PIPE,
@@ -141,42 +146,38 @@ class Process:
         """Return all that it said."""
         self._process.send_signal(signal.SIGTERM)
         self.heard(b"STOPPING=1")
-        said = self._process.communicate(timeout=PATIENCE)[1]
+        said = self._process.communicate(timeout=TEST_TIMEOUT)[1]
         assert self._process.returncode == 0
         return said
 
 
-def test_the_allowlist_is_read_again_on_sighup(
-    server: Server, allowlist: Path, tmp_path: Path
-) -> None:
+def test_allowlist_is_reloaded_on_sighup(server: Server, allowlist: Path, tmp_path: Path) -> None:
     path = UnixAddress(str(tmp_path / "proxy"))
     to = allow(allowlist, server)
     with Process(tmp_path, str(path), *to, "--config", str(allowlist)) as process:
-        with SocketDialer().dial(path, PATIENCE) as old, server.accept() as accepted:
+        with SocketDialer().dial(path, TEST_TIMEOUT) as old, server.accept() as accepted:
             check(old, accepted)
             listed = allowlist.read_text()
             allowlist.write_text("allowlist: []")
             process.reload()
             check(old, accepted)
-            with SocketDialer().dial(path, PATIENCE) as client:
-                assert refused(client)
+            with SocketDialer().dial(path, TEST_TIMEOUT) as client:
+                assert closed_without_a_byte(client)
             allowlist.write_text("allowlist: 5")  # Now it is broken: nothing changes.
             process.reload()
-            with SocketDialer().dial(path, PATIENCE) as client:
-                assert refused(client)
+            with SocketDialer().dial(path, TEST_TIMEOUT) as client:
+                assert closed_without_a_byte(client)
             allowlist.write_text(listed)
             process.reload()
-            with SocketDialer().dial(path, PATIENCE) as client, server.accept() as again:
+            with SocketDialer().dial(path, TEST_TIMEOUT) as client, server.accept() as again:
                 check(client, again)
             check(old, accepted)
         said = process.stop()
     assert f"vsock-proxy: warning: {':'.join(to)} is not on the allowlist" in said
-    assert f"not reloaded, everything stays as it was: {allowlist}:1: allowlist: '5'" in said
+    assert f"not reloaded, the old settings stay: {allowlist}:1: allowlist: '5'" in said
 
 
-def test_a_file_says_what_to_forward_and_says_it_again_on_sighup(
-    server: Server, tmp_path: Path
-) -> None:
+def test_configuration_is_reloaded_on_sighup(server: Server, tmp_path: Path) -> None:
     assert isinstance(server.address, TcpAddress)
     x, y = UnixAddress(str(tmp_path / "x")), UnixAddress(str(tmp_path / "y"))
     config = tmp_path / "parent.yaml"
@@ -191,32 +192,40 @@ def test_a_file_says_what_to_forward_and_says_it_again_on_sighup(
     write(x, y)
     with Process(tmp_path, "--config", str(config)) as process:
         for address in (x, y):
-            with SocketDialer().dial(address, PATIENCE) as client, server.accept() as accepted:
+            with SocketDialer().dial(address, TEST_TIMEOUT) as client, server.accept() as accepted:
                 check(client, accepted)
         write(x)
         process.reload()
         assert not (tmp_path / "y").exists()
-        with SocketDialer().dial(x, PATIENCE) as client, server.accept() as accepted:
+        with SocketDialer().dial(x, TEST_TIMEOUT) as client, server.accept() as accepted:
             check(client, accepted)
         config.write_text("proxy:\n  forward: []\n")
         process.reload()
-        with SocketDialer().dial(x, PATIENCE) as client, server.accept() as accepted:
+        with SocketDialer().dial(x, TEST_TIMEOUT) as client, server.accept() as accepted:
             check(client, accepted)
         said = process.stop()
-    assert f"{config}: left to enclave-parent: logs" in said
+    assert f"{config}: sections for enclave-parent are ignored: logs" in said
     assert f"no longer listening on {y}" in said
-    assert f"as it was: {config}:2: proxy: unknown key 'forward' (did you mean forwards?)" in said
+    assert (
+        f"the old settings stay: {config}:2: proxy: unknown key 'forward' (did you mean forwards?)"
+        in said
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("allowlist: []", "has no section `proxy`"),
-        ("proxy:\n  forwards: [{listen: 'tcp://127.0.0.1:0', to: 'tcp://a.b:1'}]", ":2: to: a.b "),
-        ("- proxy", ":1: a list, not a mapping"),
+        ("allowlist: []", "is an allowlist: it has no section `proxy`"),
+        ("- {address: a, port: 1}", "is an allowlist"),
+        ("logs: {}", "has no section `proxy`"),
+        (
+            "proxy:\n  forwards: [{listen: 'tcp://127.0.0.1:0', to: 'tcp://a.b:1'}]",
+            ":2: to: a.b:1 is not on",
+        ),
+        ("proxy", ":1: 'proxy', not a mapping"),
     ],
 )
-def test_a_file_that_will_not_do_is_refused(
+def test_invalid_configuration_is_rejected(
     text: str, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "parent.yaml"
@@ -229,7 +238,7 @@ def test_a_file_that_will_not_do_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
-        (["8000", "evil.example", "443"], "evil.example port 443 is not on the allowlist", "add"),
+        (["8000", "evil.example", "443"], "evil.example:443 is not on the allowlist", "add"),
         (["8000", "kms.us-east-1.amazonaws.com", "444"], "is not on the allowlist", "add there: -"),
         (["8000", "kms.us-east-1.amazonaws.com", "65979"], "'65979' is not a number in 1..", ""),
         (["8000", "kms.us-east-1.amazonaws.com", "https"], "'https' is not a number in 1..", ""),
@@ -241,7 +250,7 @@ def test_a_file_that_will_not_do_is_refused(
         (["unix:/no/such/folder/x", "kms.us-east-1.amazonaws.com", "443"], "cannot listen on", ""),
     ],
 )
-def test_what_cannot_be_is_refused_in_two_lines(
+def test_invalid_arguments_are_rejected_with_error_and_hint(
     arguments: list[str],
     error: str,
     hint: str,
@@ -256,7 +265,7 @@ def test_what_cannot_be_is_refused_in_two_lines(
     assert hint in "".join(lines[1:])
 
 
-def test_a_missing_or_empty_allowlist_allows_nothing(
+def test_missing_or_empty_allowlist_allows_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "allowlist.yaml"
@@ -279,7 +288,7 @@ def test_a_missing_or_empty_allowlist_allows_nothing(
         ["-w", "5", "--config", "x"],
     ],
 )
-def test_wrong_usage_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_reported(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2
@@ -302,19 +311,19 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["--ipv6", "--num_workers", "7"], socket.AF_INET6, 7),
     ],
 )
-def test_the_arguments_of_awss_proxy_mean_what_they_say(
+def test_arguments_of_aws_vsock_proxy_are_understood(
     options: list[str],
     family: socket.AddressFamily,
     connections: int,
     allowlist: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[list[Forward]] = []
+    seen: list[Sequence[Forward]] = []
 
     class NoDaemon(Daemon):
         """A test opens no vsock."""
 
-        def __init__(self, forwards: list[Forward], **_: object) -> None:
+        def __init__(self, forwards: Sequence[Forward], **_: object) -> None:
             seen.append(forwards)
 
         def run(self) -> None:
@@ -331,4 +340,4 @@ def test_the_arguments_of_awss_proxy_mean_what_they_say(
         allowlist=load_allowlist(allowlist),
         limits=Limits(connections=connections),
     )
-    assert seen == [[forward]]
+    assert seen == [(forward,)]

@@ -1,4 +1,4 @@
-"""Several listeners in one process, and an end that loses as little as it can."""
+"""The daemon: several listeners in one process, draining, descriptor limits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.vsock_proxy.rig import PATIENCE, Place, Server, read_all, read_exactly
+from tests.sockets import read_all
+from tests.vsock_proxy.rig import Place, Server, read_exactly
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.listening import listen
 from vsock_proxy.proxy.daemon import Daemon
-from vsock_proxy.proxy.forward import Forward, within_descriptors
+from vsock_proxy.proxy.forward import Forward, descriptors_needed, fit
 from vsock_proxy.relay.connection import Limits
+from vsock_proxy.service.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     import socket
@@ -44,16 +49,16 @@ class Running:
         self.thread.start()
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        client = SocketDialer().dial(self.daemon.addresses[0], PATIENCE)
+        client = SocketDialer().dial(self.daemon.addresses[0], TEST_TIMEOUT)
         return client, self.server.accept()
 
     def join(self) -> None:
-        self.thread.join(PATIENCE)
+        self.thread.join(TEST_TIMEOUT)
         assert not self.thread.is_alive()
 
 
 def listen_as_soon_as_it_is_free(address: Address) -> socket.socket:
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + TEST_TIMEOUT
     while True:
         try:
             return listen(address)
@@ -79,30 +84,30 @@ def test_listeners_are_independent(place: Place) -> None:
         thread = threading.Thread(target=daemon.run)
         thread.start()
         for address, server in zip(daemon.addresses, servers, strict=True):
-            with SocketDialer().dial(address, PATIENCE) as client, server.accept() as accepted:
+            with SocketDialer().dial(address, TEST_TIMEOUT) as client, server.accept() as accepted:
                 client.sendall(b"hello")
                 assert read_exactly(accepted, 5) == b"hello"
         daemon.stop()
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
         assert not thread.is_alive()
 
 
-def test_what_comes_in_before_it_runs_is_served(place: Place) -> None:
+def test_connection_made_before_run_is_served(place: Place) -> None:
     with Server(place.address("server")) as server:
         proxy = place.address("proxy")
         daemon = Daemon([Forward(proxy, server.address)])
-        with SocketDialer().dial(proxy, PATIENCE) as client:
+        with SocketDialer().dial(proxy, TEST_TIMEOUT) as client:
             thread = threading.Thread(target=daemon.run)
             thread.start()
             with server.accept() as accepted:
                 client.sendall(b"hello")
                 assert read_exactly(accepted, 5) == b"hello"
         daemon.stop()
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
         assert not thread.is_alive()
 
 
-def test_stopping_lets_connections_end_and_takes_no_new_ones(running: Running) -> None:
+def test_stop_drains_open_connections_and_accepts_no_new_ones(running: Running) -> None:
     client, accepted = running.pair()
     with client, accepted:
         client.sendall(b"question")
@@ -117,7 +122,7 @@ def test_stopping_lets_connections_end_and_takes_no_new_ones(running: Running) -
     running.join()
 
 
-def test_stopping_has_a_deadline(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_drain_has_a_deadline(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vsock_proxy")
     running = Running(place, drain_timeout=0.1)
     with running.server:
@@ -127,11 +132,11 @@ def test_stopping_has_a_deadline(place: Place, caplog: pytest.LogCaptureFixture)
             running.join()
             assert client.recv(1) == b""
             assert accepted.recv(1) == b""
-    assert "stopping; 1 connections get 0.1 s to end" in caplog.text
-    assert "cutting 1 connections that are still open" in caplog.text
+    assert "stopping; 1 connections may end within 0.1 s" in caplog.text
+    assert "aborting 1 connections that are still open" in caplog.text
 
 
-def test_stopping_twice_stops_at_once(running: Running) -> None:
+def test_second_stop_aborts_connections(running: Running) -> None:
     client, accepted = running.pair()
     with client, accepted:
         running.daemon.stop()
@@ -140,13 +145,13 @@ def test_stopping_twice_stops_at_once(running: Running) -> None:
         assert client.recv(1) == b""
 
 
-def test_stopping_what_has_stopped_is_no_error(running: Running) -> None:
+def test_stop_after_the_end_is_ignored(running: Running) -> None:
     running.daemon.stop()
     running.join()
     running.daemon.stop()
 
 
-def test_a_listener_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
+def test_failed_listener_leaves_nothing_open(tmp_path: Path) -> None:
     good = UnixAddress(str(tmp_path / "good"))
     bad = UnixAddress(str(tmp_path / "missing" / "bad"))
     with pytest.raises(ListenError):
@@ -154,32 +159,64 @@ def test_a_listener_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path) ->
     assert not (tmp_path / "good").exists()
 
 
-def test_the_descriptor_limit_is_raised_and_then_respected(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def limited(*connections: int) -> list[Forward]:
+    to = UnixAddress("/to")
+    return [Forward(UnixAddress(f"/{n}"), to, limits=Limits(n, waiting=10)) for n in connections]
+
+
+@given(st.lists(st.integers(1, 10_000), max_size=20), st.integers(0, 100_000))
+def test_fitted_limits_need_no_more_descriptors_than_allowed(
+    connections: list[int], allowed: int
 ) -> None:
-    process = {"now": (1024, 4096)}
+    forwards = limited(*connections)
+    fitted = fit(forwards, allowed)
+    assert [f.listen for f in fitted] == [f.listen for f in forwards]
+    if descriptors_needed(forwards) <= allowed:
+        assert fitted == forwards
+    # Each keeps its listener, one connection and one queued client, whatever its share.
+    assert descriptors_needed(fitted) <= allowed + 4 * len(forwards)
+    assert all(f.limits.connections >= 1 and f.limits.waiting >= 1 for f in fitted)
+
+
+def test_fitted_limits_keep_their_proportion() -> None:
+    few, many = (f.limits.connections for f in fit(limited(1000, 10_000), 4096))
+    assert 10 * few <= many < 11 * few
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "raised"),
+    [
+        ((1024, 4096), 100, (100, (1024, 4096))),
+        ((1024, 4096), 2000, (2000, (2000, 4096))),
+        ((1024, 4096), 5000, (4096, (4096, 4096))),
+        ((1024, resource.RLIM_INFINITY), 5000, (5000, (5000, resource.RLIM_INFINITY))),
+        ((resource.RLIM_INFINITY,) * 2, 5000, (5000, (resource.RLIM_INFINITY,) * 2)),
+    ],
+)
+def test_descriptor_limit_is_raised_as_far_as_allowed(
+    limits: tuple[int, int],
+    wanted: int,
+    raised: tuple[int, tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = {"now": limits}
     monkeypatch.setattr(resource, "getrlimit", lambda _: process["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: process.update(now=new))
+    assert (raise_descriptor_limit(wanted), process["now"]) == raised
 
-    def fit(*connections: int) -> list[Limits | None]:
-        forwards = [
-            Forward(UnixAddress(f"/{n}"), UnixAddress("/to"), limits=Limits(n, waiting=10))
-            for n in connections
-        ]
-        fitted = within_descriptors(forwards)
-        assert [f.listen for f in fitted] == [f.listen for f in forwards]
-        return [f.limits for f in fitted]
 
-    assert fit(100) == [Limits(100, waiting=10)]
-    assert process["now"] == (1024, 4096)
-    assert fit(300, 700) == [Limits(300, waiting=10), Limits(700, waiting=10)]
-    assert process["now"] == (2000 + 20 + 64 + 2, 4096)
-    assert not caplog.records
-    few, many = fit(1000, 10_000)
-    assert few is not None
-    assert many is not None
-    assert process["now"] == (4096, 4096)
-    assert 2 * few.connections + few.waiting + 2 * many.connections + many.waiting <= 4030
-    assert 10 * few.connections <= many.connections < 11 * few.connections
-    total = few.connections + many.connections
-    assert f"4096 file descriptors (ulimit -Hn) are enough for {total} connections" in caplog.text
+def test_daemon_scales_its_limits_to_the_descriptors_it_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vsock_proxy.proxy.daemon.raise_descriptor_limit", lambda _: 1024)
+    address = UnixAddress(str(tmp_path / "proxy"))
+    daemon = Daemon([Forward(address, address, limits=Limits(1000, waiting=10))])
+    daemon.stop()
+    daemon.run()
+    (forward,) = daemon.snapshot().forwards
+    limit = forward.gauges.connection_limit
+    assert 450 < limit < 480
+    expected = (
+        f"1024 file descriptors (ulimit -Hn) are enough for {limit} connections, not for 1000"
+    )
+    assert expected in caplog.text

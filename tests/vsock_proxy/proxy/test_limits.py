@@ -12,22 +12,22 @@ from typing import NoReturn
 
 import pytest
 
+from tests.sockets import read_all
 from tests.vsock_proxy.rig import (
     Place,
     Rig,
     Server,
     check,
+    closed_without_a_byte,
     peer_name,
-    read_all,
     read_exactly,
-    refused,
 )
 from vsock_proxy.net.listening import listen
 from vsock_proxy.relay import connecting
 from vsock_proxy.relay.connection import Limits
 
 
-def test_many_connections_are_served_at_once(place: Place, server: Server) -> None:
+def test_many_connections_are_served_concurrently(place: Place, server: Server) -> None:
     # AWS's proxy has four threads: it accepts the fifth connection and lets it hang.
     with Rig(place.address("proxy"), server.address) as rig, contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -36,7 +36,7 @@ def test_many_connections_are_served_at_once(place: Place, server: Server) -> No
         assert rig.forwarder.in_use == 20
 
 
-def test_a_connection_over_the_limit_waits_visibly_for_its_turn(
+def test_client_over_the_limit_is_queued_and_logged(
     place: Place, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Rig(place.address("proxy"), server.address, limits=Limits(connections=1)) as rig:
@@ -47,10 +47,10 @@ def test_a_connection_over_the_limit_waits_visibly_for_its_turn(
         with second, server.accept() as accepted:
             check(second, accepted)
         assert rig.forwarder.counters.waited == 1
-    assert "which is the limit (-w): a further one waits" in caplog.text
+    assert "connection limit reached (1); new clients are queued" in caplog.text
 
 
-def test_a_connection_that_waits_too_long_is_refused(
+def test_client_queued_for_too_long_is_rejected(
     place: Place, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = Limits(connections=1, connect_timeout=100)
@@ -61,13 +61,13 @@ def test_a_connection_that_waits_too_long_is_refused(
                 rig.wait_until(lambda: rig.forwarder.waiting == 1)
                 rig.pass_time(101)
                 name = peer_name(second)
-                assert refused(second)
+                assert closed_without_a_byte(second)
             check(first, accepted)
-        assert rig.forwarder.counters.refused == {"limit": 1}
-    assert f"the server: refused {name}: no place became free in time" in caplog.text
+        assert rig.forwarder.counters.rejected == {"limit": 1}
+    assert f"the server: rejected {name}: no connection ended in time for it" in caplog.text
 
 
-def test_no_more_may_wait_than_the_limit_says(place: Place, server: Server) -> None:
+def test_queue_is_bounded(place: Place, server: Server) -> None:
     limits = Limits(connections=1, waiting=1)
     with Rig(place.address("proxy"), server.address, limits=limits) as rig:
         with rig.connect() as first, server.accept() as accepted:
@@ -82,7 +82,7 @@ def test_no_more_may_wait_than_the_limit_says(place: Place, server: Server) -> N
 
 
 @pytest.mark.parametrize("scarce", [False, True])
-def test_nothing_spins_while_connections_queue(
+def test_loop_is_quiet_while_clients_are_queued(
     place: Place, server: Server, *, scarce: bool
 ) -> None:
     with listen(place.address("proxy")) as plain:
@@ -99,7 +99,7 @@ def test_nothing_spins_while_connections_queue(
         rig.assert_quiet()
 
 
-def test_a_descriptor_above_1023_is_as_good_as_any(place: Place, server: Server) -> None:
+def test_descriptors_above_1023_work(place: Place, server: Server) -> None:
     # AWS's proxy uses select(2), and dies of it.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
@@ -126,7 +126,7 @@ class ScarceListener(socket.socket):
         return super()._accept()  # type: ignore[misc, no-any-return]
 
 
-def test_running_out_of_descriptors_to_accept_with_is_survived(
+def test_accepting_survives_lack_of_descriptors(
     place: Place, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listen(place.address("proxy")) as plain:
@@ -141,10 +141,10 @@ def test_running_out_of_descriptors_to_accept_with_is_survived(
             listener.scarce = False
         with second, server.accept() as accepted:
             check(second, accepted)
-    assert "not accepting for the moment: Too many open files" in caplog.text
+    assert "accepting is paused: Too many open files" in caplog.text
 
 
-def test_running_out_of_descriptors_to_connect_with_is_survived(
+def test_connecting_survives_lack_of_descriptors(
     place: Place, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_stream(_family: socket.AddressFamily) -> NoReturn:
@@ -162,7 +162,7 @@ def test_running_out_of_descriptors_to_connect_with_is_survived(
             check(second, accepted)
 
 
-def test_an_idle_connection_is_ended_and_a_used_one_is_not(place: Place, server: Server) -> None:
+def test_idle_connection_is_closed_and_a_used_one_is_not(place: Place, server: Server) -> None:
     limits = Limits(idle_timeout=100)
     with (
         Rig(place.address("proxy"), server.address, limits=limits) as rig,
@@ -183,7 +183,7 @@ def test_an_idle_connection_is_ended_and_a_used_one_is_not(place: Place, server:
         check(used, accepted)
 
 
-def test_a_half_closed_connection_is_ended_sooner(place: Place, server: Server) -> None:
+def test_half_closed_connection_has_a_shorter_timeout(place: Place, server: Server) -> None:
     limits = Limits(idle_timeout=1000, linger_timeout=100)
     with (
         Rig(place.address("proxy"), server.address, limits=limits) as rig,
@@ -200,7 +200,7 @@ def test_a_half_closed_connection_is_ended_sooner(place: Place, server: Server) 
         check(idle, idle_accepted)
 
 
-def test_bytes_are_counted_and_connections_told_of_when_asked(
+def test_bytes_are_counted_and_verbose_log_has_connections(
     place: Place, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "vsock_proxy")
@@ -213,6 +213,6 @@ def test_bytes_are_counted_and_connections_told_of_when_asked(
         rig.wait_until(lambda: rig.forwarder.in_use == 0)
         counters = rig.forwarder.counters
         assert (counters.accepted, counters.relayed) == (1, 1)
-        assert (counters.bytes_up, counters.bytes_down) == (5, 2)
+        assert counters.bytes == {"up": 5, "down": 2}
     assert f"the server: connected for {name}" in caplog.text
     assert "ended after 5 bytes up, 2 down" in caplog.text

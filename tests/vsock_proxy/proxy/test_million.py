@@ -14,16 +14,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.sockets import read_all
 from tests.vsock_proxy.relay.test_flow import FakeSink, FakeSource, pump
-from tests.vsock_proxy.rig import (
-    LOCAL,
-    PATIENCE,
-    Place,
-    Rig,
-    allow_descriptors,
-    read_all,
-    read_exactly,
-)
+from tests.vsock_proxy.rig import LOCAL, Place, Rig, allow_descriptors, read_exactly
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.relay.connection import Limits
 from vsock_proxy.relay.flow import Flow
 
@@ -66,7 +60,7 @@ def speech(turn: int) -> bytes:
 
 @given(st.integers(0, 1 << 64))
 @settings(max_examples=3, phases=[Phase.generate])  # Nothing so large can be made smaller.
-def test_the_pure_relay_neither_loses_nor_adds(seed: int) -> None:
+def test_relay_without_sockets_neither_loses_nor_adds_bytes(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 (not for secrets)
     ends = [(FakeSource(), FakeSink(room=0)) for _ in range(2 * CONNECTIONS)]
     flows = [Flow(*end) for end in ends]
@@ -93,7 +87,7 @@ def descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kinds", [(LOCAL, "tcp"), ("tcp", LOCAL)], ids="->".join)
-def test_the_relay_neither_loses_nor_adds(
+def test_relay_neither_loses_nor_adds_bytes(
     kinds: tuple[str, str], tmp_path: Path, descriptors: None
 ) -> None:
     chance = random.Random("a million bytes")  # noqa: S311 (not for secrets)
@@ -121,12 +115,12 @@ def test_the_relay_neither_loses_nor_adds(
                 end.shutdown(socket.SHUT_WR)
         for number, pair in enumerate(ends):
             for side, end in enumerate(pair):
-                end.settimeout(PATIENCE)
+                end.settimeout(TEST_TIMEOUT)
                 assert read_all(end) == speech(2 * number + 1 - side)
         rig.wait_until(lambda: rig.forwarder.in_use == 0)
         counters = rig.forwarder.counters
-        assert counters.bytes_up == CONNECTIONS * (BYTES + 2)
-        assert counters.bytes_down == CONNECTIONS * BYTES
+        assert counters.bytes["up"] == CONNECTIONS * (BYTES + 2)
+        assert counters.bytes["down"] == CONNECTIONS * BYTES
         assert counters.broken == {}
         rig.assert_quiet()
         # A turn has an event for its cause: each connection has its beginning, 8 steps and end.

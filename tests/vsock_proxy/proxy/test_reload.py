@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.vsock_proxy.rig import PATIENCE, Server, check, read_all, refused
+from tests.sockets import read_all
+from tests.vsock_proxy.rig import Server, check, closed_without_a_byte
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError, DialError, ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.proxy.allowlist import Allowlist
-from vsock_proxy.proxy.counters import LATENCY_BOUNDS
+from vsock_proxy.proxy.counters import Gauges
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +48,7 @@ class Running:
     def __exit__(self, *_: object) -> None:
         self.daemon.stop()
         self.daemon.stop()
-        self.thread.join(PATIENCE)
+        self.thread.join(TEST_TIMEOUT)
         assert not self.thread.is_alive()
         self._stack.close()
 
@@ -58,7 +60,7 @@ class Running:
         return Forward(self.path(listen), address, name=listen, **more)  # type: ignore[arg-type]
 
     def dial(self, listen: str) -> socket.socket:
-        return SocketDialer().dial(self.path(listen), PATIENCE)
+        return SocketDialer().dial(self.path(listen), TEST_TIMEOUT)
 
     @contextlib.contextmanager
     def pair(self, listen: str, to: str) -> Iterator[tuple[socket.socket, socket.socket]]:
@@ -81,7 +83,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         yield running
 
 
-def test_listeners_come_and_go_and_connections_stay(running: Running) -> None:
+def test_reload_replaces_listeners_and_keeps_connections(running: Running) -> None:
     with running.pair("x", "a") as (old, old_accepted):
         check(old, old_accepted)
         running.daemon.reload([running.forward("y", "b")])
@@ -102,7 +104,7 @@ def test_listeners_come_and_go_and_connections_stay(running: Running) -> None:
     running.wait_until(lambda _: len(running.daemon._loop._tickers) == 2)
 
 
-def test_a_listener_that_stays_is_the_same_one(running: Running) -> None:
+def test_unchanged_listener_is_kept(running: Running) -> None:
     (before,) = running.daemon.forwarders
     running.daemon.reload([running.forward("y", "b"), running.forward("x", "a")])
     assert running.daemon.forwarders[1] is before
@@ -110,20 +112,21 @@ def test_a_listener_that_stays_is_the_same_one(running: Running) -> None:
     assert [forward.name for forward in running.daemon.snapshot().forwards] == ["y", "x"]
 
 
-def test_a_target_that_changes_is_that_of_new_connections(running: Running) -> None:
+def test_new_target_applies_to_new_connections(running: Running) -> None:
     with running.pair("x", "a") as (old, old_accepted):
         running.daemon.reload([running.forward("x", "b", limits=Limits(connections=7))])
         check(old, old_accepted)
         with running.pair("x", "b") as (client, accepted):
             check(client, accepted)
             (forward,) = running.wait_until(
-                lambda snapshot: snapshot.forwards[0].bytes_up == 10
+                lambda snapshot: snapshot.forwards[0].counters.bytes["up"] == 10
             ).forwards
-            assert (forward.to, forward.limit) == (running.path("server-b"), 7)
-            assert (forward.accepted, forward.connections) == (2, 2)
+            assert forward.target == running.path("server-b")
+            assert forward.counters.accepted == 2
+            assert (forward.gauges.connections, forward.gauges.connection_limit) == (2, 7)
 
 
-def test_a_connection_in_the_backlog_survives_a_reload(tmp_path: Path) -> None:
+def test_connection_in_the_backlog_survives_a_reload(tmp_path: Path) -> None:
     running = Running(tmp_path)
     with running.dial("x") as client:
         running.daemon.reload([running.forward("x", "b")])  # Not running yet: taken at once.
@@ -131,7 +134,7 @@ def test_a_connection_in_the_backlog_survives_a_reload(tmp_path: Path) -> None:
             check(client, accepted)
 
 
-def test_a_reload_that_fails_changes_nothing(running: Running) -> None:
+def test_failed_reload_changes_nothing(running: Running) -> None:
     (running._folder / "file").touch()
     before = running.daemon.snapshot()
     bad: list[list[Forward]] = [
@@ -149,7 +152,7 @@ def test_a_reload_that_fails_changes_nothing(running: Running) -> None:
         check(client, accepted)
 
 
-def test_a_listener_the_loop_cannot_watch_changes_nothing(
+def test_failed_registration_changes_nothing(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = running.daemon._loop
@@ -169,7 +172,7 @@ def test_a_listener_the_loop_cannot_watch_changes_nothing(
     assert not (running._folder / "y").exists()
 
 
-def test_what_is_no_longer_allowed_is_refused_and_what_is_open_goes_on(
+def test_target_removed_from_the_allowlist_rejects_new_connections_only(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "vsock_proxy")
@@ -181,44 +184,47 @@ def test_what_is_no_longer_allowed_is_refused_and_what_is_open_goes_on(
         running.daemon.reload([forward])
         with running.dial("x") as old, server.accept() as accepted:
             check(old, accepted)
-            running.daemon.reload([Forward(forward.listen, forward.to, allowlist=no)])
+            running.daemon.reload([Forward(forward.listen, forward.target, allowlist=no)])
             with running.dial("x") as client:
-                assert refused(client)
+                assert closed_without_a_byte(client)
             check(old, accepted)
-            assert running.daemon.snapshot().forwards[0].refused == {"allowlist": 1}
+            assert running.daemon.snapshot().forwards[0].counters.rejected == {"allowlist": 1}
             running.daemon.reload([forward])
             with running.dial("x") as client, server.accept() as again:
                 check(client, again)
-    assert f"127.0.0.1:{port} is not on the allowlist: nobody gets there" in caplog.text
-    assert "refused a UNIX peer: the target is not on the allowlist" in caplog.text
+    assert f"127.0.0.1:{port} is not on the allowlist: new connections are rejected" in caplog.text
+    assert "rejected a UNIX peer: the target is not on the allowlist" in caplog.text
 
 
-def test_cids_that_change_are_those_of_new_connections(running: Running) -> None:
+def test_new_cids_apply_to_new_connections(running: Running) -> None:
     """A UNIX socket has no CID: where some are named, nobody may come from there."""
     with running.dial("x") as old, running.servers["a"].accept() as accepted:
         running.daemon.reload([running.forward("x", "a", cids=frozenset({16}))])
         with running.dial("x") as client:
-            assert refused(client)
+            assert closed_without_a_byte(client)
         check(old, accepted)
-        assert running.daemon.snapshot().forwards[0].refused == {"cid": 1}
+        assert running.daemon.snapshot().forwards[0].counters.rejected == {"cid": 1}
 
 
-def test_numbers_of_open_connections_are_seen(running: Running) -> None:
+def test_snapshot_includes_open_connections(running: Running) -> None:
     with running.pair("x", "a") as (client, accepted):
         check(client, accepted)
         accepted.sendall(b"no")
         assert client.recv(2) == b"no"
         # The bytes were delivered before they were counted, in the same turn.
-        snapshot = running.wait_until(lambda snapshot: snapshot.forwards[0].bytes_down == 2)
+        snapshot = running.wait_until(
+            lambda snapshot: snapshot.forwards[0].counters.bytes["down"] == 2
+        )
         (forward,) = snapshot.forwards
-        assert (forward.bytes_up, forward.bytes_down) == (5, 2)
-        assert (forward.connections, forward.connecting, forward.waiting) == (1, 0, 0)
-        assert (forward.listen, forward.to) == (running.path("x"), running.path("server-a"))
-        assert forward.connect_seconds.count == 1
-        assert len(forward.connect_seconds.cumulative) == len(LATENCY_BOUNDS) + 1
-        assert forward.connect_seconds.sum >= 0
-    (forward,) = running.wait_until(lambda now: now.forwards[0].connections == 0).forwards
-    assert (forward.bytes_up, forward.bytes_down, forward.broken) == (5, 2, {})
+        assert forward.counters.bytes == {"up": 5, "down": 2}
+        assert forward.gauges == Gauges(1, 0, 0, DEFAULT_LIMITS.connections)
+        assert (forward.listen, forward.target) == (running.path("x"), running.path("server-a"))
+        durations = forward.counters.connect_seconds
+        assert durations.cumulative[-1] == 1
+        assert durations.sum >= 0
+    (forward,) = running.wait_until(lambda now: now.forwards[0].gauges.connections == 0).forwards
+    assert forward.counters.bytes == {"up": 5, "down": 2}
+    assert forward.counters.broken == {}
 
 
 def test_reloads_and_snapshots_from_many_threads(running: Running) -> None:
@@ -237,15 +243,15 @@ def test_reloads_and_snapshots_from_many_threads(running: Running) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TEST_TIMEOUT)
     assert failures == []
     assert running.daemon.snapshot().reloads == 80
 
 
-def test_a_daemon_that_has_stopped_still_shows_its_numbers(tmp_path: Path) -> None:
+def test_stopped_daemon_still_has_a_snapshot(tmp_path: Path) -> None:
     with Running(tmp_path) as running, running.pair("x", "a") as (client, accepted):
         check(client, accepted)
     snapshot = running.daemon.snapshot()
-    assert [(f.relayed, f.connections) for f in snapshot.forwards] == [(1, 0)]
+    assert [(f.counters.relayed, f.gauges.connections) for f in snapshot.forwards] == [(1, 0)]
     running.daemon.reload([running.forward("y", "a")])  # Too late, and no error.
     assert not (tmp_path / "y").exists()

@@ -8,18 +8,18 @@ import socket
 
 import pytest
 
+from tests.sockets import read_all
 from tests.vsock_proxy.rig import (
     LOCAL,
-    PATIENCE,
     VMADDR_CID_LOCAL,
     Place,
     Rig,
     Server,
     check,
-    read_all,
+    closed_without_a_byte,
     read_exactly,
-    refused,
 )
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import DialError, ListenError
 from vsock_proxy.net.addresses import VMADDR_CID_ANY, VsockAddress
 from vsock_proxy.net.dialing import Dialer, SocketDialer
@@ -38,41 +38,41 @@ def dialer() -> Dialer:
 
 
 def pair(server: Server, dialer: Dialer) -> tuple[socket.socket, socket.socket]:
-    return dialer.dial(server.address, PATIENCE), server.accept()
+    return dialer.dial(server.address, TEST_TIMEOUT), server.accept()
 
 
-def test_nobody_there_is_a_reset(dialer: Dialer, place: Place) -> None:
+def test_missing_listener_is_a_reset(dialer: Dialer, place: Place) -> None:
     address = place.address("nobody")
     assert isinstance(address, VsockAddress)
     with pytest.raises(DialError) as refusal:
-        dialer.dial(address, PATIENCE)
+        dialer.dial(address, TEST_TIMEOUT)
     assert refusal.value.reason == "Connection reset by peer"
     hint = f"is vsock-proxy running on the parent, on port {address.port}?"
     assert refusal.value.hint == hint
 
 
-def test_a_cid_that_no_machine_has_is_a_dial_error(dialer: Dialer) -> None:
+def test_unused_cid_is_a_dial_error(dialer: Dialer) -> None:
     with pytest.raises(DialError):
-        dialer.dial(VsockAddress(77, 8000), PATIENCE)
+        dialer.dial(VsockAddress(77, 8000), TEST_TIMEOUT)
 
 
-def test_ports_have_32_bits_and_every_cid_is_listened_for(dialer: Dialer) -> None:
+def test_vsock_ports_have_32_bits_and_any_cid_is_accepted(dialer: Dialer) -> None:
     with listen(VsockAddress(VMADDR_CID_ANY, HIGH_PORT)) as listener:
         assert local_address(listener) == VsockAddress(VMADDR_CID_ANY, HIGH_PORT)
-        with dialer.dial(VsockAddress(VMADDR_CID_LOCAL, HIGH_PORT), PATIENCE) as client:
+        with dialer.dial(VsockAddress(VMADDR_CID_LOCAL, HIGH_PORT), TEST_TIMEOUT) as client:
             accepted, (cid, port) = listener.accept()
             with accepted:
                 assert cid == VMADDR_CID_LOCAL
                 assert port == client.getsockname()[1]
 
 
-def test_what_is_in_use_is_not_replaced(place: Place) -> None:
+def test_socket_in_use_is_not_replaced(place: Place) -> None:
     address = place.address("server")
     with listen(address), pytest.raises(ListenError, match="Address already in use"):
         listen(address)
 
 
-def test_a_full_backlog_is_a_refusal(dialer: Dialer, place: Place) -> None:
+def test_full_backlog_is_a_refused_connection(dialer: Dialer, place: Place) -> None:
     # Unlike a UNIX socket's, where who comes has to wait.
     address = place.address("server")
     with (  # noqa: PT012 (which of them it is does not matter)
@@ -81,18 +81,16 @@ def test_a_full_backlog_is_a_refusal(dialer: Dialer, place: Place) -> None:
         pytest.raises(DialError, match="reset"),
     ):
         for _ in range(10):
-            stack.enter_context(dialer.dial(address, PATIENCE))
+            stack.enter_context(dialer.dial(address, TEST_TIMEOUT))
 
 
-def test_events_of_a_half_close_and_of_a_close_are_alike_and_the_probe_tells(
-    server: Server, dialer: Dialer
-) -> None:
+def test_probe_tells_half_close_from_full_close_on_vsock(server: Server, dialer: Dialer) -> None:
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
     client, accepted = pair(server, dialer)
     with client, accepted, select.epoll() as epoll:
         epoll.register(accepted, select.EPOLLIN | select.EPOLLRDHUP)
         client.shutdown(socket.SHUT_WR)
-        [(_, half_closed)] = epoll.poll(PATIENCE)
+        [(_, half_closed)] = epoll.poll(TEST_TIMEOUT)
         assert accepted.recv(1) == b""
         assert accepted.send(b"", flags) == 0
         client.close()
@@ -101,14 +99,12 @@ def test_events_of_a_half_close_and_of_a_close_are_alike_and_the_probe_tells(
                 accepted.send(b"", flags)
             except BrokenPipeError:
                 break
-        [(_, closed)] = epoll.poll(PATIENCE)
+        [(_, closed)] = epoll.poll(TEST_TIMEOUT)
         assert not closed & select.EPOLLHUP
         assert half_closed & closed & select.EPOLLRDHUP
 
 
-def test_python_takes_no_linger_there_and_the_relay_needs_none(
-    place: Place, server: Server
-) -> None:
+def test_vsock_has_no_linger_option_and_needs_none(place: Place, server: Server) -> None:
     with Rig(place.address("proxy"), server.address, limits=Limits(idle_timeout=100)) as rig:
         with rig.connect() as client, server.accept() as accepted:
             check(client, accepted)
@@ -123,14 +119,12 @@ def test_python_takes_no_linger_there_and_the_relay_needs_none(
             Rig(place.address("second proxy"), another_address) as second,
             second.connect() as client,
         ):
-            assert refused(client)
+            assert closed_without_a_byte(client)
         with rig.connect() as client, server.accept() as accepted:
             check(client, accepted)
 
 
-def test_a_connection_closed_with_bytes_unread_frees_the_server(
-    place: Place, server: Server
-) -> None:
+def test_close_with_unread_bytes_frees_the_server(place: Place, server: Server) -> None:
     with Rig(place.address("proxy"), server.address) as rig:
         client = rig.connect()
         with server.accept() as accepted:
@@ -142,7 +136,7 @@ def test_a_connection_closed_with_bytes_unread_frees_the_server(
         rig.wait_until(lambda: rig.forwarder.in_use == 0)
 
 
-def test_a_large_send_is_not_cut(server: Server, dialer: Dialer) -> None:
+def test_large_send_is_not_truncated(server: Server, dialer: Dialer) -> None:
     client, accepted = pair(server, dialer)
     with client, accepted:
         client.setblocking(False)

@@ -59,7 +59,7 @@ class Joined:
             cast("socket.socket", self.client),
             cast("socket.socket", self.server),
             limits=Limits(),
-            owner=self,
+            events=self,
         )
 
     def closed(self, _connection: Connection, failure: OSError | None) -> None:
@@ -75,7 +75,7 @@ def joined() -> Iterator[Joined]:
         yield Joined(loop)
 
 
-def test_it_is_over_when_both_directions_are(joined: Joined) -> None:
+def test_connection_ends_when_both_directions_have(joined: Joined) -> None:
     joined.client.ended = joined.server.ended = True
     joined.happens(joined.client, ENDED)
     assert joined.server.ends == 1
@@ -91,7 +91,7 @@ def test_it_is_over_when_both_directions_are(joined: Joined) -> None:
     assert joined.told == [None], "it was told twice"
 
 
-def test_a_reset_is_passed_on_as_one(joined: Joined) -> None:
+def test_reset_is_passed_on_as_a_reset(joined: Joined) -> None:
     joined.client.arrived = b"part"
     joined.client.read_error = broken(errno.ECONNRESET)
     joined.happens(joined.client, GONE)
@@ -103,7 +103,7 @@ def test_a_reset_is_passed_on_as_one(joined: Joined) -> None:
 
 
 @pytest.mark.parametrize("upwards", [True, False])
-def test_a_reset_that_a_send_used_up_does_not_pass_for_an_end(
+def test_reset_seen_by_a_send_is_not_taken_for_an_orderly_end(
     joined: Joined, *, upwards: bool
 ) -> None:
     near, far = joined.client, joined.server
@@ -121,7 +121,7 @@ def test_a_reset_that_a_send_used_up_does_not_pass_for_an_end(
     assert near.was_reset
 
 
-def test_a_sink_that_closed_orderly_is_heard_to_its_end(joined: Joined) -> None:
+def test_data_of_an_orderly_closed_sink_is_relayed(joined: Joined) -> None:
     joined.client.arrived = b"more than the server wants"
     joined.server.send_error = broken(errno.EPIPE)
     joined.server.arrived = b"enough"
@@ -134,7 +134,7 @@ def test_a_sink_that_closed_orderly_is_heard_to_its_end(joined: Joined) -> None:
     assert not joined.client.was_reset
 
 
-def test_a_client_that_is_gone_for_good_ends_it(joined: Joined) -> None:
+def test_full_close_of_the_client_ends_the_connection(joined: Joined) -> None:
     joined.client.arrived = b"bye"
     joined.client.ended = True
     joined.client.send_error = broken(errno.EPIPE)
@@ -143,7 +143,7 @@ def test_a_client_that_is_gone_for_good_ends_it(joined: Joined) -> None:
     assert joined.told == [None]
 
 
-def test_a_client_that_goes_for_good_after_its_half_close_ends_it(joined: Joined) -> None:
+def test_full_close_after_half_close_ends_the_connection(joined: Joined) -> None:
     joined.client.ended = True
     joined.happens(joined.client, ENDED)
     assert joined.told == []
@@ -155,15 +155,13 @@ def test_a_client_that_goes_for_good_after_its_half_close_ends_it(joined: Joined
 @pytest.mark.parametrize(
     ("event", "reads"), [(select.EPOLLIN, 1), (select.EPOLLPRI, 2), (select.EPOLLRDHUP, 2)]
 )
-def test_a_read_is_only_followed_by_another_where_it_may_have_stopped_short(
-    joined: Joined, event: int, reads: int
-) -> None:
+def test_second_read_only_if_the_first_may_be_short(joined: Joined, event: int, reads: int) -> None:
     joined.client.arrived = b"abc"
     joined.happens(joined.client, event)
     assert joined.client.reads == reads
 
 
-def test_what_is_held_back_is_accounted_for(joined: Joined) -> None:
+def test_held_bytes_are_counted(joined: Joined) -> None:
     joined.server.room = 1
     joined.client.arrived = b"x" * 100
     joined.happens(joined.client, select.EPOLLIN)
@@ -175,7 +173,7 @@ def test_what_is_held_back_is_accounted_for(joined: Joined) -> None:
     assert joined.loop._held == 0
 
 
-def test_what_is_held_back_is_accounted_for_when_the_source_breaks(joined: Joined) -> None:
+def test_held_bytes_are_counted_when_the_source_breaks(joined: Joined) -> None:
     joined.server.room = 1
     joined.client.arrived = b"x" * 100
     joined.happens(joined.client, select.EPOLLIN)

@@ -85,7 +85,7 @@ def broken(code: int) -> OSError:
         max_size=40,
     )
 )
-def test_whatever_the_order_every_byte_arrives_once_and_then_the_end(
+def test_every_byte_arrives_once_in_order_then_the_end(
     steps: list[bytes | int],
 ) -> None:
     # Bytes arrive, or room appears; the flow is pumped only where an edge would say so.
@@ -118,13 +118,13 @@ def test_whatever_the_order_every_byte_arrives_once_and_then_the_end(
     assert flow.delivered == len(sent)
 
 
-def test_a_short_read_is_not_followed_by_another() -> None:
+def test_short_read_is_not_repeated() -> None:
     source = FakeSource(b"abc")
     assert not Flow(source, FakeSink()).pump(memoryview(bytearray(SIZE)))
     assert source.reads == 1
 
 
-def test_a_short_read_is_followed_up_where_the_end_was_announced() -> None:
+def test_short_read_is_repeated_if_the_end_was_announced() -> None:
     sink = FakeSink()
     flow = Flow(FakeSource(b"abc", ended=True), sink)
     flow.short_reads_lie = True
@@ -132,7 +132,7 @@ def test_a_short_read_is_followed_up_where_the_end_was_announced() -> None:
     assert (sink.got, sink.ends) == (b"abc", 1)
 
 
-def test_a_flood_is_cut_into_turns() -> None:
+def test_flood_is_split_into_turns() -> None:
     flow = Flow(FakeSource(b"x" * SIZE * READS_PER_TURN * 3), FakeSink())
     assert flow.pump(memoryview(bytearray(SIZE)))
     assert flow.delivered == SIZE * READS_PER_TURN
@@ -149,7 +149,7 @@ def test_nothing_is_read_while_the_sink_is_full() -> None:
     assert bytes(flow.tail) == b"x" * (SIZE - 3)
 
 
-def test_the_tail_outlives_the_buffer_it_was_read_into() -> None:
+def test_tail_outlives_the_read_buffer() -> None:
     sink = FakeSink(room=0)
     flow = Flow(FakeSource(b"abcd"), sink)
     buffer = memoryview(bytearray(SIZE))
@@ -160,7 +160,7 @@ def test_the_tail_outlives_the_buffer_it_was_read_into() -> None:
     assert sink.got == b"abcd"
 
 
-def test_the_end_waits_for_the_tail() -> None:
+def test_end_is_passed_on_after_the_tail() -> None:
     sink = FakeSink(room=1)
     flow = Flow(FakeSource(b"abc", ended=True), sink)
     flow.short_reads_lie = True
@@ -171,7 +171,7 @@ def test_the_end_waits_for_the_tail() -> None:
     assert (sink.got, sink.ends) == (b"abc", 1)
 
 
-def test_a_broken_source_gives_what_it_sent_but_no_end() -> None:
+def test_broken_source_delivers_its_data_but_no_end() -> None:
     source, sink = FakeSource(b"abc"), FakeSink()
     source.read_error = broken(errno.ECONNRESET)
     flow = Flow(source, sink)
@@ -181,7 +181,7 @@ def test_a_broken_source_gives_what_it_sent_but_no_end() -> None:
     assert (sink.got, sink.ends) == (b"abc", 0)
 
 
-def test_the_end_of_a_source_known_to_be_reset_is_not_passed_on() -> None:
+def test_end_of_a_reset_source_is_not_passed_on() -> None:
     # The kernel tells of a reset once: a failed send can use it up, and then reads say "end".
     source, sink = FakeSource(b"abc", ended=True), FakeSink()
     flow = Flow(source, sink)
@@ -194,7 +194,7 @@ def test_the_end_of_a_source_known_to_be_reset_is_not_passed_on() -> None:
 @pytest.mark.parametrize(
     ("code", "failed"), [(errno.EPIPE, False), (errno.ECONNRESET, True), (errno.ETIMEDOUT, True)]
 )
-def test_a_sink_that_is_gone_ends_the_flow(code: int, *, failed: bool) -> None:
+def test_lost_sink_ends_the_flow(code: int, *, failed: bool) -> None:
     source, sink = FakeSource(b"x" * 100), FakeSink()
     sink.send_error = broken(code)
     flow = Flow(source, sink)
@@ -206,7 +206,7 @@ def test_a_sink_that_is_gone_ends_the_flow(code: int, *, failed: bool) -> None:
     assert source.reads == reads
 
 
-def test_a_sink_that_goes_while_bytes_wait_for_it_ends_the_flow() -> None:
+def test_sink_lost_while_bytes_wait_ends_the_flow() -> None:
     sink = FakeSink(room=1)
     flow = Flow(FakeSource(b"abc"), sink)
     pump(flow)
@@ -216,7 +216,7 @@ def test_a_sink_that_goes_while_bytes_wait_for_it_ends_the_flow() -> None:
     assert not flow.tail
 
 
-def test_a_sink_that_takes_nothing_and_says_nothing_is_full() -> None:
+def test_sink_that_takes_no_bytes_counts_as_full() -> None:
     class Stuck(FakeSink):
         def send(self, _data: memoryview | bytes, _flags: int, /) -> int:
             return 0
@@ -229,7 +229,7 @@ def test_a_sink_that_takes_nothing_and_says_nothing_is_full() -> None:
 @pytest.mark.parametrize(
     ("error", "gone"), [(None, False), (BlockingIOError(), False), (broken(errno.EPIPE), True)]
 )
-def test_a_probe_tells_a_half_close_from_a_close(error: OSError | None, *, gone: bool) -> None:
+def test_probe_tells_half_close_from_full_close(error: OSError | None, *, gone: bool) -> None:
     sink = FakeSink()
     sink.send_error = error
     flow = Flow(FakeSource(), sink)
@@ -238,7 +238,7 @@ def test_a_probe_tells_a_half_close_from_a_close(error: OSError | None, *, gone:
     assert flow.failure is None
 
 
-def test_shutting_down_what_is_disconnected_already_is_no_failure() -> None:
+def test_shutdown_of_a_disconnected_socket_is_ignored() -> None:
     class Disconnected(FakeSink):
         def shutdown(self, _how: int, /) -> None:
             raise broken(errno.ENOTCONN)

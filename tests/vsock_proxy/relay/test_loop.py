@@ -39,7 +39,7 @@ def loop() -> Iterator[Loop]:
         yield loop
 
 
-def test_events_come_first_then_what_was_stopped_then_what_was_put_off(loop: Loop) -> None:
+def test_turn_runs_events_then_resumed_then_later_calls(loop: Loop) -> None:
     said: list[str] = []
     fd = os.eventfd(0, os.EFD_NONBLOCK)
     loop.add(fd, Recorder(loop, said), select.EPOLLIN)
@@ -55,7 +55,7 @@ def test_events_come_first_then_what_was_stopped_then_what_was_put_off(loop: Loo
     os.close(fd)
 
 
-def test_calls_that_beget_calls_do_not_keep_a_turn_from_ending(loop: Loop) -> None:
+def test_calls_added_by_calls_run_in_the_next_turn(loop: Loop) -> None:
     def again() -> None:
         loop.later(again)
 
@@ -65,7 +65,7 @@ def test_calls_that_beget_calls_do_not_keep_a_turn_from_ending(loop: Loop) -> No
     assert loop.turns == 3
 
 
-def test_another_thread_wakes_a_waiting_loop(loop: Loop) -> None:
+def test_call_from_another_thread_wakes_the_loop(loop: Loop) -> None:
     called: list[str] = []
     thread = threading.Thread(
         target=lambda: loop.call_from_thread(lambda: called.append(threading.current_thread().name))
@@ -77,13 +77,13 @@ def test_another_thread_wakes_a_waiting_loop(loop: Loop) -> None:
     assert called == [threading.current_thread().name]
 
 
-def test_a_loop_that_was_closed_is_called_in_vain() -> None:
+def test_closed_loop_ignores_calls() -> None:
     with Loop() as loop:
         pass
     loop.call_from_thread(lambda: pytest.fail("it was called"))
 
 
-def test_a_tick_comes_when_its_time_has_come() -> None:
+def test_tick_comes_on_time() -> None:
     times = iter([0.0, 1.0, 9.0, 10.0, 11.0, 35.0, 36.0])
     ticks = []
     with Loop(tick=10, monotonic=lambda: next(times)) as loop:
@@ -94,7 +94,7 @@ def test_a_tick_comes_when_its_time_has_come() -> None:
     assert ticks == [10.0, 35.0]
 
 
-def test_reads_get_small_while_too_much_is_held_back(loop: Loop) -> None:
+def test_reads_are_small_while_too_much_is_held(loop: Loop) -> None:
     assert len(loop.buffer) == BUFFER_SIZE
     loop.hold(MAX_HELD + 1)
     assert len(loop.buffer) == SCARCE_BUFFER_SIZE

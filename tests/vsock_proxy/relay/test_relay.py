@@ -9,25 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.vsock_proxy.rig import (
-    LARGE,
-    PATIENCE,
-    TICK,
-    Ends,
-    expect,
-    in_thread,
-    read_all,
-    read_exactly,
-    say,
-    text,
-)
+from tests.sockets import read_all
+from tests.vsock_proxy.rig import LARGE, TICK, Ends, expect, in_thread, read_exactly, say, text
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.relay import flow
 from vsock_proxy.relay.loop import BUFFER_SIZE
 
 PIECES = [1_000, 4_096, BUFFER_SIZE, 300_000]
 
 
-def test_bytes_go_both_ways(ends: Ends) -> None:
+def test_bytes_are_relayed_both_ways(ends: Ends) -> None:
     with ends.pair() as (client, server):
         client.sendall(b"question")
         assert read_exactly(server, 8) == b"question"
@@ -35,7 +26,7 @@ def test_bytes_go_both_ways(ends: Ends) -> None:
         assert read_exactly(client, 6) == b"answer"
 
 
-def test_the_reply_after_the_clients_half_close_arrives(ends: Ends) -> None:
+def test_response_after_client_half_close_arrives(ends: Ends) -> None:
     # AWS's proxy closes both ways at the first end it sees.
     with ends.pair() as (client, server):
         client.sendall(b"question")
@@ -46,7 +37,7 @@ def test_the_reply_after_the_clients_half_close_arrives(ends: Ends) -> None:
     ends.wait_until_empty()
 
 
-def test_the_upload_after_the_servers_half_close_arrives(ends: Ends) -> None:
+def test_upload_after_server_half_close_arrives(ends: Ends) -> None:
     with ends.pair() as (client, server):
         server.sendall(b"banner")
         server.shutdown(socket.SHUT_WR)
@@ -56,7 +47,7 @@ def test_the_upload_after_the_servers_half_close_arrives(ends: Ends) -> None:
     ends.wait_until_empty()
 
 
-def test_a_server_that_speaks_first_and_leaves_is_heard(ends: Ends) -> None:
+def test_data_of_a_server_that_speaks_first_and_closes_arrives(ends: Ends) -> None:
     # Its bytes and its end are there before the relay has looked: no edge tells of them apart.
     with ends.rig.connect() as client:
         with ends.server.accept() as server:
@@ -64,7 +55,7 @@ def test_a_server_that_speaks_first_and_leaves_is_heard(ends: Ends) -> None:
         assert read_all(client) == b"banner"
 
 
-def test_an_end_without_a_byte_is_passed_on(ends: Ends) -> None:
+def test_end_without_data_is_passed_on(ends: Ends) -> None:
     with ends.pair() as (client, server):
         client.shutdown(socket.SHUT_WR)
         assert read_all(server) == b""
@@ -73,7 +64,7 @@ def test_an_end_without_a_byte_is_passed_on(ends: Ends) -> None:
         ends.wait_until_empty()
 
 
-def test_the_upload_goes_on_while_the_client_reads_nothing(ends: Ends) -> None:
+def test_upload_continues_while_the_client_does_not_read(ends: Ends) -> None:
     # AWS's proxy stalls here: one thread, blocked in its write to the client.
     uploaded = threading.Event()
 
@@ -87,11 +78,11 @@ def test_the_upload_goes_on_while_the_client_reads_nothing(ends: Ends) -> None:
         in_thread(read_upload),
     ):
         client.sendall(b"u" * LARGE)
-        assert uploaded.wait(PATIENCE)
+        assert uploaded.wait(TEST_TIMEOUT)
         assert read_exactly(client, LARGE) == b"d" * LARGE
 
 
-def test_a_client_that_closed_altogether_frees_the_server(ends: Ends) -> None:
+def test_full_close_of_the_client_frees_the_server(ends: Ends) -> None:
     if ends.client_kind == "tcp":
         pytest.skip("TCP does not tell a close from a half-close before something is sent")
     with ends.pair() as (client, server):
@@ -101,9 +92,7 @@ def test_a_client_that_closed_altogether_frees_the_server(ends: Ends) -> None:
         ends.wait_until_empty()
 
 
-def test_a_client_that_closed_is_noticed_in_a_later_turn_too(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_close_is_noticed_in_a_later_turn(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     if ends.client_kind == "tcp":
         pytest.skip("TCP does not tell a close from a half-close before something is sent")
     monkeypatch.setattr(flow, "READS_PER_TURN", 1)
@@ -114,7 +103,7 @@ def test_a_client_that_closed_is_noticed_in_a_later_turn_too(
         ends.wait_until_empty()
 
 
-def test_a_client_that_closes_after_its_half_close_frees_the_server(ends: Ends) -> None:
+def test_close_after_half_close_frees_the_server(ends: Ends) -> None:
     if ends.client_kind == "tcp":
         pytest.skip("TCP does not tell a close from a half-close before something is sent")
     with ends.pair() as (client, server):
@@ -125,13 +114,13 @@ def test_a_client_that_closes_after_its_half_close_frees_the_server(ends: Ends) 
         ends.wait_until_empty()
 
 
-def test_a_closed_clients_last_bytes_arrive_though_the_server_is_slow(ends: Ends) -> None:
+def test_last_bytes_of_a_closed_client_reach_a_slow_server(ends: Ends) -> None:
     with ends.pair() as (client, server), in_thread(lambda: say(client, b"u" * LARGE)):
         assert read_exactly(server, 1) == b"u"
         assert len(read_all(server)) == LARGE - 1
 
 
-def test_small_writes_are_not_delayed_and_silent_peers_are_asked(ends: Ends) -> None:
+def test_sockets_have_nodelay_and_keepalive(ends: Ends) -> None:
     # AWS's proxy leaves Nagle's algorithm on: 43 ms for every write-write-read.
     with ends.pair() as (client, server):
         client.sendall(b"x")

@@ -9,11 +9,12 @@ from concurrent.futures import Future
 
 import pytest
 
-from tests.vsock_proxy.rig import LARGE, Ends, flood, in_thread, read_all, read_exactly, reset
+from tests.sockets import read_all
+from tests.vsock_proxy.rig import LARGE, Ends, flood, in_thread, read_exactly, reset
 from vsock_proxy.relay.loop import BUFFER_SIZE
 
 
-def test_what_waits_for_a_peer_that_never_reads_is_bounded(ends: Ends) -> None:
+def test_memory_for_a_peer_that_never_reads_is_bounded(ends: Ends) -> None:
     with ends.pair() as (client, server), in_thread(lambda: flood(client)):
         connection = ends.connection()
         ends.rig.wait_until(lambda: bool(connection.up.tail))
@@ -26,7 +27,7 @@ def test_what_waits_for_a_peer_that_never_reads_is_bounded(ends: Ends) -> None:
         server.close()
 
 
-def test_a_client_reset_reaches_the_server(ends: Ends) -> None:
+def test_client_reset_reaches_the_server(ends: Ends) -> None:
     with ends.pair() as (client, server):
         client.sendall(b"half a ")
         assert read_exactly(server, 7) == b"half a "
@@ -39,7 +40,7 @@ def test_a_client_reset_reaches_the_server(ends: Ends) -> None:
     ends.wait_until_empty()
 
 
-def test_a_server_reset_reaches_the_client_after_what_was_sent(ends: Ends) -> None:
+def test_server_reset_reaches_the_client_after_its_data(ends: Ends) -> None:
     with ends.pair() as (client, server):
         server.sendall(b"half an ")
         assert read_exactly(client, 8) == b"half an "
@@ -52,7 +53,7 @@ def test_a_server_reset_reaches_the_client_after_what_was_sent(ends: Ends) -> No
     ends.wait_until_empty()
 
 
-def test_a_reset_is_not_mistaken_for_an_end_by_one_who_is_sending(ends: Ends) -> None:
+def test_reset_while_sending_is_not_taken_for_an_orderly_end(ends: Ends) -> None:
     if (ends.client_kind, ends.server_kind) != ("tcp", "tcp"):
         pytest.skip("only TCP has a reset to pass on")
     with ends.pair() as (client, server):
@@ -64,7 +65,7 @@ def test_a_reset_is_not_mistaken_for_an_end_by_one_who_is_sending(ends: Ends) ->
         ends.wait_until_empty()
 
 
-def test_a_reply_given_before_the_whole_question_was_read_arrives(ends: Ends) -> None:
+def test_early_response_arrives(ends: Ends) -> None:
     with ends.pair() as (client, server):
         client.sendall(b"q" * 1000)
         assert read_exactly(server, 1) == b"q"
@@ -74,7 +75,7 @@ def test_a_reply_given_before_the_whole_question_was_read_arrives(ends: Ends) ->
     ends.wait_until_empty()
 
 
-def test_urgent_bytes_keep_their_place(ends: Ends) -> None:
+def test_urgent_bytes_stay_in_order(ends: Ends) -> None:
     if ends.client_kind != "tcp":
         pytest.skip("only TCP has urgent bytes that stay in line")
     with ends.pair() as (client, server):
@@ -84,7 +85,7 @@ def test_urgent_bytes_keep_their_place(ends: Ends) -> None:
         assert read_exactly(server, 7) == b"one!two"
 
 
-def test_a_fast_connection_does_not_starve_a_slow_one(ends: Ends) -> None:
+def test_fast_connection_does_not_starve_a_slow_one(ends: Ends) -> None:
     stop = threading.Event()
     with ends.pair() as (fast_client, fast_server), ends.pair() as (client, server):
 
@@ -103,7 +104,7 @@ def test_a_fast_connection_does_not_starve_a_slow_one(ends: Ends) -> None:
             stop.set()
 
 
-def test_nothing_spins_while_peers_idle_half_close_and_leave(ends: Ends) -> None:
+def test_loop_is_quiet_while_peers_idle_half_close_and_leave(ends: Ends) -> None:
     with contextlib.ExitStack() as open_now:
         pairs = [open_now.enter_context(ends.pair()) for _ in range(16)]
         for client, _ in pairs[:4]:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_who_asked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_is_sent_to_the_notify_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asker:
         asker.bind(path)
@@ -22,7 +24,7 @@ def test_who_asked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert asker.recv(100) == b"READY=1"
 
 
-def test_an_abstract_name_starts_with_an_at_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_sign_means_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asker:
         asker.bind("")  # The kernel chooses an abstract one.
         name = asker.getsockname()
@@ -31,12 +33,12 @@ def test_an_abstract_name_starts_with_an_at_sign(monkeypatch: pytest.MonkeyPatch
         assert asker.recv(100) == b"STOPPING=1"
 
 
-def test_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_without_a_notify_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify()
 
 
-def test_who_asked_and_left_is_no_reason_not_to_serve(
+def test_missing_notify_socket_is_only_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))

@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-PATIENCE = 20.0
+from tests.waiting import TEST_TIMEOUT
 
 BUSY = """
 import signal, subprocess, sys, threading
-from vsock_proxy.service.signals import ENDS, Signals
+from vsock_proxy.service.signals import STOP_SIGNALS, Signals
 
 def told(number):
     print(signal.Signals(number).name, flush=True)
@@ -21,8 +21,8 @@ def told(number):
         ended.set()
 
 signals, ended = Signals(), threading.Event()
-for number in (*ENDS, signal.SIGHUP):
-    signals.hear(number, told)
+for number in (*STOP_SIGNALS, signal.SIGHUP):
+    signals.handle(number, told)
 worker = threading.Thread(target=ended.wait)
 worker.start()
 print("ready", flush=True)
@@ -30,36 +30,36 @@ worker.join()  # The main thread hears nothing: nobody wakes it.
 """
 
 
-def test_each_is_heard_while_the_main_thread_waits() -> None:
+def test_signals_are_handled_while_the_main_thread_is_blocked() -> None:
     """Each from another process, and none waiting for the one before it to be handled."""
     sent = [signal.SIGTERM, signal.SIGHUP] * 3 + [signal.SIGINT]
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as busy:
         assert busy.stdout
-        impatience = threading.Timer(PATIENCE, busy.kill)  # Its lines end then.
+        impatience = threading.Timer(TEST_TIMEOUT, busy.kill)  # Its lines end then.
         impatience.start()
         try:
             assert busy.stdout.readline() == "ready\n"
             for number in sent:
                 busy.send_signal(number)
                 assert busy.stdout.readline() == f"{number.name}\n"
-            assert busy.wait(PATIENCE) == 0
+            assert busy.wait(TEST_TIMEOUT) == 0
         finally:
             impatience.cancel()
             busy.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_program_started_by_the_hearer_has_the_default(number: signal.Signals) -> None:
+def test_child_has_default_signal_handlers(number: signal.Signals) -> None:
     """As it would not if the signal were blocked, or ignored: nitro-cli has to end on SIGTERM."""
     ask = (
         "import subprocess, sys\n"
         "import signal\n"
         "from vsock_proxy.service.signals import Signals\n"
-        f"Signals().hear(signal.Signals({number:d}), lambda _: None)\n"
+        f"Signals().handle(signal.Signals({number:d}), lambda _: None)\n"
         f"done = subprocess.run(['sh', '-c', 'kill -{number:d} $$; sleep 60'])\n"
         "print(done.returncode)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", ask], stdout=subprocess.PIPE, timeout=PATIENCE, check=True
+        [sys.executable, "-c", ask], stdout=subprocess.PIPE, timeout=TEST_TIMEOUT, check=True
     )
     assert int(done.stdout) == -number

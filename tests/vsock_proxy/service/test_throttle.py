@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vsock_proxy.test")
 
 
-def test_what_is_left_out_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_lines_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
     throttle = Throttle(log, lambda: now, burst=3, period=10)
     for i in range(100):
@@ -24,12 +24,12 @@ def test_what_is_left_out_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.messages) == 3
     now = 10.0
     throttle.catch_up()
-    assert caplog.messages[3:] == ["97 more such lines left out"]
+    assert caplog.messages[3:] == ["97 more such lines dropped"]
     throttle.warning("again")
     assert caplog.messages[4:] == ["again"]
 
 
-def test_where_nothing_is_left_out_nothing_is_said_of_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_reported_if_no_line_was_dropped(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
     throttle = Throttle(log, lambda: now, burst=3, period=10)
     throttle.warning("once")
