@@ -182,7 +182,8 @@ def failure(command: str, status: int, stderr: bytes) -> NitroCliError:
     if causes:
         cause = causes[0]
         code, text = cause[1].decode(), _text(cause[2])
-        log_file = _LOG.search(stderr, cause.end())
+        others = [each.start() for each in found if each.start() > cause.start()]
+        log_file = _LOG.search(stderr, cause.end(), min(others, default=len(stderr)))
     else:
         code = f"E{status:02}" if 0 < status <= 60 and not _is_usage(stderr) else ""
         lines = stderr.strip().splitlines()
@@ -192,7 +193,8 @@ def failure(command: str, status: int, stderr: bytes) -> NitroCliError:
     if log_file:
         # In the place of its folder, if the hint names that.
         path = log_file[1].decode()
-        hint = hint.replace(_LOG_FOLDER, path) if _LOG_FOLDER in hint else hint or f"see {path}"
+        told = f"{hint}; see {path}" if hint else f"see {path}"
+        hint = hint.replace(_LOG_FOLDER, path) if f"see {_LOG_FOLDER}" in hint else told
     return NitroCliError(
         f"nitro-cli {command}: {f'{code}: ' if code else ''}{text}", code=code, hint=hint
     )
