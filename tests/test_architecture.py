@@ -154,7 +154,7 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.enclaves.nitro_cli",
         "parent.enclaves.settings",
         "parent.http_server.protocol",
-        "parent.logs.budget",
+        "parent.budget",
         "parent.logs.lines",
         "parent.policy.actions",
         "parent.policy.evaluate",

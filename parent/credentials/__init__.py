@@ -1,7 +1,7 @@
 """The credential service: gives enclaves the AWS credentials of the parent's role, over vsock.
 
-What it answers is docs/credentials.md; where the credentials come from, and how they are kept
-fresh, docs/parent.md.
+The protocol is in docs/credentials.md; the source of the credentials, and how they are renewed, in
+docs/parent.md.
 """
 
 from parent.credentials.service import CredentialService

@@ -1,11 +1,11 @@
-"""What an enclave is answered. Does no I/O."""
+"""Responses of the credential service to enclaves. No I/O."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING
 
-from parent.credentials.model import document
+from parent.credentials.model import credentials_response
 from parent.http_server.protocol import Request, Response, message
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from parent.credentials.cache import Cache
 
 
-def answer(request: Request, cache: Cache, cids: Collection[int] | None) -> Response:
-    """Answer from what is at hand: nobody's question reaches the source of the credentials.
+def respond(request: Request, cache: Cache, cids: Collection[int] | None) -> Response:
+    """Return the cached credentials, or an error; no request reaches their source.
 
     Args:
-        request: the question.
-        cache: what is at hand.
-        cids: the enclaves that get an answer, and then nobody else does; None for everybody.
+        request: the request.
+        cache: the credentials.
+        cids: the enclaves that get them, and no other client does; None for every client.
     """
     if cids is not None and request.cid not in cids:
         return message(403, f"CID {request.cid} is not among those that get credentials here")
@@ -31,14 +31,14 @@ def answer(request: Request, cache: Cache, cids: Collection[int] | None) -> Resp
         return message(404, "no such path")
     credentials = cache.current()
     if credentials is not None:
-        return Response(200, document(credentials))
+        return Response(200, credentials_response(credentials))
     if cache.failure is None:
         return message(503, "no credentials yet: the parent has just started")
     return message(503, f"the parent has no credentials ({cache.failure.kind}); see its log")
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header, with or without a port, names no name but ``localhost``."""
+    """Return whether a Host header, with or without a port, is ``localhost`` or an address."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() in ("", "localhost"):
         return True

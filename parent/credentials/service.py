@@ -1,4 +1,4 @@
-"""The credential service as a component: a server for enclaves, a thread that renews."""
+"""The credential service as a component: a server for enclaves, and a thread that renews."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import random
 import threading
 from dataclasses import replace
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from parent.clock import Clock, SystemClock
 from parent.component import ComponentStatus
 from parent.credentials.cache import Cache
 from parent.credentials.model import Credentials, CredentialsError
-from parent.credentials.responses import answer
-from parent.credentials.source_process import Asker
+from parent.credentials.responses import respond
+from parent.credentials.source_process import SourceProcess
 from parent.http_server import HttpServer, Limits
 
 if TYPE_CHECKING:
@@ -50,21 +51,21 @@ class CredentialService:
         uniform: Callable[[float, float], float] = random.uniform,
         limits: Limits | None = None,
     ) -> None:
-        """Make one; production code gives the settings only."""
+        """Make one; production code passes the settings only."""
         self.settings = settings
         self._clock = clock or SystemClock()
         self._uniform = uniform
-        self._asker = Asker()
-        self._load = load or (lambda now: self._asker.load(self.settings.profile, now=now))
+        self._source = SourceProcess()
+        self._load = load or (lambda now: self._source.load(self.settings.profile, now=now))
         self._cache = Cache(self._clock, uniform)
         self._wake = threading.Condition()
         self._stopping = False
-        self.server = HttpServer(settings.listen, self._answer, name=self.name, limits=limits)
+        self.server = HttpServer(settings.listen, self._respond, name=self.name, limits=limits)
 
     def start(self) -> None:
         """See `Component.start`. Whether there are credentials shows later: in `status`."""
         self.server.start()
-        # A daemon: the program may end while the source is waited for.
+        # A daemon thread: the program may exit while the source runs.
         threading.Thread(target=self._keep_fresh, name="credentials-renewal", daemon=True).start()
 
     def stop(self, timeout: float) -> None:
@@ -72,11 +73,11 @@ class CredentialService:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        self._asker.cancel()
+        self._source.cancel()
         self.server.stop(timeout)
 
     def reconfigure(self, settings: CredentialSettings) -> list[str]:
-        """Take other settings; returns the keys of those that need a restart."""
+        """Change the settings; return the keys of those that need a restart."""
         stay = [] if settings.listen == self.settings.listen else ["listen"]
         renew = settings.profile != self.settings.profile
         self.settings = replace(settings, listen=self.settings.listen)
@@ -94,8 +95,7 @@ class CredentialService:
         if failure is not None:
             detail = f"no credentials: {failure}"
         if credentials is not None:
-            end = credentials.expiration or "they are replaced"
-            detail = f"credentials from {credentials.source}, good until {end}"
+            detail = f"credentials from {credentials.source}, {_validity(credentials)}"
             if failure is not None:
                 detail += f"; not renewed: {failure}"
         if not self.server.running:
@@ -114,7 +114,7 @@ class CredentialService:
         )
 
     def renew(self) -> None:
-        """Ask the source, once; takes as long as that takes."""
+        """Run the source once; may take a minute."""
         cache = self._cache
         try:
             credentials = self._load(self._clock.now())
@@ -122,21 +122,21 @@ class CredentialService:
             if self._stopping:
                 return
             cache.failed(e)
-            going_on = "going on with those at hand" if cache.current() else "there are none"
+            going_on = "the cached ones are still valid" if cache.current() else "there are none"
             log.warning("credentials not renewed (%s): %s", going_on, e)
             if e.hint:
                 log.warning("hint: %s", e.hint)
         else:
             cache.renewed(credentials)
             log.info(
-                "credentials from %s, access key %s, good until %s",
+                "credentials from %s, access key %s, %s",
                 credentials.source,
-                credentials.access_key,
-                credentials.expiration or "they are replaced",
+                credentials.access_key_id,
+                _validity(credentials),
             )
 
-    def _answer(self, request: Request) -> Response:
-        return answer(request, self._cache, self.settings.cids)
+    def _respond(self, request: Request) -> Response:
+        return respond(request, self._cache, self.settings.cids)
 
     def _keep_fresh(self) -> None:
         while True:
@@ -146,6 +146,12 @@ class CredentialService:
                 if self._stopping:
                     return
             self.renew()
+
+
+def _validity(credentials: Credentials) -> str:
+    if credentials.expiration is None:
+        return "without an expiration"
+    return f"valid until {credentials.expiration.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _epoch(time: datetime | None) -> float | None:

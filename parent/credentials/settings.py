@@ -1,4 +1,4 @@
-"""The section ``credentials`` of the configuration: where enclaves ask, and which may."""
+"""Settings of the credential service: the section ``credentials`` of the configuration."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DEFAULT_ADDRESS = VsockAddress(VMADDR_CID_ANY, CREDENTIALS_PORT)
 
 @dataclass(frozen=True, slots=True)
 class CredentialSettings:
-    """What `CredentialService` takes.
+    """Settings of `CredentialService`.
 
     Attributes:
-        listen: where enclaves ask.
-        cids: the enclaves that get an answer; None for everybody who can connect.
-        profile: of AWS's configuration file; None for what AWS_PROFILE says.
+        listen: where enclaves connect.
+        cids: the enclaves that get credentials; None for every client that can connect.
+        profile: of AWS's configuration file; None for AWS_PROFILE, or the default one.
     """
 
     listen: Address = DEFAULT_ADDRESS
@@ -36,20 +36,23 @@ def read_credentials_section(section: Setting) -> CredentialSettings:
     """Read the value of the key ``credentials``.
 
     Raises:
-        ConfigurationError: says in which file and line, and why.
+        ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    fields = section.fields("listen", "cids", "profile")
-    listen: Address = DEFAULT_ADDRESS
-    if "listen" in fields:
-        listen = fields["listen"].address()
-        if isinstance(listen, TcpAddress) and not _is_loopback(listen.host):
-            raise fields["listen"].wrong(
-                f"{listen.host} is no loopback address",
-                hint="whoever connects gets the credentials: keep them on this machine",
-            )
-    cids = read_cids(section, fields, listen, required=True)
-    profile = fields["profile"].string(most=200) if "profile" in fields else None
+    with section.reading("listen", "cids", "profile") as keys:
+        listen = keys.read("listen", _listen, DEFAULT_ADDRESS)
+        cids = read_cids(keys, listen, required=True)
+        profile = keys.read("profile", lambda value: value.string(most=200), None)
     return CredentialSettings(listen, cids, profile)
+
+
+def _listen(value: Setting) -> Address:
+    listen = value.address()
+    if isinstance(listen, TcpAddress) and not _is_loopback(listen.host):
+        raise value.wrong(
+            f"{listen.host} is not a loopback address",
+            hint="every client that connects gets the credentials: keep them on this machine",
+        )
+    return listen
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,9 +1,9 @@
-"""Asks for credentials in a process of its own, which can be ended whatever it is doing.
+"""Runs the credential source in a process of its own, which can be killed at any time.
 
 botocore's chain runs the program that a profile names, asks on the terminal for the code of an MFA
 device, reads files, looks up names: each can hang, and a thread cannot be interrupted. This
-process (`upstream`) has no input and no terminal, so nobody is asked for anything, and it is ended
-with all that it started when its time is over.
+process (`source`) has no input and no terminal, and is killed with all that it started when its
+time is over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from parent.credentials.model import Credentials, CredentialsError, whole_credentials
+from parent.credentials.model import Credentials, CredentialsError, checked_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,31 +26,34 @@ TIMEOUT: Final = 75.0
 """Seconds; the slowest of what botocore does by itself, three attempts at STS, takes 45."""
 
 
-class Asker:
-    """Asks, one question at a time."""
+class SourceProcess:
+    """Runs the source, one process at a time.
+
+    Args:
+        timeout: seconds for one run.
+    """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
-        """Make one; `timeout` seconds are for a whole question."""
         self._timeout = timeout
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled = False
 
     def load(self, profile: str | None, *, now: datetime) -> Credentials:
-        """Ask the chain; see `upstream.load`.
+        """Return credentials from botocore's chain; see `source.load`.
 
         Raises:
-            CredentialsError: there are none, or none that are good, or no answer came in time.
+            CredentialsError: there are none, or invalid ones, or no response came in time.
         """
         with self._lock:
             if self._cancelled:
-                raise CredentialsError("not asked, for this is the end", kind="stopped")
+                raise CredentialsError("cancelled: shutting down", kind="stopped")
             process = self._process = self._start([] if profile is None else [profile])
         try:
-            answer, _ = process.communicate(timeout=self._timeout)
+            output, _ = process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:
             raise CredentialsError(
-                f"no answer within {self._timeout:g} s, and whoever was asked was ended",
+                f"no response from the source within {self._timeout:g} s; its process was killed",
                 kind="timeout",
                 hint="does a program in the profile's credential_process hang?",
             ) from None
@@ -58,10 +61,10 @@ class Asker:
             with self._lock:
                 self._process = None
             _end(process)
-        return _read(answer, process.returncode, now)
+        return _read(output, process.returncode, now)
 
     def cancel(self) -> None:
-        """End the question that is being asked, and refuse what comes; from any thread."""
+        """Kill the process that runs, and start no other; from any thread."""
         with self._lock:
             self._cancelled = True
             if self._process:
@@ -70,7 +73,7 @@ class Asker:
     def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(  # noqa: S603 (a list, from our own settings; no shell)
-                # -P: what lies in the folder that the daemon was started in is no module of ours.
+                # -P: no module is imported from the folder that the daemon was started in.
                 [sys.executable, "-P", "-m", "parent.credentials.source", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -78,25 +81,27 @@ class Asker:
                 start_new_session=True,  # Without a terminal; and one signal ends all of it.
             )
         except OSError as e:
-            raise CredentialsError(f"cannot ask: {e.strerror}", kind="internal") from e
+            raise CredentialsError(
+                f"cannot start the credential source: {e.strerror}", kind="internal"
+            ) from e
 
 
-def _read(answer: bytes, status: int, now: datetime) -> Credentials:
+def _read(output: bytes, status: int, now: datetime) -> Credentials:
     try:
-        told = json.loads(answer)
+        found = json.loads(output)
     except ValueError:
         raise CredentialsError(
-            f"whoever was asked ended with status {status} and no answer", kind="internal"
+            f"the credential source exited with status {status} and no output", kind="internal"
         ) from None
-    if "error" in told:
-        raise CredentialsError(told["error"], kind=told["kind"], hint=told["hint"])
-    expiration = told["expiration"] and datetime.fromisoformat(told["expiration"])
-    return whole_credentials(
-        told["access_key"],
-        told["secret_key"],
-        told["token"],
+    if "error" in found:
+        raise CredentialsError(found["error"], kind=found["kind"], hint=found["hint"])
+    expiration = found["expiration"] and datetime.fromisoformat(found["expiration"])
+    return checked_credentials(
+        found["access_key_id"],
+        found["secret_access_key"],
+        found["session_token"],
         expiration,
-        source=told["source"],
+        source=found["source"],
         now=now,
     )
 
@@ -110,5 +115,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        # With all that it started. It is not reaped, so that its number is nobody else's.
+        # With all that it started. It is not reaped yet, so its number was not used again.
         os.killpg(process.pid, signal.SIGKILL)

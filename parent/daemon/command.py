@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from parent.daemon.log_format import PROGRAM, log_to_stderr
 from vsock_proxy.errors import AgentError, ConfigurationError
-from vsock_proxy.service.console import complain
+from vsock_proxy.service.console import complain, warn
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.reloading import Reloader
@@ -22,6 +22,8 @@ from vsock_proxy.service.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import argparse
+
+    from parent.daemon.configuration import Configuration
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ NEEDED = ("h11", "prometheus_client", "yaml")
 
 _STOP = ""
 
+_CHECK_HINT = "name the file: enclave-parent check-config FILE"
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands."""
@@ -39,21 +43,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "run",
         help="run the parent's services: proxy, credentials, logs, enclaves, metrics",
         description="Run what the configuration has: the proxy, the credential service, the log "
-        "sink, the enclaves, and their metrics. SIGHUP reads the file again; SIGTERM stops "
-        "cleanly, a second one at once. Status: 0 if told to stop, 1 if it cannot start or a "
-        "service fails.",
+        "sink, the enclaves, and their metrics. SIGHUP reloads the file; SIGTERM stops cleanly, a "
+        "second one at once. Exit status: 0 after a signal, 1 if it cannot start or a service "
+        "fails.",
     )
     add = parser.add_argument
     add("--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     add("--log-format", choices=("text", "json"), default="text", help="default: %(default)s")
-    add("-v", "--verbose", action="store_true", help="log every connection, not only trouble")
+    add("-v", "--verbose", action="store_true", help="log every connection, not only problems")
     parser.set_defaults(run=run)
 
     parser = subparsers.add_parser(
         "check-config",
-        help="say what is wrong with a configuration",
-        description="Read a configuration as `run` does, and print every error with its line; "
-        "status 1 if there is one. Nothing is opened.",
+        help="report every mistake in a configuration",
+        description="Read a configuration as `run` does, and print every mistake of all sections "
+        "with its line. Exit status: 1 if there is one; warnings do not count. Nothing is opened.",
     )
     parser.add_argument(
         "config", metavar="FILE", type=Path, nargs="?", default=DEFAULT_PATH,
@@ -63,22 +67,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def check_config(arguments: argparse.Namespace) -> int:
-    """Print what is wrong with a file, if anything."""
-    # Here, as below: the commands for images do without botocore and what else the daemon needs.
+    """Print every mistake in a file."""
+    # Imported here, as in `run`: the commands for images work without botocore and PyYAML.
     require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
 
     try:
-        load_configuration(arguments.config)
+        configuration = load_configuration(arguments.config, hint=_CHECK_HINT)
     except ConfigurationError as e:
+        for warning in getattr(e, "warnings", ()):
+            warn(PROGRAM, warning)
         complain(PROGRAM, e)
         return 1
-    sys.stdout.write(f"{arguments.config}: fine\n")
+    for warning in configuration.warnings:
+        warn(PROGRAM, warning)
+    count = len(configuration.warnings)
+    told = f", {count} warning{'s' * (count > 1)}" if count else ""
+    sys.stdout.write(f"{arguments.config}: ok{told}\n")
     return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until a signal, or a failure, ends it."""
+    """Run until a signal or a failure."""
     require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
     from parent.daemon.supervisor import Supervisor  # noqa: PLC0415
@@ -89,18 +99,24 @@ def run(arguments: argparse.Namespace) -> int:
     ending = _Ending(events)
     for number in STOP_SIGNALS:
         signals.handle(number, ending)
-    # While it starts there is nothing to reload; SIGHUP's default would end it.
+    # While it starts there is nothing to reload; the default of SIGHUP would end it.
     signals.handle(signal.SIGHUP, lambda _: None)
     threading.excepthook = lambda failure: _failed(failure, events)
     try:
-        supervisor = Supervisor(load_configuration(arguments.config))
+        configuration = load_configuration(arguments.config, hint="name the file with --config")
+        _warn(configuration)
+        supervisor = Supervisor(configuration)
         supervisor.start()
     except AgentError as e:
         complain(PROGRAM, e)
         return 1
-    reloader = Reloader(
-        lambda: supervisor.reload(load_configuration(arguments.config, reloading=True))
-    )
+
+    def reload() -> None:
+        changed = load_configuration(arguments.config, reloading=True)
+        _warn(changed)
+        supervisor.reload(changed)
+
+    reloader = Reloader(reload)
     signals.handle(signal.SIGHUP, lambda _: reloader.request())
     operations = supervisor.operations
     where = f"operations on {operations.server.address}" if operations else "no operations"
@@ -111,15 +127,15 @@ def run(arguments: argparse.Namespace) -> int:
     if failed == _STOP:
         log.info("stopping")
     else:
-        log.error("%s failed; stopping everything, to be started anew", failed)
+        log.error("%s failed; stopping everything, to be restarted", failed)
     supervisor.stop()
     return int(failed != _STOP)
 
 
 def _failed(failure: threading.ExceptHookArgs, events: queue.SimpleQueue[str]) -> None:
-    """A thread ended by what nobody foresaw: what it did is not done any more.
+    """Report a thread that ended by an unexpected exception.
 
-    Whichever thread it is: a daemon that goes on with a part of it missing looks well.
+    Whichever thread it is: a daemon that goes on with a part of it missing looks healthy.
     """
     name = failure.thread.name if failure.thread else "a thread"
     exception = (failure.exc_type, failure.exc_value, failure.exc_traceback)
@@ -128,7 +144,7 @@ def _failed(failure: threading.ExceptHookArgs, events: queue.SimpleQueue[str]) -
 
 
 class _Ending:
-    """What a signal to end does: the first one is an event, the second one ends the process."""
+    """Handles signals to stop: the first one is an event, the second one exits at once."""
 
     def __init__(self, events: queue.SimpleQueue[str]) -> None:
         self._events = events
@@ -136,7 +152,12 @@ class _Ending:
 
     def __call__(self, number: int) -> None:
         if self._told:
-            os.write(2, f"{PROGRAM}: warning: ending at once\n".encode())
+            os.write(2, f"{PROGRAM}: warning: stopping at once\n".encode())
             os._exit(128 + number)
         self._told = True
         self._events.put(_STOP)
+
+
+def _warn(configuration: Configuration) -> None:
+    for warning in configuration.warnings:
+        log.warning("%s", warning)

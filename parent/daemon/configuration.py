@@ -5,119 +5,120 @@ docs/parent.md has one with every key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+import contextlib
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from parent.credentials import CredentialSettings, read_credentials_section
+from parent.daemon.cross_checks import listener_mistakes, unknown_cids
 from parent.enclaves.settings import EnclaveSettings, read_enclaves_section
 from parent.logs.settings import LogSettings, read_logs_section
 from parent.operations import OperationsSettings, read_operations_section
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.proxy.section import ProxySettings, read_proxy_section
-from vsock_proxy.service.settings import load_settings
+from vsock_proxy.service.settings import (
+    ConfigurationErrors,
+    attempt,
+    each_error,
+    load_settings,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.errors import AgentError
     from vsock_proxy.service.settings import Setting
 
-SECTIONS = ("proxy", "credentials", "logs", "enclaves", "operations")
+SECTIONS: Final = ("proxy", "credentials", "logs", "enclaves", "operations")
 
-T = TypeVar("T")
+_ALLOCATOR_KEYS: Final = frozenset({"memory_mib", "cpu_count", "cpu_pool"})
+"""Of /etc/nitro_enclaves/allocator.yaml, which lies beside ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What `enclave-parent run` is to run; None where there is no such section."""
+    """What `enclave-parent run` is to run; None for a section that is not in the file.
+
+    Attributes:
+        warnings: what may be a mistake, each with file and line.
+    """
 
     proxy: ProxySettings | None = None
     credentials: CredentialSettings | None = None
     logs: LogSettings | None = None
     enclaves: tuple[EnclaveSettings, ...] = ()
     operations: OperationsSettings | None = None
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
-class ConfigurationErrors(ConfigurationError):  # noqa: N818 (of it there are several)
-    """Several things in a file cannot be.
+class InvalidConfiguration(ConfigurationErrors):
+    """The mistakes of a file.
 
     Attributes:
-        errors: each of them.
+        warnings: see `Configuration.warnings`.
     """
 
-    def __init__(self, errors: Sequence[ConfigurationError]) -> None:
-        super().__init__("; ".join(map(str, errors)))
-        self.errors = tuple(errors)
+    def __init__(self, errors: Iterable[AgentError], warnings: Sequence[str]) -> None:
+        super().__init__(errors)
+        self.warnings = tuple(warnings)
 
 
-def load_configuration(path: Path, *, reloading: bool = False) -> Configuration:
+def load_configuration(path: Path, *, reloading: bool = False, hint: str = "") -> Configuration:
     """Read a file.
 
     Args:
         path: the file.
         reloading: see `vsock_proxy.proxy.section.read_proxy_section`.
+        hint: see `vsock_proxy.service.settings.load_settings`.
 
     Raises:
-        ConfigurationErrors: one error for each section that cannot be, and others.
-        ConfigurationError: the same, where there is just one.
+        ConfigurationError: it cannot be read.
+        InvalidConfiguration: all mistakes of all sections.
     """
-    root = load_settings(path)
-    reader = _Reader(root.mapping())
-    reader.collect(lambda: root.fields(*SECTIONS))
-    configuration = Configuration(
-        proxy=reader.section("proxy", lambda s: read_proxy_section(s, reloading=reloading)),
-        credentials=reader.section("credentials", read_credentials_section),
-        logs=reader.section("logs", read_logs_section),
-        enclaves=reader.section("enclaves", read_enclaves_section) or (),
-        operations=reader.section("operations", read_operations_section),
-    )
-    if not reader.errors:
-        if not reader.sections:
+    root = load_settings(path, hint=hint)
+    if mistaken := _other_file(root):
+        raise mistaken
+    sections = attempt(root.mapping) or {}
+    warnings = tuple(unknown_cids(sections))
+    try:
+        return dataclasses.replace(_read(root, reloading=reloading), warnings=warnings)
+    except ConfigurationError as e:
+        raise InvalidConfiguration(each_error(e), warnings) from e
+
+
+def _read(root: Setting, *, reloading: bool) -> Configuration:
+    with root.reading(*SECTIONS) as keys:
+        configuration = Configuration(
+            proxy=keys.read("proxy", lambda s: read_proxy_section(s, reloading=reloading), None),
+            credentials=keys.read("credentials", read_credentials_section, None),
+            logs=keys.read("logs", read_logs_section, None),
+            enclaves=keys.read("enclaves", read_enclaves_section, ()),
+            operations=keys.read("operations", read_operations_section, None),
+        )
+        for mistake in listener_mistakes(keys.found):
+            keys.add(mistake)
+        if not keys.found and not keys.errors:
             raise root.wrong("there is nothing to run", hint=f"sections: {', '.join(SECTIONS)}")
-        reader.collect(lambda: _check_listeners(configuration, reader.sections))
-    if len(reader.errors) == 1:
-        raise reader.errors[0]
-    if reader.errors:
-        raise ConfigurationErrors(reader.errors)
     return configuration
 
 
-class _Reader:
-    """Reads on after an error, so that a person sees all of them at once."""
-
-    def __init__(self, sections: dict[str, Setting]) -> None:
-        self.sections = sections
-        self.errors: list[ConfigurationError] = []
-
-    def section(self, name: str, read: Callable[[Setting], T]) -> T | None:
-        if name not in self.sections:
-            return None
-        return self.collect(lambda: read(self.sections[name]))
-
-    def collect(self, read: Callable[[], T]) -> T | None:
-        try:
-            return read()
-        except ConfigurationError as e:
-            self.errors.append(e)
-            return None
-
-
-def _check_listeners(configuration: Configuration, sections: dict[str, Setting]) -> None:
-    """See that no two sections want the same address; in one section the section has seen to it."""
-    taken: dict[Address, str] = {}
-    for section, address in _listeners(configuration):
-        other = taken.setdefault(address, section)
-        if other != section:
-            raise sections[section].wrong(f"{other} listens on {address} as well")
-
-
-def _listeners(configuration: Configuration) -> Iterator[tuple[str, Address]]:
-    if configuration.proxy:
-        yield from (("proxy", forward.listen) for forward in configuration.proxy.forwards)
-    if configuration.credentials:
-        yield "credentials", configuration.credentials.listen
-    if configuration.logs:
-        yield "logs", configuration.logs.listen
-    if configuration.operations:
-        yield "operations", configuration.operations.listen
+def _other_file(root: Setting) -> ConfigurationError | None:
+    """Return an error if this is one of AWS's files, which people have beside ours."""
+    names: set[str] = set()
+    with contextlib.suppress(ConfigurationError):  # Reported by whoever reads the file.
+        names.update(key.name for key, _ in root.pairs())
+    if "allowlist" in names and not names & {*SECTIONS}:
+        return root.wrong(
+            "this is an allowlist of vsock-proxy, not a configuration of enclave-parent",
+            hint=f"name it in a configuration: proxy: {{allowlist: {root.source}, forwards: [...]}}"
+            "; docs/parent.md has an example",
+        )
+    if names and names <= _ALLOCATOR_KEYS:
+        return root.wrong(
+            "this is the configuration of nitro-enclaves-allocator, not of enclave-parent",
+            hint="it sets aside what all enclaves get together; docs/parent.md has an example of "
+            "a configuration",
+        )
+    return None

@@ -1,7 +1,7 @@
 """The daemon's log on stderr: lines for people, or JSON for programs.
 
-Whatever is logged, a line is a line: what comes from an enclave or from the network can neither
-begin a new one nor do things to a terminal.
+Whatever is logged, a record is one line: data from an enclave or from the network can neither begin
+a new line nor control a terminal.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
+from vsock_proxy.service.console import printable
+
 PROGRAM: Final = "enclave-parent"
 
 OURS: Final = ("parent", "vsock_proxy")
 
-# Their own words about what fails hold what was read, and so secrets; ours say what failed.
+# Their messages about failures contain what was read, and so secrets; ours tell what failed.
 _SILENCED: Final = ("botocore", "urllib3", "asyncio")
 
 
 class TextFormatter(logging.Formatter):
-    """``enclave-parent: warning: ...``; the time is the journal's to add."""
+    """``enclave-parent: warning: ...``; the journal adds the time."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make one line."""
+        """Return one line."""
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"{PROGRAM}: {level}{_printable(super().format(record))}"
+        return f"{PROGRAM}: {level}{printable(super().format(record))}"
 
 
 class JsonFormatter(logging.Formatter):
     """One object a line: ``time`` (RFC 3339), ``level``, ``logger``, ``message``, ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make one line."""
+        """Return one line."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         shown = {
             "time": time.replace("+00:00", "Z"),
@@ -56,10 +58,3 @@ def log_to_stderr(form: str, *, verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     for name in _SILENCED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )

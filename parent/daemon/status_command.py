@@ -1,101 +1,150 @@
-"""``enclave-parent status``: what a running daemon says of itself."""
+"""``enclave-parent status``: shows the state of a running daemon."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import http.client
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parent.daemon.status_table import table
+from parent.daemon.status_table import MIN_WIDTH, WIDTH, table
 from parent.files import print_json
 from vsock_proxy.errors import AgentError, ConfigurationError, DialError
 from vsock_proxy.net.addresses import Address, TcpAddress
 from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.service.console import printable
 from vsock_proxy.service.extras import require
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable, Mapping
 
 TIMEOUT = 20.0
-"""Seconds for the daemon's answer; it waits for the relay's loop for ten."""
+"""Seconds for the daemon's response; it waits for the relay's loop for ten."""
 
-MAX_ANSWER = 16 << 20
+MAX_RESPONSE = 16 << 20
 
-_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (where to ask, not to listen)
+_CLEAR = "\x1b[H\x1b[2J"
+"""Moves to the corner and erases the screen (ECMA-48)."""
+
+_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (where to connect, not to listen)
 
 
 class StatusError(AgentError):
-    """The daemon did not tell how it is."""
+    """The daemon gave no valid response."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "status",
-        help="show how the running daemon is: forwards, enclaves, credentials",
-        description="Ask the running daemon, where the section `operations` of its configuration "
-        "says. Status: 0 if all is well, 1 if not, or if it does not answer.",
+        help="show the state of the running daemon: forwards, enclaves, credentials",
+        description="Show the state of the running daemon, which listens where the section "
+        "`operations` of its configuration says. Exit status: 0 if everything is healthy, 1 if "
+        "not, or if the daemon does not respond.",
     )
     default = Path("/etc/nitro_enclaves/parent.yaml")
     add = parser.add_argument
     add("--config", metavar="FILE", type=Path, default=default, help="default: %(default)s")
-    add("--json", action="store_true", help="print JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--watch", metavar="SECONDS", type=_interval, nargs="?", const=2.0,
+        help="show it again every so many seconds, 2 by default, until interrupted",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, and show."""
-    state = ask(_address(arguments.config))
+    """Show the state, once or until interrupted."""
+    address = _address(arguments.config)
+    if arguments.watch is not None:
+        return watch(address, arguments.watch)
+    state = ask(address)
     if arguments.json:
         print_json(state)
     else:
-        sys.stdout.write(table(state, now=time.time()))
+        sys.stdout.write(_table(state))
     return int(state["status"] != "ok")
 
 
+def watch(address: Address, interval: float, *, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Show the state every `interval` seconds, until an interrupt; return the last status.
+
+    A daemon that does not respond is shown as such: it may be restarting.
+    """
+    status = 1
+    try:
+        while True:
+            try:
+                state = ask(address)
+                text, status = _table(state), int(state["status"] != "ok")
+            except AgentError as e:
+                text, status = f"enclave-parent: {printable(str(e))}\n", 1
+            # On a terminal in the place of the last one; elsewhere after it, and an empty line.
+            before, after = (_CLEAR, "") if sys.stdout.isatty() else ("", "\n")
+            sys.stdout.write(f"{before}{text}{after}")
+            sys.stdout.flush()
+            sleep(interval)
+    except KeyboardInterrupt:
+        return status
+
+
+def _table(state: Mapping[str, Any]) -> str:
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    return table(state, now=time.time(), width=max(width, MIN_WIDTH))
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("from 0.1 to 3600 seconds")
+    return seconds
+
+
 def ask(address: Address) -> dict[str, Any]:
-    """Return what the daemon that listens there tells (`parent.operations.state.state`).
+    """Return the state of the daemon that listens there (`parent.operations.state.state`).
 
     Raises:
-        DialError: nobody listens.
-        StatusError: no answer, or not such a one.
+        DialError: nothing listens there.
+        StatusError: no response, or not that of this program.
     """
     with contextlib.closing(http.client.HTTPConnection("localhost", timeout=TIMEOUT)) as client:
         try:
             client.sock = SocketDialer().dial(address, TIMEOUT)
         except DialError as e:
-            e.hint = "does enclave-parent run, with this configuration, and may this user ask it?"
+            e.hint = "does enclave-parent run, with this configuration, and may this user connect?"
             raise
         try:
             client.request("GET", "/status")
             response = client.getresponse()
-            answer = response.read(MAX_ANSWER + 1)
-            told = json.loads(answer) if response.status == 200 else None
+            body = response.read(MAX_RESPONSE + 1)
+            state = json.loads(body) if response.status == 200 else None
         except (OSError, http.client.HTTPException, ValueError, RecursionError) as e:
-            raise StatusError(f"no answer from {address}: {str(e) or type(e).__name__}") from e
-    if not isinstance(told, dict) or "components" not in told:
+            raise StatusError(f"no response from {address}: {str(e) or type(e).__name__}") from e
+    if not isinstance(state, dict) or "components" not in state:
         raise StatusError(
-            f"what listens on {address} is no enclave-parent of this version",
+            f"what listens on {address} is not enclave-parent of this version",
             hint="was the daemon restarted after the last update?",
         )
-    return told
+    return state
 
 
 def _address(path: Path) -> Address:
-    """Where to ask. What else is in the file may be wrong, or about to be changed."""
-    # Here: the commands for images do without PyYAML and Prometheus.
+    """Return where the daemon listens. Other sections may be invalid, or about to be changed."""
+    # Imported here: the commands for images work without PyYAML and Prometheus.
     require("parent", "h11", "prometheus_client", "yaml")
     from parent.operations.settings import read_operations_section  # noqa: PLC0415
     from vsock_proxy.service.settings import load_settings  # noqa: PLC0415
 
-    sections = load_settings(path).mapping()
+    sections = load_settings(path, hint="name the file with --config").mapping()
     if "operations" not in sections:
         raise ConfigurationError(
-            f"{path} has no section `operations`: its daemon cannot be asked",
+            f"{path} has no section `operations`: its daemon listens nowhere",
             hint="add there: operations: {listen: unix:/run/enclave-parent/operations}",
         )
     listen = read_operations_section(sections["operations"]).listen

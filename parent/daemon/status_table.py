@@ -1,45 +1,58 @@
-"""The state of a daemon for people: tables on a terminal. Pure."""
+"""Formats the state of a daemon as tables for a terminal. No I/O."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import textwrap
+import unicodedata
+from typing import TYPE_CHECKING, Any, Final
+
+from vsock_proxy.service.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+WIDTH: Final = 80
+"""Columns of a terminal of which nothing is known."""
+
+MIN_WIDTH: Final = 40
+
+_INDENT: Final = "    "
+
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def table(state: Mapping[str, Any], *, now: float) -> str:
-    """Draw what `state.state` tells.
+def table(state: Mapping[str, Any], *, now: float, width: int = WIDTH) -> str:
+    """Format what `state.state` returns.
 
     Args:
         state: as it came from the daemon.
         now: seconds since 1970.
+        width: columns; no line is longer. What does not fit beside the rest of its row follows
+            below it.
     """
     parts = [
         f"enclave-parent {state['version']}: {state['status']}",
         *_trouble(state["components"]),
-        *_forwards(state),
-        *_enclaves(state["components"]),
+        *_forwards(state, width),
+        *_enclaves(state["components"], width),
         *_others(state["components"], now),
     ]
-    return "".join(f"{_printable(part)}\n" for part in parts)
+    return "".join(f"{line}\n" for part in parts for line in _lines(printable(part), width))
 
 
 def duration(seconds: float) -> str:
-    """Say a time in its two largest units: ``3 h 20 min``."""
+    """Format a time in its two largest units: ``3 h 20 min``."""
     left = max(0, int(seconds))
-    said = []
+    parts = []
     for size, unit in _UNITS:
         count, left = divmod(left, size)
         if count:
-            said.append(f"{count} {unit}")
-    return " ".join(said[:2]) or "0 s"
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
 def size(count: float) -> str:
-    """Say a number of bytes: ``1.5 MiB``."""
+    """Format a number of bytes: ``1.5 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.4g} {unit}"
@@ -53,7 +66,7 @@ def _trouble(components: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name}: {component['detail']}"
 
 
-def _forwards(state: Mapping[str, Any]) -> Iterator[str]:
+def _forwards(state: Mapping[str, Any], width: int) -> Iterator[str]:
     rows = [
         (
             forward["name"],
@@ -72,12 +85,13 @@ def _forwards(state: Mapping[str, Any]) -> Iterator[str]:
         for now, so_far in [(forward["gauges"], forward["counters"])]
     ]
     names = "forward,listen,target,open,waiting,relayed,rejected,failed,broken,up,down"
-    yield from _aligned(names.split(","), rows)
+    below = ("target", "listen", "waiting", "down", "up", "broken")
+    yield from _aligned(names.split(","), rows, below, width)
     if state.get("leaving"):
-        yield f"{state['leaving']} connections of forwards that are no longer there"
+        yield f"{state['leaving']} connections of forwards that were removed"
 
 
-def _enclaves(components: Mapping[str, Any]) -> Iterator[str]:
+def _enclaves(components: Mapping[str, Any], width: int) -> Iterator[str]:
     every = [c["values"] for name, c in components.items() if name.startswith("enclave/")]
     rows = [
         (
@@ -95,49 +109,93 @@ def _enclaves(components: Mapping[str, Any]) -> Iterator[str]:
         for values in every
     ]
     names = "enclave,state,for,cid,cpus,memory,starts,ends,id,pcr0"
-    yield from _aligned(names.split(","), rows)
+    below = ("pcr0", "id", "cpus", "memory", "ends", "starts")
+    yield from _aligned(names.split(","), rows, below, width)
 
 
 def _others(components: Mapping[str, Any], now: float) -> Iterator[str]:
     values = components.get("credentials", {}).get("values")
     if values:
         yield ""
-        said = "credentials: none"
+        told = "credentials: none"
         if values["source"] and values["renewed_at"] is not None:
             left = values["expires_at"]
-            end = f"{duration(left - now)} left" if left is not None else "without an end"
+            end = f"{duration(left - now)} left" if left is not None else "without an expiration"
             age = duration(now - values["renewed_at"])
-            said = f"credentials: from {values['source']}, {age} old, {end}"
-        yield f"{said}; {values['renewals']} renewals, {values['failures']} failures"
+            told = f"credentials: from {values['source']}, {age} old, {end}"
+        yield f"{told}; {values['renewals']} renewals, {values['failures']} failures"
     values = components.get("logs", {}).get("values")
     if values:
         yield ""
         dropped = sum(source["dropped"] for source in values["sources"])
         yield (
-            f"logs: {values['connections']} connections; lines: {dropped} left out,"
-            f" {values['failed']} lost; {values['refused']} connections refused"
+            f"logs: {values['connections']} connections; lines: {dropped} dropped,"
+            f" {values['lost']} lost; {values['rejected']} connections rejected"
         )
 
 
 def _sum(kinds: Mapping[str, int]) -> str:
-    """How many there are in all, and of what kind most are."""
+    """Return how many there are in all, and of what kind most are."""
     if not kinds:
         return "0"
     most = max(kinds, key=lambda kind: kinds[kind])
     return f"{sum(kinds.values())} ({most})"
 
 
-def _aligned(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+def _aligned(
+    names: Sequence[str], rows: Sequence[Sequence[object]], below: Sequence[str], width: int
+) -> Iterator[str]:
+    """Align rows in columns.
+
+    Args:
+        names: of the columns.
+        rows: their cells.
+        below: the columns that move below their rows, in this order, until the others fit.
+        width: columns of the terminal.
+    """
     if not rows:
         return
-    lines = [[name.upper() for name in names], *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [
+        max(_width(text) for text in (name, *(row[column] for row in cells)))
+        for column, name in enumerate(names)
+    ]
+    beside = list(range(len(names)))
+    moved = []
+    for name in below:
+        if sum(widths[column] + 2 for column in beside) - 2 <= width:
+            break
+        moved.append(names.index(name))
+        beside.remove(moved[-1])
     yield ""
-    for line in lines:
-        yield "  ".join(
-            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
+    yield "  ".join(_padded(names[column].upper(), widths[column]) for column in beside).rstrip()
+    for row in cells:
+        yield "  ".join(_padded(row[column], widths[column]) for column in beside).rstrip()
+        if moved:
+            details = (f"{names[column]} {row[column]}" for column in sorted(moved))
+            yield _INDENT + ", ".join(details)
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _lines(text: str, width: int) -> list[str]:
+    """Break a line that is too long, between words if possible."""
+    if _width(text) <= width:
+        return [text]
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    # Wide characters take two columns each: half as many fit, at worst.
+    room = width if text.isascii() else width // 2
+    return textwrap.wrap(
+        text.lstrip(" "),
+        max(room, len(indent) + 10),
+        initial_indent=indent,
+        subsequent_indent=indent or _INDENT,
+        break_on_hyphens=False,
+    )
+
+
+def _width(text: str) -> int:
+    """Return how many columns a terminal needs for a text."""
+    return len(text) + sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))

@@ -1,4 +1,4 @@
-"""The console of an enclave in debug mode, line by line in the daemon's log."""
+"""Copies the console of an enclave in debug mode to the daemon's log, line by line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from parent.budget import Budget
 from parent.enclaves import nitro_cli
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import end, passed_environment, spawn
-from parent.logs.budget import Budget
 from parent.logs.lines import neutralise
 from vsock_proxy.service.log_lines import LineSplitter
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 console_log = logging.getLogger("parent.enclaves.console")
 
 LINES_PER_SECOND = 100
-"""That reach the log; an enclave that writes more is cut short, and the number left out is said."""
+"""That reach the log; more are dropped and counted."""
 
 _RETRY = (1.0, 60.0)
-"""Seconds before the console is opened again: at first, at most."""
+"""Seconds before the console is opened again: the first time, at most."""
 
 
 class Console:
@@ -44,7 +44,7 @@ class Console:
         self._reader: _Reader | None = None
 
     def follow(self, enclave_id: str) -> None:
-        """Read the console of this enclave from now on, or of none ("")."""
+        """Read the console of this enclave from now on; "" for none."""
         if enclave_id == self._id:
             return
         self.stop()
@@ -54,7 +54,7 @@ class Console:
             self._reader.start()
 
     def stop(self) -> None:
-        """Read no console any more."""
+        """Stop reading."""
         reader, self._reader, self._id = self._reader, None, ""
         if reader:
             reader.stop()
@@ -120,6 +120,6 @@ class _Reader(threading.Thread):
         for line in lines:
             now = time.monotonic()
             if dropped := self._budget.report(now):
-                console_log.warning("%s: %d lines left out", self._enclave, dropped)
+                console_log.warning("%s: %d lines dropped", self._enclave, dropped)
             if self._budget.take(now):
                 console_log.info("%s: %s", self._enclave, neutralise(line))

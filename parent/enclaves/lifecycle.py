@@ -1,11 +1,13 @@
-"""The life of one enclave as a state machine: no I/O, and time and chance come from outside.
+"""The life cycle of one enclave as a state machine. No I/O; time and chance are arguments.
 
-Whoever drives it asks `next` for a command, carries it out, and reports how that went; a further
-command comes only after that. Three rules hold whatever is reported:
+The driver gets a command from `Lifecycle.next`, executes it, and reports the outcome; the next
+command comes only after that. Three rules hold whatever is reported. `TRANSITIONS` shows them:
 
-- An enclave is started only right after a complete look that showed none with its name or CID.
-- An enclave is terminated only if this machine started it, or took it over.
-- After `stop`, the commands come to an end, however many of them fail.
+- An enclave is started only directly after a complete look that showed none with its name or CID:
+  STARTING is entered from READY alone, and READY by that look alone.
+- An enclave is terminated only if this machine started it or took it over: only in STOPPING.
+- After `stop` the commands come to an end, however many fail: STOPPING leads to STOPPED alone,
+  and the attempts are counted.
 """
 
 from __future__ import annotations
@@ -13,28 +15,29 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from parent.enclaves.nitro_cli import Enclave
     from parent.enclaves.settings import EnclaveSettings, Restart
 
 STOP_ATTEMPTS = 5
-"""Failures after which a machine that was told to stop ends, its enclave running or not."""
+"""Failures after which a machine that was told to stop gives up; the enclave may still run."""
 
 STOP_RETRY = 1.0
-"""Seconds between them."""
+"""Seconds between these attempts."""
 
 BLIND_LOOKS = 3
-"""Looks in a row that failed, after which a running enclave is no longer called healthy."""
+"""Failed looks in a row after which a running enclave no longer counts as healthy."""
 
 
 class State(enum.StrEnum):
-    """How an enclave is."""
+    """The state of an enclave."""
 
     LOOKING = "looking"
+    READY = "ready"
     STARTING = "starting"
     RUNNING = "running"
     WAITING = "waiting"
@@ -44,40 +47,88 @@ class State(enum.StrEnum):
     STOPPED = "stopped"
 
 
+class Event(enum.StrEnum):
+    """What changes the state."""
+
+    SEEN = "ours is seen to run, or was started"
+    CLEAR = "a complete look shows neither ours nor another with its name or CID"
+    TAKEN = "a complete look shows another enclave with its name or CID"
+    RUN = "the command to start it was given"
+    FAILURE = "it did not start, or ended by itself; it is to be started later"
+    LAST_FAILURE = "the same, and the settings say not to start it any more"
+    RECONFIGURED = "other settings"
+    STOP = "told to stop; one of ours may exist"
+    STOP_IDLE = "told to stop; none of ours exists"
+    GONE = "none of ours exists any more, or the last attempt failed"
+
+
+TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
+    (State.LOOKING, Event.SEEN): State.RUNNING,
+    (State.LOOKING, Event.CLEAR): State.READY,
+    (State.LOOKING, Event.TAKEN): State.CONFLICT,
+    (State.READY, Event.RUN): State.STARTING,
+    (State.STARTING, Event.SEEN): State.RUNNING,
+    (State.STARTING, Event.FAILURE): State.WAITING,
+    (State.STARTING, Event.LAST_FAILURE): State.FAILED,
+    (State.RUNNING, Event.SEEN): State.RUNNING,
+    (State.RUNNING, Event.FAILURE): State.WAITING,
+    (State.RUNNING, Event.LAST_FAILURE): State.FAILED,
+    (State.WAITING, Event.SEEN): State.RUNNING,
+    (State.WAITING, Event.CLEAR): State.READY,
+    (State.WAITING, Event.TAKEN): State.CONFLICT,
+    (State.CONFLICT, Event.SEEN): State.RUNNING,
+    (State.CONFLICT, Event.CLEAR): State.READY,
+    (State.CONFLICT, Event.TAKEN): State.CONFLICT,
+    (State.FAILED, Event.RECONFIGURED): State.WAITING,
+    (State.STOPPING, Event.SEEN): State.STOPPING,
+    (State.STOPPING, Event.GONE): State.STOPPED,
+    (State.LOOKING, Event.STOP_IDLE): State.STOPPED,
+    (State.READY, Event.STOP_IDLE): State.STOPPED,
+    (State.CONFLICT, Event.STOP_IDLE): State.STOPPED,
+    (State.WAITING, Event.STOP_IDLE): State.STOPPED,
+    (State.FAILED, Event.STOP_IDLE): State.STOPPED,
+    (State.STARTING, Event.STOP): State.STOPPING,
+    (State.RUNNING, Event.STOP): State.STOPPING,
+    (State.WAITING, Event.STOP): State.STOPPING,
+    (State.FAILED, Event.STOP): State.STOPPING,
+}
+"""What is not in the table cannot happen: the driver reports only what it was told to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
-    """List the enclaves; then `Lifecycle.looked` or `Lifecycle.look_failed`."""
+    """List the enclaves; then call `Lifecycle.looked` or `Lifecycle.look_failed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Start the enclave; then `Lifecycle.ran` or `Lifecycle.run_failed`."""
+    """Start the enclave; then call `Lifecycle.ran` or `Lifecycle.run_failed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """End an enclave; then `Lifecycle.terminated` or `Lifecycle.terminate_failed`."""
+    """Terminate an enclave; then call `Lifecycle.terminated` or `Lifecycle.terminate_failed`."""
 
     enclave_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Ask `Lifecycle.next` again at this time, or once `Lifecycle.stop` was called."""
+    """Call `Lifecycle.next` at this time, or after `Lifecycle.stop`."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """There is nothing more to do, ever."""
+    """There will be no further command."""
 
 
 Command = Look | Run | Terminate | Wait | Done
 
 
 def backoff(restart: Restart, failures: int, chance: float) -> float:
-    """Seconds before the next start, after so many failures in a row.
+    """Return the seconds before the next start, after so many failures in a row.
 
     Doubled each time up to a limit; half of it is left to `chance` (in [0, 1)), so that
     instances that failed together do not start together.
@@ -89,16 +140,21 @@ def backoff(restart: Restart, failures: int, chance: float) -> float:
 class Lifecycle:
     """One enclave, from the first look to the end.
 
+    Args:
+        settings: how it is to be.
+        chance: returns a random number in [0, 1).
+        now: the time; monotonic seconds, as everywhere here.
+
     Attributes:
-        state: how it is.
-        enclave: the enclave, where one of ours is known to exist.
-        pcr0: of the image that the next `Run` takes, hex; whoever measures it sets it.
-        error: what went wrong last, or "".
-        starts: enclaves started.
-        ended: enclaves that ended by themselves.
+        state: its state.
+        enclave: the enclave, if one of ours is known to exist.
+        pcr0: of the image that the next `Run` takes, hex; set by whoever measures it.
+        error: the last error, or "".
+        starts: how often it was started.
+        ended: how often it ended by itself.
         failures: of starting or of staying, in a row.
         since: when `state` began.
-        blind: looks in a row that failed.
+        blind: failed looks in a row.
     """
 
     def __init__(
@@ -112,152 +168,157 @@ class Lifecycle:
         self.starts = self.ended = self.failures = self.blind = 0
         self.since = now
         self._chance = chance
-        self._at = now  # Nothing before this time.
-        self._clear = False  # The last thing done was a look, and nothing is in our way.
-        self._may_run = False  # An enclave of ours may exist.
+        self._due = now  # No command but Wait before this time.
+        self._may_exist = False  # An enclave of ours: no complete look has shown otherwise.
         self._own = ""  # The id of the one we started or took over.
-        self._stopping = False
         self._stop_attempts = 0
 
     @property
     def healthy(self) -> bool:
-        """It runs, as far as can be seen."""
+        """Whether it runs, as far as can be seen."""
         return self.state is State.RUNNING and self.blind < BLIND_LOOKS
+
+    @property
+    def _ending(self) -> bool:
+        return self.state in (State.STOPPING, State.STOPPED)
 
     def next(self, now: float) -> Command:
         """Return what is to be done now."""
-        clear, self._clear = self._clear, False
         if self.state is State.STOPPED:
             return Done()
-        if now < self._at:
-            return Wait(self._at)
-        if self._stopping and self.enclave:
+        if now < self._due:
+            return Wait(self._due)
+        if self.state is State.STOPPING and self.enclave:
             self._stop_attempts += 1
             return Terminate(self.enclave.id)
-        if clear and not self._stopping:
-            self._become(State.STARTING, now)
-            self._may_run = True
+        if self.state is State.READY:
+            self._may_exist = True
+            self._on(Event.RUN, now)
             return Run()
         return Look()
 
     def stop(self, now: float) -> None:
-        """End the enclave, if one of ours may run; for good."""
-        if self._stopping:
-            return
-        self._stopping = True
-        self._at = now
-        self._become(State.STOPPING if self._may_run else State.STOPPED, now)
+        """End the enclave, if one of ours may exist; for good."""
+        if not self._ending:
+            self._due = now
+            self._on(Event.STOP if self._may_exist else Event.STOP_IDLE, now)
 
     def reconfigure(self, now: float, settings: EnclaveSettings) -> None:
         """Take other settings for the same enclave: `restart` and `poll`.
 
-        One that stayed away gets another chance: somebody has thought about it.
+        One that had failed for good gets another chance.
         """
         self.settings = settings
         if self.state is State.FAILED:
             self.failures = 0
-            self._become(State.WAITING, now)
-            self._at = now
+            self._on(Event.RECONFIGURED, now)
+            self._due = now
 
     def looked(self, now: float, enclaves: Sequence[Enclave], *, complete: bool) -> None:
-        """Report the enclaves there are.
+        """Report the enclaves that exist.
 
         Args:
             now: the time.
             enclaves: all that are seen.
-            complete: there are no others; False where some did not answer.
+            complete: there are no others; False if some did not respond.
         """
         if self.state is State.STOPPED:
             return
         found = self._find(enclaves)
         ours = found if found and self._is_ours(found) else None
         if not ours and not complete:
-            self.look_failed(now, "not every enclave's process answered")
+            self.look_failed(now, "not every enclave's process responded")
             return
         self.blind = 0
-        if self._stopping:
+        if self.state is State.STOPPING:
             self._looked_while_stopping(now, ours)
         elif ours:
             self._take(ours, now)
         else:
-            self._may_run = False
+            self._may_exist = False
             if self.state is State.RUNNING:
                 self.ended += 1
                 self._failed(now, "it ended")
             elif found:
-                self._become(State.CONFLICT, now)
+                self._on(Event.TAKEN, now)
                 self.error = _conflict(found)
-                self._at = now + self.settings.poll
+                self._due = now + self.settings.poll
             else:
-                self._clear = True
+                self._on(Event.CLEAR, now)
 
     def look_failed(self, now: float, error: str) -> None:
         """Report that the enclaves could not be listed."""
         self.blind += 1
         self.error = error
-        if self._stopping:
+        if self._ending:
             self._stop_attempts += 1
-            self._try_again(now)
+            self._retry_stop(now)
         else:
-            # An enclave is not restarted because nobody can see it.
-            self._at = now + self.settings.poll
+            # An enclave is not restarted because it cannot be seen.
+            self._due = now + self.settings.poll
 
     def ran(self, now: float, enclave: Enclave) -> None:
         """Report that the enclave was started."""
         self.starts += 1
         self.blind = 0
-        if self._stopping:
-            self.enclave, self._own = enclave, enclave.id
-        else:
-            self._take(enclave, now)
+        self._take(enclave, now)
 
     def run_failed(self, now: float, error: str) -> None:
-        """Report that the enclave was not started, or that nobody knows whether it was."""
-        if self._stopping:
+        """Report that the enclave was not started, or that the outcome is unknown."""
+        if self._ending:
             self.error = error
         else:
             self._failed(now, error)
 
     def terminated(self) -> None:
-        """Report that terminating worked; a look will tell whether it is so."""
+        """Report that terminating worked; the next look verifies it."""
         self.enclave = None
 
     def terminate_failed(self, now: float, error: str) -> None:
-        """Report that the enclave was not terminated, or that nobody knows whether it was."""
+        """Report that the enclave was not terminated, or that the outcome is unknown."""
         self.enclave = None
         self.error = error
-        self._try_again(now)
+        self._retry_stop(now)
+
+    def _on(self, event: Event, now: float) -> None:
+        state = TRANSITIONS[self.state, event]
+        if state is not self.state:
+            self.state = state
+            self.since = now
 
     def _looked_while_stopping(self, now: float, ours: Enclave | None) -> None:
         if not ours:
-            self._become(State.STOPPED, now)
+            self._on(Event.GONE, now)
         elif ours.state == "RUNNING" and self._stop_attempts < STOP_ATTEMPTS:
-            self.enclave, self._own = ours, ours.id
+            self._take(ours, now)
         else:
             self.error = "it takes its time to end"
             self._stop_attempts += 1
-            self._try_again(now)
+            self._retry_stop(now)
 
-    def _try_again(self, now: float) -> None:
-        self._at = now + STOP_RETRY
-        if self._stop_attempts >= STOP_ATTEMPTS:
-            self._become(State.STOPPED, now)
+    def _retry_stop(self, now: float) -> None:
+        self._due = now + STOP_RETRY
+        if self.state is State.STOPPING and self._stop_attempts >= STOP_ATTEMPTS:
+            self._on(Event.GONE, now)
 
     def _take(self, enclave: Enclave, now: float) -> None:
+        """Take an enclave as ours: to watch it, or to terminate it."""
         self.enclave, self._own = enclave, enclave.id
+        if self._ending:
+            return
         self.error = ""
-        self._may_run = True
-        self._become(State.RUNNING, now)
-        self._at = now + self.settings.poll
+        self._may_exist = True
+        self._on(Event.SEEN, now)
+        self._due = now + self.settings.poll
 
     def _find(self, enclaves: Sequence[Enclave]) -> Enclave | None:
-        """Ours if it is there, else what is in its way."""
+        """Return ours if it is there, otherwise one with its name or CID."""
         same = [e for e in enclaves if e.cid == self.settings.cid or e.name == self.settings.name]
         ours = (e for e in enclaves if e.id == self._own)
         return next(ours, None) or next(filter(self._is_ours, same), same[0] if same else None)
 
     def _is_ours(self, found: Enclave) -> bool:
-        """Tell whether it is the one we know, or just what we would have started.
+        """Return whether it is the one we know, or exactly what we would have started.
 
         The second happens after a crash of the daemon, and after a start that took too long.
         """
@@ -285,16 +346,11 @@ class Lifecycle:
         self.error = error
         limit = restart.give_up_after
         if not restart.always or (limit and self.failures > limit):
-            self._become(State.FAILED, now)
-            self._at = math.inf
+            self._on(Event.LAST_FAILURE, now)
+            self._due = math.inf
         else:
-            self._become(State.WAITING, now)
-            self._at = now + backoff(restart, self.failures, self._chance())
-
-    def _become(self, state: State, now: float) -> None:
-        if state is not self.state:
-            self.state = state
-            self.since = now
+            self._on(Event.FAILURE, now)
+            self._due = now + backoff(restart, self.failures, self._chance())
 
 
 def _conflict(found: Enclave) -> str:

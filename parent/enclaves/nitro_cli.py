@@ -17,36 +17,52 @@ if TYPE_CHECKING:
     from parent.enclaves.settings import EnclaveSettings
 
 _GIB = 1 << 30
-_CODE = re.compile(rb"\[ (E[0-9]{2}) \] ([^\n]*)")
+_ERROR = re.compile(rb"\[ (E[0-9]{2}) \] ([^\n]*(?:\n[^\n]+)*)")
+"""A code and its text, which an empty line ends."""
+
+_LOG = re.compile(rb'"(/[!-~]{1,200}\.log)"')
+_ADVICE = re.compile(r" (?:Such errors? |This is used |In this case, the error backtrace ).*")
+"""What nitro-cli tells of the code in general; the hint tells more."""
+
 _WRAPPERS = ("E38", "E39")
-"""What the command says of its own daemon, whose own error stands above it."""
+"""What the command reports of its own daemon, whose own error is printed above it."""
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,128}-enc[0-9a-f]{1,16}")
-_PRINTABLE = re.compile(r"[^ -~]+")
+_UNPRINTABLE = re.compile(r"[^ -~]+")
 
 _ALLOCATOR = (
     "edit /etc/nitro_enclaves/allocator.yaml, then systemctl restart nitro-enclaves-allocator"
 )
+_HUGE_PAGES = (
+    "are enough huge pages free (grep Huge /proc/meminfo; in a pod: its limit of hugepages-2Mi)? "
+    f"To reserve more (memory_mib): {_ALLOCATOR}"
+)
+_LOG_FOLDER = "/var/log/nitro_enclaves"
 HINTS = {
     "E07": "is nitro-cli installed and /run/nitro_enclaves there? is this user in group ne?",
-    "E11": "the enclave is no longer there, or belongs to another user",
+    "E11": "the enclave no longer exists, or belongs to another user",
     "E13": "raise fs.inotify.max_user_instances",
-    "E18": "may this user write /var/log/nitro_enclaves? add it to group ne",
+    "E18": f"may this user write {_LOG_FOLDER}? add it to group ne",
     "E19": "may this user read the image, and /dev/nitro_enclaves (group ne)? is Nitro Enclaves"
     " enabled on this instance (EnclaveOptions)?",
     "E20": "name each CPU once",
     "E21": f"take CPUs of the pool, or add them to it: {_ALLOCATOR}",
     "E22": f"ask for fewer CPUs, or enlarge the pool (cpu_count): {_ALLOCATOR}",
     "E24": "is the CPU pool set up? systemctl status nitro-enclaves-allocator",
+    "E25": _HUGE_PAGES,
     "E26": "memory_mib must be at least four times the image's size",
     "E27": f"ask for less memory, or reserve more huge pages (memory_mib): {_ALLOCATOR}",
-    "E29": "see /var/log/nitro_enclaves for the ioctl; is the CID in use already?",
+    "E29": f"see {_LOG_FOLDER} for the ioctl; is the CID in use already?",
+    "E31": _HUGE_PAGES,
     "E32": "give the enclave whole cores: on most x86 instances, CPUs in pairs",
-    "E33": "see /var/log/nitro_enclaves; is the CID in use already?",
-    "E35": "is the image whole? enclave-parent describe-eif IMAGE tells",
+    "E33": f"see {_LOG_FOLDER}; is the CID in use already?",
+    "E34": "is memory_mib large enough for the image?",
+    "E35": f"{_HUGE_PAGES}. Or is the image damaged? enclave-parent describe-eif IMAGE tells",
     "E36": "it did not come up in time: does the image boot? run it in debug mode and look at its"
     " console; does anything else listen on vsock port 9000?",
-    "E39": "see /var/log/nitro_enclaves, and whether the enclave's process still runs",
+    "E39": "the enclave's process does not respond: it may have ended for want of memory or of huge"
+    f" pages (grep Huge /proc/meminfo; dmesg tells of out-of-memory kills); see {_LOG_FOLDER}",
+    "E42": _HUGE_PAGES,
     "E44": "the console can be read in debug mode only, by one reader at a time",
     "E58": "two enclaves have the same name",
     "E59": "the image's signature is wrong: enclave-parent describe-eif IMAGE tells",
@@ -156,24 +172,41 @@ def parse_describe(stdout: bytes) -> tuple[Enclave, ...]:
 
 
 def failure(command: str, status: int, stderr: bytes) -> NitroCliError:
-    """Make the error for a command that ended with a status other than 0.
+    """Return the error for a command that exited with a status other than 0.
 
     The daemon that nitro-cli leaves behind reports first, then the command reports that its
     daemon failed (E39): what came first is the cause.
     """
-    found = [(code.decode(), text) for code, text in _CODE.findall(stderr)]
-    causes = [cause for cause in found if cause[0] not in _WRAPPERS] or found
+    found = list(_ERROR.finditer(stderr))
+    causes = [each for each in found if each[1].decode() not in _WRAPPERS] or found
     if causes:
-        code, text = causes[0][0], causes[0][1]
+        cause = causes[0]
+        code, text = cause[1].decode(), _text(cause[2])
+        others = [each.start() for each in found if each.start() > cause.start()]
+        log_file = _LOG.search(stderr, cause.end(), min(others, default=len(stderr)))
     else:
         code = f"E{status:02}" if 0 < status <= 60 and not _is_usage(stderr) else ""
-        text = stderr.strip().splitlines()[-1] if stderr.strip() else f"status {status}".encode()
-    said = _PRINTABLE.sub("?", text.decode(errors="replace"))[:300].strip()
+        lines = stderr.strip().splitlines()
+        text = _text(lines[-1]) if lines else f"status {status}"
+        log_file = None
+    hint = HINTS.get(code, "")
+    if log_file:
+        # In the place of its folder, if the hint names that.
+        path = log_file[1].decode()
+        told = f"{hint}; see {path}" if hint else f"see {path}"
+        hint = hint.replace(_LOG_FOLDER, path) if f"see {_LOG_FOLDER}" in hint else told
     return NitroCliError(
-        f"nitro-cli {command}: {f'{code}: ' if code else ''}{said}",
-        code=code,
-        hint=HINTS.get(code, ""),
+        f"nitro-cli {command}: {f'{code}: ' if code else ''}{text}", code=code, hint=hint
     )
+
+
+def _text(told: bytes) -> str:
+    """Return what nitro-cli tells of this case, without what it tells of the code in general."""
+    first, *others = told.decode(errors="replace").splitlines() or [""]
+    kept = [_ADVICE.sub("", first) or first]
+    # "You can increase ...": the hint says so in other words.
+    kept += [line for line in others if line.strip() and not line.startswith("You can ")]
+    return _UNPRINTABLE.sub("?", " ".join(kept))[:400].strip()
 
 
 def _is_usage(stderr: bytes) -> bool:

@@ -1,17 +1,22 @@
-"""What enclaves there shall be: the ``enclaves`` section of the configuration."""
+"""Settings of the enclaves: the section ``enclaves`` of the configuration."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT
+from vsock_proxy.service.settings import Mistakes, attempt
 
 if TYPE_CHECKING:
-    from vsock_proxy.service.settings import Setting
+    from collections.abc import Callable
+
+    from vsock_proxy.service.settings import Keys, Setting
 
 MAX_ENCLAVES = 4
 """On one instance (AWS, "What is AWS Nitro Enclaves?", considerations)."""
@@ -23,19 +28,21 @@ POLL = 5.0
 """Seconds between two looks; each is a process of some 10 ms."""
 
 _MIB = 1 << 20
+T = TypeVar("T")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """What follows when an enclave ends by itself, or does not start.
+    """What to do when an enclave ends by itself, or does not start.
 
     Attributes:
-        always: start it again; otherwise it stays away.
-        first: seconds before the first start again; doubled with every one that follows.
-        longest: seconds that this never exceeds.
-        reset_after: seconds of running after which the past is forgiven.
-        give_up_after: failures in a row after which it stays away; 0: never.
+        always: start it again; otherwise it has failed for good.
+        first: seconds before the first retry; doubled with every further one.
+        longest: the most that this becomes.
+        reset_after: seconds of running after which earlier failures no longer count.
+        give_up_after: failures in a row after which it has failed for good; 0: never.
     """
 
     always: bool = True
@@ -50,14 +57,14 @@ class EnclaveSettings:
     """One enclave.
 
     Attributes:
-        name: as nitro-cli lists it.
+        name: its name in nitro-cli.
         eif: its image.
         memory_mib: MiB.
-        cpu_count: how many CPUs, where `cpu_ids` is empty.
+        cpu_count: how many CPUs, if `cpu_ids` is empty.
         cpu_ids: which CPUs.
-        cid: its context id; at least 4, for what else is limited to CIDs.
+        cid: its context id; at least 4. Fixed, since other services are restricted to CIDs.
         debug: debug mode: its console can be read, and its PCRs are zero.
-        restart: what follows when it ends.
+        restart: what to do when it ends.
         poll: seconds between two looks at it.
     """
 
@@ -77,28 +84,22 @@ class EnclaveSettings:
         return len(self.cpu_ids) or self.cpu_count
 
 
-def read_enclaves_section(node: Setting) -> tuple[EnclaveSettings, ...]:
-    """Read the list of enclaves.
+def read_enclaves_section(section: Setting) -> tuple[EnclaveSettings, ...]:
+    """Read the value of the key ``enclaves``.
 
     Raises:
-        ConfigurationError: something in it cannot be; says where.
+        ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    enclaves: list[EnclaveSettings] = []
-    for item in node.items(MAX_ENCLAVES):
-        enclave = _read(item)
-        for other in enclaves:
-            if enclave.name == other.name:
-                raise item.wrong(f"two enclaves with the name {enclave.name}")
-            if enclave.cid == other.cid:
-                raise item.wrong(f"{other.name} and {enclave.name} have the same CID {enclave.cid}")
-            if shared := set(enclave.cpu_ids) & set(other.cpu_ids):
-                raise item.wrong(f"{other.name} and {enclave.name} share CPU {min(shared)}")
-        enclaves.append(enclave)
-    return tuple(enclaves)
+    with Mistakes() as mistakes:
+        items = section.items(MAX_ENCLAVES)
+        enclaves = tuple(mistakes.take(partial(_read, item)) for item in items)
+        for one, other in combinations(items, 2):
+            _check_distinct(mistakes, one, other)
+    return enclaves
 
 
 def check_memory(settings: EnclaveSettings, eif_size: int) -> None:
-    """Check that an image of `eif_size` bytes fits; nitro-cli would say E26.
+    """Check that an image of `eif_size` bytes fits; nitro-cli's error would be E26.
 
     Raises:
         ConfigurationError: it does not.
@@ -112,68 +113,109 @@ def check_memory(settings: EnclaveSettings, eif_size: int) -> None:
         )
 
 
+def _check_distinct(mistakes: Mistakes, one: Setting, other: Setting) -> None:
+    """Compare two enclaves as they stand in the file, whatever else is wrong with them."""
+    names = [attempt(partial(_value, item, "name", _name)) for item in (one, other)]
+    cids = [attempt(partial(_value, item, "cid", _cid)) for item in (one, other)]
+    cpus = [attempt(partial(_value, item, "cpus", _cpus)) for item in (one, other)]
+    if names[0] is not None and names[0] == names[1]:
+        mistakes.add(other.wrong(f"two enclaves with the name {names[0]}"))
+    which = " and ".join(name or "another" for name in names)
+    if cids[0] is not None and cids[0] == cids[1]:
+        mistakes.add(other.wrong(f"{which} have the same CID {cids[0]}"))
+    ids = [set(each[1]) if each else set() for each in cpus]
+    if shared := ids[0] & ids[1]:
+        mistakes.add(other.wrong(f"{which} share CPU {min(shared)}"))
+
+
+def _value(item: Setting, key: str, read: Callable[[Setting], T]) -> T | None:
+    value = item.child(key)
+    return None if value is None else read(value)
+
+
 def _read(item: Setting) -> EnclaveSettings:
-    fields = item.fields(
+    with item.reading(
         *("name", "eif", "memory_mib", "cpus", "cid", "debug", "restart", "poll"),
         required=("name", "eif", "memory_mib", "cpus", "cid"),
-    )
-    name = fields["name"].string(most=63)
+    ) as keys:
+        name = keys.read("name", _name)
+        eif = keys.read("eif", _absolute)
+        memory_mib = keys.read("memory_mib", lambda value: value.integer(1, 1 << 24))
+        cpus = keys.read("cpus", _cpus)
+        cid = keys.read("cid", _cid)
+        debug = keys.read("debug", lambda value: value.boolean(), False)  # noqa: FBT003
+        restart = keys.read("restart", _restart, Restart())
+        poll = keys.read("poll", lambda value: value.duration(0.1, 3600), POLL)
+    count, ids = cpus
+    return EnclaveSettings(
+        name, eif, memory_mib, cid,
+        cpu_count=count, cpu_ids=ids, debug=debug, restart=restart, poll=poll,
+    )  # fmt: skip
+
+
+def _name(value: Setting) -> str:
+    name = value.string(most=63)
     if not _NAME.fullmatch(name):
-        raise fields["name"].wrong(
-            f"{name!r} is not a name", hint="letters, digits, '.', '_' and '-' make a name"
+        raise value.wrong(
+            f"{name!r} is not a valid name",
+            hint="use letters, digits, '.', '_' and '-'; begin with a letter or a digit",
         )
-    eif = Path(fields["eif"].string())
-    if not eif.is_absolute():
-        raise fields["eif"].wrong("not an absolute path")
-    count, ids = _cpus(fields["cpus"])
-    cid = fields["cid"].integer(0, MAX_VSOCK)
+    return name
+
+
+def _absolute(value: Setting) -> Path:
+    path = Path(value.string())
+    if not path.is_absolute():
+        raise value.wrong("not an absolute path")
+    return path
+
+
+def _cid(value: Setting) -> int:
+    cid = value.integer(0, MAX_VSOCK)
     if not VMADDR_CID_PARENT < cid < MAX_VSOCK:
-        raise fields["cid"].wrong(
-            f"{cid} cannot be an enclave's",
+        raise value.wrong(
+            f"{cid} cannot be the CID of an enclave",
             hint="CIDs 0 to 3 have fixed meanings and the last is a wildcard: take 4 or more",
         )
-    return EnclaveSettings(
-        name=name,
-        eif=eif,
-        memory_mib=fields["memory_mib"].integer(1, 1 << 24),
-        cid=cid,
-        cpu_count=count,
-        cpu_ids=ids,
-        debug="debug" in fields and fields["debug"].boolean(),
-        restart=_restart(fields["restart"]) if "restart" in fields else Restart(),
-        poll=fields["poll"].duration(0.1, 3600) if "poll" in fields else POLL,
-    )
+    return cid
 
 
-def _cpus(setting: Setting) -> tuple[int, tuple[int, ...]]:
-    if not setting.is_list:
-        return setting.integer(1, 1024), ()
+def _cpus(value: Setting) -> tuple[int, tuple[int, ...]]:
+    if value.is_mapping:
+        raise value.wrong("a mapping, not a number of CPUs or a list of CPU ids, such as [1, 3]")
+    if not value.is_list:
+        try:
+            return value.integer(1, 1024), ()
+        except ConfigurationError as e:
+            e.hint = "write a number of CPUs, such as 2, or a list of CPU ids, such as [1, 3]"
+            raise
     # CPU 0 stays with the parent, always.
-    ids = tuple(item.integer(1, 8191) for item in setting.items(1024))
+    ids = tuple(value.each(lambda item: item.integer(1, 8191), 1024))
     if not ids:
-        raise setting.wrong("no CPU")
+        raise value.wrong("no CPU")
     if len(set(ids)) != len(ids):
-        raise setting.wrong("one CPU twice")
+        raise value.wrong("one CPU twice")
     return 0, ids
 
 
-def _restart(setting: Setting) -> Restart:
-    fields = setting.fields("policy", "first", "longest", "reset_after", "give_up_after")
+def _restart(value: Setting) -> Restart:
     default = Restart()
+    with value.reading("policy", "first", "longest", "reset_after", "give_up_after") as keys:
+        first = _seconds(keys, "first", default.first)
+        longest = _seconds(keys, "longest", default.longest)
+        if not keys.failed and longest < first:
+            if "longest" in keys:
+                keys.add(keys["longest"].wrong("shorter than the first"))
+            longest = first
+        return Restart(
+            always=keys.read("policy", lambda word: word.choice("always", "never"), "always")
+            == "always",
+            first=first,
+            longest=longest,
+            reset_after=_seconds(keys, "reset_after", default.reset_after),
+            give_up_after=keys.read("give_up_after", lambda n: n.integer(0, 1_000_000), 0),
+        )
 
-    def seconds(key: str, otherwise: float) -> float:
-        return fields[key].duration(0.1, 86400) if key in fields else otherwise
 
-    first = seconds("first", default.first)
-    longest = seconds("longest", max(first, default.longest))
-    if longest < first:
-        raise fields["longest"].wrong("shorter than the first")
-    return Restart(
-        always="policy" not in fields or fields["policy"].choice("always", "never") == "always",
-        first=first,
-        longest=longest,
-        reset_after=seconds("reset_after", default.reset_after),
-        give_up_after=(
-            fields["give_up_after"].integer(0, 1_000_000) if "give_up_after" in fields else 0
-        ),
-    )
+def _seconds(keys: Keys, key: str, otherwise: float) -> float:
+    return keys.read(key, lambda value: value.duration(0.1, 86400), otherwise)

@@ -1,102 +1,105 @@
-"""One client: its question, its answer, and the time it has for both."""
+"""One client: its request, its response, and the time it has for both."""
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from parent.http_server.protocol import Exchange
-from vsock_proxy.net.peers import peer_cid
 
 if TYPE_CHECKING:
     from parent.http_server.protocol import Request, Response
 
 
-class Owner(Protocol):
-    """Who answers; `server.HttpServer`."""
+MAX_EXCESS: Final = 1 << 20
+"""Bytes that a client may send after its request."""
 
-    def admit(self, connection: Connection) -> bool:
-        """Take a new client in, or tell that there is no place."""
-        ...
+
+class Server(Protocol):
+    """What a connection needs of its server; `server.HttpServer`."""
 
     def release(self, connection: Connection) -> None:
-        """A client has gone, taken in or not."""
+        """Note that a client has disconnected."""
         ...
 
     def respond(self, asked: Request | Response) -> Response:
-        """Answer what was read: a question, or what is none and comes with its answer."""
+        """Return the response to a request; an invalid one comes with its response."""
         ...
 
     def expired(self) -> None:
-        """A client asked nothing in its time."""
+        """Note that a client sent no request in its time."""
         ...
 
 
 class Connection(asyncio.Protocol):
     """One client.
 
+    Args:
+        server: responds.
+        cid: see `protocol.Request.cid`.
+        timeout: seconds that the client has for everything.
+
     Attributes:
         cid: see `protocol.Request.cid`.
     """
 
-    def __init__(self, owner: Owner, timeout: float) -> None:
-        """Make one that lasts `timeout` seconds at most."""
-        self.cid: int | None = None
-        self._owner = owner
+    def __init__(self, server: Server, cid: int | None, timeout: float) -> None:
+        self.cid = cid
+        self._server = server
         self._timeout = timeout
+        self._exchange = Exchange(cid)
+        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._answered = self._half_closed = False
+        self._responded = self._half_closed = False
+        self._excess = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment] # it is one
-        self.cid = peer_cid(
-            transport.get_extra_info("socket"), transport.get_extra_info("peername")
-        )
-        self._exchange = Exchange(self.cid)
-        if self._owner.admit(self):
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._timeout, self._expire)
-        else:
-            self.abort()
+        self._transport = transport  # type: ignore[assignment] # it is one
+        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
         if self._timer is not None:
             self._timer.cancel()
-        self._owner.release(self)
+        self._server.release(self)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        # What follows the question is read only so that the answer arrives.
-        if not self._answered:
+        if not self._responded:
             self._feed(data)
+            return
+        # What follows the request is read only so that the response arrives.
+        self._excess += len(data)
+        if self._excess > MAX_EXCESS:
+            self.abort()
 
     def eof_received(self) -> bool:
-        """See `asyncio.Protocol`. Who has asked may end its sending, and still be answered."""
+        """See `asyncio.Protocol`. A client may half-close after its request."""
         self._half_closed = True
-        if not self._answered:
+        if not self._responded:
             self._feed(b"")
         return False
 
     def abort(self) -> None:
-        """End now."""
-        self._transport.abort()
+        """Close now; what was not sent is lost."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _feed(self, data: bytes) -> None:
         asked = self._exchange.feed(data)
-        if asked is None:
+        if asked is None or self._transport is None:
             return
-        self._answered = True
-        response = self._owner.respond(asked)
+        self._responded = True
+        response = self._server.respond(asked)
         date = email.utils.formatdate(usegmt=True)
-        self._transport.write(self._exchange.answer(response, date=date))
+        self._transport.write(self._exchange.encode(response, date=date))
         if not self._half_closed:
-            # Not closed: with unread bytes that would reset the connection, answer and all.
+            # Not closed: with unread bytes that would reset the connection, response and all.
             self._transport.write_eof()
 
     def _expire(self) -> None:
-        if not self._answered:
-            self._owner.expired()
+        if not self._responded:
+            self._server.expired()
         self.abort()

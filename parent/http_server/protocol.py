@@ -1,7 +1,7 @@
-"""One question and its answer, strictly after HTTP/1.1 (RFC 9112). Does no I/O.
+"""One request and its response, strictly after HTTP/1.1 (RFC 9112). No I/O.
 
-h11 knows the grammar and refuses what two readers could take differently; this adds what these
-services have no use for: bodies, methods other than GET and HEAD, a second question.
+h11 knows the grammar and rejects what two readers could take differently; this also rejects what
+these services have no use for: bodies, methods other than GET and HEAD, a second request.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MAX_HEAD: Final = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question.
+    """An HTTP request.
 
     Attributes:
         method: GET or HEAD.
         path: as it was sent, without what follows a question mark.
-        host: the Host header, "" where an HTTP/1.0 client sent none.
-        cid: the asking enclave's context id, which the kernel vouches for; None where the
-            connection is no vsock connection.
+        host: the Host header; "" if an HTTP/1.0 client sent none.
+        cid: the context id of the enclave, which the kernel vouches for; None if the
+            connection is not a vsock connection.
     """
 
     method: str
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; the connection ends with it."""
+    """An HTTP response; the connection is closed after it."""
 
     status: int
     body: bytes
@@ -45,12 +45,12 @@ class Response:
 
 
 def message(status: int, text: str) -> Response:
-    """Make an answer that is no success: JSON with a ``message``."""
+    """Return an error response: JSON with a ``message``."""
     return Response(status, json.dumps({"message": text}).encode())
 
 
 class Exchange:
-    """One connection's question, out of bytes as they come."""
+    """Parses the request of one connection, and encodes its response."""
 
     def __init__(self, cid: int | None = None) -> None:
         self._cid = cid
@@ -59,11 +59,11 @@ class Exchange:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     def feed(self, data: bytes) -> Request | Response | None:
-        """Read on; `data` is empty where the client has ended its sending.
+        """Take the next bytes; none if the client has half-closed the connection.
 
         Returns:
-            The question; or the answer to what is none; or None while more is to come. Not to
-            be called again after the first two.
+            The request, an error response if it is invalid, or None if incomplete. Not to be
+            called after the first two.
         """
         try:
             self._http.receive_data(data)
@@ -82,7 +82,7 @@ class Exchange:
                     if event.http_version not in (b"1.0", b"1.1"):
                         return message(505, "this is not HTTP/1.1")
                     if method not in ("GET", "HEAD"):
-                        return message(405, "only GET and HEAD are answered")
+                        return message(405, "only GET and HEAD are supported")
                     length = headers.get(b"content-length", b"0")
                     if b"transfer-encoding" in headers or int(length):
                         return message(413, "a request here has no body")
@@ -92,12 +92,12 @@ class Exchange:
                 case h11.EndOfMessage():
                     return self._request
                 case h11.ConnectionClosed():
-                    return message(400, "no request came")
+                    return message(400, "no request")
                 case _:
                     return None
 
-    def answer(self, response: Response, *, date: str) -> bytes:
-        """Return what to send, after which there is nothing more to say."""
+    def encode(self, response: Response, *, date: str) -> bytes:
+        """Return the bytes of the response."""
         headers = [
             ("Date", date),
             ("Content-Type", response.content_type),

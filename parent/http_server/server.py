@@ -1,8 +1,9 @@
-"""Carries questions and answers, with a limit to everything a client can take up.
+"""Serves short HTTP responses, with a limit on everything a client can take up.
 
 One thread with an asyncio loop. A client has a few seconds for everything together, so that none
-holds a place by being slow, and each enclave has only so many places, so that none takes them
-all. Every answer is at hand: nothing that a client asks makes another wait.
+holds a place by being slow. Each enclave has only so many places, and so many new connections a
+second, so that it takes neither all places nor the time of what else runs in this process. No
+response is waited for: nothing that a client requests makes another wait.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from parent.budget import Budget
 from parent.http_server.connection import Connection
 from parent.http_server.protocol import Request, Response, message
-from vsock_proxy.net.listening import BACKLOG, listening, local_address
+from vsock_proxy.net.listening import listening, local_address
+from vsock_proxy.net.peers import peer_cid
+from vsock_proxy.service.acceptor import Acceptor, serve_accepted
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -29,69 +33,96 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_GRACE = 1.0
-"""Seconds, beyond those for its clients, that a server gets to end."""
+_GRACE: Final = 1.0
+"""Seconds that the server gets to stop, beyond those for its clients."""
+
+_REJECTIONS_PER_SECOND: Final = 500
+"""Connections closed at once, at 0.03 ms each. Beyond that they wait in the kernel's backlog."""
+
+_MAX_CIDS: Final = 256
+"""Enclaves whose rate is remembered; an instance has four."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients are given.
+    """The limits of a server.
 
     Attributes:
         connections: at the same time.
-        per_enclave: of those, of one CID. Other clients share all there are.
-        timeout: seconds from connecting until the client has its answer and has hung up.
+        per_enclave: of those, from one CID. Other clients share all there are.
+        timeout: seconds from connecting until the client has its response and has disconnected.
+        per_second: new connections of all clients together; more wait in the kernel's backlog.
+        per_enclave_per_second: of those, from one CID; more are closed.
     """
 
     connections: int = 128
     per_enclave: int = 16
     timeout: float = 5.0
+    per_second: int = 100
+    per_enclave_per_second: int = 10
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a server has seen since it began: clients taken in, turned away, and cut for being
-    slow; answers by status. Written by the server's thread, read by any.
+    """What a server has done since it began. Written by the server's thread, read by any.
+
+    Attributes:
+        accepted: clients.
+        rejected: clients, because of a limit.
+        expired: clients whose time was over before they sent a request.
+        responses: by status.
     """
 
     accepted: int = 0
-    refused: int = 0
+    rejected: int = 0
     expired: int = 0
-    answers: collections.Counter[int] = field(default_factory=collections.Counter)
+    responses: collections.Counter[int] = field(default_factory=collections.Counter)
 
 
 class HttpServer:
-    """Answers each client's one question, from `start` to `stop`.
+    """Responds to one request of each client, from `start` to `stop`.
+
+    Args:
+        address: where to listen.
+        respond: returns the response to a request. Called on the server's thread: it is quick and
+            raises nothing.
+        name: for the log.
+        limits: other than the default ones.
 
     Attributes:
         address: what it listens on; with the real port, once started.
-        counters: what it has seen.
-        limits: what clients are given.
+        counters: what it has done.
+        limits: its limits.
     """
 
     def __init__(
         self,
         address: Address,
-        answer: Callable[[Request], Response],
+        respond: Callable[[Request], Response],
         *,
         name: str,
         limits: Limits | None = None,
     ) -> None:
-        """Make one. `answer` is called on the server's thread: it is quick and raises nothing."""
         self.address = address
         self.counters = Counters()
         self.limits = limits or Limits()
-        self._answer = answer
+        self._respond = respond
         self._name = name
         self._connections: set[Connection] = set()
         self._of_enclave: collections.Counter[int] = collections.Counter()
+        self._arrivals = Budget(self.limits.per_second)
+        self._rejections = Budget(_REJECTIONS_PER_SECOND, burst=1.0)
+        self._arrivals_of_enclave: dict[int, Budget] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._warnings = Throttle(log, time.monotonic)
+        self._stopping, self._empty = asyncio.Event(), asyncio.Event()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def connected(self) -> int:
-        """Clients at the moment."""
+        """How many clients are connected."""
         return len(self._connections)
 
     @property
@@ -100,7 +131,7 @@ class HttpServer:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Listen, and serve on a thread of its own. Once.
+        """Listen, and serve on a thread of its own. To be called once.
 
         Raises:
             ListenError: the address cannot be listened on.
@@ -117,12 +148,13 @@ class HttpServer:
         log.info("%s: listening on %s", self._name, self.address)
 
     def stop(self, timeout: float) -> None:
-        """Accept no more, let clients take their answers, cut who is left after `timeout`."""
+        """Accept no more, drain for `timeout` seconds, abort the clients that are left."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._drain_timeout = timeout
-            with contextlib.suppress(RuntimeError):  # The loop has ended by itself.
-                self._loop.call_soon_threadsafe(self._stopping.set)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # The loop has ended by itself.
+                    self._loop.call_soon_threadsafe(self._stopping.set)
             thread.join(timeout + _GRACE)
             self._listening.close()
 
@@ -130,23 +162,18 @@ class HttpServer:
         try:
             asyncio.run(self._serve(listener))
         finally:
-            # Where no descriptor is left for the loop, `start` must not wait for it for ever.
+            # If no descriptor is left for the loop, `start` must not wait for it for ever.
             self._ready.set()
 
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(self._trouble)
-        self._stopping, self._empty = asyncio.Event(), asyncio.Event()
-        server = await self._loop.create_server(
-            lambda: Connection(self, self.limits.timeout), sock=listener, backlog=BACKLOG
-        )
+        self._loop.set_exception_handler(self._exception)
+        acceptor = Acceptor(listener, self)
         self._ready.set()
         await self._stopping.wait()
-        # Clients on their way in find a server that is still there, or asyncio loses them.
-        self._loop.remove_reader(listener.fileno())
-        if arriving := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(arriving)
-        server.close()
+        acceptor.close()
+        if self._tasks:  # Of clients that were accepted just now.
+            await asyncio.wait(self._tasks)
         # Now, not at the end: by then a successor may be listening on the same path.
         self._listening.close()
         with contextlib.suppress(TimeoutError):
@@ -160,33 +187,64 @@ class HttpServer:
         await asyncio.sleep(0)
         self._warnings.catch_up()
 
-    # What `connection.Owner` has, on the server's thread.
+    # The methods of `acceptor.AcceptEvents`, on the server's thread.
 
-    def admit(self, connection: Connection) -> bool:
-        """See `Owner.admit`."""
-        cid = connection.cid
-        of_enclave = 0 if cid is None else self._of_enclave[cid]
-        if (
-            len(self._connections) >= self.limits.connections
-            or of_enclave >= self.limits.per_enclave
-        ):
-            self.counters.refused += 1
-            self._warnings.warning(
-                "%s: refused a client%s: there are too many",
-                self._name,
-                "" if cid is None else f" of the enclave with CID {cid}",
+    def may_accept(self) -> float:
+        """See `AcceptEvents.may_accept`."""
+        now = time.monotonic()
+        return max(self._arrivals.wait(now), self._rejections.wait(now))
+
+    def accepted(self, client: socket.socket, peer: object) -> None:
+        """See `AcceptEvents.accepted`."""
+        cid = peer_cid(client, peer)
+        connection = self.admit(cid)
+        if connection is None:
+            client.close()
+        else:
+            serve_accepted(
+                client, lambda: connection, lambda: self.release(connection), self._tasks
             )
-            return False
-        self.counters.accepted += 1
-        self._connections.add(connection)
-        if cid is not None:
-            self._of_enclave[cid] += 1
-        return True
+
+    def accept_failed(self, error: OSError) -> None:
+        """See `AcceptEvents.accept_failed`."""
+        self._warnings.warning(
+            "%s: cannot accept connections: %s; retrying in a second", self._name, error.strerror
+        )
+
+    def admit(self, cid: int | None) -> Connection | None:
+        """Return a place for a client; None if it has to be rejected."""
+        now = time.monotonic()
+        if cid is not None and not self._arrival_of(cid).take(now):
+            reason = f"it opens more than {self.limits.per_enclave_per_second} a second"
+        elif cid is not None and self._of_enclave[cid] >= self.limits.per_enclave:
+            reason = f"limit of {self.limits.per_enclave} connections of one enclave reached"
+        elif len(self._connections) >= self.limits.connections:
+            reason = f"limit of {self.limits.connections} connections reached"
+        else:
+            self._arrivals.take(now)
+            self.counters.accepted += 1
+            connection = Connection(self, cid, self.limits.timeout)
+            self._connections.add(connection)
+            if cid is not None:
+                self._of_enclave[cid] += 1
+            return connection
+        self._rejections.take(now)
+        self.counters.rejected += 1
+        of_enclave = "" if cid is None else f" of the enclave with CID {cid}"
+        self._warnings.warning("%s: rejected a client%s: %s", self._name, of_enclave, reason)
+        return None
+
+    def _arrival_of(self, cid: int) -> Budget:
+        if cid not in self._arrivals_of_enclave:
+            if len(self._arrivals_of_enclave) >= _MAX_CIDS:
+                self._arrivals_of_enclave.clear()
+            self._arrivals_of_enclave[cid] = Budget(self.limits.per_enclave_per_second)
+        return self._arrivals_of_enclave[cid]
+
+    # The methods of `connection.Server`, on the server's thread.
 
     def release(self, connection: Connection) -> None:
-        """See `Owner.release`."""
-        if connection not in self._connections:
-            return
+        """See `Server.release`."""
         self._connections.discard(connection)
         if connection.cid is not None:
             self._of_enclave[connection.cid] -= 1
@@ -196,27 +254,27 @@ class HttpServer:
             self._empty.set()
 
     def respond(self, asked: Request | Response) -> Response:
-        """See `Owner.respond`."""
-        response = asked if isinstance(asked, Response) else self._answered(asked)
-        self.counters.answers[response.status] += 1
+        """See `Server.respond`."""
+        response = asked if isinstance(asked, Response) else self._responded(asked)
+        self.counters.responses[response.status] += 1
         return response
 
     def expired(self) -> None:
-        """See `Owner.expired`."""
+        """See `Server.expired`."""
         self.counters.expired += 1
-        self._warnings.warning("%s: cut a client that asked nothing in time", self._name)
+        self._warnings.warning("%s: a client sent no request in time; closed", self._name)
 
-    def _answered(self, request: Request) -> Response:
+    def _responded(self, request: Request) -> Response:
         try:
-            return self._answer(request)
+            return self._respond(request)
         except Exception as e:
             # A bug of ours, which must not take the server away.
             log.error("%s: internal error: %s", self._name, type(e).__name__)  # noqa: TRY400
             log.debug("internal error", exc_info=e)
             return message(500, "internal error")
 
-    def _trouble(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Tell what asyncio could not do, such as accepting while out of descriptors."""
+    def _exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what asyncio reports, throttled."""
         self._warnings.warning(
             "%s: %s: %s", self._name, context.get("message"), context.get("exception")
         )

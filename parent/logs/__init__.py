@@ -1,1 +1,1 @@
-"""What enclaves log, taken over vsock and given to the journal, a file or the daemon's own log."""
+"""The log sink: lines of enclaves over vsock, to the journal, a file or the daemon's own log."""

@@ -26,13 +26,14 @@ log = logging.getLogger(__name__)
 
 
 class LogSink:
-    """Takes lines from enclaves and passes them on; loses some rather than wait for anybody.
+    """Receives lines from enclaves and passes them on; loses some rather than wait for the sink.
 
-    Status values: ``connections``, ``refused``, ``failed`` (lines the sink did not take), and
-    ``sources``: for each, ``name``, ``cid``, ``lines``, ``dropped`` (lines) and ``cut`` (bytes).
+    Status values: ``connections``, ``rejected`` (connections), ``lost`` (lines that could not be
+    written), and ``sources``: for each, ``name``, ``cid``, ``lines``, ``dropped`` (lines) and
+    ``truncated`` (bytes).
 
     Attributes:
-        address: what it listens on; with the real port where 0 was asked for, once started.
+        address: what it listens on; with the real port, once started.
     """
 
     name = "logs"
@@ -67,7 +68,7 @@ class LogSink:
         """Listen, and read in the background.
 
         Raises:
-            AgentError: the address cannot be listened on, or the sink not be written to.
+            AgentError: the address cannot be listened on, or the sink cannot be written to.
         """
         with contextlib.ExitStack() as stack:
             sink = self._sink or open_sink(self._settings.to)
@@ -83,7 +84,7 @@ class LogSink:
         log.info("logs: listening on %s", self.address)
 
     def reconfigure(self, settings: LogSettings, names: Mapping[int, str]) -> list[str]:
-        """Take other settings, and names of enclaves; returns the keys that need a restart."""
+        """Change settings and names of enclaves; return the keys that need a restart."""
         before = self._settings
         self._settings = replace(settings, listen=before.listen, to=before.to)
         self._names = names
@@ -92,28 +93,28 @@ class LogSink:
         return [key for key in ("listen", "to") if getattr(settings, key) != getattr(before, key)]
 
     def stop(self, timeout: float) -> None:
-        """Take what has come, then end."""
+        """Read what has arrived, then stop."""
         self._stopping = True
         if self._server and self._thread.is_alive():
             self._server.wake()
             self._thread.join(timeout)
 
     def status(self) -> ComponentStatus:
-        """Tell how it is; see `parent.component`."""
+        """See `Component.status`."""
         server = self._server
         if server is None or not self._thread.is_alive():
             return ComponentStatus(healthy=False, detail="not running")
         values: dict[str, JSON] = {
             "connections": server.connections,
-            "refused": server.refused,
-            "failed": server.failed,
+            "rejected": server.rejected,
+            "lost": server.lost,
             "sources": [
                 {
                     "name": source.name,
                     "cid": source.cid,
                     "lines": source.lines,
                     "dropped": source.dropped,
-                    "cut": source.cut,
+                    "truncated": source.truncated,
                 }
                 for source in list(server.sources.values())
             ],

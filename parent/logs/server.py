@@ -1,4 +1,4 @@
-"""The log sink's loop: connections taken, read in turn, and their lines written.
+"""The log sink's event loop: accepts connections, reads them in turn, writes their lines.
 
 One thread does all of it. What an enclave can make it do is bounded: connections, bytes read a
 second, lines written a second, and what is kept of an unfinished line.
@@ -13,7 +13,7 @@ import selectors
 import socket
 from typing import TYPE_CHECKING
 
-from parent.logs.budget import Budget
+from parent.budget import Budget
 from parent.logs.intake import READ_SIZE, Intake, Source
 from vsock_proxy.net.peers import cid_allowed, peer_cid
 from vsock_proxy.service.cids import MAX_CIDS
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PAUSE = 1.0
-"""Seconds before the next connection is taken, after one could not be: no descriptor is free."""
+"""Seconds before the next connection is accepted, after a failure: no descriptor is free."""
 
-_REFUSALS_PER_SECOND = 500
-"""Connections of whomever, at 0.04 ms each. Beyond that they wait in the kernel's queue, those of
-others too; what is connected is read meanwhile."""
+_REJECTIONS_PER_SECOND = 500
+"""Connections of any client, at 0.04 ms each. Beyond that they wait in the kernel's backlog, those
+of others too; open connections are read meanwhile."""
 
-_REFUSAL_PAUSE = 0.05
-"""Seconds before the next connection is taken once there were so many."""
+_REJECTION_PAUSE = 0.05
+"""Seconds before the next connection is accepted once there were so many."""
 
 _TICK = 1.0
-"""Seconds after which lines left out are reported, even if nothing comes any more."""
+"""Seconds after which dropped lines are reported, even if nothing arrives any more."""
 
 _LAST_TURNS = 64
-"""For what is still unread at the end: up to a MiB of each connection."""
+"""For what is still unread when it stops: up to a MiB of each connection."""
 
 
 class LogServer:
-    """Reads from all who connect to a listener.
+    """Reads from the clients of a listener.
 
     Attributes:
-        sources: who has connected so far, by CID.
+        sources: the enclaves that have connected so far, by CID.
         connections: open now.
-        refused: connections not taken: of another CID, one too many, or too soon after others.
-        failed: lines that the sink did not take.
-        failing: why it did not take the last one, or "".
+        rejected: connections: of another CID, one too many, or too soon after others.
+        lost: lines that the sink could not write.
+        failing: why it could not write the last one, or "".
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LogServer:
         monotonic: Callable[[], float],
     ) -> None:
         self.sources: dict[int | None, Source] = {}
-        self.refused = self.failed = 0
+        self.rejected = self.lost = 0
         self.failing = ""
         self._listener = listener
         self._sink = sink
@@ -74,7 +74,7 @@ class LogServer:
         self._wanted: tuple[LogSettings, Mapping[int, str]] | None = None
         self._monotonic = monotonic
         self._warnings = Throttle(log, monotonic)
-        self._refusals = Budget(_REFUSALS_PER_SECOND, burst=1.0)
+        self._rejections = Budget(_REJECTIONS_PER_SECOND, burst=1.0)
         self._selector = selectors.DefaultSelector()
         self._intakes: dict[socket.socket, Intake] = {}
         self._paused: list[tuple[float, int, socket.socket]] = []
@@ -95,12 +95,12 @@ class LogServer:
             self._waker.send(b"\0")
 
     def reconfigure(self, settings: LogSettings, names: Mapping[int, str]) -> None:
-        """Have other limits, CIDs and names soon; from any thread. Open connections go on."""
+        """Change limits, CIDs and names soon; from any thread. Open connections go on."""
         self._wanted = settings, names
         self.wake()
 
     def turn(self, timeout: float = _TICK) -> bool:
-        """Wait for something and deal with it; tell whether there was anything."""
+        """Wait for events and handle them; return whether there were any."""
         now = self._monotonic()
         while self._paused and self._paused[0][0] <= now:
             _, _, resumed = heapq.heappop(self._paused)
@@ -124,7 +124,7 @@ class LogServer:
         return bool(ready)
 
     def drain(self) -> None:
-        """Take no more connections; read what has come, within reason."""
+        """Accept no more connections; read what has arrived, within limits."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(self._listener)
         for _ in range(_LAST_TURNS):
@@ -134,7 +134,7 @@ class LogServer:
             self._end(connection)
 
     def close(self) -> None:
-        """Let go of everything but the listener and the sink."""
+        """Close everything but the listener and the sink."""
         for connection in list(self._intakes):
             connection.close()
         self._selector.close()
@@ -153,38 +153,40 @@ class LogServer:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as e:
-            self._warnings.warning("logs: cannot take a connection: %s", e.strerror)
+            self._warnings.warning(
+                "logs: cannot accept connections: %s; retrying in a second", e.strerror
+            )
             self._pause(self._listener, self._monotonic() + _PAUSE)
             return
         if not cid_allowed(connection, peer, self._settings.cids):
-            self._refuse(connection, f"from {peer}: not one of the CIDs that may log")
+            self._reject(connection, f"from {peer}: its CID may not log")
             return
         cid = peer_cid(connection, peer)
         source = self._source(cid)
         if source.connections >= self._settings.connections:
-            self._refuse(connection, f"of {source.name}: it has {source.connections} already")
+            self._reject(connection, f"of {source.name}: it has {source.connections} already")
             return
         if not source.arrive(self._monotonic()):
             most = self._settings.connections_per_second
-            self._refuse(connection, f"of {source.name}: it makes over {most} a second")
+            self._reject(connection, f"of {source.name}: it opens over {most} a second")
             return
         source.connections += 1
         connection.settimeout(0)
         self._intakes[connection] = Intake(source)
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def _refuse(self, connection: socket.socket, why: str) -> None:
+    def _reject(self, connection: socket.socket, why: str) -> None:
         connection.close()
-        self.refused += 1
-        self._warnings.warning("logs: refused a connection %s", why)
+        self.rejected += 1
+        self._warnings.warning("logs: rejected a connection %s", why)
         now = self._monotonic()
-        if not self._refusals.take(now):
-            self._pause(self._listener, now + _REFUSAL_PAUSE)
+        if not self._rejections.take(now):
+            self._pause(self._listener, now + _REJECTION_PAUSE)
 
     def _source(self, cid: int | None) -> Source:
         if cid not in self.sources:
             if len(self.sources) >= MAX_CIDS:
-                # Many CIDs came and went; what is open keeps its counts and its limits.
+                # Many CIDs came and went; those with connections keep their counts and limits.
                 self.sources = {c: s for c, s in self.sources.items() if s.connections}
             self.sources[cid] = Source(cid, self._name(cid), self._settings)
         return self.sources[cid]
@@ -193,6 +195,11 @@ class LogServer:
         return "enclave" if cid is None else self._names.get(cid, f"cid-{cid}")
 
     def _read(self, connection: socket.socket) -> None:
+        source = self._intakes[connection].source
+        if resume := source.resume_at(self._monotonic()):
+            # Another connection of the same enclave has just used up its rate.
+            self._pause(connection, resume)
+            return
         try:
             data = connection.recv(READ_SIZE)
         except BlockingIOError:
@@ -225,7 +232,7 @@ class LogServer:
             try:
                 self._sink.write(source.name, source.cid, line)
             except OSError as e:
-                self.failed += 1
+                self.lost += 1
                 self.failing = e.strerror or str(e)
                 self._warnings.warning("logs: a line of %s is lost: %s", source.name, self.failing)
             else:
@@ -237,7 +244,7 @@ class LogServer:
         for source in self.sources.values():
             if dropped := source.report(now):
                 log.warning(
-                    "logs: %d lines of %s left out: over %d a second",
+                    "logs: %d lines of %s dropped: over %d a second",
                     dropped,
                     source.name,
                     self._settings.lines_per_second,

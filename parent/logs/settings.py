@@ -1,4 +1,4 @@
-"""Where enclaves log to: the ``logs`` section of the configuration."""
+"""Settings of the log sink: the section ``logs`` of the configuration."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LISTEN = VsockAddress(VMADDR_CID_ANY, LOG_PORT)
 
 _MIB = 1 << 20
+_FILE = "{file: /PATH, size: 10 MiB, keep: 5}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,16 @@ class LogFile:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The log sink.
+    """Settings of `LogSink`.
 
     Attributes:
         listen: where enclaves connect.
-        cids: those that may; None for everybody who can connect.
+        cids: the enclaves that may log; None for every client that can connect.
         to: ``journal``, ``stderr`` (the daemon's own log), or a file.
-        lines_per_second: of one enclave; what is beyond is left out and counted.
-        bytes_per_second: of one enclave; beyond it, its connections are read more slowly.
+        lines_per_second: of one enclave; more are dropped and counted.
+        bytes_per_second: of one enclave; with more, its connections are read more slowly.
         connections: of one enclave at a time.
-        connections_per_second: of one enclave, new ones; those beyond are closed and counted.
+        connections_per_second: of one enclave, new ones; more are closed and counted.
     """
 
     cids: frozenset[int] | None
@@ -50,49 +51,53 @@ class LogSettings:
     connections_per_second: int = 10
 
 
-def read_logs_section(node: Setting) -> LogSettings:
-    """Read the section.
+def read_logs_section(section: Setting) -> LogSettings:
+    """Read the value of the key ``logs``.
 
     Raises:
-        ConfigurationError: something in it cannot be; says where.
+        ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    fields = node.fields(
+    default = LogSettings(cids=None)
+    with section.reading(
         *("listen", "cids", "to", "lines_per_second", "bytes_per_second"),
         *("connections", "connections_per_second"),
-    )
-    default = LogSettings(cids=None)
-    listen = fields["listen"].address() if "listen" in fields else default.listen
-    cids = read_cids(node, fields, listen, required=True)
+    ) as keys:
 
-    def number(key: str, otherwise: int, most: int) -> int:
-        return fields[key].integer(1, most) if key in fields else otherwise
+        def number(key: str, otherwise: int, most: int) -> int:
+            return keys.read(key, lambda value: value.integer(1, most), otherwise)
 
-    return LogSettings(
-        listen=listen,
-        cids=cids,
-        to=_target(fields["to"]) if "to" in fields else default.to,
-        lines_per_second=number("lines_per_second", default.lines_per_second, 100_000),
-        bytes_per_second=(
-            fields["bytes_per_second"].size(4096, 1 << 30)
-            if "bytes_per_second" in fields
-            else default.bytes_per_second
-        ),
-        connections=number("connections", default.connections, 1024),
-        connections_per_second=number(
-            "connections_per_second", default.connections_per_second, 1000
-        ),
-    )
+        listen = keys.read("listen", lambda value: value.address(), default.listen)
+        return LogSettings(
+            listen=listen,
+            cids=read_cids(keys, listen, required=True),
+            to=keys.read("to", _target, default.to),
+            lines_per_second=number("lines_per_second", default.lines_per_second, 100_000),
+            bytes_per_second=keys.read(
+                "bytes_per_second",
+                lambda value: value.size(4096, 1 << 30),
+                default.bytes_per_second,
+            ),
+            connections=number("connections", default.connections, 1024),
+            connections_per_second=number(
+                "connections_per_second", default.connections_per_second, 1000
+            ),
+        )
 
 
-def _target(setting: Setting) -> str | LogFile:
-    if isinstance(setting.node.value, str):
-        return setting.choice("journal", "stderr")
-    fields = setting.fields("file", "size", "keep", required=("file",))
-    path = Path(fields["file"].string())
+def _target(value: Setting) -> str | LogFile:
+    if not value.is_mapping:
+        return value.choice("journal", "stderr", otherwise=_FILE)
+    default = LogFile(Path("/"))
+    with value.reading("file", "size", "keep", required=("file",)) as keys:
+        return LogFile(
+            keys.read("file", _absolute),
+            size=keys.read("size", lambda size: size.size(65536, 1 << 40), default.size),
+            keep=keys.read("keep", lambda keep: keep.integer(1, 1000), default.keep),
+        )
+
+
+def _absolute(value: Setting) -> Path:
+    path = Path(value.string())
     if not path.is_absolute():
-        raise fields["file"].wrong("not an absolute path")
-    return LogFile(
-        path,
-        size=fields["size"].size(65536, 1 << 40) if "size" in fields else 10 * _MIB,
-        keep=fields["keep"].integer(1, 1000) if "keep" in fields else 5,
-    )
+        raise value.wrong("not an absolute path")
+    return path

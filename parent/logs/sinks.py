@@ -1,4 +1,4 @@
-"""Where lines end up: the journal, a file of bounded size, or the daemon's own log."""
+"""Sinks of log lines: the journal, a file of bounded size, or the daemon's own log."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ enclave_log = logging.getLogger("parent.logs.enclave")
 
 
 class Sink(Protocol):
-    """Takes lines that are neutralised: one line each, nothing hidden in them."""
+    """Writes lines; each is neutralised (`lines.neutralise`)."""
 
     def write(self, enclave: str, cid: int | None, line: str) -> None:
-        """Take one line.
+        """Write one line.
 
         Raises:
-            OSError: it was not taken.
+            OSError: it is lost.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Close what it holds."""
         ...
 
 
@@ -46,7 +46,7 @@ def open_sink(to: str | LogFile) -> Sink:
 
 
 class Journal:
-    """Datagrams to journald; it looks up by itself who sent them.
+    """Sends datagrams to journald, which looks up by itself who sent them.
 
     The `systemd-python` package would need a compiler and libsystemd for what is one `sendto`: a
     line of ours always fits into one datagram and never holds a line break, so neither of the
@@ -56,7 +56,7 @@ class Journal:
     def __init__(self, path: str = JOURNAL) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # A journal that takes nothing loses lines; it does not stop us.
+        # If the journal is slow lines are lost; waiting for it would hold up all enclaves.
         self._socket.settimeout(0)
         try:
             self._socket.connect(self._path)
@@ -64,7 +64,7 @@ class Journal:
             self._socket.close()
             raise ConfigurationError(
                 f"no journal at {path}: {e.strerror}",
-                hint="where systemd does not run, log to a file or to stderr",
+                hint="without systemd, log to a file or to stderr",
             ) from e
 
     def write(self, enclave: str, cid: int | None, line: str) -> None:
@@ -107,7 +107,7 @@ class _File:
 
 class _Rotating(logging.handlers.RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> NoReturn:  # noqa: ARG002, N802
-        """Raise what went wrong, a full disk perhaps: the caller counts it."""
+        """Raise the error, such as a full disk: the caller counts it."""
         error = sys.exception()
         raise error if isinstance(error, OSError) else OSError(str(error))
 

@@ -1,6 +1,6 @@
-"""The components' numbers as Prometheus metrics, read when they are asked for.
+"""The components' numbers as Prometheus metrics, read when they are scraped.
 
-The components know nothing of Prometheus: they count, and this names what they counted.
+The components know nothing of Prometheus: they count, and this module names what they counted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PREFIX: Final = "enclave_parent"
 
 
 class Metrics:
-    """All there is to be scraped, in a registry of its own."""
+    """All metrics, in a registry of their own."""
 
     def __init__(
         self, components: Callable[[], Sequence[Component]], *, now: Callable[[], float] = time.time
@@ -53,7 +53,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
-        """Read the numbers and write them down (Prometheus text format 0.0.4)."""
+        """Return the numbers in Prometheus text format 0.0.4."""
         return generate_latest(self._registry)
 
 
@@ -65,7 +65,7 @@ class _ComponentCollector(Collector):
         self._now = now
 
     def describe(self) -> list[Metric]:
-        """Nothing: what there is depends on the components."""
+        """Return nothing: the metrics depend on the components."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -73,7 +73,7 @@ class _ComponentCollector(Collector):
         info.add_metric([VERSION], 1)
         yield info
         components = self._components()
-        healthy = _gauge("healthy", "1 where a component does what it is there for.", ["component"])
+        healthy = _gauge("healthy", "1 if a component works.", ["component"])
         for component in components:
             healthy.add_metric([component.name], float(component.status().healthy))
         yield healthy
@@ -141,36 +141,36 @@ def _forward_counter(field: Field[Any], forwards: Sequence[ForwardSnapshot]) -> 
 def _credentials(service: CredentialService, now: float) -> Iterator[Metric]:
     values = service.status().values
     for name, text in (
-        ("renewals", "Credentials that the source gave."),
-        ("failures", "Questions that the source did not answer with credentials."),
+        ("renewals", "Times that the source gave credentials."),
+        ("failures", "Times that the source gave none."),
     ):
         yield _single(_counter(f"credentials_{name}", text), values[name])
     renewed, expires = values["renewed_at"], values["expires_at"]
     if isinstance(renewed, float):
         yield _single(_gauge("credentials_age_seconds", "Since the last renewal."), now - renewed)
     if isinstance(expires, float):
-        text = "Until the credentials at hand expire; absent without such."
+        text = "Until the cached credentials expire; absent without such."
         yield _single(_gauge("credentials_time_to_expiry_seconds", text), expires - now)
     counters = service.server.counters
-    answers = _counter("credentials_answers", "Answers to enclaves.", ["status"])
-    for status, number in sorted(counters.answers.copy().items()):
-        answers.add_metric([str(status)], number)
-    yield answers
-    text = "Clients without an answer: no place for them, or too slow."
-    unanswered = _counter("credentials_unanswered", text, ["reason"])
-    unanswered.add_metric(["limit"], counters.refused)
-    unanswered.add_metric(["timeout"], counters.expired)
-    yield unanswered
+    responses = _counter("credentials_responses", "Responses to enclaves.", ["status"])
+    for status, number in sorted(counters.responses.copy().items()):
+        responses.add_metric([str(status)], number)
+    yield responses
+    text = "Clients without a response: over a limit, or too slow."
+    rejected = _counter("credentials_rejected", text, ["reason"])
+    rejected.add_metric(["limit"], counters.rejected)
+    rejected.add_metric(["timeout"], counters.expired)
+    yield rejected
     yield _single(
         _gauge("credentials_clients", "Connected at this moment."), service.server.connected
     )
 
 
 def _enclaves(enclaves: Sequence[EnclaveComponent]) -> Iterator[Metric]:
-    state = _gauge("enclave_state", "1 for the state that it is in.", ["enclave", "state"])
+    state = _gauge("enclave_state", "1 for its state, 0 for all others.", ["enclave", "state"])
     starts = _counter("enclave_starts", "Times that it was started.", ["enclave"])
     ended = _counter("enclave_ends", "Times that it ended by itself.", ["enclave"])
-    seconds = _gauge("enclave_state_seconds", "Since it is in its state.", ["enclave"])
+    seconds = _gauge("enclave_state_seconds", "Since its state began.", ["enclave"])
     for enclave in enclaves:
         values = enclave.status().values
         name = str(values["name"])
@@ -185,21 +185,21 @@ def _logs(sink: LogSink) -> Iterator[Metric]:
     values = sink.status().values
     if not values:
         return
-    lines = _counter("logs_lines", "Lines taken from an enclave.", ["source"])
+    lines = _counter("logs_lines", "Lines received from an enclave.", ["source"])
     dropped = _counter("logs_dropped_lines", "Beyond an enclave's rate.", ["source"])
-    cut = _counter("logs_cut_bytes", "Beyond the longest line.", ["source"])
+    truncated = _counter("logs_truncated_bytes", "Beyond the longest line.", ["source"])
     sources = cast("Sequence[Mapping[str, JSON]]", values["sources"])
-    for family, key in ((lines, "lines"), (dropped, "dropped"), (cut, "cut")):
+    for family, key in ((lines, "lines"), (dropped, "dropped"), (truncated, "truncated")):
         # By name: an enclave may be called what one without a name is called (cid-17).
         sums: Counter[str] = Counter()
         for source in sources:
             sums[str(source["name"])] += cast("int", source[key])
         for name, number in sums.items():
             family.add_metric([name], number)
-    yield from (lines, dropped, cut)
+    yield from (lines, dropped, truncated)
     for name, text in (
-        ("failed", "Lines that the journal or the file did not take."),
-        ("refused", "Connections turned away."),
+        ("lost", "Lines that could not be written to the journal or the file."),
+        ("rejected", "Connections rejected."),
     ):
         yield _single(_counter(f"logs_{name}", text), values[name])
     yield _single(_gauge("logs_connections", "Open at this moment."), values["connections"])

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LIMITS = Limits(connections=32, timeout=15.0)
-"""Scrapers wait for 10 s by default; there are few of them."""
+_LIMITS = Limits(connections=32, timeout=15.0, per_second=20)
+"""Scrapers wait for 10 s by default; there are few of them, and metrics take milliseconds."""
 
 
 class OperationsService:
     """See `parent.component.Component`.
 
-    ``/healthz``: 200 where every component is healthy, else 503; with the status of each.
-    ``/livez``: 200 where this process answers, whatever its components do.
+    ``/healthz``: 200 if every component is healthy, otherwise 503; with the status of each.
+    ``/livez``: 200 if this process responds, whatever its components do.
     ``/metrics``: docs/parent.md lists them.
     ``/status``: 200, with all of the state, for `enclave-parent status`.
 
@@ -41,11 +41,11 @@ class OperationsService:
     def __init__(
         self, settings: OperationsSettings, components: Callable[[], Sequence[Component]]
     ) -> None:
-        """Make one that tells of what there is when it is asked."""
+        """Make one; `components` is called for each request."""
         self.settings = settings
         self._components = components
         self._metrics = Metrics(self._components)
-        self.server = HttpServer(settings.listen, self._answer, name=self.name, limits=_LIMITS)
+        self.server = HttpServer(settings.listen, self._respond, name=self.name, limits=_LIMITS)
 
     def start(self) -> None:
         """See `Component.start`."""
@@ -60,7 +60,7 @@ class OperationsService:
         running = self.server.running
         return ComponentStatus(running, str(self.server.address) if running else "not running")
 
-    def _answer(self, request: Request) -> Response:
+    def _respond(self, request: Request) -> Response:
         match request.path:
             case "/metrics":
                 return Response(200, self._metrics.text(), CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""The section ``operations`` of the configuration: where metrics and health are to be had."""
+"""Settings of metrics and health: the section ``operations`` of the configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OperationsSettings:
-    """What `OperationsService` takes.
+    """Settings of `OperationsService`.
 
     Attributes:
         listen: a TCP or UNIX address.
@@ -26,13 +26,18 @@ def read_operations_section(section: Setting) -> OperationsSettings:
     """Read the value of the key ``operations``.
 
     Raises:
-        ConfigurationError: says in which file and line, and why.
+        ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    fields = section.fields("listen", required=("listen",))
-    listen = fields["listen"].address()
+    with section.reading("listen", required=("listen",)) as keys:
+        listen = keys.read("listen", _listen)
+    return OperationsSettings(listen)
+
+
+def _listen(value: Setting) -> Address:
+    listen = value.address()
     if isinstance(listen, HybridAddress | VsockAddress):
-        raise fields["listen"].wrong(
-            "no vsock address: how the parent does is no business of enclaves",
+        raise value.wrong(
+            "must not be a vsock address: metrics are not for enclaves",
             hint="write tcp://127.0.0.1:9100 or unix:/PATH",
         )
-    return OperationsSettings(listen)
+    return listen

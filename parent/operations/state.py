@@ -1,4 +1,4 @@
-"""The whole state of a daemon as one document, for `enclave-parent status` and other programs."""
+"""The whole state of a daemon as one JSON object, for `enclave-parent status` and programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def health(components: Sequence[Component]) -> dict[str, Any]:
-    """Tell how each component is.
+    """Return the health of each component.
 
     Returns:
         ``status`` (``ok``, ``failing``) and ``components``, with ``healthy``, ``detail`` and
@@ -37,9 +37,9 @@ def health(components: Sequence[Component]) -> dict[str, Any]:
 
 
 def state(components: Sequence[Component]) -> dict[str, Any]:
-    """Tell that, ``version``, and of the proxy: ``forwards``, ``leaving`` and ``reloads``.
+    """Return `health`, ``version``, and of the proxy ``forwards``, ``leaving`` and ``reloads``.
 
-    What a forward has is described in `vsock_proxy.proxy.counters.ForwardSnapshot`.
+    The fields of a forward are described in `vsock_proxy.proxy.counters.ForwardSnapshot`.
     """
     shown = {"version": VERSION, **health(components)}
     for component in components:
@@ -47,7 +47,7 @@ def state(components: Sequence[Component]) -> dict[str, Any]:
             try:
                 snapshot = component.snapshot()
             except AgentError:
-                continue  # Its loop is stuck, which its status tells.
+                continue  # Its loop is stuck, as its status tells.
             if snapshot is not None:
                 shown["forwards"] = [_forward(forward) for forward in snapshot.forwards]
                 shown["leaving"], shown["reloads"] = snapshot.leaving, snapshot.reloads

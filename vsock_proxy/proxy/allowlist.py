@@ -16,6 +16,7 @@ import ipaddress
 import logging
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,7 @@ def read_allowlist(entries: Setting) -> Allowlist:
 
 
 def _read(entries: Setting, *, strict: bool) -> Allowlist:
-    return Allowlist(frozenset(_entry(entry, strict=strict) for entry in entries.items()))
+    return Allowlist(frozenset(entries.each(partial(_entry, strict=strict))))
 
 
 @contextlib.contextmanager
@@ -186,24 +187,30 @@ def _hinting() -> Iterator[None]:
 
 
 def _entry(entry: Setting, *, strict: bool) -> tuple[str, int]:
-    if strict:
-        # An unknown key may have been meant to restrict something.
-        fields = entry.fields("address", "port", required=("address", "port"))
-    else:
-        fields = entry.mapping(required=("address", "port"))
-        _warn_of_others(fields, "address", "port")
-    address = without_brackets(fields["address"].string())
+    required = ("address", "port")
+    # An unknown key may have been meant to restrict something.
+    reading = entry.reading(*required, required=required) if strict else None
+    with reading or entry.reading_any(required=required) as keys:
+        if not strict:
+            _warn_of_others(keys.found, *required)
+        address = keys.read("address", _address)
+        # AWS's proxy takes any integer modulo 65536: 84536 there permits port 19000.
+        port = keys.read("port", lambda value: value.integer(1, MAX_PORT, quoted=True))
+    return _normal(address), port
+
+
+def _address(value: Setting) -> str:
+    address = without_brackets(value.string())
     if "*" in address:
         if not _PATTERN.fullmatch(address):
-            raise fields["address"].wrong(
+            raise value.wrong(
                 f"{address!r:.80} is not a pattern",
                 hint="`*` stands for one whole label, and not for one of the last two: "
                 "kms.*.amazonaws.com",
             )
     elif not is_host(address):
-        raise fields["address"].wrong(f"{address!r:.80} is not a host name", hint=_HINT)
-    # AWS's proxy takes any integer modulo 65536: 84536 there permits port 19000.
-    return _normal(address), fields["port"].integer(1, MAX_PORT, quoted=True)
+        raise value.wrong(f"{address!r:.80} is not a host name", hint=_HINT)
+    return address
 
 
 def _warn_of_others(fields: dict[str, Setting], *known: str) -> None:

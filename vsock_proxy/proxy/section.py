@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,12 @@ from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 from vsock_proxy.service.cids import read_cids
 
 if TYPE_CHECKING:
+    from vsock_proxy.net.addresses import Address
     from vsock_proxy.service.settings import Setting
 
 MAX_FORWARDS = 256
+"""64 for each of four enclaves. Each is a listener, and a row in every table and metric."""
+
 MAX_CONNECTIONS = 1_000_000
 """Limit of one forward's limit."""
 
@@ -75,90 +79,110 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     Raises:
         ConfigurationError: the message has file and line.
     """
-    fields = section.fields(
+    with section.reading(
         "allowlist", "limits", "drain_timeout", "forwards", required=("forwards",)
-    )
-    allowlist = Allowlist(frozenset())
-    if "allowlist" in fields:
-        allowlist = _allowlist(fields["allowlist"])
-    limits = DEFAULT_LIMITS
-    if "limits" in fields:
-        limits = _limits(fields["limits"], limits)
-    drain_timeout = DRAIN_TIMEOUT
-    if "drain_timeout" in fields:
-        drain_timeout = fields["drain_timeout"].duration(0, _DAY)
-    forwards: list[Forward] = []
-    for item in fields["forwards"].items(MAX_FORWARDS):
-        forwards.append(_forward(item, allowlist, limits, reloading=reloading))
-        try:
-            check_distinct(forwards)
-        except ConfigurationError as e:
-            raise item.wrong(str(e), hint="give one of them another name or address") from e
+    ) as keys:
+        allowlist = keys.read("allowlist", _allowlist, Allowlist(frozenset()))
+        # If it cannot be read, nothing is known about the targets.
+        unchecked = reloading or "allowlist" in keys.failed
+        limits = keys.read("limits", lambda value: _limits(value, DEFAULT_LIMITS), DEFAULT_LIMITS)
+        if "limits" in keys.failed:
+            limits = DEFAULT_LIMITS
+        drain_timeout = keys.read(
+            "drain_timeout", lambda value: value.duration(0, _DAY), DRAIN_TIMEOUT
+        )
+        forwards: list[Forward] = []
+        items = keys.read("forwards", lambda value: value.items(MAX_FORWARDS), [])
+        for item in () if "forwards" in keys.failed else items:
+            mistakes = len(keys.errors)
+            forward = keys.take(partial(_forward, item, allowlist, limits, unchecked=unchecked))
+            if len(keys.errors) == mistakes:
+                try:
+                    check_distinct([*forwards, forward])
+                except ConfigurationError as e:
+                    hint = "give one of them another name or address"
+                    keys.add(item.wrong(str(e), hint=hint))
+                else:
+                    forwards.append(forward)
     return ProxySettings(tuple(forwards), drain_timeout)
 
 
 def _forward(
-    item: Setting, allowlist: Allowlist, limits: RelayLimits, *, reloading: bool
+    item: Setting, allowlist: Allowlist, limits: RelayLimits, *, unchecked: bool
 ) -> Forward:
-    fields = item.fields(
+    with item.reading(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
-    )
-    listen, target = fields["listen"].address(), fields["to"].address()
-    if not isinstance(target, UnixAddress) and not 0 < target.port < MAX_VSOCK:
-        raise fields["to"].wrong(f"port {target.port} cannot be a target")
-    if isinstance(target, VsockAddress) and target.cid == VMADDR_CID_ANY:
-        raise fields["to"].wrong("`any` cannot be a target")
-    family, prefer = socket.AF_UNSPEC, socket.AF_UNSPEC
-    if "family" in fields:
-        if not isinstance(target, TcpAddress):
-            raise fields["family"].wrong("only for a TCP target")
-        family, prefer = _FAMILIES[fields["family"].choice(*_FAMILIES)]
-    if "limits" in fields:
-        limits = _limits(fields["limits"], limits)
+    ) as keys:
+        listen = keys.read("listen", lambda value: value.address())
+        target = keys.read("to", partial(_target, allowlist=None if unchecked else allowlist))
+        families = keys.read("family", _family, _FAMILIES["any"])
+        if "family" in keys and "to" not in keys.failed and not isinstance(target, TcpAddress):
+            keys.add(keys["family"].wrong("only for a TCP target"))
+        cids = read_cids(keys, listen, required=False)
+        limits = keys.read("limits", partial(_limits, default=limits), limits)
+        name = keys.read("name", _name, "")
+    family, prefer = families
     forward = Forward(
         listen,
         target,
         family,
         prefer=prefer,
-        cids=read_cids(item, fields, listen, required=False),
+        cids=cids,
         allowlist=allowlist if isinstance(target, TcpAddress) else None,
         limits=limits,
     )
-    if not (reloading or forward.allowed):
-        raise fields["to"].wrong(
+    return dataclasses.replace(forward, name=name or forward.target_name)
+
+
+def _target(value: Setting, allowlist: Allowlist | None) -> Address:
+    target = value.address()
+    if not isinstance(target, UnixAddress) and not 0 < target.port < MAX_VSOCK:
+        raise value.wrong(f"port {target.port} cannot be a target")
+    if isinstance(target, VsockAddress) and target.cid == VMADDR_CID_ANY:
+        raise value.wrong("`any` cannot be a target")
+    forward = Forward(target, target, allowlist=allowlist)
+    if not forward.allowed:
+        raise value.wrong(
             f"{forward.target_name} is not on the allowlist", hint=allow_hint(forward)
         )
-    name = fields["name"].string(most=100) if "name" in fields else forward.target_name
+    return target
+
+
+def _family(value: Setting) -> tuple[socket.AddressFamily, socket.AddressFamily]:
+    return _FAMILIES[value.choice(*_FAMILIES)]
+
+
+def _name(value: Setting) -> str:
+    name = value.string(most=100)
     if not name.isprintable():
-        raise fields["name"].wrong("contains characters that cannot be printed")
-    return dataclasses.replace(forward, name=name)
+        raise value.wrong("contains characters that cannot be printed")
+    return name
 
 
-def _limits(setting: Setting, default: RelayLimits) -> RelayLimits:
-    fields = setting.fields(
-        "connections", "waiting", "connect_timeout", "idle_timeout", "linger_timeout"
-    )
-    counts = {
-        name: fields[name].integer(1, MAX_CONNECTIONS)
-        for name in ("connections", "waiting")
-        if name in fields
-    }
-    times = {
-        name: fields[name].duration(0.1, 365 * _DAY)
-        for name in ("connect_timeout", "idle_timeout", "linger_timeout")
-        if name in fields
-    }
-    return dataclasses.replace(default, **counts, **times)  # type: ignore[arg-type]
+def _limits(value: Setting, default: RelayLimits) -> RelayLimits:
+    counts, times = ("connections", "waiting"), ("connect", "idle", "linger")
+    with value.reading(*counts, *(f"{name}_timeout" for name in times)) as keys:
+        found: dict[str, float] = {}
+        for name in keys.found:
+            found[name] = keys.read(
+                name,
+                (lambda count: count.integer(1, MAX_CONNECTIONS))
+                if name in counts
+                else (lambda time: time.duration(0.1, 365 * _DAY)),
+            )
+    return dataclasses.replace(default, **found)  # type: ignore[arg-type]
 
 
-def _allowlist(setting: Setting) -> Allowlist:
+def _allowlist(value: Setting) -> Allowlist:
     """Read the list itself, or the file that contains it."""
-    if setting.is_list:
-        return read_allowlist(setting)
-    path = Path(setting.source).parent / setting.string()
+    if value.is_list:
+        return read_allowlist(value)
+    if value.is_mapping:
+        raise value.wrong("a mapping, not a list or the path of a file that contains one")
+    path = Path(value.source).parent / value.string()
     try:
         return load_allowlist(path)
     except ConfigurationError as e:
-        if not e.hint:  # The file could not be read at all.
-            raise setting.wrong(str(e), hint="the path is relative to this file") from e
+        if isinstance(e.__cause__, OSError):  # The file could not be read at all.
+            raise value.wrong(str(e), hint="the path is relative to this file") from e
         raise

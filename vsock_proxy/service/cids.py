@@ -1,4 +1,4 @@
-"""Reads the key ``cids`` of a listener's section: which enclaves may connect."""
+"""Reads the key ``cids``: which enclaves may connect to a listener."""
 
 from __future__ import annotations
 
@@ -8,50 +8,51 @@ from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, Address, VsockAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from vsock_proxy.service.settings import Setting
+    from vsock_proxy.service.settings import Keys, Setting
 
 MAX_CIDS = 64
-"""CIDs in one list; an instance has four enclaves at most."""
+"""That a setting may name; an instance has four enclaves at most."""
+
 
 _HINT = "for certain enclaves, write cids: [16]; for all, cids: any"
 
 
-def read_cids(
-    section: Setting, fields: Mapping[str, Setting], listen: Address, *, required: bool
-) -> frozenset[int] | None:
-    """Read the key ``cids``: a list, or ``any``, which is None.
+def read_cids(keys: Keys, listen: Address | None, *, required: bool) -> frozenset[int] | None:
+    """Read the key ``cids`` of a listener's section: a list, or ``any``, which is None.
+
+    Mistakes are added to `keys`.
 
     Args:
-        section: the listener's section.
-        fields: its keys.
-        listen: the listener's address.
-        required: whether a vsock listener must have the key; if not, it defaults to ``any``.
-
-    Raises:
-        ConfigurationError: the message has file and line.
+        keys: of the section.
+        listen: where it listens; None if that could not be read: the list itself is checked then.
+        required: whether a vsock listener must have the key; otherwise all enclaves may connect.
     """
-    if not isinstance(listen, VsockAddress):
-        if "cids" in fields:
-            raise fields["cids"].wrong(
-                "only for a vsock listener: other sockets have no CIDs",
-                hint="restrict a UNIX socket by the permissions of its path",
+    if "cids" in keys:
+        if listen is not None and not isinstance(listen, VsockAddress):
+            keys.add(
+                keys["cids"].wrong(
+                    "only for a vsock listener: other sockets have no CIDs",
+                    hint="restrict a UNIX socket by the permissions of its path",
+                )
             )
-        return None
-    if "cids" not in fields:
-        if required:
-            raise section.wrong("key 'cids' is missing", hint=_HINT)
-        return None
-    cids = fields["cids"]
-    if not cids.is_list:
-        try:
-            cids.choice("any")
-        except ConfigurationError as e:
-            # `cids: 16`, without brackets, is the most frequent mistake.
-            e.hint = _HINT
-            raise
-        return None
-    return frozenset(
-        cid.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1) for cid in cids.items(MAX_CIDS)
-    )
+            return None
+        return keys.read("cids", _cids)
+    if required and isinstance(listen, VsockAddress) and "cids" not in keys.guessed:
+        keys.add(keys.setting.wrong("key 'cids' is missing", hint=_HINT))
+    return None
+
+
+def _cids(value: Setting) -> frozenset[int] | None:
+    if value.is_list:
+        return frozenset(value.each(_cid, MAX_CIDS))
+    try:
+        value.choice("any", otherwise="a list of CIDs")
+    except ConfigurationError as e:
+        # `cids: 16`, without its brackets, is the most common mistake.
+        e.hint = _HINT
+        raise
+    return None
+
+
+def _cid(value: Setting) -> int:
+    return value.integer(VMADDR_CID_PARENT + 1, MAX_VSOCK - 1)

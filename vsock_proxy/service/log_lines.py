@@ -29,12 +29,20 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add the next bytes; return the lines that end in them, without line ends."""
-        *ended, rest = data.split(b"\n")
-        lines = []
-        for piece in ended:
-            self._add(piece)
-            lines.append(self._take())
-        self._add(rest)
+        first, *rest = data.split(b"\n")
+        self._add(first)
+        if not rest:
+            return []
+        lines = [self._take()]
+        # Lines that are whole in `data`, without a call for each: a hostile writer sends 16,384
+        # empty ones at once.
+        *whole, last = rest
+        if max(map(len, whole), default=0) > self._limit:
+            whole = [self._shortened(line) for line in whole]
+        if b"\r" in data:
+            whole = [line.removesuffix(b"\r") for line in whole]
+        lines += whole
+        self._add(last)
         return lines
 
     def end(self) -> list[bytes]:
@@ -48,6 +56,12 @@ class LineSplitter:
             self._over = True
             piece = piece[:room]
         self._part += piece
+
+    def _shortened(self, line: bytes) -> bytes:
+        if len(line) <= self._limit:
+            return line
+        self.truncated += len(line) - self._limit
+        return line[: self._limit] + TRUNCATED
 
     def _take(self) -> bytes:
         line = bytes(self._part)

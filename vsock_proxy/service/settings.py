@@ -1,15 +1,16 @@
-"""Reads configuration files: YAML, value by value, with the line in every error.
+"""Configuration files: YAML read value by value, every error with its line.
 
-A file is not converted to objects but kept as YAML nodes, which know their lines. Each part of the
-program reads its own keys, by type; an unknown key is an error, because it may have been meant to
-restrict something.
+A file is not turned into objects but read as YAML's own nodes, which know their lines. Each part
+of the program reads the keys that it knows, by type. An unknown key is an error: it may have been
+meant to restrict something.
 
-    root = load_settings(Path("parent.yaml"))
-    fields = root.fields("listen", "timeout", required=("listen",))
-    address = fields["listen"].address()
-    timeout = fields["timeout"].duration(0.1, 60) if "timeout" in fields else 10.0
+    settings = load_settings(Path("parent.yaml"))
+    with settings.reading("listen", "timeout", required=["listen"]) as keys:
+        address = keys.read("listen", Setting.address)
+        timeout = keys.read("timeout", lambda value: value.duration(0.1, 60), 10.0)
 
-This module needs PyYAML: nothing that reaches an enclave image imports it.
+All mistakes are reported together, when the block ends. This module needs PyYAML: nothing that
+reaches an enclave image imports it.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import yaml
 
-from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.net.addresses import MAX_PORT, Address, parse_address
 from vsock_proxy.service.files import named, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
+    from types import TracebackType
 
 MAX_SIZE = 256 * 1024
-"""Bytes of a file; AWS's allowlist of all KMS endpoints has 4,331."""
+"""Bytes of a file. AWS's allowlist of every KMS endpoint has 4,331; 4,000 entries like those fit,
+which PyYAML takes two seconds to read."""
 
 MAX_DEPTH = 20
-"""Levels of nested lists and mappings."""
+"""Nested lists and mappings."""
 
 MAX_ITEMS = 10_000
 """Items of one list."""
@@ -43,15 +47,165 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_URL = re.compile(r"(https?)://([^/?#:]+)(?::([0-9]+))?(?:[/?#].*)?")
+_URL_PORTS = {"http": "80", "https": "443"}
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class SettingError(ConfigurationError):
+    """One mistake in a file.
+
+    Attributes:
+        source: the file.
+        line: from 1.
+    """
+
+    def __init__(self, source: str, line: int, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{source}:{line}: {message}", hint=hint)
+        self.source = source
+        self.line = line
+
+
+class ConfigurationErrors(ConfigurationError):  # noqa: N818 (a plural)
+    """Several mistakes.
+
+    Attributes:
+        errors: each of them; none is a `ConfigurationErrors` itself. If there is only one, its hint
+            is also that of the whole.
+    """
+
+    def __init__(self, errors: Iterable[AgentError]) -> None:
+        self.errors = tuple(errors)
+        hint = self.errors[0].hint if len(self.errors) == 1 else ""
+        super().__init__("; ".join(map(str, self.errors)), hint=hint)
+
+
+def each_error(error: AgentError) -> tuple[AgentError, ...]:
+    """Return the errors in a `ConfigurationErrors`; any other error alone."""
+    return error.errors if isinstance(error, ConfigurationErrors) else (error,)
+
+
+def attempt(read: Callable[[], T]) -> T | None:
+    """Return what `read` returns; None if it raises ConfigurationError."""
+    try:
+        return read()
+    except ConfigurationError:
+        return None
+
+
+class Mistakes:
+    """Collects errors in a ``with`` block and raises them together at its end.
+
+    Attributes:
+        errors: those so far.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[AgentError] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: object, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, ConfigurationError):
+            self.add(error)
+        elif error is not None:
+            return
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise ConfigurationErrors(_in_order(self.errors))
+
+    def add(self, error: ConfigurationError) -> None:
+        """Add an error, or several."""
+        self.errors.extend(each_error(error))
+
+    def take(self, read: Callable[[], T]) -> T:
+        """Return what `read` returns; if it raises, note that and return None in its place.
+
+        None is a lie to the type checker, and harmless: what comes after the block is reached
+        only if nothing failed. Inside the block, look at `errors` before using the value.
+        """
+        try:
+            return read()
+        except ConfigurationError as e:
+            self.add(e)
+            return cast("T", None)
+
+
+class Keys(Mistakes):
+    """The keys of one mapping, read one by one. Made by `Setting.reading`.
+
+    Attributes:
+        setting: the mapping.
+        found: the known keys that are there.
+        failed: keys that could not be read, or are missing.
+        guessed: known keys of which an unknown one is probably a misspelling.
+    """
+
+    def __init__(
+        self, setting: Setting, known: Collection[str] | None, required: Collection[str]
+    ) -> None:
+        """Make one; `known` is None if every key is."""
+        super().__init__()
+        self.setting = setting
+        self.found: dict[str, Setting] = {}
+        self.failed: set[str] = set()
+        self.guessed: set[str] = set()
+        for key, node in self.take(setting.pairs) or ():
+            if key.name in self.found:
+                first = self.found[key.name].line
+                # Readers of YAML disagree about which of the two counts.
+                self.add(key.wrong(f"key {key.name!r:.80} twice: also on line {first}"))
+            elif known is None or key.name in known:
+                self.found[key.name] = node
+            else:
+                near = difflib.get_close_matches(key.name, known, 1)
+                self.guessed.update(near)
+                self.add(setting.unknown(key, known, near))
+        for name in required:
+            if name not in self.found:
+                self.failed.add(name)
+                # One mistake is told once: a misspelt key is also a missing one.
+                if name not in self.guessed and setting.is_mapping:
+                    self.add(setting.wrong(f"key {name!r} is missing"))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.found
+
+    def __getitem__(self, key: str) -> Setting:
+        return self.found[key]
+
+    @overload
+    def read(self, key: str, take: Callable[[Setting], T]) -> T: ...
+    @overload
+    def read(self, key: str, take: Callable[[Setting], T], default: D) -> T | D: ...
+
+    def read(self, key: str, take: Callable[[Setting], T], default: object = None) -> object:
+        """Return the value of one key, or the default if the key is not there.
+
+        If it cannot be read that is noted, and None returned; see `Mistakes.take`.
+        """
+        if key not in self.found:
+            return default
+        before = len(self.errors)
+        value = self.take(lambda: take(self.found[key]))
+        if len(self.errors) > before:
+            self.failed.add(key)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of a file, and its position.
+    """One value of a file, and where it stands.
 
     Attributes:
-        source: the name of the file in errors.
-        name: its key, or that of the list it is an item of; "" for the whole file.
+        source: the file, as errors name it.
+        name: the key whose value this is, or of which it is an item; "" for the whole file.
         node: the value.
     """
 
@@ -61,7 +215,7 @@ class Setting:
 
     @property
     def line(self) -> int:
-        """The line it begins on, counted from 1."""
+        """The line it begins on, from 1."""
         return self.node.start_mark.line + 1
 
     @property
@@ -69,65 +223,98 @@ class Setting:
         """Whether it is a list."""
         return isinstance(self.node, yaml.SequenceNode)
 
-    def wrong(self, what: str, *, hint: str = "") -> ConfigurationError:
-        """Make an error about this value: ``FILE:LINE: KEY: WHAT``."""
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it is a mapping."""
+        return isinstance(self.node, yaml.MappingNode)
+
+    def wrong(self, what: str, *, hint: str = "") -> SettingError:
+        """Return the error that says that this value is wrong: ``FILE:LINE: KEY: WHAT``."""
         key = f"{self.name}: " if self.name else ""
-        return ConfigurationError(f"{self.source}:{self.line}: {key}{what}", hint=hint)
+        return SettingError(self.source, self.line, f"{key}{what}", hint=hint)
+
+    def pairs(self) -> list[tuple[Setting, Setting]]:
+        """Return the keys and values of a mapping, in order; a key has itself as its name.
+
+        Raises:
+            ConfigurationError: it is not a mapping, or a key is not text.
+        """
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(f"{_what(self.node)}, not a mapping")
+        found: list[tuple[Setting, Setting]] = []
+        with Mistakes() as mistakes:
+            for key_node, value in self.node.value:
+                key = mistakes.take(Setting(self.source, self.name, key_node).string)
+                if key is not None:
+                    at = _Key(self.source, key, key_node, self.name)
+                    found.append((at, Setting(self.source, key, value)))
+        return found
 
     def mapping(self, *, required: Collection[str] = ()) -> dict[str, Setting]:
-        """Read a mapping with any keys.
+        """Return a mapping with any keys.
 
         Raises:
             ConfigurationError: it is not a mapping, a required key is missing, or a key is not
                 text, or there twice.
         """
-        if not isinstance(self.node, yaml.MappingNode):
-            raise self.wrong(f"{_what(self.node)}, not a mapping")
-        found: dict[str, Setting] = {}
-        for key_node, value in self.node.value:
-            key = Setting(self.source, self.name, key_node).string()
-            if key in found:
-                # YAML parsers disagree about which of the two counts.
-                raise Setting(self.source, self.name, key_node).wrong(f"key {key!r:.80} twice")
-            found[key] = Setting(self.source, key, value)
-        return self._with(required, found)
+        with self.reading_any(required=required) as keys:
+            pass
+        return keys.found
 
-    def fields(self, *known: str, required: Collection[str] = ()) -> dict[str, Setting]:
-        """Read a mapping with these keys and no others.
+    def reading_any(self, *, required: Collection[str] = ()) -> Keys:
+        """Read a mapping with any keys, in a ``with`` block; see `reading`."""
+        return Keys(self, None, required)
+
+    def child(self, key: str) -> Setting | None:
+        """Return the value of one key; None if it is not there, or this is not a mapping.
+
+        For a look at what another reader reads, and reports.
+        """
+        pairs = attempt(self.pairs) or ()
+        return next((value for name, value in pairs if name.name == key), None)
+
+    def reading(self, *known: str, required: Collection[str] = ()) -> Keys:
+        """Read a mapping with these keys and no others, in a ``with`` block.
+
+        When the block ends, all mistakes are raised: not a mapping, unknown, missing and doubled
+        keys, and values that could not be read.
 
         Args:
-            known: all keys that are allowed.
-            required: those of them that must be present.
+            known: all keys that there may be.
+            required: those of them that must be there.
+        """
+        return Keys(self, known, required)
+
+    def fields(self, *known: str, required: Collection[str] = ()) -> dict[str, Setting]:
+        """Return a mapping with these keys and no others; values are read later.
 
         Raises:
-            ConfigurationError: as `mapping`; also for an unknown key.
+            ConfigurationError: as `reading`, without the values.
         """
-        found = self.mapping()
-        for key, value in zip(found, self.node.value, strict=True):
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                guess = f" (did you mean {near[0]}?)" if near else ""
-                raise Setting(self.source, self.name, value[0]).wrong(
-                    f"unknown key {key!r:.80}{guess}", hint=f"known here: {', '.join(known)}"
-                )
-        return self._with(required, found)
-
-    def _with(self, required: Collection[str], found: dict[str, Setting]) -> dict[str, Setting]:
-        for key in required:
-            if key not in found:
-                raise self.wrong(f"key {key!r} is missing")
-        return found
+        with self.reading(*known, required=required) as keys:
+            pass
+        return keys.found
 
     def items(self, most: int = MAX_ITEMS) -> list[Setting]:
-        """Read a list of at most `most` items. Raises ConfigurationError."""
+        """Return the items of a list of at most `most`. Raises ConfigurationError."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.wrong(f"{_what(self.node)}, not a list")
         if len(self.node.value) > most:
             raise self.wrong(f"{len(self.node.value)} items; at most {most} are allowed")
         return [Setting(self.source, self.name, item) for item in self.node.value]
 
+    def each(self, read: Callable[[Setting], T], most: int = MAX_ITEMS) -> list[T]:
+        """Read every item of a list of at most `most`.
+
+        Raises:
+            ConfigurationError: it is not such a list; or the errors of all its items.
+        """
+        with Mistakes() as mistakes:
+            values = [mistakes.take(partial(read, item)) for item in self.items(most)]
+        return values  # noqa: RET504 (the block raises at its end)
+
     def string(self, *, most: int = 4096) -> str:
-        """Read a text of 1 to `most` characters. Raises ConfigurationError."""
+        """Return text of 1 to `most` characters. Raises ConfigurationError."""
         if isinstance(self.node, yaml.ScalarNode) and self.node.value and self.node.tag != _STR:
             raise self.wrong(
                 f"{self.node.value!r:.80} is not text in YAML",
@@ -140,23 +327,31 @@ class Setting:
             raise self.wrong(f"{len(text)} characters; at most {most} are allowed")
         return text
 
-    def choice(self, *choices: str) -> str:
-        """Read one of several words. Raises ConfigurationError."""
-        text = self._scalar("a word")
-        if text not in choices:
-            raise self.wrong(f"{text!r:.80} is not one of: {', '.join(choices)}")
+    def choice(self, *choices: str, otherwise: str = "") -> str:
+        """Return one of some words. Raises ConfigurationError.
+
+        Args:
+            choices: the words.
+            otherwise: how else the value can be written, such as a list; for the error.
+        """
+        every = ", ".join([*choices, otherwise] if otherwise else choices)
+        if not isinstance(self.node, yaml.ScalarNode) or self.node.value not in choices:
+            near = difflib.get_close_matches(str(self.node.value), choices, 1)
+            guess = f" (did you mean {near[0]}?)" if near else ""
+            raise self.wrong(f"{_what(self.node)} is not one of: {every}{guess}")
+        text: str = self.node.value
         return text
 
     def boolean(self) -> bool:
-        """Read ``true`` or ``false``. Raises ConfigurationError."""
-        # YAML 1.1 also has yes, on, Y and more, which are text in YAML 1.2.
+        """Return ``true`` or ``false``, written like that. Raises ConfigurationError."""
+        # YAML 1.1 also has yes, on, Y and more, which YAML 1.2 calls strings.
         text = self._scalar("true or false")
         if self.node.tag != _BOOL or text not in ("true", "false"):
             raise self.wrong(f"{text!r:.80} is neither true nor false")
         return text == "true"
 
     def integer(self, least: int, most: int, *, quoted: bool = False) -> int:
-        """Read a decimal integer in `least`..`most`, also in quotes if `quoted`.
+        """Return a decimal integer in `least`..`most`; also one in quotes if `quoted`.
 
         Raises:
             ConfigurationError: it is not an integer, or out of range.
@@ -174,39 +369,41 @@ class Setting:
         return int(text)
 
     def port(self) -> int:
-        """Read a TCP port, 1..65535. Raises ConfigurationError."""
+        """Return a TCP port, 1..65535. Raises ConfigurationError."""
         return self.integer(1, MAX_PORT)
 
     def duration(self, least: float, most: float) -> float:
-        """Read a duration: ``10 s``, ``250 ms``, ``5 min``, ``1.5 h``, ``1 d``.
-
-        Returns:
-            Seconds, in `least`..`most`.
+        """Return a time in seconds; it has a unit: ``10 s``, ``250 ms``, ``5 min``, ``1.5 h``.
 
         Raises:
-            ConfigurationError: not a number, unknown unit, or out of range.
+            ConfigurationError: not a number with a unit of time, or not in `least`..`most`.
         """
-        return self._quantity("a duration", _SECONDS, "10 s", least, most, "s")
+        return self._quantity("a duration", _SECONDS, "10 s", least, most)
 
     def size(self, least: int, most: int) -> int:
-        """Read a size: a number with ``B``, ``KiB``, ``MiB``, ``GiB`` or ``TiB``.
-
-        Returns:
-            Bytes, in `least`..`most`.
+        """Return a number of bytes; it has a unit: ``B``, ``KiB``, ``MiB``, ``GiB`` or ``TiB``.
 
         Raises:
-            ConfigurationError: not a number, unknown unit, or out of range.
+            ConfigurationError: not a number with a unit of size, or not in `least`..`most`.
         """
-        return int(self._quantity("a size", _BYTES, "512 MiB", least, most, "B"))
+        return int(self._quantity("a size", _BYTES, "512 MiB", least, most))
 
     def address(self) -> Address:
-        """Read a socket address (`addresses.parse_address`). Raises ConfigurationError."""
+        """Return a socket address (`addresses.parse_address`). Raises ConfigurationError."""
+        text = self._scalar("an address")
         try:
-            return parse_address(self.string())
+            return parse_address(text)
         except ConfigurationError as e:
-            if str(e).startswith(self.source):
-                raise
-            raise self.wrong(str(e), hint=e.hint) from e
+            meant = _meant(text)
+            hint = f"did you mean {meant}? {e.hint}" if meant else e.hint
+            raise self.wrong(str(e)[:300], hint=hint) from e
+
+    def unknown(self, key: Setting, known: Collection[str], near: Collection[str]) -> SettingError:
+        """Return the error for a key that is not known here."""
+        guess = "".join(f" (did you mean {name}?)" for name in near)
+        return key.wrong(
+            f"unknown key {key.name!r:.80}{guess}", hint=f"known here: {', '.join(known)}"
+        )
 
     def _scalar(self, wanted: str) -> str:
         if not isinstance(self.node, yaml.ScalarNode):
@@ -215,13 +412,7 @@ class Setting:
         return text
 
     def _quantity(
-        self,
-        wanted: str,
-        units: Mapping[str, float],
-        example: str,
-        least: float,
-        most: float,
-        unit: str,
+        self, wanted: str, units: Mapping[str, float], example: str, least: float, most: float
     ) -> float:
         text = self._scalar(wanted)
         match = _QUANTITY.fullmatch(text)
@@ -230,17 +421,38 @@ class Setting:
             raise self.wrong(f"{text!r:.80} is not {wanted} with a unit", hint=hint)
         value = float(match[1]) * units[match[2]]
         if not least <= value <= most:
-            raise self.wrong(f"{text!r:.80} is not in {least:g} {unit}..{most:g} {unit}", hint=hint)
+            bounds = f"{_in_units(least, units)}..{_in_units(most, units)}"
+            raise self.wrong(f"{text!r:.80} is not in {bounds}", hint=hint)
         return value
 
 
-def load_settings(path: Path) -> Setting:
-    """Read a file of at most `MAX_SIZE` bytes.
+@dataclass(frozen=True, slots=True)
+class _Key(Setting):
+    """A key; errors name what it stands in."""
+
+    parent: str
+
+    def wrong(self, what: str, *, hint: str = "") -> SettingError:
+        return Setting(self.source, self.parent, self.node).wrong(what, hint=hint)
+
+
+def load_settings(path: Path, *, hint: str = "") -> Setting:
+    """Read a file of at most `MAX_SIZE` bytes; the value returned has no name.
+
+    Args:
+        path: the file.
+        hint: what to do if there is no such file, in the words of the command that reads it.
 
     Raises:
         ConfigurationError: it cannot be read, or is not YAML; the message has the line.
     """
-    return parse_settings(read_file(path), source=str(path))
+    try:
+        data = read_file(path)
+    except ConfigurationError as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            e.hint = e.hint or hint
+        raise
+    return parse_settings(data, source=str(path))
 
 
 def read_file(path: Path) -> bytes:
@@ -256,10 +468,10 @@ def read_file(path: Path) -> bytes:
 
 
 def parse_settings(data: bytes, *, source: str) -> Setting:
-    """Parse the one YAML document in `data`; `source` is its name in errors.
+    """Read the one YAML document in `data`; errors name it by `source`.
 
     Raises:
-        ConfigurationError: it is empty, too large, or not YAML; the message has the line.
+        ConfigurationError: it is empty, too large, or not YAML; says where.
     """
     if len(data) > MAX_SIZE:
         raise ConfigurationError(f"{source}: more than {MAX_SIZE} bytes")
@@ -270,10 +482,11 @@ def parse_settings(data: bytes, *, source: str) -> Setting:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
-        line = "" if e.problem_mark is None else f":{e.problem_mark.line + 1}"
-        raise ConfigurationError(f"{source}{line}: not YAML: {e.problem}") from e
+        raise _not_yaml(source, e) from e
+    except yaml.reader.ReaderError as e:
+        raise _unreadable(source, data, e) from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigurationError(f"{source}: not YAML: not UTF-8, or control characters") from e
+        raise ConfigurationError(f"{source}: not YAML: not text") from e
     if document is None:
         raise ConfigurationError(f"{source}: empty")
     return Setting(source, "", document)
@@ -289,7 +502,7 @@ class _Composer(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            # A few aliases can stand for billions of values.
+            # Not needed here, and a few can stand for billions of values.
             raise _RejectedError("aliases are not allowed", event)
         if self._depth >= MAX_DEPTH:
             raise _RejectedError("too many nested levels", event)
@@ -303,6 +516,73 @@ class _Composer(yaml.SafeLoader):
 class _RejectedError(yaml.MarkedYAMLError):
     def __init__(self, problem: str, event: Any) -> None:
         super().__init__(problem=problem, problem_mark=event.start_mark)
+
+
+def _not_yaml(source: str, error: yaml.MarkedYAMLError) -> ConfigurationError:
+    problem = error.problem or error.context or "syntax error"
+    hint = ""
+    if "'\\t'" in problem:
+        hint = "YAML is indented with spaces, never with tabs"
+    if error.problem_mark is None:
+        return ConfigurationError(f"{source}: not YAML: {problem}", hint=hint)
+    return SettingError(source, error.problem_mark.line + 1, f"not YAML: {problem}", hint=hint)
+
+
+def _unreadable(source: str, data: bytes, error: yaml.reader.ReaderError) -> ConfigurationError:
+    """Name the line of what is not text: PyYAML tells its position, in bytes or in characters."""
+    position: int = error.position
+    if error.encoding != "unicode":
+        return SettingError(
+            source,
+            data[:position].count(b"\n") + 1,
+            f"not YAML: byte 0x{error.character:02x} is not {error.encoding.upper()}",
+            hint="save the file as UTF-8",
+        )
+    line = data.decode(errors="replace")[:position].count("\n") + 1
+    return SettingError(
+        source, line, f"not YAML: the character U+{error.character:04X} is not allowed"
+    )
+
+
+def _in_order(errors: Iterable[AgentError]) -> list[AgentError]:
+    """Sort by line within each file; files as they came, what has no line first."""
+    every = list(errors)
+    sources: dict[str, int] = {}
+    for error in every:
+        if isinstance(error, SettingError):
+            sources.setdefault(error.source, len(sources))
+
+    def place(error: AgentError) -> tuple[int, int]:
+        return (sources[error.source], error.line) if isinstance(error, SettingError) else (-1, 0)
+
+    return sorted(every, key=place)
+
+
+def _meant(text: str) -> Address | None:
+    """Return the address that was probably meant; None if there is no good guess."""
+    if text.isdecimal():
+        guess = f"vsock://any:{text}"
+    elif url := _URL.fullmatch(text):
+        guess = f"tcp://{url[2]}:{url[3] or _URL_PORTS[url[1]]}"
+    elif text.startswith("/"):
+        guess = f"unix:{text}"
+    elif "://" not in text and re.fullmatch(r"[^/]+:[0-9]+", text):
+        guess = f"tcp://{text}"
+    else:
+        return None
+    try:
+        return parse_address(guess)
+    except ConfigurationError:
+        return None
+
+
+def _in_units(value: float, units: Mapping[str, float]) -> str:
+    """Write a bound: seconds as they are, bytes in the largest unit in which they are whole."""
+    if "s" in units:
+        return f"{value:g} s"
+    whole = [unit for unit, size in units.items() if value >= size and value % size == 0]
+    unit = whole[-1] if whole else "B"
+    return f"{value / units[unit]:.0f} {unit}"
 
 
 def _what(node: yaml.Node) -> str:

@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from parent.credentials import CredentialService, CredentialSettings
-from parent.credentials.cache import LONGEST_PAUSE, LONGEST_USE, Cache
-from parent.credentials.model import Credentials, CredentialsError, document, whole_credentials
-from parent.credentials.responses import answer
+from parent.credentials.cache import POLICY, Cache
+from parent.credentials.model import (
+    Credentials,
+    CredentialsError,
+    checked_credentials,
+    credentials_response,
+)
+from parent.credentials.responses import respond
 from parent.http_server import Request
 from tests.doubles import ManualClock
 from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
+from vsock_proxy.service.renewal import LONGEST_USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,13 +54,16 @@ def cache(clock: ManualClock) -> Cache:
 
 
 def test_the_document() -> None:
-    assert json.loads(document(lasting(3600))) == {
+    assert json.loads(credentials_response(lasting(3600))) == {
         "AccessKeyId": "ASIA1",
         "SecretAccessKey": "s3cret",
         "Token": "t0ken",
         "Expiration": "2026-01-02T01:00:00Z",
     }
-    assert set(json.loads(document(lasting(None)))) == {"AccessKeyId", "SecretAccessKey"}
+    assert set(json.loads(credentials_response(lasting(None)))) == {
+        "AccessKeyId",
+        "SecretAccessKey",
+    }
 
 
 @pytest.mark.parametrize(
@@ -73,14 +82,14 @@ def test_what_is_no_credentials(
     values: tuple[str | None, str | None, str | None], kind: str
 ) -> None:
     with pytest.raises(CredentialsError) as caught:
-        whole_credentials(*values, None, source="test", now=START)
+        checked_credentials(*values, None, source="test", now=START)
     assert caught.value.kind == kind
     assert "s3cr" not in str(caught.value)
 
 
 def test_expired_ones_are_none() -> None:
     with pytest.raises(CredentialsError, match=r"expired on 2026-01-02 at 00:00:00Z") as caught:
-        whole_credentials("ASIA", "s3cret", "t", START, source="test", now=START)
+        checked_credentials("ASIA", "s3cret", "t", START, source="test", now=START)
     assert caught.value.kind == "expired"
 
 
@@ -135,10 +144,10 @@ def test_pauses_after_failures_grow(cache: Cache, clock: ManualClock) -> None:
         cache.failed(CredentialsError("none", kind="none"))
         waits.append(cache.wait())
         clock.elapsed += waits[-1]
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, LONGEST_PAUSE]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, POLICY.longest_pause]
     assert cache.current() == lasting(600), "going on with what is at hand"
     cache.renewed(lasting(900))
-    assert (cache.failures, cache.failures_in_a_row, cache.failure) == (9, 0, None)
+    assert (cache.failures, cache._renewal.failures, cache.failure) == (9, 0, None)
     cache.failed(CredentialsError("none", kind="none"))
     assert cache.wait() == 1
 
@@ -157,38 +166,38 @@ def test_a_source_that_fails_is_not_asked_more_once_credentials_expire(
 
 def test_an_enclave_is_answered_from_what_is_at_hand(cache: Cache) -> None:
     cache.renewed(lasting(600))
-    response = answer(GET, cache, None)
-    assert (response.status, response.body) == (200, document(lasting(600)))
+    response = respond(GET, cache, None)
+    assert (response.status, response.body) == (200, credentials_response(lasting(600)))
 
 
 def test_before_the_first_answer(cache: Cache) -> None:
-    response = answer(GET, cache, None)
+    response = respond(GET, cache, None)
     assert response.status == 503
     assert json.loads(response.body)["message"] == "no credentials yet: the parent has just started"
 
 
 def test_an_enclave_hears_what_kind_of_failure_it_is_and_no_more(cache: Cache) -> None:
     cache.failed(CredentialsError("arn:aws:iam::1:role/r s3cret", kind="refused", hint="hush"))
-    response = answer(GET, cache, None)
+    response = respond(GET, cache, None)
     assert response.status == 503
     assert response.body == b'{"message": "the parent has no credentials (refused); see its log"}'
 
 
 def test_an_enclave_that_is_not_named_gets_none(cache: Cache) -> None:
     cache.renewed(lasting(600))
-    assert answer(GET, cache, {16, 17}).status == 200
-    response = answer(GET, cache, {17})
+    assert respond(GET, cache, {16, 17}).status == 200
+    response = respond(GET, cache, {17})
     assert response.status == 403
     assert b"CID 16" in response.body
     assert b"s3cret" not in response.body
-    assert answer(GET, cache, set()).status == 403
-    assert answer(Request("GET", "/"), cache, {16}).status == 403, "no vsock, no CID"
+    assert respond(GET, cache, set()).status == 403
+    assert respond(Request("GET", "/"), cache, {16}).status == 403, "no vsock, no CID"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "//", "/latest/meta-data", "*"])
 def test_there_is_one_path(cache: Cache, path: str) -> None:
     cache.renewed(lasting(600))
-    assert answer(Request("GET", path), cache, None).status == 404
+    assert respond(Request("GET", path), cache, None).status == 404
 
 
 @pytest.mark.parametrize(
@@ -201,7 +210,7 @@ def test_there_is_one_path(cache: Cache, path: str) -> None:
 )  # fmt: skip
 def test_a_web_page_whose_name_leads_here(cache: Cache, host: str, status: int) -> None:
     cache.renewed(lasting(600))
-    assert answer(Request("GET", "/", host), cache, None).status == status
+    assert respond(Request("GET", "/", host), cache, None).status == status
 
 
 # The component.
@@ -249,7 +258,7 @@ def test_its_status(service: CredentialService, source: Source) -> None:
     source.go_on.set()
     eventually(lambda: service.status().healthy)
     status = service.status()
-    assert status.detail.startswith("credentials from test, good until 20")
+    assert status.detail.startswith("credentials from test, valid until 20")
     assert status.values["source"] == "test"
     assert status.values["renewals"] == 1
     assert isinstance(status.values["expires_at"], float)
@@ -281,7 +290,7 @@ def test_it_goes_on_with_those_at_hand(
     status = service.status()
     assert status.healthy
     assert status.detail.endswith("; not renewed: it failed")
-    assert "going on with those at hand" in caplog.text
+    assert "the cached ones are still valid" in caplog.text
     assert "s3cret" not in caplog.text
     assert "t0ken" not in caplog.text
 
@@ -334,10 +343,10 @@ def test_the_end_ends_the_question_too(
 
 def test_other_cids_count_from_the_next_question_on(service: CredentialService) -> None:
     service.renew()
-    assert service._answer(GET).status == 200
+    assert service._respond(GET).status == 200
     here = service.settings.listen
     assert service.reconfigure(CredentialSettings(here, cids=frozenset({17}))) == []
-    assert service._answer(GET).status == 403
+    assert service._respond(GET).status == 403
 
 
 def test_another_address_needs_a_restart(service: CredentialService) -> None:

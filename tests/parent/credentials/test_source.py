@@ -126,8 +126,8 @@ def test_imdsv2(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     aws.imds(whole())
     credentials = load(None, now=datetime.now(UTC))
-    assert credentials.access_key == "ASIAPARENT"
-    assert (credentials.secret_key, credentials.token) == (SECRET, TOKEN)
+    assert credentials.access_key_id == "ASIAPARENT"
+    assert (credentials.secret_access_key, credentials.session_token) == (SECRET, TOKEN)
     assert credentials.source == "iam-role"
     assert credentials.expiration
     assert timedelta(minutes=50) < credentials.expiration - datetime.now(UTC)
@@ -139,10 +139,13 @@ def test_imdsv2(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("token", [401, 403, 404, 500])
 def test_imdsv1_is_not_used(aws: Aws, token: int) -> None:
+    """A response is no lost one: the hop limit is not the cause; 403 is a service turned off."""
     aws.imds(whole(), token=token)
     error = failure()
     assert error.kind == "no-metadata"
-    assert "HttpPutResponseHopLimit" in error.hint
+    assert f"status {token}" in str(error)
+    assert "HttpPutResponseHopLimit" not in error.hint
+    assert ("--http-endpoint enabled" in error.hint) == (token == 403)
     assert {line.split()[0] for line in aws.asked} == {"PUT"}
 
 
@@ -172,7 +175,9 @@ def test_a_role_that_the_metadata_service_refuses(aws: Aws) -> None:
     aws.imds(whole())
     for path in list(aws.replies)[1:]:
         aws.replies[path] = lambda: (401, "")
-    assert failure().kind == "none"
+    error = failure()
+    assert error.kind == "refused"
+    assert "status 401" in str(error)
 
 
 def test_an_instance_without_a_role(aws: Aws) -> None:
@@ -181,7 +186,39 @@ def test_an_instance_without_a_role(aws: Aws) -> None:
     del aws.replies["GET /latest/meta-data/iam/security-credentials/enclave-role"]
     error = failure()
     assert error.kind == "none"
+    assert "the instance has no role" in str(error)
+    assert "status 404" in str(error)
     assert "instance profile" in error.hint
+
+
+def test_a_role_without_credentials(aws: Aws) -> None:
+    """Attached a moment ago, or deleted: the list has it, but there is nothing behind it."""
+    aws.imds(whole())
+    aws.replies = dict(list(aws.replies.items())[::2])  # The token, and the list.
+    aws.replies["GET /latest/meta-data/iam/security-credentials/enclave-role"] = lambda: (404, "")
+    aws.replies = dict(sorted(aws.replies.items(), key=lambda item: -len(item[0])))
+    error = failure()
+    assert error.kind == "none"
+    assert "'enclave-role'" in str(error)
+    assert "status 404" in str(error)
+
+
+def test_a_role_that_ec2_may_not_assume(aws: Aws) -> None:
+    aws.imds({"Code": "AssumeRoleUnauthorizedAccess", "Message": f"EC2 cannot assume {SECRET}"})
+    error = failure()
+    assert error.kind == "refused"
+    assert "AssumeRoleUnauthorizedAccess" in str(error)
+    assert "'enclave-role'" in str(error)
+    assert "trust policy must allow sts:AssumeRole for ec2.amazonaws.com" in error.hint
+
+
+def test_metadata_that_are_turned_off_for_botocore_are_not_looked_at(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.imds(whole())
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    assert failure().kind == "none"
+    assert aws.asked == []
 
 
 @pytest.mark.parametrize(
@@ -190,7 +227,7 @@ def test_an_instance_without_a_role(aws: Aws) -> None:
         ({**whole(), "SecretAccessKey": ""}, "half-written"),
         ({**whole(), "Token": ""}, "half-written"),
         ({k: v for k, v in whole().items() if k != "SecretAccessKey"}, "none"),
-        ({"Code": "AssumeRoleUnauthorizedAccess", "Message": "no trust"}, "none"),
+        ({"Code": "Failed", "Message": "no trust"}, "refused"),
         ({**whole(), "AccessKeyId": "ASIA\r\nX: y"}, "malformed"),
         ({**whole(), "Token": "x" * 20_000}, "malformed"),
         ([], "none"),
@@ -216,7 +253,7 @@ def pod(aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Aws:
 def test_pod_identity(pod: Aws) -> None:
     pod.container(200, json.dumps(whole()))
     credentials = load(None, now=datetime.now(UTC))
-    assert (credentials.secret_key, credentials.source) == (SECRET, "container-role")
+    assert (credentials.secret_access_key, credentials.source) == (SECRET, "container-role")
     assert pod.headers[0]["Authorization"] == "pod-token"
 
 
@@ -226,10 +263,10 @@ def test_pod_identity(pod: Aws) -> None:
         (200, json.dumps({k: v for k, v in whole().items() if k != "SecretAccessKey"}),
          "half-written"),
         (200, json.dumps({**whole(), "Token": None}), "half-written"),
-        (200, json.dumps(whole())[:100], "no-answer"),
+        (200, json.dumps(whole())[:100], "no-response"),
         (200, json.dumps({**whole(), "Expiration": "2020-01-01T00:00:00Z"}), "expired"),
-        (500, "no agent", "no-answer"),
-        (403, "", "no-answer"),
+        (500, "no agent", "no-response"),
+        (403, "", "no-response"),
     ],
 )  # fmt: skip
 def test_a_container_endpoint_that_answers_badly(
@@ -272,7 +309,7 @@ def irsa(aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Aws:
 def test_irsa(irsa: Aws) -> None:
     irsa.sts(200, assumed("AssumeRoleWithWebIdentity"))
     credentials = load(None, now=datetime.now(UTC))
-    assert (credentials.access_key, credentials.token) == ("ASIASTS", TOKEN)
+    assert (credentials.access_key_id, credentials.session_token) == ("ASIASTS", TOKEN)
     assert credentials.source == "assume-role-with-web-identity"
     assert "WebIdentityToken=a.web.identity" in irsa.bodies[0]
 
@@ -285,7 +322,7 @@ def test_a_web_identity_that_was_rotated(irsa: Aws, tmp_path: Path) -> None:
     assert "WebIdentityToken=another.web.identity" in irsa.bodies[-1]
     (tmp_path / "token").unlink()
     error = failure()
-    assert error.kind == "no-answer"
+    assert error.kind == "no-response"
     assert str(tmp_path / "token") in str(error)
 
 
@@ -311,14 +348,14 @@ def test_a_profile_that_assumes_a_role(aws: Aws, tmp_path: Path) -> None:
     profile(tmp_path)
     aws.sts(200, assumed("AssumeRole"))
     credentials = load("enclave", now=datetime.now(UTC))
-    assert (credentials.access_key, credentials.source) == ("ASIASTS", "assume-role")
+    assert (credentials.access_key_id, credentials.source) == ("ASIASTS", "assume-role")
     assert "role%2Fr" in aws.bodies[0]
 
 
 def test_an_iam_users_keys(aws: Aws, tmp_path: Path) -> None:
     profile(tmp_path)
     credentials = load("base", now=datetime.now(UTC))
-    assert (credentials.access_key, credentials.token, credentials.expiration) == (
+    assert (credentials.access_key_id, credentials.session_token, credentials.expiration) == (
         "AKIABASE",
         None,
         None,
@@ -350,7 +387,7 @@ def test_the_environment(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", in_an_hour())
     credentials = load(None, now=datetime.now(UTC))
-    assert (credentials.access_key, credentials.source) == ("ASIAENV", "env")
+    assert (credentials.access_key_id, credentials.source) == ("ASIAENV", "env")
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
     assert failure().kind == "expired"
     assert not aws.asked

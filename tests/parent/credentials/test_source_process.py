@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from parent.credentials.model import CredentialsError
-from parent.credentials.source_process import Asker
+from parent.credentials.source_process import SourceProcess
 from tests.waiting import TEST_TIMEOUT, eventually
 
 SECRET = "s3cret/key"
@@ -40,9 +40,9 @@ def process(config: Path, program: str, *arguments: object) -> None:
     config.write_text(f"[profile it]\ncredential_process = {command}\n")
 
 
-def failure(asker: Asker | None = None, profile: str = "it") -> CredentialsError:
+def failure(process: SourceProcess | None = None, profile: str = "it") -> CredentialsError:
     with pytest.raises(CredentialsError) as caught:
-        (asker or Asker()).load(profile, now=datetime.now(UTC))
+        (process or SourceProcess()).load(profile, now=datetime.now(UTC))
     assert SECRET not in str(caught.value)
     return caught.value
 
@@ -53,16 +53,24 @@ def test_what_is_found(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "t0ken")
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", end.isoformat())
-    found = Asker().load(None, now=datetime.now(UTC))
-    assert (found.access_key, found.secret_key, found.token) == ("ASIAENV", SECRET, "t0ken")
+    found = SourceProcess().load(None, now=datetime.now(UTC))
+    assert (found.access_key_id, found.secret_access_key, found.session_token) == (
+        "ASIAENV",
+        SECRET,
+        "t0ken",
+    )
     assert (found.expiration, found.source) == (end, "env")
 
 
 def test_a_programs_credentials(config: Path) -> None:
     told = f'{{"Version": 1, "AccessKeyId": "AKIA", "SecretAccessKey": "{SECRET}"}}'
     process(config, f"print({told!r})")
-    found = Asker().load("it", now=datetime.now(UTC))
-    assert (found.secret_key, found.expiration, found.source) == (SECRET, None, "custom-process")
+    found = SourceProcess().load("it", now=datetime.now(UTC))
+    assert (found.secret_access_key, found.expiration, found.source) == (
+        SECRET,
+        None,
+        "custom-process",
+    )
 
 
 def test_what_lies_in_the_daemons_folder_is_no_code_of_ours(
@@ -98,36 +106,36 @@ time.sleep(1000)
 
 def test_a_program_that_hangs_is_ended(config: Path, tmp_path: Path) -> None:
     process(config, HANGS, tmp_path / "pid")
-    asker = Asker(timeout=2)
-    error = failure(asker)
+    source = SourceProcess(timeout=2)
+    error = failure(source)
     assert error.kind == "timeout"
     assert "credential_process" in error.hint
     eventually(lambda: gone(tmp_path / "pid"))
     config.write_text("")
-    assert failure(asker).kind == "configuration", "it can be asked again"
+    assert failure(source).kind == "configuration", "it can be asked again"
 
 
 def test_the_end_does_not_wait_for_it(config: Path, tmp_path: Path) -> None:
     process(config, HANGS, tmp_path / "pid")
-    asker = Asker()
+    source = SourceProcess()
     errors: list[CredentialsError] = []
-    thread = threading.Thread(target=lambda: errors.append(failure(asker)))
+    thread = threading.Thread(target=lambda: errors.append(failure(source)))
     thread.start()
     eventually((tmp_path / "pid").exists)
-    asker.cancel()
+    source.cancel()
     thread.join(TEST_TIMEOUT)
     assert [error.kind for error in errors] == ["internal"]
     eventually(lambda: gone(tmp_path / "pid"))
-    assert failure(asker).kind == "stopped"
+    assert failure(source).kind == "stopped"
 
 
 @pytest.mark.parametrize(
     ("program", "kind"),
     [
-        ("input('password: ')", "no-answer"),
+        ("input('password: ')", "no-response"),
         (f"print('{SECRET}')", "malformed"),
-        ("print('{\"Version\": 1}')", "no-answer"),
-        ("open('/dev/tty')", "no-answer"),
+        ("print('{\"Version\": 1}')", "no-response"),
+        ("open('/dev/tty')", "no-response"),
     ],
 )
 def test_a_program_that_asks_a_person_or_answers_badly(
@@ -139,7 +147,7 @@ def test_a_program_that_asks_a_person_or_answers_badly(
 
 def test_a_program_that_is_not_there(config: Path) -> None:
     config.write_text("[profile it]\ncredential_process = /no/such/program\n")
-    assert failure().kind == "no-answer"
+    assert failure().kind == "no-response"
 
 
 MFA = """\
@@ -157,10 +165,10 @@ import fcntl, sys, termios
 from datetime import UTC, datetime
 fcntl.ioctl(0, termios.TIOCSCTTY)
 open("/dev/tty").close()  # It is there.
-from parent.credentials.source_process import Asker
+from parent.credentials.source_process import SourceProcess
 from parent.credentials.model import CredentialsError
 try:
-    Asker().load("it", now=datetime.now(UTC))
+    SourceProcess().load("it", now=datetime.now(UTC))
 except CredentialsError as e:
     print(e.kind, e.hint)
 """
@@ -180,7 +188,7 @@ def test_nobody_is_asked_for_an_mfa_code_even_on_a_terminal(config: Path) -> Non
     os.close(theirs)
     try:
         told, _ = process.communicate(timeout=TEST_TIMEOUT)
-        assert told.startswith("interactive take a role without mfa_serial")
+        assert told.startswith("interactive use a role without mfa_serial")
     finally:
         process.kill()
         process.wait()

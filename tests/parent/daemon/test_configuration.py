@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-NOT_VSOCK = "no vsock address: how the parent does is no business of enclaves"
+NOT_VSOCK = "must not be a vsock address: metrics are not for enclaves"
 
 
 def load(tmp_path: Path, text: str) -> Configuration:
@@ -66,20 +66,23 @@ def test_operations(tmp_path: Path) -> None:
     [
         ("credentials: {}", "1: credentials: key 'cids' is missing"),
         ("credentials: {cids: [3]}", "1: cids: '3' is not an integer in 4..4294967294"),
-        ("credentials: {cids: all}", "1: cids: 'all' is not one of: any"),
-        ("credentials:\n  listen: tcp://10.0.0.1:80", "2: listen: 10.0.0.1 is no loopback address"),
-        ("credentials:\n  listen: tcp://localhost:80", "2: listen: localhost is no loopback"),
+        ("credentials: {cids: all}", "1: cids: 'all' is not one of: any, a list of CIDs"),
+        (
+            "credentials:\n  listen: tcp://10.0.0.1:80",
+            "2: listen: 10.0.0.1 is not a loopback address",
+        ),
+        ("credentials:\n  listen: tcp://localhost:80", "2: listen: localhost is not a loopback"),
         ("credentials: {listen: 'unix:/c', cids: any}", "1: cids: only for a vsock listener"),
         ("credentials: {cids: any, profil: x}", "1: credentials: unknown key 'profil' (did you"),
         ("operations: {}", "1: operations: key 'listen' is missing"),
-        ("operations: {listen: 'vsock://any:9100'}", "1: listen: no vsock address"),
-        ("operations: {listen: 'hvsock:///v:9100'}", "1: listen: no vsock address"),
+        ("operations: {listen: 'vsock://any:9100'}", "1: listen: must not be a vsock address"),
+        ("operations: {listen: 'hvsock:///v:9100'}", "1: listen: must not be a vsock address"),
         ("proxi: {}", "1: unknown key 'proxi' (did you mean proxy?)"),
         ("{}", "1: there is nothing to run"),
         ("- proxy", "1: a list, not a mapping"),
         (
             "credentials: {listen: 'unix:/x'}\noperations: {listen: 'unix:/x'}",
-            "2: operations: credentials listens on unix:/x as well",
+            "2: listen: unix:/x is taken: `credentials` listens on unix:/x (line 1)",
         ),
     ],
 )
@@ -101,7 +104,7 @@ operations: {listen: 9100}
 others: 1
 """
     lines = [found.split(":")[0] for found in mistakes(tmp_path, text)]
-    assert sorted(lines) == ["3", "5", "6", "7", "8", "9"]
+    assert sorted(set(lines)) == ["3", "5", "6", "7", "8", "9"]
 
 
 def test_check_config_prints_every_mistake(
@@ -124,7 +127,7 @@ def test_check_config_of_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "parent.yaml"
     path.write_text("credentials: {cids: any}\n")
     assert main(["check-config", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: fine\n"
+    assert capsys.readouterr().out == f"{path}: ok\n"
 
 
 def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import http.server
 import json
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from parent import cli
 from parent.component import ComponentStatus
+from parent.daemon import status_command
 from parent.daemon.status_table import duration, size, table
 from parent.operations import OperationsService, OperationsSettings
 from parent.operations.state import state
@@ -40,7 +42,7 @@ ENCLAVE = {
     "ended": 1,
     "seconds": 3723.4,
 }
-STATE = {
+STATE: dict[str, Any] = {
     "version": "1.2",
     "status": "failing",
     "components": {
@@ -58,7 +60,7 @@ STATE = {
             "healthy": True,
             "detail": "",
             "values": {
-                "connections": 2, "refused": 3, "failed": 4,
+                "connections": 2, "rejected": 3, "lost": 4,
                 "sources": [{"dropped": 5}, {"dropped": 6}],
             },
         },
@@ -81,14 +83,14 @@ SHOWN = r"""enclave-parent 1.2: failing
 
 FORWARD  LISTEN            TARGET           OPEN       WAITING  RELAYED  REJECTED  FAILED       BROKEN     UP       DOWN
 kms      vsock://any:8000  kms.example:443  4 of 1024  0        120      0         5 (refused)  1 (reset)  1.5 KiB  12 B
-7 connections of forwards that are no longer there
+7 connections of forwards that were removed
 
 ENCLAVE  STATE            FOR       CID  CPUS  MEMORY   STARTS  ENDS  ID        PCR0
 worker   running (debug)  1 h 2 min  16   1 3   512 MiB  2       1     i-0-enc1  abababababababab
 
 credentials: from iam-role, 1 min old, 6 h left; 3 renewals, 1 failures
 
-logs: 2 connections; lines: 11 left out, 4 lost; 3 connections refused
+logs: 2 connections; lines: 11 dropped, 4 lost; 3 connections rejected
 """  # noqa: E501 (a table)
 
 
@@ -96,7 +98,7 @@ def test_the_table() -> None:
     def words(text: str) -> list[list[str]]:
         return [line.split() for line in text.splitlines()]
 
-    shown = table(STATE, now=1000.0)
+    shown = table(STATE, now=1000.0, width=200)
     assert words(shown) == words(SHOWN)
     rows = shown.splitlines()
     for names, values in ((3, 4), (7, 8)):
@@ -104,6 +106,27 @@ def test_the_table() -> None:
             if f" {column}" in rows[names]:
                 assert rows[values][rows[names].index(f" {column}") + 1] != " "
                 assert rows[values][rows[names].index(f" {column}")] == " "
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 132])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    """What does not fit beside the rest of its row is below it: nothing is left out."""
+    shown = table(STATE, now=1000.0, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    words = " ".join(shown.split())
+    for value in ("vsock://any:8000", "kms.example:443", "1.5 KiB", "abababababababab", "512 MiB"):
+        assert value in words
+    if width == 80:
+        assert "\n    listen vsock://any:8000, target kms.example:443, waiting 0\n" in shown
+
+
+def test_long_and_wide_names_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    state = copy.deepcopy(STATE)
+    state["forwards"][0] |= {"name": "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 100, "listen": "x" * 300}
+    shown = table(state, now=1000.0, width=80)
+    assert "x" * 300 in shown.replace("\n    ", "").replace("\n", "")
+    for line in shown.splitlines():
+        assert sum(1 + (c == "\N{CJK UNIFIED IDEOGRAPH-4E00}") for c in line) <= 80
 
 
 def test_a_table_of_next_to_nothing() -> None:
@@ -119,7 +142,7 @@ def test_a_table_of_next_to_nothing() -> None:
     bare["components"] = {"credentials": {"healthy": True, "detail": "", "values": values}}
     assert "credentials: none; 0 renewals, 2 failures" in table(bare, now=0)
     values |= {"source": "env", "renewed_at": 5.0}
-    assert "from env, 5 s old, without an end; 0" in table(bare, now=10)
+    assert "from env, 5 s old, without an expiration; 0" in table(bare, now=10)
 
 
 def test_times_and_sizes() -> None:
@@ -165,7 +188,8 @@ def test_a_daemon_is_asked(
     assert status(configuration) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"enclave-parent {VERSION}: ok\n")
-    assert f"one      unix:{tmp_path}/in" in shown
+    assert "one" in shown
+    assert f"unix:{tmp_path}/in" in "".join(shown.split("\n    "))
     assert status(configuration, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["components"]["other"] == {
@@ -181,7 +205,7 @@ def test_a_daemon_is_asked(
 
 def test_a_relay_that_is_stuck_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(_proxy: object) -> None:
-        raise AgentError("no answer of the relay within 10 s")
+        raise AgentError("no response of the relay within 10 s")
 
     stuck = ComponentStatus(healthy=False, detail="its loop is stuck")
     monkeypatch.setattr(ProxyService, "snapshot", silent)
@@ -190,6 +214,38 @@ def test_a_relay_that_is_stuck_is_told_as_such(monkeypatch: pytest.MonkeyPatch) 
     assert told["status"] == "failing"
     assert "forwards" not in told
     assert "proxy: its loop is stuck" in table(told, now=0)
+
+
+def test_watching_goes_on_without_the_daemon(
+    configuration: Path, components: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shown until an interrupt; the exit status is that of the last state."""
+    address = status_command._address(configuration)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            components[0].healthy = False
+        else:
+            raise KeyboardInterrupt
+
+    assert status_command.watch(address, 1.5, sleep=sleep) == 1
+    assert waits == [1.5, 1.5]
+    shown = capsys.readouterr().out
+    assert shown.index(": ok\n") < shown.index(": failing\n")
+    assert "\x1b" not in shown  # Not a terminal.
+    waits[:] = [0]
+    gone = UnixAddress("/nonexistent/operations")
+    assert status_command.watch(gone, 1.5, sleep=sleep) == 1
+    assert "cannot connect to unix:/nonexistent/operations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("interval", ["0", "nan", "-1", "4000", "x"])
+def test_intervals_that_are_out_of_range(interval: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["status", "--watch", interval])
+    assert exit_.value.code == 2
 
 
 def test_nobody_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,10 +264,10 @@ def test_nobody_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("code", "body", "said"),
     [
-        (200, b"[]", "no enclave-parent of this version"),
-        (404, b"{}", "no enclave-parent of this version"),
-        (200, b"<html>", "no answer from tcp://127.0.0.1:"),
-        (200, b"[" * 100_000, "no answer from tcp://127.0.0.1:"),
+        (200, b"[]", "is not enclave-parent of this version"),
+        (404, b"{}", "is not enclave-parent of this version"),
+        (200, b"<html>", "no response from tcp://127.0.0.1:"),
+        (200, b"[" * 100_000, "no response from tcp://127.0.0.1:"),
     ],
 )
 def test_something_else_answers(

@@ -167,7 +167,7 @@ def test_another_image_in_its_place_is_left_alone(host: Host) -> None:
         ("run-enclave=flood", "printed over"),
         ("describe-enclaves=E07", "group ne"),
         ("describe-enclaves=garbage", "printed something unexpected"),
-        ("describe-enclaves=partial", "not every enclave's process answered"),
+        ("describe-enclaves=partial", "not every enclave's process responded"),
     ],
 )
 def test_failures_are_said_with_their_hint(host: Host, faults: str, said: str) -> None:

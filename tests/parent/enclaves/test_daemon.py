@@ -88,7 +88,7 @@ def test_two_signals_in_a_row_are_two(instance: Instance) -> None:
             daemon.tell(signal.SIGTERM)
             daemon.tell(signal.SIGINT)
             assert daemon.wait() in (128 + signal.SIGTERM, 128 + signal.SIGINT)
-    assert "warning: ending at once" in daemon.said
+    assert "warning: stopping at once" in daemon.said
 
 
 FAULTS = {
@@ -115,7 +115,7 @@ def test_a_thread_that_fails_ends_the_process(instance: Instance, name: str) -> 
     lines = [json.loads(line) for line in daemon.said.splitlines() if line[0] == "{"]
     (failed,) = [line for line in lines if line["message"] == f"{name}: internal error"]
     assert "ZeroDivisionError: a bug" in failed["exception"]
-    assert f"{name} failed; stopping everything, to be started anew" in daemon.said
+    assert f"{name} failed; stopping everything, to be restarted" in daemon.said
     assert list(instance.running.glob("*.json")) == []
 
 

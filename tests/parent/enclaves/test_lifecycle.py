@@ -13,7 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from parent.enclaves.lifecycle import (
     BLIND_LOOKS,
     STOP_ATTEMPTS,
+    TRANSITIONS,
     Done,
+    Event,
     Lifecycle,
     Look,
     Run,
@@ -51,6 +53,47 @@ def running(restart: Restart | None = None) -> Lifecycle:
     machine.ran(0, enclave())
     assert machine.healthy
     return machine
+
+
+def test_an_enclave_is_started_only_after_a_complete_look_that_showed_none() -> None:
+    """The first rule, over the table: STARTING only from READY, READY only by such a look."""
+    into = {state: set[tuple[State, Event]]() for state in State}
+    for (state, event), to in TRANSITIONS.items():
+        into[to].add((state, event))
+    assert into[State.STARTING] == {(State.READY, Event.RUN)}
+    assert {event for _, event in into[State.READY]} == {Event.CLEAR}
+    # It is left by the next command, or by the end: it does not grow old.
+    assert {event for state, event in TRANSITIONS if state is State.READY} == {
+        Event.RUN, Event.STOP_IDLE,
+    }  # fmt: skip
+
+
+def test_an_enclave_is_terminated_only_when_told_to_stop() -> None:
+    """The second rule: STOPPING, the one state with that command, is entered by `stop` alone."""
+    into = {(state, event) for (state, event), to in TRANSITIONS.items() if to is State.STOPPING}
+    assert {event for state, event in into if state is not State.STOPPING} == {Event.STOP}
+    assert {event for state, event in into if state is State.STOPPING} == {Event.SEEN}
+
+
+def test_the_end_can_be_reached_from_everywhere_and_is_final() -> None:
+    """The third rule: nothing leaves the end, and all other states have a way to it."""
+    ending = {State.STOPPING, State.STOPPED}
+    for (state, event), to in TRANSITIONS.items():
+        assert state is not State.STOPPED
+        if state is State.STOPPING:
+            assert to in ending
+        if event in (Event.STOP, Event.STOP_IDLE, Event.GONE):
+            assert to in ending
+    for state in set(State) - ending:
+        assert {(state, Event.STOP), (state, Event.STOP_IDLE)} & TRANSITIONS.keys()
+    assert TRANSITIONS[State.STOPPING, Event.GONE] is State.STOPPED
+
+
+def test_every_state_can_be_reached() -> None:
+    reached = {State.LOOKING}
+    for _ in State:
+        reached |= {to for (state, _), to in TRANSITIONS.items() if state in reached}
+    assert reached == set(State)
 
 
 def test_one_that_ends_is_started_again_later() -> None:

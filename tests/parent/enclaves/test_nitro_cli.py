@@ -78,7 +78,7 @@ def test_the_section_is_read() -> None:
         ("cid: 17", "cid: 4294967295", "13: cid: 4294967295 cannot be"),
         ("cid: 17", "", "9: key 'cid' is missing"),
         ("name: other", "name: worker", "9: two enclaves with the name worker"),
-        ("name: other", "name: -o", "9: name: '-o' is not a name"),
+        ("name: other", "name: -o", "9: name: '-o' is not a valid name"),
         ("eif: /opt/other", "eif: other", "10: eif: not an absolute path"),
         ("cpus: [1, 3]", "cpus: [1, 1]", "12: cpus: one CPU twice"),
         ("cpus: [1, 3]", "cpus: [0, 3]", "12: cpus: '0' is not an integer"),
@@ -196,6 +196,88 @@ def test_the_cause_is_told_not_its_consequence() -> None:
     assert nitro_cli.failure("x", 2, b"error: bad argument\n\nUsage: nitro-cli").code == ""
     assert nitro_cli.failure("x", -9, b"").code == ""
     assert set(nitro_cli.HINTS) <= {f"E{n:02}" for n in range(61)}
+
+
+STDERR = """\
+Start allocating memory...
+[ {code} ] {text}
+
+For more details, please visit https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html
+
+If you open a support ticket, please provide the error log found at "/var/log/nitro_enclaves/a.log"
+Failed connections: 1
+[ E39 ] Enclave process connection failure. Such error appears when the enclave manager fails to \
+connect to at least one enclave process for retrieving the description information.
+
+If you open a support ticket, please provide the error log found at "/var/log/nitro_enclaves/b.log"
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told", "hints"),
+    [
+        (
+            "E19",
+            (
+                "File operation failure. Such error appears when the system fails to perform the "
+                "requested file operations, such as opening the EIF file.\n"
+                "File: '/opt/w.eif', failing operation: 'Open'."
+            ),
+            "File operation failure. File: '/opt/w.eif', failing operation: 'Open'.",
+            ["/dev/nitro_enclaves", "a.log"],
+        ),
+        (
+            "E35",
+            "EIF file parsing error. Such errors appear when attempting to fill a memory region.",
+            "EIF file parsing error.",
+            ["huge pages", "memory_mib", "describe-eif", "a.log"],
+        ),
+        (
+            "E27",
+            (
+                "Insufficient memory available. User provided `memory` is 4096 MB, which is more "
+                "than the available hugepage memory.\nYou can increase the memory by editing"
+            ),
+            (
+                "Insufficient memory available. User provided `memory` is 4096 MB, which is more "
+                "than the available hugepage memory."
+            ),
+            ["huge pages", "allocator.yaml"],
+        ),
+        (
+            "E29",
+            "Ioctl failure. Such error is used as a general ioctl error and appears whenever",
+            "Ioctl failure.",
+            ["see /var/log/nitro_enclaves/a.log for the ioctl"],
+        ),
+        ("E16", "Thread join failure. Such error appears", "Thread join failure.", ["a.log"]),
+    ],
+)
+def test_the_useful_line_is_kept(code: str, text: str, told: str, hints: list[str]) -> None:
+    """What nitro-cli tells of this case, not what it tells of the code in general."""
+    e = nitro_cli.failure("run-enclave", 39, STDERR.format(code=code, text=text).encode())
+    assert str(e) == f"nitro-cli run-enclave: {code}: {told}"
+    for hint in hints:
+        assert hint in e.hint
+    assert "b.log" not in e.hint
+
+
+def test_the_last_link_alone_names_memory_and_huge_pages() -> None:
+    stderr = STDERR.format(code="E00", text="").encode()
+    e = nitro_cli.failure("describe-enclaves", 39, stderr[stderr.index(b"[ E39 ]") :])
+    assert str(e).endswith("E39: Enclave process connection failure.")
+    assert "memory" in e.hint
+    assert "huge pages" in e.hint
+    assert "/var/log/nitro_enclaves/b.log" in e.hint
+
+
+@given(st.binary(max_size=300) | st.lists(st.sampled_from(
+    [b"[ E19 ] ", b"[ E39 ]", b"\n", b"\n\n", b"x", b'"/a.log"', b"\x1b[31m", b" Such error "]
+)).map(b"".join))  # fmt: skip
+def test_whatever_nitro_cli_prints_makes_one_printable_line(stderr: bytes) -> None:
+    e = nitro_cli.failure("run-enclave", 39, stderr)
+    assert f"{e}{e.hint}".isprintable()
+    assert len(str(e)) < 500
 
 
 def script(tmp_path: Path, text: str) -> str:

@@ -1,8 +1,9 @@
-"""The HTTP server under the parent's services: what it answers, and what no client can do to it."""
+"""The HTTP server of the parent's services: its responses, and its limits on hostile clients."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import logging
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from parent.http_server import HttpServer, Limits, Request, Response
+from parent.http_server import server as server_module
 from parent.http_server.protocol import MAX_HEAD, Exchange
 from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import ListenError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
+from vsock_proxy.service import acceptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,9 +37,9 @@ def shown(request: Request) -> Response:
 
 @contextlib.contextmanager
 def serving(
-    limits: Limits | None = None, answer: Callable[[Request], Response] = shown
+    limits: Limits | None = None, respond: Callable[[Request], Response] = shown
 ) -> Iterator[HttpServer]:
-    server = HttpServer(TcpAddress("127.0.0.1", 0), answer, name="test", limits=limits)
+    server = HttpServer(TcpAddress("127.0.0.1", 0), respond, name="test", limits=limits)
     server.start()
     try:
         yield server
@@ -52,7 +55,7 @@ def connect(server: HttpServer) -> socket.socket:
 
 
 def ask(server: HttpServer, data: bytes, *, end: bool = False) -> bytes:
-    """Everything that is answered, until the server hangs up."""
+    """Return everything received until the server closes the connection."""
     with connect(server) as client:
         client.sendall(data)
         if end:
@@ -70,7 +73,7 @@ def status(data: bytes) -> int:
     return asked.status
 
 
-def test_a_question_in_pieces() -> None:
+def test_a_request_in_pieces() -> None:
     exchange = Exchange(cid=16)
     data = b"GET /metrics?x=1 HTTP/1.1\r\nHost: parent\r\nX: y\r\n\r\n"
     for i in range(len(data) - 1):
@@ -78,22 +81,22 @@ def test_a_question_in_pieces() -> None:
     assert exchange.feed(data[-1:]) == Request("GET", "/metrics", "parent", 16)
 
 
-def test_an_answer() -> None:
+def test_a_response_is_encoded() -> None:
     exchange = Exchange()
     exchange.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert exchange.answer(Response(200, b"{}"), date=DATE) == (
+    assert exchange.encode(Response(200, b"{}"), date=DATE) == (
         b"HTTP/1.1 200 OK\r\nDate: Fri, 02 Jan 2026 00:00:00 GMT\r\n"
         b"Content-Type: application/json\r\nContent-Length: 2\r\nCache-Control: no-store\r\n"
         b"Connection: close\r\n\r\n{}"
     )
 
 
-def test_head_is_answered_without_a_body() -> None:
+def test_the_response_to_head_has_no_body() -> None:
     exchange = Exchange()
     assert exchange.feed(b"HEAD / HTTP/1.0\r\n\r\n") == Request("HEAD", "/")
-    answer = exchange.answer(Response(200, b"12345"), date=DATE)
-    assert b"Content-Length: 5\r\n" in answer
-    assert answer.endswith(b"\r\n\r\n")
+    response = exchange.encode(Response(200, b"12345"), date=DATE)
+    assert b"Content-Length: 5\r\n" in response
+    assert response.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -114,29 +117,29 @@ def test_head_is_answered_without_a_body() -> None:
         (b"", 400),
     ],
 )
-def test_what_is_no_question(data: bytes, expected: int) -> None:
+def test_invalid_requests_are_rejected(data: bytes, expected: int) -> None:
     assert status(data) == expected
 
 
 # Over sockets.
 
 
-def test_it_answers_and_hangs_up() -> None:
+def test_it_responds_and_closes_the_connection() -> None:
     with serving() as server:
-        answer = ask(server, b"GET /3 HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert answer.endswith(b"\r\n\r\nxxx")
-        assert server.counters.answers == {200: 1}
+        response = ask(server, b"GET /3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert response.endswith(b"\r\n\r\nxxx")
+        assert server.counters.responses == {200: 1}
 
 
-def test_who_has_ended_its_sending_is_answered() -> None:
+def test_a_client_may_half_close_after_its_request() -> None:
     with serving() as server:
         assert ask(server, b"GET /3 HTTP/1.0\r\n\r\n", end=True).endswith(b"xxx")
         assert b" 400 " in ask(server, b"GET /3 HT", end=True)
         eventually(lambda: server.connected == 0)
 
 
-def test_an_answer_is_whole_even_where_more_was_sent_than_read() -> None:
+def test_the_response_is_whole_if_more_was_sent_than_read() -> None:
     with serving() as server:
         sent = b"GET /1000000 HTTP/1.1\r\nHost: x\r\n\r\n" + b"y" * 200_000
         assert len(ask(server, sent).partition(b"\r\n\r\n")[2]) == 1_000_000
@@ -155,9 +158,9 @@ def test_an_ordinary_client() -> None:
 
 def test_a_bug_of_ours_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server:
-        answer = ask(server, b"GET /bug HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert answer.endswith(b'{"message": "internal error"}')
-        assert b"500 Internal Server Error" in answer
+        response = ask(server, b"GET /bug HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert response.endswith(b'{"message": "internal error"}')
+        assert b"500 Internal Server Error" in response
         assert ask(server, b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"x")
     assert "ZeroDivisionError" in caplog.text
     assert "s3cret" not in caplog.text
@@ -192,7 +195,7 @@ def test_a_client_that_drips_is_cut() -> None:
 def test_a_client_that_takes_nothing_is_cut() -> None:
     with serving(Limits(timeout=0.3)) as server, connect(server) as client:
         client.sendall(b"GET /50000000 HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: server.counters.answers == {200: 1})
+        eventually(lambda: server.counters.responses == {200: 1})
         eventually(lambda: server.connected == 0)
 
 
@@ -202,8 +205,8 @@ def test_too_many_clients(caplog: pytest.LogCaptureFixture) -> None:
         eventually(lambda: server.connected == 2)
         with connect(server) as third, contextlib.suppress(ConnectionResetError):
             assert third.recv(10) == b""
-        assert server.counters.refused == 1
-    assert "refused a client: there are too many" in caplog.text
+        assert server.counters.rejected == 1
+    assert "rejected a client: limit of 2 connections reached" in caplog.text
 
 
 def test_a_flood_leaves_a_short_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -212,21 +215,21 @@ def test_a_flood_leaves_a_short_log(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(50):
             with connect(server) as client, contextlib.suppress(ConnectionResetError):
                 client.recv(10)
-        eventually(lambda: server.counters.refused == 50)
+        eventually(lambda: server.counters.rejected == 50)
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) <= 11
 
 
 def test_stopping_lets_a_client_take_its_answer() -> None:
     with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
         client.sendall(b"GET /5000000 HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: server.counters.answers == {200: 1})
+        eventually(lambda: server.counters.responses == {200: 1})
         stopping = threading.Thread(target=server.stop, args=(TEST_TIMEOUT,))
         stopping.start()
-        answer = b"".join(iter(lambda: client.recv(1 << 20), b""))
+        response = b"".join(iter(lambda: client.recv(1 << 20), b""))
         client.close()
         stopping.join(TEST_TIMEOUT)
         assert not stopping.is_alive()
-        assert answer.endswith(b"x" * 5_000_000)
+        assert response.endswith(b"x" * 5_000_000)
         assert not server.running
 
 
@@ -251,19 +254,75 @@ def test_an_address_in_use_and_one_given_up(tmp_path: Path) -> None:
     assert not (tmp_path / "socket").exists()
 
 
-class Peer:
-    """What asyncio knows of a connection, for one from an enclave."""
-
-    def __init__(self, cid: int) -> None:
-        self.cid = cid
-
-
 def test_one_enclave_cannot_take_every_place() -> None:
-    server = HttpServer(
-        TcpAddress("127.0.0.1", 0), shown, name="test", limits=Limits(connections=5, per_enclave=2)
-    )
-    admitted = [server.admit(peer) for peer in map(Peer, (16, 16, 16, 17, 17))]  # type: ignore[arg-type] # all it looks at
+    server = idle(Limits(connections=5, per_enclave=2))
+    admitted = [server.admit(cid) is not None for cid in (16, 16, 16, 17, 17)]
     assert admitted == [True, True, False, True, True]
     first, *_ = server._connections
     server.release(first)
-    assert server.admit(Peer(first.cid or 0))  # type: ignore[arg-type]
+    assert server.admit(first.cid)
+
+
+def test_one_enclave_cannot_take_the_servers_time(caplog: pytest.LogCaptureFixture) -> None:
+    """New connections beyond its rate are closed; those of another enclave are not."""
+    server = idle(Limits(per_enclave_per_second=2))
+    admitted = 0
+    for _ in range(100):
+        if connection := server.admit(16):
+            server.release(connection)
+            admitted += 1
+    assert 10 <= admitted < 100  # Five seconds' worth at once, and what time passed meanwhile.
+    assert server.admit(17) is not None
+    assert "of the enclave with CID 16: it opens more than 2 a second" in caplog.text
+
+
+def test_a_flood_of_a_listener_waits_in_the_kernel() -> None:
+    """Beyond the rate of all clients nothing is accepted for a while, rather than closed."""
+    server = idle(Limits(per_second=2))
+    assert server.may_accept() == 0
+    for _ in range(10):
+        assert server.admit(None)
+    assert 0 < server.may_accept() <= 0.5
+    assert server.counters.rejected == 0
+
+
+def test_a_client_that_never_stops_sending_is_closed() -> None:
+    with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
+        client.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.sendall(bytes(65536))
+        eventually(lambda: server.connected == 0)
+
+
+def test_without_descriptors_accepting_pauses_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after EMFILE: one attempt and one line, then a pause; no client is lost."""
+    monkeypatch.setattr(acceptor, "FAILURE_PAUSE", 0.05)
+    attempts = 0
+
+    class Listener(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            nonlocal attempts
+            attempts += 1
+            if attempts <= 3:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    @contextlib.contextmanager
+    def failing(address: TcpAddress) -> Iterator[socket.socket]:
+        with Listener() as listener:
+            listener.bind((address.host, address.port))
+            listener.listen()
+            yield listener
+
+    monkeypatch.setattr(server_module, "listening", failing)
+    with serving() as server:
+        assert ask(server, b"GET /3 HTTP/1.0\r\n\r\n").endswith(b"xxx")
+    assert len([r for r in caplog.records if "cannot accept connections" in r.message]) == 3
+
+
+def idle(limits: Limits) -> HttpServer:
+    """Return a server that was not started."""
+    return HttpServer(TcpAddress("127.0.0.1", 0), shown, name="test", limits=limits)

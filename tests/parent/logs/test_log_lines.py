@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parent.logs.budget import Budget
+from parent.budget import Budget
+from parent.logs import lines
+from parent.logs.intake import Intake, Source
 from parent.logs.lines import neutralise
+from parent.logs.settings import LogSettings
 from vsock_proxy.service.log_lines import LineSplitter
 
 
@@ -91,3 +95,48 @@ def test_no_more_than_the_rate_and_one_burst_pass(steps: list[float]) -> None:
         passed += budget.take(now)
     assert passed <= 3 * now + 6
     assert passed + budget.dropped == len(steps)
+
+
+def test_no_call_is_made_for_each_character() -> None:
+    """Escaping is the work of a table: 8 KiB of control codes took as many calls of Python."""
+    calls = 0
+
+    def trace(_frame: object, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    for line in (b"\0" * 8192, b"a\tb" * 2730, b"\xff" * 8192, "\u202e".encode() * 2730):
+        neutralise(line)  # The table is filled.
+        calls = 0
+        sys.setprofile(trace)
+        try:
+            neutralise(line)
+        finally:
+            sys.setprofile(None)
+        assert calls < 20, "a call for each character"
+
+
+def test_the_table_is_bounded() -> None:
+    """A writer may send every character there is."""
+    for start in range(0, 0x110000, 1000):
+        codes = range(start, min(start + 1000, 0x110000))
+        text = "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
+        neutralise(text.encode())
+    assert len(lines._SHOWN) <= lines.MAX_CACHED
+
+
+def test_work_is_bounded_in_reads_and_lines() -> None:
+    """Single bytes, empty lines and escapes count as the work they make, not as their bytes."""
+    settings = LogSettings(cids=None, bytes_per_second=1 << 20)
+
+    def seconds_for(data: bytes, reads: int) -> float:
+        source = Source(16, "worker", settings)
+        intake = Intake(source)
+        for _ in range(reads):
+            intake.feed(0.0, data)
+        return 1.0 + (source.resume_at(-10.0) or 0.0)
+
+    assert seconds_for(b"x", 1024) == pytest.approx(1.0)
+    assert seconds_for(b"\n" * 16384, 32) == pytest.approx(1.0, rel=0.01)
+    assert seconds_for(b"\0" * 8191 + b"\n", 32) == pytest.approx(1.0, rel=0.01)
+    assert seconds_for(b"x" * 16383 + b"\n", 64) == pytest.approx(1.0, rel=0.01)

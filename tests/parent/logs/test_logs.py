@@ -120,12 +120,12 @@ def test_a_flood_is_cut_counted_and_said_and_others_pass(
         server.turn(0)
         source = server.sources[None]
         assert (len(kept.lines), source.lines, source.dropped) == (50, 50, 7950)
-        assert "7950 lines of enclave left out: over 10 a second" in caplog.text
+        assert "7950 lines of enclave dropped: over 10 a second" in caplog.text
         with connect(settings) as second, connect(settings) as third:
             server.turn(0)
             server.turn(0)
             assert third.recv(1) == b""
-            assert (server.refused, server.connections) == (1, 2)
+            assert (server.rejected, server.connections) == (1, 2)
             now += 10
             second.sendall(b"after a while\n")
             server.turn(0)
@@ -190,17 +190,17 @@ def test_one_that_connects_in_a_loop_is_refused_counted_and_said(
             while server.turn(0):
                 turns += 1
             # Ten at once may be; 500 a second are refused; the others wait in the kernel.
-            assert server.refused == 501
+            assert server.rejected == 501
             assert turns < 2 * 501
             assert len(caplog.messages) == 10
-            assert "refused a connection of enclave: it makes over 2 a second" in caplog.text
+            assert "rejected a connection of enclave: it opens over 2 a second" in caplog.text
             honest.sendall(b"reads on\n")
             server.turn(0)
             assert kept.lines == ["reads on"]
             now += 0.051
             while server.turn(0):
                 pass
-            assert server.refused == 501 + 26
+            assert server.rejected == 501 + 26
             now += 10
             while server.turn(0):
                 now += 0.051
@@ -226,7 +226,7 @@ def test_one_of_another_cid_in_a_loop_costs_no_more(tmp_path: Path, kept: Kept) 
             connect(settings).close()
         while server.turn(0):
             pass
-        assert (server.refused, server.sources) == (501, {})
+        assert (server.rejected, server.sources) == (501, {})
         server.close()
 
 
@@ -243,7 +243,7 @@ def test_a_sink_that_fails_loses_lines_and_says_so(tmp_path: Path, kept: Kept) -
         one.sendall(b"kept\n")
         assert kept.wait_for(1) == ["kept"]
         eventually(lambda: sink.status().healthy)
-        assert sink.status().values["failed"] == 1
+        assert sink.status().values["lost"] == 1
     sink.stop(10)
 
 

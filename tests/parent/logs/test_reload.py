@@ -30,7 +30,7 @@ def test_open_connections_go_on_and_new_ones_are_held_against_the_new_cids(tmp_p
             assert refused.recv(1) == b""
         before.sendall(b"two\n")
         assert kept.wait_for(2) == ["one", "two"]
-        assert sink.status().values["refused"] == 1
+        assert sink.status().values["rejected"] == 1
         assert sink.reconfigure(settings, {}) == []
         with connect(settings) as again:
             again.sendall(b"three\n")
@@ -83,5 +83,5 @@ def test_another_address_or_sink_needs_a_restart(tmp_path: Path) -> None:
     sink.start()
     with connect(settings), connect(settings) as refused:
         assert refused.recv(1) == b"", "what can be taken was taken"
-    eventually(lambda: sink.status().values["refused"] == 1)
+    eventually(lambda: sink.status().values["rejected"] == 1)
     sink.stop(10)

@@ -183,15 +183,15 @@ def test_the_credentials_numbers() -> None:
     assert found["credentials_renewals_total"] == 0
     assert "credentials_time_to_expiry_seconds" not in found
     service.renew()
-    assert service._answer(Request("GET", "/", cid=16)).status == 200
+    assert service._respond(Request("GET", "/", cid=16)).status == 200
     service.server.respond(Request("GET", "/", cid=17))
     found = numbers([service], at=datetime.now(UTC) + timedelta(minutes=10))
     assert found["credentials_renewals_total"] == 1
     assert found["credentials_failures_total"] == 0
     assert 2900 < found["credentials_time_to_expiry_seconds"] <= 3001
     assert 600 <= found["credentials_age_seconds"] < 700
-    assert found["credentials_answers_total 403"] == 1
-    assert found["credentials_unanswered_total limit"] == 0
+    assert found["credentials_responses_total 403"] == 1
+    assert found["credentials_rejected_total limit"] == 0
     assert found["credentials_clients"] == 0
 
 
@@ -240,23 +240,23 @@ def test_the_log_sinks_numbers(tmp_path: Path) -> None:
     sink.stop(TEST_TIMEOUT)
     assert found["logs_lines_total enclave"] == 2
     assert found["logs_dropped_lines_total enclave"] == 0
-    assert found["logs_cut_bytes_total enclave"] == 0
+    assert found["logs_truncated_bytes_total enclave"] == 0
     assert found["logs_connections"] == 1
-    assert (found["logs_failed_total"], found["logs_refused_total"]) == (0, 0)
+    assert (found["logs_lost_total"], found["logs_rejected_total"]) == (0, 0)
 
 
 def test_enclaves_cannot_make_series(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is a label is from the configuration, or one of a few words."""
     sources: list[JSON] = [
-        {"name": name, "cid": cid, "lines": 1, "dropped": 2, "cut": 3}
+        {"name": name, "cid": cid, "lines": 1, "dropped": 2, "truncated": 3}
         for name, cid in (("cid-17", 16), ("cid-17", 17), ("worker", 18))
     ]
-    values: dict[str, JSON] = {"connections": 0, "refused": 0, "failed": 0, "sources": sources}
+    values: dict[str, JSON] = {"connections": 0, "rejected": 0, "lost": 0, "sources": sources}
     shown = ComponentStatus(healthy=True, detail="", values=values)
     monkeypatch.setattr(LogSink, "status", lambda _: shown)
     found = numbers([LogSink(LogSettings(cids=None))])
     assert found["logs_lines_total cid-17"] == 2
-    assert found["logs_cut_bytes_total worker"] == 3
+    assert found["logs_truncated_bytes_total worker"] == 3
     kinds = {kind_of(OSError(number, "")) for number in range(200)}
     assert len(kinds) <= 12
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("agent", "endpoint", "engines", "relay")
+BENCHMARKS = ("agent", "endpoint", "engines", "neighbour", "relay")
 
 
 def main() -> int:

@@ -171,7 +171,7 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
         ("proxy:\n  limits: {connections: 0}\n  forwards: []", ":2: connections: '0' is not an"),
         ("proxy:\n  limits: {idle_timeout: 5}\n  forwards: []", ":2: idle_timeout: '5' is not a"),
         ("proxy:\n  limits: {idletimeout: 5 s}\n  forwards: []", ":2: limits: unknown key 'idlet"),
-        ("proxy:\n  allowlist: {}\n  forwards: []", ":2: allowlist: a mapping, not text"),
+        ("proxy:\n  allowlist: {}\n  forwards: []", ":2: allowlist: a mapping, not a list or"),
         ("proxy:\n  drain_timeout: 2 d\n  forwards: []", ":2: drain_timeout: '2 d' is not in"),
     ],
 )

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
-from vsock_proxy.service.settings import MAX_DEPTH, MAX_SIZE, Setting, load_settings, parse_settings
+from vsock_proxy.service.settings import (
+    MAX_DEPTH,
+    MAX_SIZE,
+    ConfigurationErrors,
+    Setting,
+    load_settings,
+    parse_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,9 +115,10 @@ def test_every_value_knows_its_line() -> None:
         ("nan s", lambda s: s.duration(0, 60), "'nan s' is not a duration with a unit"),
         ("61 s", lambda s: s.duration(0, 60), "'61 s' is not in 0 s..60 s"),
         ("512 MB", lambda s: s.size(0, 1 << 30), "'512 MB' is not a size with a unit"),
-        ("2 GiB", lambda s: s.size(0, 1 << 30), "'2 GiB' is not in 0 B..1.07374e+09 B"),
+        ("2 GiB", lambda s: s.size(0, 1 << 30), "'2 GiB' is not in 0 B..1 GiB"),
         ("tcp://x", lambda s: s.address(), "not an address: 'tcp://x'"),
-        ("8000", lambda s: s.address(), "'8000' is not text in YAML"),
+        ("8000", lambda s: s.address(), "not an address: '8000'"),
+        ("[8000]", lambda s: s.address(), "a list, not an address"),
     ],
 )
 def test_wrong_type_is_rejected_with_line_and_key(
@@ -141,9 +149,9 @@ def test_numbers_at_their_bounds_are_accepted() -> None:
         (b"a: *b", "f.yaml:1: not YAML: aliases are not allowed"),
         (b"[" * 100_000, "f.yaml:1: not YAML: too many nested levels"),
         (b"? " * 1000, "f.yaml:1: not YAML: too many nested levels"),
-        (b"\0", "f.yaml: not YAML"),
-        (b"\xff\xff", "f.yaml: not YAML"),
-        (b"a: \x1b[31m", "f.yaml: not YAML"),
+        (b"\0", "f.yaml:1: not YAML"),
+        (b"a:\n\xff\xff", "f.yaml:2: not YAML: byte 0xff is not UTF-8"),
+        (b"a: \x1b[31m", "f.yaml:1: not YAML: the character U+001B"),
         (b"#" * (MAX_SIZE + 1), f"f.yaml: more than {MAX_SIZE} bytes"),
     ],
 )
@@ -227,3 +235,63 @@ _marks = st.sampled_from([": ", "\n", "- ", ", ", "{", "}", "[", "]", " ", "? ",
 def test_any_bytes_parse_or_raise_configuration_error(data: bytes) -> None:
     with contextlib.suppress(ConfigurationError):
         walk(parse_settings(data, source="f.yaml"))
+
+
+def test_all_mistakes_of_a_mapping_are_reported_in_order() -> None:
+    """In the order of the file, whatever order they are found in; each is reported once."""
+    text = b"b: x\nc: 1\na: x\nc: 2\ntimout: 3\n"
+
+    def read() -> None:
+        with parse_settings(text, source="f").reading(
+            *("a", "b", "c", "d", "timeout"), required=("d", "timeout")
+        ) as keys:
+            keys.read("a", Setting.boolean)
+            assert keys.read("b", Setting.port) is None
+            assert keys.read("c", lambda value: value.integer(0, 9)) == 1
+            assert keys.read("d", Setting.port, 7) == 7
+            assert keys.failed == {"a", "b", "d", "timeout"}
+
+    with pytest.raises(ConfigurationErrors) as refusal:
+        read()
+    assert [str(error) for error in refusal.value.errors] == [
+        "f:1: key 'd' is missing",
+        "f:1: b: 'x' is not an integer in 1..65535",
+        "f:3: a: 'x' is neither true nor false",
+        "f:4: key 'c' twice: also on line 2",
+        "f:5: unknown key 'timout' (did you mean timeout?)",
+    ]
+
+
+def test_all_mistakes_of_a_list_are_reported() -> None:
+    with pytest.raises(ConfigurationErrors) as refusal:
+        value("[1, x, 3, y]").each(Setting.port)
+    assert len(refusal.value.errors) == 2
+    assert value("[1, 2]").each(Setting.port) == [1, 2]
+
+
+def test_another_error_in_the_block_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), value("{}").reading("a", required=("a",)):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("8002", "vsock://any:8002"),
+        ("https://kms.example", "tcp://kms.example:443"),
+        ("http://kms.example:8080/path?query", "tcp://kms.example:8080"),
+        ("kms.example:443", "tcp://kms.example:443"),
+        ("/run/socket", "unix:/run/socket"),
+    ],
+)
+def test_the_address_that_was_probably_meant_is_in_the_hint(text: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        value(f"'{text}'").address()
+    assert refusal.value.hint.startswith(f"did you mean {meant}? write vsock://")
+
+
+@pytest.mark.parametrize("text", ["", "kms", "vsock://x:1", "ftp://a:1", "a:b:c"])
+def test_no_address_is_guessed_from_what_does_not_look_like_one(text: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        value(f"'{text}'").address()
+    assert "did you mean" not in refusal.value.hint

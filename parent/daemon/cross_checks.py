@@ -1,0 +1,178 @@
+"""Checks of a configuration that concern several sections. No I/O.
+
+They read the file as it stands, not the settings made of it: a mistake in one section hides no
+other mistake. What cannot be read is left out; its own section reports it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+from parent.credentials.settings import DEFAULT_ADDRESS as CREDENTIALS
+from parent.logs.settings import LISTEN as LOGS
+from vsock_proxy.net.addresses import (
+    MAX_VSOCK,
+    VMADDR_CID_ANY,
+    Address,
+    HybridAddress,
+    TcpAddress,
+    VsockAddress,
+)
+from vsock_proxy.service.settings import attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from vsock_proxy.errors import ConfigurationError
+    from vsock_proxy.service.settings import Setting
+
+HEARTBEAT_PORT: Final = 9000
+"""vsock port on which nitro-cli waits for the first byte of an enclave that it starts
+(aws-nitro-enclaves-cli, ENCLAVE_READY_VSOCK_PORT)."""
+
+_DEFAULTS: Final[Mapping[str, Address | None]] = {
+    "credentials": CREDENTIALS,
+    "logs": LOGS,
+    "operations": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    title: str
+    where: Setting
+    address: Address
+
+
+def listener_mistakes(sections: Mapping[str, Setting]) -> list[ConfigurationError]:
+    """Return an error for each listener whose address is taken."""
+    listeners = list(_listeners(sections))
+    mistakes: list[ConfigurationError] = []
+    for one, other in combinations(listeners, 2):
+        # Two forwards with the very same address: the section `proxy` sees to these.
+        both_forwards = "forward" in one.title and "forward" in other.title
+        if _overlap(one.address, other.address) and not (
+            both_forwards and one.address == other.address
+        ):
+            mistakes.append(
+                other.where.wrong(
+                    f"{other.address} is taken: {one.title} listens on {one.address} "
+                    f"(line {one.where.line})",
+                    hint="give one of them another address",
+                )
+            )
+    if _enclaves(sections):
+        mistakes += [
+            each.where.wrong(
+                f"vsock port {HEARTBEAT_PORT} is taken: nitro-cli waits there for the first byte "
+                "of each enclave that it starts",
+                hint="choose another port: an enclave of this file could not be started",
+            )
+            for each in listeners
+            if isinstance(each.address, VsockAddress) and each.address.port == HEARTBEAT_PORT
+        ]
+    return mistakes
+
+
+def unknown_cids(sections: Mapping[str, Setting]) -> list[str]:
+    """Return a warning for each CID that no enclave of the file has.
+
+    Not an error: an enclave may be started by something else. Without `enclaves` in the file, and
+    if the CID of one of them cannot be read, there is nothing to compare with.
+    """
+    enclaves = _enclaves(sections)
+    known: set[int] = set()
+    for enclave in enclaves:
+        cid = _integer(enclave.child("cid"))
+        if cid is None:
+            return []
+        known.add(cid)
+    warnings = []
+    for owner in _cid_owners(sections) if enclaves else ():
+        for item in _items(owner.child("cids")):
+            cid = _integer(item)
+            if cid is not None and cid not in known:
+                have = ", ".join(map(str, sorted(known)))
+                warnings.append(
+                    f"{item.source}:{item.line}: cids: no enclave of this file has CID {cid}; "
+                    f"they have {have}"
+                )
+    return warnings
+
+
+def _listeners(sections: Mapping[str, Setting]) -> Iterator[_Listener]:
+    for number, forward in enumerate(_forwards(sections), 1):
+        where = forward.child("listen")
+        address = _address(where)
+        if where and address:
+            name = forward.child("name")
+            title = f"forward {name.node.value if name else number}"
+            yield _Listener(title[:100], where, address)
+    for section_name, default in _DEFAULTS.items():
+        section = sections.get(section_name)
+        if section is None:
+            continue
+        where = section.child("listen")
+        address = _address(where) if where else default
+        if address:
+            yield _Listener(f"`{section_name}`", where or section, address)
+
+
+def _cid_owners(sections: Mapping[str, Setting]) -> Iterator[Setting]:
+    yield from _forwards(sections)
+    for name in ("credentials", "logs"):
+        if name in sections:
+            yield sections[name]
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Return whether listening on both addresses is impossible."""
+    one, other = _listening(one), _listening(other)
+    match one, other:
+        case VsockAddress(), VsockAddress():
+            wildcard = VMADDR_CID_ANY in (one.cid, other.cid)
+            return one.port == other.port != 0 and (wildcard or one.cid == other.cid)
+        case TcpAddress(), TcpAddress():
+            return one.port == other.port != 0 and (
+                one.host == other.host or _is_wildcard_of(one.host, other.host)
+                or _is_wildcard_of(other.host, one.host)
+            )  # fmt: skip
+        case _:
+            return one == other
+
+
+def _listening(address: Address) -> Address:
+    return address.listening if isinstance(address, HybridAddress) else address
+
+
+def _is_wildcard_of(one: str, other: str) -> bool:
+    """Return whether `one` stands for every address of the family of `other`."""
+    try:
+        all_of_them, address = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    except ValueError:
+        return False
+    return all_of_them.is_unspecified and all_of_them.version == address.version
+
+
+def _enclaves(sections: Mapping[str, Setting]) -> list[Setting]:
+    return _items(sections.get("enclaves"))
+
+
+def _forwards(sections: Mapping[str, Setting]) -> list[Setting]:
+    proxy = sections.get("proxy")
+    return _items(proxy.child("forwards") if proxy else None)
+
+
+def _items(setting: Setting | None) -> list[Setting]:
+    return (attempt(setting.items) or []) if setting is not None else []
+
+
+def _address(setting: Setting | None) -> Address | None:
+    return attempt(setting.address) if setting is not None else None
+
+
+def _integer(setting: Setting | None) -> int | None:
+    return attempt(lambda: setting.integer(0, MAX_VSOCK)) if setting is not None else None

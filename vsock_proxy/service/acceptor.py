@@ -1,0 +1,113 @@
+"""Accepts connections on an asyncio loop: a bounded number per turn, with pauses.
+
+asyncio's own server accepts up to its backlog in one turn, and when the process is out of file
+descriptors tries as often in every turn, each time with a traceback. Here each turn accepts a few
+connections, so that those that exist get their turn; and after a failure accepting pauses, with
+one call of `failed`. What is not accepted waits in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+ACCEPTS_PER_TURN: Final = 8
+"""Connections accepted before the loop does something else."""
+
+FAILURE_PAUSE: Final = 1.0
+"""Seconds before the next attempt when the kernel refuses, for want of descriptors or memory."""
+
+
+class AcceptEvents(Protocol):
+    """Receives the connections; called on the loop's thread."""
+
+    def may_accept(self) -> float:
+        """Return 0 if one more connection may be accepted, or how many seconds to pause."""
+        ...
+
+    def accepted(self, client: socket.socket, peer: object) -> None:
+        """Take a connection, of a peer with this address: serve it, or close it."""
+        ...
+
+    def accept_failed(self, error: OSError) -> None:
+        """Note that accepting failed and pauses."""
+        ...
+
+
+class Acceptor:
+    """Accepts from a listening socket until `close`. To be made on the loop's thread."""
+
+    def __init__(self, listener: socket.socket, events: AcceptEvents) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._events = events
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+        self._watch()
+
+    def close(self) -> None:
+        """Accept no more; the listener itself stays open."""
+        self._closed = True
+        if self._timer is None:
+            self._loop.remove_reader(self._listener)
+        else:
+            self._timer.cancel()
+
+    def _watch(self) -> None:
+        self._timer = None
+        if not self._closed:
+            self._loop.add_reader(self._listener, self._ready)
+
+    def _pause(self, seconds: float) -> None:
+        # Not watched meanwhile: a listener that stays readable would keep the loop turning.
+        self._loop.remove_reader(self._listener)
+        self._timer = self._loop.call_later(seconds, self._watch)
+
+    def _ready(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            if pause := self._events.may_accept():
+                self._pause(pause)
+                return
+            try:
+                client, peer = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue  # It closed before it was accepted.
+            except OSError as e:
+                self._events.accept_failed(e)
+                self._pause(FAILURE_PAUSE)
+                return
+            self._events.accepted(client, peer)
+
+
+def serve_accepted(
+    client: socket.socket,
+    make: Callable[[], asyncio.Protocol],
+    failed: Callable[[], None],
+    tasks: set[asyncio.Task[None]],
+) -> None:
+    """Connect an accepted socket to a protocol.
+
+    Args:
+        client: the socket; closed if that fails.
+        make: makes the protocol.
+        failed: called if the connection was never made; then `make`'s protocol hears nothing.
+        tasks: holds the task until it is done.
+    """
+
+    async def serve() -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(make, client)
+        except OSError:
+            client.close()
+            failed()
+
+    task = asyncio.get_running_loop().create_task(serve())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
