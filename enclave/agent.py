@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
-from enclave.kms.transport import Transport, default_ca_bundle, tls_context
+from enclave.kms.roots import public_bundle
+from enclave.kms.tls import tls_context
+from enclave.kms.transport import Transport
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
 from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
@@ -51,7 +53,11 @@ class Agent(AttestedOperations):
         endpoint_url: https URL of KMS; TLS must prove its host name. Default:
             AWS_ENDPOINT_URL_KMS, then AWS_ENDPOINT_URL, then the region's public endpoint.
         proxy: where vsock-proxy listens, as an address or its text.
-        ca_bundle: file of CA certificates in PEM. Default: AWS_CA_BUNDLE, then botocore's.
+        ca_bundle: file of CA certificates in PEM, trusted and no others. Default: AWS_CA_BUNDLE,
+            then as `trust` has it.
+        trust: ``amazon``: for AWS's own endpoints the roots of Amazon Trust Services alone, and
+            botocore's bundle of public CAs for others; ``public``: that bundle for both
+            (docs/trust.md).
         credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
             address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
             companions if any of them is set, otherwise the parent's service at vsock://3:8002.
@@ -84,6 +90,7 @@ class Agent(AttestedOperations):
         endpoint_url: str | None = None,
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
+        trust: str = "amazon",
         credentials: Credentials | CredentialsProvider | str = "auto",
         sign_requests: bool = True,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -106,8 +113,7 @@ class Agent(AttestedOperations):
         self.engine = engine
         self._dialer = dialer or SocketDialer()
         self._proxy = kms.proxy
-        ca_bundle = kms.ca_bundle or default_ca_bundle()
-        self._tls = tls_context(ca_bundle)
+        self._ca_bundle, self._trust = kms.ca_bundle, trust
         provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
@@ -130,7 +136,7 @@ class Agent(AttestedOperations):
                 region=kms.region,
                 endpoint=kms.endpoint,
                 proxy=kms.proxy,
-                ca_bundle=ca_bundle,
+                ca_bundle=kms.ca_bundle or public_bundle(),
                 credentials=provider,
                 seconds=min(connect_timeout + read_timeout, deadline),
                 environ=environ,
@@ -205,7 +211,7 @@ class Agent(AttestedOperations):
             endpoint,
             dialer=self._dialer,
             proxy=self._proxy,
-            tls=self._tls,
+            tls=tls_context(endpoint.host, ca_bundle=self._ca_bundle, trust=self._trust),
             max_connections=max_connections,
         )
         self._transports.append(transport)

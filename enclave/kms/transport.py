@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import urllib3
 
-from enclave.errors import ConfigurationError, DialError, KmsResponseError, KmsUnreachableError
+from enclave.errors import DialError, KmsResponseError, KmsUnreachableError
 from enclave.http_connections import (
-    DeadlineTlsSocket,
     DialedHTTPSConnection,
     innermost_text,
     read_body,
@@ -43,36 +42,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-def default_ca_bundle() -> str:
-    """The file of CAs that botocore carries.
-
-    It is part of the measured image; a system's list may be missing there.
-    """
-    from importlib import resources  # noqa: PLC0415 (start-up time of those who name a file)
-
-    return str(resources.files("botocore").joinpath("cacert.pem"))
-
-
-def tls_context(ca_bundle: str) -> ssl.SSLContext:
-    """Verifying TLS: the CAs in the file `ca_bundle` (PEM).
-
-    Raises:
-        ConfigurationError: the file cannot be read or holds no certificate.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca_bundle)
-    except (OSError, ValueError) as e:  # ssl.SSLError is an OSError
-        reason = getattr(e, "strerror", None) or str(e)
-        raise ConfigurationError(
-            f"cannot use the CA bundle {ca_bundle!r}: {reason}",
-            hint="name a file of certificates in PEM with --ca-bundle or AWS_CA_BUNDLE",
-        ) from e
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.sslsocket_class = DeadlineTlsSocket
-    return context
 
 
 class Transport:
