@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import functools
 import hashlib
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -95,9 +96,7 @@ def write_ready(path: Path = READY) -> None:
             "botocore's CA bundle does not have all roots of Amazon Trust Services",
             hint="install a newer botocore",
         )
-    path.write_bytes(
-        b"".join(_BEGIN + b"\n" + binascii.b2a_base64(root) + _END + b"\n" for root in roots)
-    )
+    path.write_text("".join(map(ssl.DER_cert_to_PEM_cert, roots)), encoding="ascii")
 
 
 if __name__ == "__main__":

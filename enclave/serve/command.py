@@ -17,6 +17,7 @@ from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
+from enclave.serve.user import find_user
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="calls to KMS at the same time; others wait (default: %(default)s)")  # fmt: skip
     add("--deadline", type=float, default=DEADLINE, metavar="SECONDS",
         help="within which a call is answered, good or bad (default: %(default)g)")  # fmt: skip
+    add("--user", metavar="NAME",
+        help="run COMMAND as this user, by name or UID:GID, who cannot read the agent's memory "
+        "(default: the agent's own user; docs/trust.md)")  # fmt: skip
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
@@ -90,6 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
             "no SDK finds a UNIX socket through AWS_ENDPOINT_URL_KMS",
             hint="leave --listen out, or run the program beside the agent",
         )
+    user = None
+    if arguments.user is not None:
+        if not command:
+            raise ConfigurationError(
+                "--user without a COMMAND", hint="the agent itself runs as whoever starts it"
+            )
+        user = find_user(arguments.user)
     for name in ("max_clients", "max_calls"):
         if not 1 <= getattr(arguments, name) <= 65_536:
             option = f"--{name.replace('_', '-')}"
@@ -124,6 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
             agent,
             command,
             command_environment(environ, arguments.region),
+            user=user,
             pool_size=arguments.pool_size if arguments.pool else None,
             clients=arguments.max_clients,
             calls=arguments.max_calls,
