@@ -7,6 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
@@ -73,6 +74,8 @@ class Agent(AttestedOperations):
         device: the NSM, for tests. Default: ``/dev/nsm``.
         dialer: makes the connections, for tests. Default: vsock, TCP and UNIX sockets.
         clock: the time, for tests. Default: the system's.
+        clock_watch: compares the system clock with the NSM's each time the document is renewed.
+            Default: one that warns of a drift over 10 s.
         environ: the variables. Default: ``os.environ``.
 
     Attributes:
@@ -102,6 +105,7 @@ class Agent(AttestedOperations):
         device: NsmDevice | None = None,
         dialer: Dialer | None = None,
         clock: Clock | None = None,
+        clock_watch: ClockWatch | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         # Never a default argument: help() and inspect.signature would print the secret key in it.
@@ -142,6 +146,7 @@ class Agent(AttestedOperations):
                 environ=environ,
             )
         self._clock = clock
+        self._clock_watch = clock_watch or ClockWatch(clock)
         self._key_pair = key_pair
         self._device = device
         self._opened_device: DevNsm | None = None
@@ -194,7 +199,7 @@ class Agent(AttestedOperations):
         if self.engine == "sdk":
             from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (for who asks for it)
 
-            return SdkRecipient(clock=self._clock)
+            return SdkRecipient(clock=self._clock, watch=self._clock_watch)
         if self.engine == "sdk-client":
             raise ConfigurationError(
                 "the SDK's own client keeps its key pair to itself",
@@ -203,7 +208,14 @@ class Agent(AttestedOperations):
         device = self._device
         if device is None:
             device = self._opened_device = DevNsm()
-        return NsmRecipient(Nsm(device), clock=self._clock, key_pair=self._key_pair)
+        return NsmRecipient(
+            Nsm(device), clock=self._clock, key_pair=self._key_pair, watch=self._clock_watch
+        )
+
+    @property
+    def clock_drift(self) -> float | None:
+        """Seconds the system clock was ahead of the NSM's at the last document; None before one."""
+        return self._clock_watch.drift
 
     def _transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
         """Return connections to another endpoint, made as the agent's own and closed with it."""

@@ -10,7 +10,14 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed_from_kms
+from enclave.boot import (
+    BootOptions,
+    System,
+    add_options,
+    clock_watch,
+    run_boot_duties,
+    seed_from_kms,
+)
 from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.cli.environment import Surroundings
+    from enclave.clock_watch import ClockWatch
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_settings(arguments.pool_size)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-    _do_boot_duties(boot, arguments.surroundings, arguments.engine)
+    watch = _do_boot_duties(boot, arguments.surroundings, arguments.engine)
     key_pair = key_pair_ahead(arguments)
     # What takes a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
@@ -124,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
                 deadline=arguments.deadline,
                 max_connections=arguments.max_calls,
                 key_pair=key_pair,
+                clock_watch=watch,
                 environ=_without_own_url(environ),
             )
         )
@@ -149,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> None:
+def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> ClockWatch:
     from enclave.nsm import Nsm  # noqa: PLC0415 (as in `run`)
 
     system = System()
@@ -157,12 +166,14 @@ def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: st
         from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for who asks for it)
 
         system = System(seed_from_nsm=seed_entropy)
+    watch = clock_watch(options, system=system)
     try:
         with surroundings.device() as device:
-            run_boot_duties(options, Nsm(device), system=system)
+            run_boot_duties(options, Nsm(device), system=system, watch=watch)
     except NsmUnavailableError as e:
-        # Every attested call will say so as well; the endpoint can still tell how it is.
+        # Every attested call will say so as well; the endpoint can still report its state.
         log.warning("no boot duties: %s", e)
+    return watch
 
 
 def listen_address(text: str) -> Address:

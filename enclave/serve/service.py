@@ -104,6 +104,7 @@ class Service:
                 readiness,
                 limits=self._limits,
                 check_hosts=listener.family != socket.AF_UNIX,
+                clock_drift=lambda: self._agent.clock_drift,
             )
             await endpoint.start(listener)
             stack.callback(endpoint.close)
