@@ -38,9 +38,9 @@ def public_bundle() -> str:
 
     In an image it is measured like any file; a system's own bundle may be missing there.
     """
-    from importlib import resources  # noqa: PLC0415 (not needed where the roots are ready)
+    import botocore  # noqa: PLC0415 (not needed where the roots are ready)
 
-    return str(resources.files("botocore").joinpath("cacert.pem"))
+    return str(Path(botocore.__file__).with_name("cacert.pem"))
 
 
 @functools.cache
