@@ -7,6 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from enclave.aws_settings import AwsSettings
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
@@ -47,9 +48,13 @@ class Agent(AttestedOperations):
             seed = agent.generate_random(32)
 
     Args:
-        region: AWS region of KMS. Default: AWS_REGION, then AWS_DEFAULT_REGION.
+        region: AWS region of KMS. Default: AWS_REGION, AWS_DEFAULT_REGION, then the profile's.
         endpoint_url: https URL of KMS; TLS must prove its host name. Default:
-            AWS_ENDPOINT_URL_KMS, then AWS_ENDPOINT_URL, then the region's public endpoint.
+            AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, the profile's, then the region's public
+            endpoint; AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT choose among these.
+        profile: name of a profile in the AWS CLI's files. Default: AWS_PROFILE, then
+            AWS_DEFAULT_PROFILE, then ``default``, if there are such files. Its region, endpoint
+            and other settings come after the variables (`enclave.aws_settings`).
         proxy: where vsock-proxy listens, as an address or its text.
         ca_bundle: file of CA certificates in PEM. Default: AWS_CA_BUNDLE, then botocore's.
         credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
@@ -82,6 +87,7 @@ class Agent(AttestedOperations):
         *,
         region: str | None = None,
         endpoint_url: str | None = None,
+        profile: str | None = None,
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
         credentials: Credentials | CredentialsProvider | str = "auto",
@@ -99,8 +105,9 @@ class Agent(AttestedOperations):
     ) -> None:
         # Never a default argument: help() and inspect.signature would print the secret key in it.
         environ = os.environ if environ is None else environ
+        aws = AwsSettings(environ, profile=profile)
         kms = locate_kms(
-            environ, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
+            aws, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
         )
         check_engine(engine, own_device=device is not None, own_dialer=dialer is not None)
         self.engine = engine
@@ -108,6 +115,8 @@ class Agent(AttestedOperations):
         self._proxy = kms.proxy
         ca_bundle = kms.ca_bundle or default_ca_bundle()
         self._tls = tls_context(ca_bundle)
+        if credentials == "auto":
+            credentials = aws.credentials() or credentials
         provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
@@ -119,6 +128,7 @@ class Agent(AttestedOperations):
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             deadline=deadline,
+            max_attempts=kms.max_attempts,
         )
         self._sdk_client: SdkClient | None = None
         if engine == "sdk-client":

@@ -65,6 +65,7 @@ class KmsClient:
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
+        max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
         for name, seconds in (
             ("connect timeout", connect_timeout),
@@ -85,6 +86,7 @@ class KmsClient:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._deadline = deadline
+        self._max_attempts = max_attempts
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Call one operation.
@@ -101,13 +103,13 @@ class KmsClient:
         """
         body = json.dumps(parameters, separators=(",", ":")).encode()
         ends = self._clock.monotonic() + self._deadline
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        for attempt in range(1, self._max_attempts + 1):
             try:
                 return self._attempt(operation, body, ends)
             except AgentError as e:
                 wait = wait_before(attempt + 1, self._uniform)
                 late = self._clock.monotonic() + wait >= ends
-                if attempt == MAX_ATTEMPTS or late or not is_worth_retrying(e):
+                if attempt == self._max_attempts or late or not is_worth_retrying(e):
                     raise
                 log.info("attempt %d of %s failed, trying again: %s", attempt, operation, e)
                 self._clock.sleep(wait)
