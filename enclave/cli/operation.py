@@ -11,7 +11,7 @@ from enclave.aws_settings import AwsSettings
 from enclave.cli.console import PROG
 from enclave.cli.errors import BadValueError, KmsRuleError, MissingSettingError
 from enclave.cli.model import check, operation_model
-from enclave.cli.options import DEFAULTS, kms_options
+from enclave.cli.options import BASE64, DEFAULTS, RAW, kms_options
 from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
@@ -98,8 +98,8 @@ def run(arguments: argparse.Namespace) -> str:
         from enclave.cli.skeleton import input_skeleton  # noqa: PLC0415 (loads the model)
 
         return input_skeleton(operation, yaml=arguments.generate_cli_skeleton == "yaml-input")
-    printer = Printer(arguments)
     parameters = _given(arguments)
+    printer = Printer(arguments)
     if arguments.generate_cli_skeleton == "output":
         from enclave.cli.skeleton import output_sample  # noqa: PLC0415 (as above)
 
@@ -167,10 +167,15 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
     return agent
 
 
+def _settings(arguments: argparse.Namespace) -> AwsSettings:
+    try:
+        return AwsSettings(arguments.surroundings.environ, profile=arguments.profile)
+    except ConfigurationError as e:
+        raise BadValueError(str(e), hint=e.hint) from e
+
+
 def _region(arguments: argparse.Namespace) -> str:
-    environ = arguments.surroundings.environ
-    region: str | None = arguments.region
-    region = region or AwsSettings(environ, profile=arguments.profile).region
+    region: str | None = arguments.region or _settings(arguments).region
     if not region:
         raise MissingSettingError(
             "no AWS region", hint="name one with --region, AWS_REGION, or in the profile"
@@ -205,9 +210,21 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     if not document and parameters.keys() <= {"NumberOfBytes"}:
         return parameters  # nothing the model could say, and reading it takes its time
     shape = operation_model(operation).input_shape
-    decoded: dict[str, Any] = with_blobs(shape, parameters, arguments.cli_binary_format)
+    decoded: dict[str, Any] = with_blobs(shape, parameters, _binary_format(arguments))
     check(operation, decoded)
     return decoded
+
+
+def _binary_format(arguments: argparse.Namespace) -> str:
+    """Return how text for blobs is encoded: by the option, or else by the profile."""
+    given: str | None = arguments.cli_binary_format
+    if given is None:
+        given = _settings(arguments).cli_binary_format or BASE64
+    if given not in (BASE64, RAW):
+        raise BadValueError(
+            f"cli_binary_format of the profile is {given!r}", hint=f"{BASE64} or {RAW}"
+        )
+    return given
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from vsock_proxy.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+BASE64 = "base64"
 RAW = "raw-in-base64-out"
 """The value of ``--cli-binary-format`` by which text for a blob is its content, not base64."""
 
@@ -54,7 +55,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "ca_bundle": None,
     "credentials": "auto",
     "sign_request": True,
-    "cli_binary_format": "base64",
+    "cli_binary_format": None,
     "cli_connect_timeout": 10.0,
     "cli_read_timeout": 20.0,
 }
@@ -158,9 +159,9 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     )
     add(
         "--cli-binary-format",
-        choices=("base64", RAW),
-        help="what text for a blob is; bytes from fileb://PATH are bytes "
-        f"(default: {DEFAULTS['cli_binary_format']})",
+        choices=(BASE64, RAW),
+        help="how text for a blob is encoded; fileb://PATH is bytes always (default: the "
+        f"profile's, or {BASE64})",
     )
     return _hide(parser) if hidden else parser
 

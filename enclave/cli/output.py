@@ -113,7 +113,7 @@ def _selector(query: str) -> Callable[[Any], Any]:
         try:
             return expression.search(answer)
         except (jmespath.exceptions.JMESPathError, RecursionError) as e:
-            raise ConfigurationError(
+            raise BadValueError(
                 f"--query {query!r} does not fit the answer", hint="try it without --query first"
             ) from e
 

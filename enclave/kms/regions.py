@@ -64,7 +64,7 @@ def _partition_of(region: str) -> _Partition:
             if partition.pattern.fullmatch(region):
                 log.warning("the region %s is not in botocore's data; %s", region, hint)
                 return partition
-    raise ConfigurationError(f"AWS has no region {region[:64]!r}", hint=hint)
+    raise ConfigurationError(f"not a region of AWS: {region[:64]!r}", hint=hint)
 
 
 def _hint(region: str, known: set[str]) -> str:
