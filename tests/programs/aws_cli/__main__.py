@@ -90,9 +90,8 @@ def main(arguments: list[str]) -> int:
                     used[row] += 1
                     continue
                 unexplained += 1
-                print(
-                    f"\n$ {each.line}\n  aws            {brief(theirs)}\n  enclave-agent  {brief(ours)}"
-                )
+                print(f"\n$ {each.line}")
+                print(f"  aws            {brief(theirs)}\n  enclave-agent  {brief(ours)}")
             assert server.stdin
             server.stdin.close()
     stale = [] if arguments else [row for row in range(len(rows)) if not used[row]]
