@@ -175,6 +175,7 @@ _HINTS = {
     "InvalidCiphertextException": "the usual causes: another encryption context than at "
     "encryption, base64 applied twice, another KMS key or region, or for an asymmetric key another "
     "--encryption-algorithm",
+    "InvalidGrantTokenException": "grant tokens are those that CreateGrant returned",
     "InvalidKeyUsageException": "`aws kms describe-key` shows what the key is for",
     "KMSInternalException": _KMS_FAILED,
     "KMSInvalidStateException": "`aws kms describe-key` shows the state of the key",

@@ -60,7 +60,7 @@ def test_a_newer_region_belongs_to_the_partition_that_its_name_fits(
 def test_a_region_that_no_partition_has_is_an_error_with_the_nearest(
     region: str, hint: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"^not a region of AWS: '.{1,64}'$") as caught:
+    with pytest.raises(ConfigurationError, match=r"^not a region of AWS: '.{1,64}'\n") as caught:
         regional_endpoint(region)
     assert hint in caught.value.hint
     assert caught.value.hint
