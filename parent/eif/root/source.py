@@ -1,4 +1,4 @@
-"""A root file system from whatever a user has: a folder, a tar, or a container image."""
+"""A root file system from a folder, a tar, or a container image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read(
         progress: called with the number of bytes of each piece unpacked or checked.
 
     Raises:
-        ConfigurationError: it cannot be read, or is none of these.
+        ConfigurationError: it cannot be read, or is something else.
     """
     here = Notes(notes.user)
     if path.is_dir():
