@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vsock_proxy.service.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -67,10 +69,9 @@ class Renewal:
 
     def failed(self, now: float) -> None:
         """Note that the source gave no credentials."""
-        pause = self._policy.first_pause * 2.0 ** min(self.failures, 64)
-        pause = min(self._policy.longest_pause, pause)
         self.failures += 1
-        self.due = now + self._uniform(pause / 2, pause)
+        backoff = Backoff(self._policy.first_pause, self._policy.longest_pause, jitter=0.5)
+        self.due = now + backoff.delay(self.failures, self._uniform)
 
     def ask_now(self, now: float) -> None:
         """Make it due: KMS rejected the credentials, say."""
