@@ -206,9 +206,10 @@ class KmsService:
         if fault in RESPONSE_FAULTS:
             return spoiled(fault, name, caller, request_id)
         delivery = fault if fault in DELIVERY_FAULTS else ""
+        noted = self._on_event is not None or name in _CRYPTOGRAPHIC
         call = Call(
             name, caller, {}, None, self._content_forms[0], fault, now, request_id,
-            self._identifiers.uuid(),
+            self._identifiers.uuid() if noted else "",
         )  # fmt: skip
         response: dict[str, Any] | None = None
         error: KmsError | None = None
