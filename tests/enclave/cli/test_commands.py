@@ -242,3 +242,33 @@ def test_a_bug_is_two_lines(command_line: CommandLine, monkeypatch: pytest.Monke
     assert (done.exit_code, done.out) == (255, "")
     debugged = command_line.run("generate-random", "--number-of-bytes", "8", "--debug")
     assert "Traceback" in debugged.err
+
+
+def test_describe_fits_80_columns(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command_line.run("describe").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    monkeypatch.setenv("COLUMNS", "200")
+    assert max(map(len, command_line.run("describe").out.splitlines())) > 100
+
+
+@pytest.mark.parametrize(
+    ("variables", "option", "coloured"),
+    [({}, "on", True), ({}, "off", False), ({}, "auto", False), ({"NO_COLOR": "1"}, "on", True)],
+)
+def test_colour_in_a_pipe(
+    command_line: CommandLine, variables: dict[str, str], option: str, coloured: bool
+) -> None:
+    command_line.environ.update(variables)
+    assert ("\x1b[" in command_line.run("describe", "--color", option).out) == coloured
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colour_on_a_terminal(
+    command_line: CommandLine, no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    command_line.environ.update({"TERM": "xterm", "NO_COLOR": no_color})
+    assert ("\x1b[" in command_line.run("describe").out) == coloured
