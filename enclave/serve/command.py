@@ -25,6 +25,7 @@ from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
+from enclave.process import limit_heaps
 from enclave.serve.user import find_user
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
@@ -115,6 +116,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
     if arguments.pool:
         check_settings(arguments.pool_size)
+    limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
     watch = _do_boot_duties(boot, environment, arguments.engine)
