@@ -221,8 +221,8 @@ def _print(figures: dict[str, dict[str, list[float]]]) -> None:
             ]
         rows.append((name, *cells))
     table(
-        ("", "CPU %", "msg/s apart", "beside", "ratio", "p50 us apart", "beside", "ratio", "p99 us apart",
-         "beside", "ratio"),
+        ("", "CPU %", "msg/s apart", "beside", "ratio", "p50 us apart", "beside", "ratio",
+         "p99 us apart", "beside", "ratio"),
         rows,
     )  # fmt: skip
 
