@@ -7,10 +7,14 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from enclave import forking
+from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
-from enclave.errors import ConfigurationError
+from enclave.errors import AgentError, ConfigurationError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
-from enclave.kms.transport import Transport, default_ca_bundle, tls_context
+from enclave.kms.roots import public_bundle
+from enclave.kms.tls import tls_context
+from enclave.kms.transport import Transport
 from enclave.nsm import DevNsm, Nsm
 from enclave.operations import AttestedOperations
 from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
@@ -51,7 +55,11 @@ class Agent(AttestedOperations):
         endpoint_url: https URL of KMS; TLS must prove its host name. Default:
             AWS_ENDPOINT_URL_KMS, then AWS_ENDPOINT_URL, then the region's public endpoint.
         proxy: where vsock-proxy listens, as an address or its text.
-        ca_bundle: file of CA certificates in PEM. Default: AWS_CA_BUNDLE, then botocore's.
+        ca_bundle: file of CA certificates in PEM, trusted and no others. Default: AWS_CA_BUNDLE,
+            then as `trust` has it.
+        trust: ``amazon``: for AWS's own endpoints the roots of Amazon Trust Services alone, and
+            botocore's bundle of public CAs for others; ``public``: that bundle for both
+            (docs/trust.md).
         credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
             address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
             companions if any of them is set, otherwise the parent's service at vsock://3:8002.
@@ -67,6 +75,8 @@ class Agent(AttestedOperations):
         device: the NSM, for tests. Default: ``/dev/nsm``.
         dialer: makes the connections, for tests. Default: vsock, TCP and UNIX sockets.
         clock: the time, for tests. Default: the system's.
+        clock_watch: compares the system clock with the NSM's each time the document is renewed.
+            Default: one that warns of a drift over 10 s.
         environ: the variables. Default: ``os.environ``.
 
     Attributes:
@@ -84,6 +94,7 @@ class Agent(AttestedOperations):
         endpoint_url: str | None = None,
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
+        trust: str = "amazon",
         credentials: Credentials | CredentialsProvider | str = "auto",
         sign_requests: bool = True,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -95,6 +106,7 @@ class Agent(AttestedOperations):
         device: NsmDevice | None = None,
         dialer: Dialer | None = None,
         clock: Clock | None = None,
+        clock_watch: ClockWatch | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         # Never a default argument: help() and inspect.signature would print the secret key in it.
@@ -106,8 +118,7 @@ class Agent(AttestedOperations):
         self.engine = engine
         self._dialer = dialer or SocketDialer()
         self._proxy = kms.proxy
-        ca_bundle = kms.ca_bundle or default_ca_bundle()
-        self._tls = tls_context(ca_bundle)
+        self._ca_bundle, self._trust = kms.ca_bundle, trust
         provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
@@ -130,17 +141,28 @@ class Agent(AttestedOperations):
                 region=kms.region,
                 endpoint=kms.endpoint,
                 proxy=kms.proxy,
-                ca_bundle=ca_bundle,
+                ca_bundle=kms.ca_bundle or public_bundle(),
                 credentials=provider,
                 seconds=min(connect_timeout + read_timeout, deadline),
                 environ=environ,
             )
         self._clock = clock
+        self._clock_watch = clock_watch or ClockWatch(clock)
         self._key_pair = key_pair
         self._device = device
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
         self._preparing = threading.Lock()
+        forking.register(self)
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: a child makes its own key pair, at its first call."""
+        self._preparing = threading.Lock()
+        self._recipient = self._key_pair = None
+        device, self._opened_device = self._opened_device, None
+        if device is not None:
+            device.after_fork()  # before it is closed, which takes its lock
+            device.close()
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Make any KMS call; it is attested if the operation takes `Recipient`.
@@ -168,7 +190,12 @@ class Agent(AttestedOperations):
         recipient = self.recipient()
         request = attested_request(operation, parameters, recipient.attestation_document())
         response = self._kms.call(operation, request)
-        content = opened_answer(operation, parameters, response.content, recipient.open)
+        try:
+            content = opened_answer(operation, parameters, response.content, recipient.open)
+        except AgentError:
+            # It may have been another call's: then its connection is out of step.
+            self._kms.renew_connections()
+            raise
         return KmsResponse(content, response.request_id)
 
     def recipient(self) -> Recipient:
@@ -178,17 +205,20 @@ class Agent(AttestedOperations):
             NsmUnavailableError: there is no NSM.
             ConfigurationError: the engine is ``sdk-client``.
         """
-        if self._recipient is None:
+        recipient = self._recipient
+        if recipient is None:
             with self._preparing:
-                if self._recipient is None:
-                    self._recipient = self._new_recipient()
-        return self._recipient
+                recipient = self._recipient
+                if recipient is None:
+                    recipient = self._recipient = self._new_recipient()
+        return recipient
 
     def _new_recipient(self) -> Recipient:
         if self.engine == "sdk":
-            from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (for who asks for it)
+            with forking.importing:
+                from enclave.sdk.recipient import SdkRecipient  # noqa: PLC0415 (seldom needed)
 
-            return SdkRecipient(clock=self._clock)
+            return SdkRecipient(clock=self._clock, watch=self._clock_watch)
         if self.engine == "sdk-client":
             raise ConfigurationError(
                 "the SDK's own client keeps its key pair to itself",
@@ -197,7 +227,14 @@ class Agent(AttestedOperations):
         device = self._device
         if device is None:
             device = self._opened_device = DevNsm()
-        return NsmRecipient(Nsm(device), clock=self._clock, key_pair=self._key_pair)
+        return NsmRecipient(
+            Nsm(device), clock=self._clock, key_pair=self._key_pair, watch=self._clock_watch
+        )
+
+    @property
+    def clock_drift(self) -> float | None:
+        """Seconds the system clock was ahead of the NSM's at the last document; None before one."""
+        return self._clock_watch.drift
 
     def _transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
         """Return connections to another endpoint, made as the agent's own and closed with it."""
@@ -205,7 +242,7 @@ class Agent(AttestedOperations):
             endpoint,
             dialer=self._dialer,
             proxy=self._proxy,
-            tls=self._tls,
+            tls=tls_context(endpoint.host, ca_bundle=self._ca_bundle, trust=self._trust),
             max_connections=max_connections,
         )
         self._transports.append(transport)

@@ -19,8 +19,8 @@ import botocore.exceptions
 from botocore.awsrequest import AWSResponse
 
 from enclave.agent import Agent
-from enclave.errors import ConfigurationError, KmsUnreachableError
-from enclave.kms.client import understood
+from enclave.errors import AgentError, ConfigurationError, KmsUnreachableError
+from enclave.kms.client import read_response
 from enclave.kms.endpoint import Endpoint, parse_endpoint
 from enclave.recipient.exchange import (
     KEY_ENCRYPTION_ALGORITHM,
@@ -149,20 +149,21 @@ class _Attachment:
                 hint="attach a client of its own to each endpoint",
             )
         try:
-            answer = self._transport.post(
+            response = self._transport.post(
                 {name: _text(value) for name, value in request.headers.items()},
                 request.body,
                 connect_timeout=self._connect_timeout,
                 read_timeout=self._read_timeout,
+                timeout=self._connect_timeout + self._read_timeout,
                 deadline=self._connect_timeout + self._read_timeout,
             )
         except KmsUnreachableError as e:
             if not e.transient:
                 raise
             raise AttachedConnectionError(error=e) from e
-        if answer.status == 200:
-            understood(answer)  # what is not JSON is an error of ours, not a crash in a parser
-        return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer.body))
+        if response.status == 200:
+            read_response(response)  # what is not JSON is our error, not a crash in a parser
+        return AWSResponse(request.url, response.status, response.headers, _Raw(response.body))
 
     def open(
         self,
@@ -176,7 +177,11 @@ class _Attachment:
         if _ASKED not in context or http_response.status_code >= 300:
             return  # of an error botocore makes its ClientError
         asked, recipient = context[_ASKED]
-        opened = opened_answer(model.name, asked, parsed, recipient.open)
+        try:
+            opened = opened_answer(model.name, asked, parsed, recipient.open)
+        except AgentError:
+            self._transport.renew_connections()  # see Agent.call
+            raise
         parsed.clear()
         parsed.update(opened)
 

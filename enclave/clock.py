@@ -8,14 +8,17 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time, monotonic time, and waiting."""
+    """Wall time, elapsed time, and waiting."""
 
     def now(self) -> datetime:
-        """Wall time, aware, in UTC. Inside an enclave nobody vouches for it."""
+        """Return the wall time, aware, in UTC. Inside an enclave nothing vouches for it."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go back; only differences mean anything."""
+        """Return seconds that never go back and go on through a suspend of the machine.
+
+        Only differences have a meaning.
+        """
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -32,7 +35,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """See `Clock.monotonic`."""
-        return time.monotonic()
+        # Not CLOCK_MONOTONIC, which stands still while the machine is suspended: a document would
+        # seem younger than it is, and KMS refuse it.
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""

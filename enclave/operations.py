@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
+from enclave.forking import importing
 
 if TYPE_CHECKING:
     from enclave.kms.client import KmsResponse
@@ -92,7 +93,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DecryptResult, read_result  # noqa: PLC0415 (lazy)
+        with importing:
+            from enclave.results import DecryptResult, read_result  # noqa: PLC0415 (lazy)
 
         return read_result(DecryptResult, response)
 
@@ -136,7 +138,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DataKeyResult, read_result  # noqa: PLC0415 (as above)
+        with importing:
+            from enclave.results import DataKeyResult, read_result  # noqa: PLC0415 (as above)
 
         return read_result(DataKeyResult, response)
 
@@ -172,7 +175,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import DataKeyPairResult, read_result  # noqa: PLC0415 (as above)
+        with importing:
+            from enclave.results import DataKeyPairResult, read_result  # noqa: PLC0415 (as above)
 
         return read_result(DataKeyPairResult, response)
 
@@ -208,7 +212,8 @@ class AttestedOperations(ABC):
                 DryRun=dry_run,
             ),
         )
-        from enclave.results import SharedSecretResult, read_result  # noqa: PLC0415 (as above)
+        with importing:
+            from enclave.results import SharedSecretResult, read_result  # noqa: PLC0415 (as above)
 
         return read_result(SharedSecretResult, response)
 

@@ -1,7 +1,7 @@
 """A pool of random bytes from KMS: one attested call of 1,024 bytes serves many small requests.
 
-Opt-in, because it holds secrets that nobody has asked for yet. Every byte is handed out at most
-once and wiped from the pool as it is; the pool is bounded, and filled ahead by a few threads.
+Opt-in, because it holds secrets before they are needed. Every byte is handed out at most once and
+wiped from the pool as it is; the pool is bounded, and filled ahead by a few threads.
 
     with Agent(region="eu-central-1") as agent, RandomPool(agent.generate_random) as pool:
         nonce = pool.take(12, timeout=5.0)
@@ -10,20 +10,18 @@ once and wiped from the pool as it is; the pool is bounded, and filled ahead by 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
-import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
-from enclave.clock import SystemClock
+from enclave import forking
 from enclave.errors import AgentError, ConfigurationError, KmsUnreachableError
 from enclave.kms.retry import wait_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enclave.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +29,10 @@ FETCH: Final = 1024
 """Bytes in one fetch: as many as KMS GenerateRandom gives."""
 
 MAX_TAKEN: Final = 256
-"""Bytes in one request, at most; a larger one gains little here and empties the pool for others."""
+"""Bytes in one request, at most; a larger one gains little and empties the pool for others."""
 
 CAPACITY: Final = 65_536
-"""Bytes held, unless told otherwise: 2,048 requests of 32 bytes."""
+"""Bytes held, by default: 2,048 requests of 32 bytes."""
 
 MAX_CAPACITY: Final = 1 << 24
 
@@ -43,10 +41,10 @@ REFILLERS: Final = 4
 
 
 class RandomStore:
-    """The bytes themselves: a ring, filled at one end and wiped at the other. No locks, no waits.
+    """The bytes themselves: a ring, filled at one end and wiped at the other. No I/O, no locks.
 
-    What is not held is zero. Python may still hold copies that are out of our reach: those that
-    came in, until they are freed, and those that were handed out, which are their taker's.
+    Whatever is not held is zero. Python may still hold copies out of our reach: the bytes objects
+    that came in, until they are freed, and those that were handed out, which belong to the taker.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -59,11 +57,11 @@ class RandomStore:
 
     @property
     def room(self) -> int:
-        """Bytes that `add` takes."""
+        """How many bytes `add` takes."""
         return len(self._ring) - self._held
 
     def add(self, data: bytes) -> None:
-        """Put bytes in, behind all others; the caller has asked for `room`."""
+        """Put bytes in, behind all others; the caller has checked `room`."""
         if len(data) > self.room:
             raise ValueError("more bytes than there is room for")
         at = (self._start + self._held) % len(self._ring)
@@ -73,7 +71,7 @@ class RandomStore:
         self._held += len(data)
 
     def take(self, number_of_bytes: int) -> bytes | None:
-        """Hand bytes out, the oldest first, and wipe them here; None where too few are held."""
+        """Hand bytes out, the oldest first, and wipe them here; None if too few are held."""
         if number_of_bytes > self._held:
             return None
         first = min(number_of_bytes, len(self._ring) - self._start)
@@ -98,12 +96,12 @@ class RandomStore:
 
 
 def check_settings(capacity: int, refillers: int = REFILLERS) -> None:
-    """Refuse what no `RandomPool` can be made with.
+    """Check the numbers that a `RandomPool` is made with.
 
     Raises:
         ConfigurationError: a number makes no sense.
     """
-    # Room for one fetch, too, where all but enough for the largest request is held.
+    # Room for one fetch even if all but enough for the largest request is held.
     if not 2 * FETCH <= capacity <= MAX_CAPACITY or not 1 <= refillers <= 64:
         raise ConfigurationError(
             f"a pool of {capacity} bytes with {refillers} fetches at a time",
@@ -111,23 +109,39 @@ def check_settings(capacity: int, refillers: int = REFILLERS) -> None:
         )
 
 
+class _Waiter:
+    """A thread that waits for bytes."""
+
+    __slots__ = ("error", "number_of_bytes", "taken", "wake")
+
+    def __init__(self, number_of_bytes: int) -> None:
+        self.number_of_bytes = number_of_bytes
+        self.taken: bytes | None = None
+        self.error: AgentError | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
 class RandomPool:
     """A `RandomStore` that fills itself. A context manager; safe for many threads.
 
+    Threads that wait are served in the order in which they came, each woken once its bytes are
+    there.
+
     Not for use on both sides of a fork: the child's copy is wiped, and refuses, before any of
-    the child's code runs. What shares an `Agent` shares its connections to KMS, so that a child
-    makes an Agent of its own, and a pool on it.
+    the child's code runs. The child makes a pool of its own.
 
     Args:
-        fetch: gives exactly as many fresh random bytes as it is asked for, or raises an
+        fetch: returns exactly as many fresh random bytes as it is asked for, or raises an
             AgentError; `Agent.generate_random`. Called from several threads.
         capacity: bytes held, at most; 2,048 to 16 MiB.
         refillers: fetches at the same time, at most.
-        on_change: called, from one of the pool's threads, after every fetch, good or bad.
-        clock, uniform: time and jitter; production code leaves them out.
+        on_change: called, from one of the pool's threads, after every fetch, whether it succeeded
+            or failed.
+        uniform: jitter; production code leaves it out.
 
     Raises:
-        ConfigurationError: a number makes no sense.
+        ConfigurationError: a number is out of range.
     """
 
     def __init__(
@@ -137,13 +151,11 @@ class RandomPool:
         capacity: int = CAPACITY,
         refillers: int = REFILLERS,
         on_change: Callable[[], None] = lambda: None,
-        clock: Clock | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         check_settings(capacity, refillers)
         self._fetch = fetch
         self._on_change = on_change
-        self._clock = clock or SystemClock()
         self._uniform = uniform
         self._store = RandomStore(capacity)
         self._coming = 0
@@ -151,7 +163,7 @@ class RandomPool:
         self._error: AgentError | None = None
         self._closed = self._forked = False
         self._new_locks()
-        _pools.add(self)
+        forking.register(self)
         self._threads = [
             threading.Thread(target=self._refill_forever, name="random pool", daemon=True)
             for _ in range(refillers)
@@ -161,11 +173,11 @@ class RandomPool:
 
     @property
     def error(self) -> AgentError | None:
-        """Why the latest fetch failed, while none has succeeded since."""
+        """Why the latest fetch failed; None once one has succeeded."""
         return self._error
 
     def take_now(self, number_of_bytes: int) -> bytes | None:
-        """Bytes that are here already, or None.
+        """Return bytes if they are here and no thread waits for them, otherwise None.
 
         Args:
             number_of_bytes: 1..256.
@@ -178,40 +190,50 @@ class RandomPool:
             return self._take(number_of_bytes)
 
     def take(self, number_of_bytes: int, *, timeout: float) -> bytes:
-        """Bytes that nobody has had before, waiting for a fetch where the pool is empty.
+        """Return bytes that were handed to nobody else, after those who came before.
 
         Args:
             number_of_bytes: 1..256.
-            timeout: seconds to wait, at most.
+            timeout: seconds to wait for a fetch, at most.
 
         Raises:
             ConfigurationError: the number is out of range, or the pool is closed.
-            AgentError: what the fetch failed with; while fetches fail, it is not waited for the
-                next one.
+            AgentError: the error of the fetch; while fetches fail, the next one is not waited for.
             KmsUnreachableError: no fetch has ended in time.
         """
         _check(number_of_bytes)
-        ends = self._clock.monotonic() + timeout
         with self._lock:
-            while (taken := self._take(number_of_bytes)) is None:
-                if self._error is not None:
-                    raise self._error.with_traceback(None)
-                left = ends - self._clock.monotonic()
-                if left <= 0:
-                    raise KmsUnreachableError(
-                        f"the pool was empty, and KMS gave no random bytes within {timeout:g} s",
-                        hint="more is asked for than KMS gives, or KMS does not answer",
-                    )
-                self._filled.wait(left)
-        return taken
+            taken = self._take(number_of_bytes)
+            if taken is not None:
+                return taken
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            waiter = _Waiter(number_of_bytes)
+            self._waiters.append(waiter)
+        try:
+            waiter.wake.acquire(timeout=max(timeout, 0.0))
+        finally:
+            with self._lock:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                    self._serve()  # those behind may want fewer bytes
+        if waiter.taken is not None:
+            return waiter.taken
+        if waiter.error is not None:
+            raise waiter.error.with_traceback(None)
+        self._check_open()
+        raise KmsUnreachableError(
+            f"the pool was empty, and KMS gave no random bytes within {timeout:g} s",
+            hint="more is asked for than KMS gives, or KMS does not answer",
+        )
 
     def close(self) -> None:
-        """Wipe what is held, and fetch no more. Fetches under way end by themselves."""
+        """Wipe the bytes that are held, and fetch no more. Fetches under way end by themselves."""
         with self._lock:
             self._closed = True
             self._store.wipe()
             self._emptied.notify_all()
-            self._filled.notify_all()
+            self._wake_all(None)
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +241,36 @@ class RandomPool:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    # Under the lock:
+
     def _take(self, number_of_bytes: int) -> bytes | None:
+        self._check_open()
+        taken = None if self._waiters else self._store.take(number_of_bytes)
+        self._have_filled()
+        return taken
+
+    def _serve(self) -> None:
+        """Give those that wait their bytes, in order, as far as the bytes go."""
+        while self._waiters:
+            waiter = self._waiters[0]
+            waiter.taken = self._store.take(waiter.number_of_bytes)
+            if waiter.taken is None:
+                break
+            self._waiters.popleft()
+            waiter.wake.release()
+        self._have_filled()
+
+    def _have_filled(self) -> None:
+        if self._store.room - self._coming >= FETCH:
+            self._emptied.notify()
+
+    def _wake_all(self, error: AgentError | None) -> None:
+        for waiter in self._waiters:
+            waiter.error = error
+            waiter.wake.release()
+        self._waiters.clear()
+
+    def _check_open(self) -> None:
         if self._forked or self._closed:
             raise ConfigurationError(
                 "the pool of random bytes was made before a fork"
@@ -227,10 +278,8 @@ class RandomPool:
                 else "the pool of random bytes is closed",
                 hint="make one in the process that uses it, on an Agent of its own",
             )
-        taken = self._store.take(number_of_bytes)
-        if self._store.room - self._coming >= FETCH:
-            self._emptied.notify()
-        return taken
+
+    # In the pool's own threads:
 
     def _refill_forever(self) -> None:
         while self._wait_for_room():
@@ -249,7 +298,7 @@ class RandomPool:
             return not self._closed
 
     def _refill(self) -> None:
-        """One fetch, and what came of it."""
+        """Fetch once, and serve those that wait."""
         try:
             fetched = self._fetch(FETCH)
         except AgentError as e:
@@ -259,7 +308,7 @@ class RandomPool:
                     log.warning("no random bytes for the pool: %s", e)
                 self._failures += 1
                 self._error = e
-                self._filled.notify_all()
+                self._wake_all(e)
         else:
             with self._lock:
                 self._coming -= FETCH
@@ -269,30 +318,19 @@ class RandomPool:
                 self._error = None
                 if not self._closed:
                     self._store.add(fetched)
-                self._filled.notify_all()
+                    self._serve()
         self._on_change()
 
     def _new_locks(self) -> None:
         self._lock = threading.Lock()
         self._emptied = threading.Condition(self._lock)
-        self._filled = threading.Condition(self._lock)
+        self._waiters: deque[_Waiter] = deque()
 
-    def _after_fork(self) -> None:
-        # Another thread may have held the lock, and is not here to release it.
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: the bytes are the parent process's."""
         self._new_locks()
         self._forked = True
         self._store.wipe()
-
-
-_pools: weakref.WeakSet[RandomPool] = weakref.WeakSet()
-
-
-def _wipe_in_child() -> None:
-    for pool in tuple(_pools):
-        pool._after_fork()  # noqa: SLF001 (the two halves of one thing)
-
-
-os.register_at_fork(after_in_child=_wipe_in_child)
 
 
 def _check(number_of_bytes: int) -> None:

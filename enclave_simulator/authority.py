@@ -1,8 +1,8 @@
 """A private stand-in for the AWS Nitro Enclaves public-key infrastructure.
 
 Root, regional, zonal, instance and leaf certificates have the names, serials, validity, key
-usages and extensions of the real ones, as read off attestation documents of 2021 to 2025; only
-the organization says that it is a simulation. No verifier that pins the AWS root takes them.
+usages and extensions of the real ones in attestation documents of 2021 to 2025; only the
+organization names the simulation. A verifier that pins the AWS root rejects them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 LEAF_LIFETIME = timedelta(hours=3)
-"""A leaf certificate signs documents for three hours; then the NSM gets another."""
+"""Lifetime of a leaf certificate, which signs documents; then the NSM gets another."""
 
 _ROOT_VALID = datetime(2019, 10, 28, 13, 28, 5, tzinfo=UTC), datetime(2049, 10, 28, tzinfo=UTC)
 _REGIONAL_LIFETIME = timedelta(days=20)
@@ -31,12 +31,12 @@ _CURVE = ec.SECP384R1()
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A leaf certificate, its private key, and what links it to the root.
+    """A leaf certificate, its private key, and the certificates between it and the root.
 
     Attributes:
         certificate: DER.
         cabundle: DER certificates, the root first, the issuer of `certificate` last.
-        key: the P-384 private key documents are signed with.
+        key: the P-384 private key that signs documents.
         not_before: start of validity.
         not_after: end of validity.
     """
@@ -55,9 +55,9 @@ class _Issuer:
 
 
 class Authority:
-    """A root certificate and the intermediates below it. Make one with `generate`.
+    """A root certificate and the intermediates below it. `generate` creates one.
 
-    Intermediates are issued when a leaf first needs them, and again once they no longer cover
+    Intermediates are issued when a leaf first needs them, and renewed when they no longer cover
     the leaf's time; so any `now` between 2019 and 2049 works, in any order.
     """
 
@@ -70,7 +70,7 @@ class Authority:
 
     @classmethod
     def generate(cls, *, region: str = "us-east-1") -> Authority:
-        """Make a new root; `region` is the one the names below it carry."""
+        """Create a root; the names below it have `region` in them."""
         key = ec.generate_private_key(_CURVE)
         name = _name(("C", "US"), ("O", _ORGANIZATION), ("OU", "AWS"), ("CN", _DOMAIN))
         builder = (
@@ -83,24 +83,24 @@ class Authority:
 
     @property
     def root_der(self) -> bytes:
-        """The root certificate, DER: also the first entry of every cabundle."""
+        """Return the root certificate, DER: also the first entry of every cabundle."""
         return self._root.certificate.public_bytes(Encoding.DER)
 
     @property
     def root_pem(self) -> bytes:
-        """The root certificate, PEM."""
+        """Return the root certificate, PEM."""
         return self._root.certificate.public_bytes(Encoding.PEM)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the root's DER, lowercase hex: what a verifier pins."""
+        """Return the SHA-256 of the root's DER, which verifiers pin, in lower-case hex."""
         return hashlib.sha256(self.root_der).hexdigest()
 
     def issue_leaf(self, module_id: str, now: datetime) -> Leaf:
-        """Certify a fresh key for one NSM, valid from 3 s before `now` for 3 hours.
+        """Certify a new key for one NSM, valid from 3 s before `now` for 3 hours.
 
         Args:
-            module_id: ``i-INSTANCE-encENCLAVE``, as DescribeNSM gives it.
+            module_id: ``i-INSTANCE-encENCLAVE``, as in DescribeNSM.
             now: aware; the time the certificate is issued.
         """
         now = now.astimezone(UTC).replace(microsecond=0)
@@ -133,7 +133,7 @@ class Authority:
 
     def _chain_for(self, instance_id: str, now: datetime) -> tuple[_Issuer, ...]:
         name = f"{instance_id}.{self._region}.{_DOMAIN}"
-        chain = self._chain  # one read: another thread's NSM may replace it
+        chain = self._chain  # one read: another thread may replace it
         if not chain or not _covers(chain[-1].certificate, name, now):
             regional = self._issue_regional(now)
             zonal = self._issue_zonal(regional, now)
@@ -249,7 +249,7 @@ def _name(*parts: tuple[str, str]) -> x509.Name:
 
 
 def _washington(common_name: str) -> x509.Name:
-    """Name an instance or a leaf the way AWS does: the state in full, the common name last."""
+    """Return the name of an instance or a leaf as AWS has it: state in full, common name last."""
     return _name(
         ("C", "US"), ("ST", "Washington"), ("L", "Seattle"),
         ("O", _ORGANIZATION), ("OU", "AWS"), ("CN", common_name),

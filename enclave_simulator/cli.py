@@ -17,14 +17,14 @@ from vsock_proxy.version import VERSION
 PROGRAM = "enclave-simulator"
 
 NEEDED = ("asn1crypto", "h11", "yaml")
-"""What the extra `simulator` brings."""
+"""Libraries of the extra `simulator`."""
 
 
 @keep_exit_status
 def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; the process's exit status."""
+    """Run one subcommand and return the exit status."""
     parser = Parser(
-        prog=PROGRAM, description="Nitro Enclaves simulated, for tests of programs and of images."
+        prog=PROGRAM, description="Simulated Nitro Enclaves, for tests of programs and of images."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_parser(subparsers)
     try:
         options = parser.parse_args(arguments)
-        # `run` and `boot` start others of these commands: all of them need what one needs.
+        # `run` and `boot` start other commands: each needs the libraries of all.
         require("simulator", *NEEDED)
         status: int = options.run(options)
     except AgentError as e:

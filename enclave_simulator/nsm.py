@@ -1,6 +1,6 @@
-"""A simulated Nitro Secure Module: real requests in, real answers out, documents of our own root.
+"""A simulated Nitro Secure Module: the NSM's requests and responses, documents of our own root.
 
-Where AWS publishes no behaviour (malformed requests above all), it is that of QEMU's device
+Behaviour that AWS does not document, of malformed requests above all, is that of QEMU's device
 (hw/virtio/virtio-nsm.c), which was modelled on the real one.
 """
 
@@ -30,8 +30,8 @@ MAX_REQUEST = 0x1000
 MAX_FIELD = 1024
 """Bytes in user_data, nonce and public_key each (AWS, "Verifying the root of trust").
 
-The documented limit. Users report that a real NSM let 1025 bytes pass; who relies on that
-should learn it here.
+The documented limit. Users report that a real NSM accepted 1025 bytes; a program that relies
+on that fails here.
 """
 
 PCR_COUNT = 32
@@ -59,7 +59,7 @@ _PROTECTED_HEADER = bytes.fromhex("a1013822")  # {1: -35}: alg ES384
 
 
 def measure(data: bytes) -> bytes:
-    """Return what a zero PCR holds once it was extended with `data`: SHA-384(48 zeros || data).
+    """Return a zero PCR after it was extended with `data`: SHA-384(48 zeros || data).
 
     PCR3 is the measure of the IAM role's ARN, PCR4 that of the instance id (AWS, "Where to get
     an enclave's measurements").
@@ -68,7 +68,7 @@ def measure(data: bytes) -> bytes:
 
 
 class _RefusedError(Exception):
-    """The NSM's own error; its one argument is the code's name."""
+    """The NSM's own error; its argument is the name of the code."""
 
 
 class SimulatedNsm:
@@ -78,7 +78,7 @@ class SimulatedNsm:
 
     Attributes:
         module_id: ``i-INSTANCE-encENCLAVE``.
-        calls: how often each request was made, by its name; ``malformed`` for the others.
+        calls: number of requests, by their names; ``malformed`` for the others.
     """
 
     def __init__(
@@ -96,15 +96,15 @@ class SimulatedNsm:
         """Boot.
 
         Args:
-            authority: who certifies the documents.
-            module_id: the instance id in it gives PCR4.
+            authority: certifies the signing keys of documents.
+            module_id: its instance id is measured into PCR4.
             pcrs: values of 48 bytes that replace the made-up ones, by index.
-            role_arn: the parent's IAM role; it gives PCR3, which is zero without one.
+            role_arn: the parent's IAM role, measured into PCR3; without one PCR3 is zero.
             debug_mode: zero PCR0-2, as in an enclave that runs with a console.
-            indefinite_map: encode the payload as documents are since August 2025
-                (indefinite-length map), or as they were before (definite-length).
+            indefinite_map: encode the payload as an indefinite-length map, as documents since
+                August 2025 do; otherwise as a definite-length one.
             now: the clock of documents and certificates.
-            random: where GetRandom's bytes come from.
+            random: source of GetRandom's bytes.
         """
         if not _MODULE_ID.fullmatch(module_id):
             raise ValueError(f"not a module id: {module_id!r}: write i-INSTANCE-encENCLAVE, in hex")
@@ -132,32 +132,42 @@ class SimulatedNsm:
             self._pcrs[:3] = [_ZERO] * 3
 
     def exchange(self, request: bytes) -> bytes:
-        """Answer one request, CBOR in and CBOR out, whatever the bytes.
+        """Return the response to one request, CBOR in and CBOR out, whatever the bytes.
 
-        An empty request is refused here; the real driver would hang until its timeout.
+        The response to an empty request is an error; the real driver hangs until its timeout.
         """
         with self._lock:
-            name, answer = self._answer(request)
+            name, response = self._respond(request)
             self.calls[name] += 1
-            return self._spoil(cbor2.dumps(answer))
+            return self._spoil(cbor2.dumps(response))
 
-    # Faults: one at a time; each holds for `times` requests, or until `heal`.
+    # Faults: one at a time; each lasts for `times` requests, or until `heal`.
 
     def fail_with(self, code: str, *, times: int | None = None) -> None:
-        """Refuse what comes with one of `ERROR_CODES`."""
-        refusal = cbor2.dumps({"Error": code})
-        self._break(lambda _answer: refusal, times)
+        """Respond with an error.
 
-    def answer_with(self, answer: bytes, *, times: int | None = None) -> None:
-        """Answer with these bytes, whatever was asked."""
-        self._break(lambda _answer: answer, times)
+        Args:
+            code: one of `ERROR_CODES`; ``Success`` is not an error.
+            times: for how many requests; None: until `heal`.
+
+        Raises:
+            ValueError: the NSM has no such error.
+        """
+        if code not in ERROR_CODES or code == "Success":
+            raise ValueError(f"not an error of the NSM: {code!r}: {', '.join(ERROR_CODES[1:])}")
+        error = cbor2.dumps({"Error": code})
+        self._break(lambda _: error, times)
+
+    def respond_with(self, response: bytes, *, times: int | None = None) -> None:
+        """Respond with these bytes, whatever the request."""
+        self._break(lambda _: response, times)
 
     def truncate(self, size: int, *, times: int | None = None) -> None:
-        """Cut true answers after `size` bytes."""
-        self._break(lambda answer: answer[:size], times)
+        """Truncate true responses to `size` bytes."""
+        self._break(lambda response: response[:size], times)
 
     def heal(self) -> None:
-        """Answer truthfully again."""
+        """Respond truthfully from now on."""
         with self._lock:
             self._fault = None
 
@@ -165,26 +175,26 @@ class SimulatedNsm:
         with self._lock:
             self._fault, self._fault_times = fault, times
 
-    def _spoil(self, answer: bytes) -> bytes:
+    def _spoil(self, response: bytes) -> bytes:
         fault = self._fault
         if fault is None:
-            return answer
+            return response
         if self._fault_times is not None:
             self._fault_times -= 1
             if self._fault_times <= 0:
                 self._fault = None
-        return fault(answer)
+        return fault(response)
 
     # Requests
 
-    def _answer(self, request: bytes) -> tuple[str, object]:
-        """Return the request's name and its answer, before encoding."""
+    def _respond(self, request: bytes) -> tuple[str, object]:
+        """Return the request's name and its response, before encoding."""
         if len(request) > MAX_REQUEST:
             return "malformed", {"Error": "InputTooLarge"}
         name, arguments = _parse(request)
         try:
-            # A unit request is a bare string, the others a one-entry map, as serde writes an
-            # enum; either in the other's clothes is unknown.
+            # As in serde's encoding of an enum, a unit request is a bare string and the others are
+            # a map of one entry; in the other form, each is unknown.
             if arguments is None:
                 match name:
                     case "DescribeNSM":
@@ -287,7 +297,7 @@ def _sign1(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _parse(request: bytes) -> tuple[str, dict[Any, Any] | None]:
-    """Return the request's name and arguments; an empty name where it has no such shape."""
+    """Return the request's name and arguments; an empty name if it is malformed."""
     try:
         message = cbor2.loads(request, max_depth=16)
     except cbor2.CBORError:
@@ -317,7 +327,7 @@ def _index(arguments: dict[Any, Any]) -> int:
 
 
 def _bytes(arguments: dict[Any, Any], key: str) -> bytes | None:
-    """Return a byte string, a text string's bytes, or None where it is null or absent."""
+    """Return a byte string, a text string's bytes, or None if it is null or absent."""
     value = arguments.get(key)
     if isinstance(value, str):
         return value.encode()

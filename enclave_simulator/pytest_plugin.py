@@ -1,10 +1,12 @@
-"""Fixtures for tests of enclave programs: an authority, an NSM and a KMS, all simulated.
+"""Fixtures for tests of enclave programs: an authority, an NSM, a KMS and an agent that uses them.
 
-Every run of pytest loads this module, so it imports what it needs only when a fixture is used.
+Each is there for a test, for a module (``module_...``) and for a session (``session_...``).
+Every run of pytest imports this module, so it imports the simulator only when a fixture is used.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,32 +14,154 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from enclave import Agent
     from enclave_simulator.authority import Authority
     from enclave_simulator.kms.threaded import KmsSimulator
     from enclave_simulator.nsm import SimulatedNsm
 
+REGION = "us-east-1"
+"""The Region of the agents. The simulated KMS serves every Region; keys are of one."""
+
+
+# One test
+
+
+@pytest.fixture
+def simulated_nsm(nitro_authority: Authority) -> SimulatedNsm:
+    """Return a freshly booted NSM, for one test."""
+    return _boot(nitro_authority)
+
+
+@pytest.fixture
+def kms_simulator(nitro_authority: Authority) -> Iterator[KmsSimulator]:
+    """Serve a KMS on 127.0.0.1 that accepts documents of the simulated NSMs, for one test."""
+    with _serve(nitro_authority) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def agent(
+    simulated_nsm: SimulatedNsm,
+    kms_simulator: KmsSimulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Agent]:
+    """Return an agent with `simulated_nsm` and `kms_simulator`, for one test."""
+    with _connect(simulated_nsm, kms_simulator, tmp_path_factory) as made:
+        yield made
+
+
+# A module
+
+
+@pytest.fixture(scope="module")
+def module_simulated_nsm(nitro_authority: Authority) -> SimulatedNsm:
+    """Return an NSM for a module."""
+    return _boot(nitro_authority)
+
+
+@pytest.fixture(scope="module")
+def module_kms_simulator(nitro_authority: Authority) -> Iterator[KmsSimulator]:
+    """Serve a KMS for a module."""
+    with _serve(nitro_authority) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def module_agent(
+    module_simulated_nsm: SimulatedNsm,
+    module_kms_simulator: KmsSimulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Agent]:
+    """Return an agent with `module_simulated_nsm` and `module_kms_simulator`, for a module."""
+    with _connect(module_simulated_nsm, module_kms_simulator, tmp_path_factory) as made:
+        yield made
+
+
+# A session
+
 
 @pytest.fixture(scope="session")
 def nitro_authority() -> Authority:
-    """Return the root that the simulated NSM's documents chain to; one for the whole run."""
+    """Return the root that the simulated NSMs' documents chain to; one for the session."""
+    _require()
     from enclave_simulator.authority import Authority  # noqa: PLC0415 (see above)
 
     return Authority.generate()
 
 
-@pytest.fixture
-def simulated_nsm(nitro_authority: Authority) -> SimulatedNsm:
-    """Return a freshly booted NSM."""
+@pytest.fixture(scope="session")
+def session_simulated_nsm(nitro_authority: Authority) -> SimulatedNsm:
+    """Return an NSM for the session."""
+    return _boot(nitro_authority)
+
+
+@pytest.fixture(scope="session")
+def session_kms_simulator(nitro_authority: Authority) -> Iterator[KmsSimulator]:
+    """Serve a KMS for the session."""
+    with _serve(nitro_authority) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def session_agent(
+    session_simulated_nsm: SimulatedNsm,
+    session_kms_simulator: KmsSimulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Agent]:
+    """Return an agent with `session_simulated_nsm` and `session_kms_simulator`."""
+    with _connect(session_simulated_nsm, session_kms_simulator, tmp_path_factory) as made:
+        yield made
+
+
+def _require() -> None:
+    """Fail the test if the libraries of the extra are not installed, and name the extra."""
+    from vsock_proxy.errors import ConfigurationError  # noqa: PLC0415 (see above)
+    from vsock_proxy.service.extras import require  # noqa: PLC0415 (see above)
+
+    missing = ""
+    try:
+        require("simulator", "asn1crypto", "h11")
+    except ConfigurationError as e:
+        missing = f"{e}\n{e.hint}"
+    if missing:
+        pytest.fail(f"the fixtures of enclave_simulator need an extra: {missing}", pytrace=False)
+
+
+def _boot(authority: Authority) -> SimulatedNsm:
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415 (see above)
 
-    return SimulatedNsm(nitro_authority)
+    return SimulatedNsm(authority)
 
 
-@pytest.fixture
-def kms_simulator(nitro_authority: Authority) -> Iterator[KmsSimulator]:
-    """Serve a KMS on 127.0.0.1 that takes documents of `simulated_nsm`, for one test."""
+@contextlib.contextmanager
+def _serve(authority: Authority) -> Iterator[KmsSimulator]:
     from enclave_simulator.kms.service import KmsService  # noqa: PLC0415 (see above)
     from enclave_simulator.kms.threaded import KmsSimulator  # noqa: PLC0415 (see above)
 
-    with KmsSimulator(KmsService(nitro_authority.root_pem)) as simulator:
+    with KmsSimulator(KmsService(authority.root_pem)) as simulator:
         yield simulator
+
+
+@contextlib.contextmanager
+def _connect(
+    nsm: SimulatedNsm, kms: KmsSimulator, folders: pytest.TempPathFactory
+) -> Iterator[Agent]:
+    from enclave import Agent, Credentials  # noqa: PLC0415 (see above)
+    from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS  # noqa: PLC0415 (see above)
+
+    ca_bundle = folders.mktemp("kms") / "ca.pem"
+    ca_bundle.write_bytes(kms.ca_pem)
+    with Agent(
+        region=REGION,
+        device=nsm,
+        proxy=f"tcp://127.0.0.1:{kms.port}",
+        ca_bundle=str(ca_bundle),
+        credentials=Credentials(
+            SIMULATED_CREDENTIALS.access_key_id,
+            SIMULATED_CREDENTIALS.secret_access_key,
+            SIMULATED_CREDENTIALS.session_token,
+        ),
+        # Of the developer's own environment nothing counts: no profile, no Region, no proxy.
+        environ={},
+    ) as made:
+        yield made

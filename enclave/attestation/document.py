@@ -109,6 +109,12 @@ def parse(data: bytes) -> AttestationDocument:
     values = cbor.decode(payload, format=FORMAT, offset=data.index(payload))
     if not isinstance(values, dict):
         raise DecodingError(FORMAT, "the payload is not a map")
+    if "nitrotpm_pcrs" in values:
+        raise DecodingError(
+            FORMAT,
+            "it is a NitroTPM's, which attests an EC2 instance, not an enclave",
+            hint="a document of an enclave comes from its NSM: enclave-agent attest",
+        )
     try:
         fields = cbor.take(values, _SHAPES)
     except ValueError as e:

@@ -6,8 +6,9 @@ Nothing here is secret, so comparisons need not take constant time.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pycose.keys.curves import P384
 from pycose.keys.ec2 import EC2Key
@@ -49,7 +50,7 @@ def verify(
     *,
     at: datetime,
     max_age: timedelta | None,
-    pcrs: Mapping[int, bytes] | None,
+    pcrs: Mapping[int, bytes | Collection[bytes]] | None,
     nonce: bytes | None = None,
     user_data: bytes | None = None,
     public_key: bytes | None = None,
@@ -64,8 +65,10 @@ def verify(
         at: the present, aware.
         max_age: how old it may be; None: as old as its certificate, which lives three hours,
             lets it be.
-        pcrs: what PCRs must be, by index in 0..31, 48 bytes each; None: not looked at, which
-            proves that an enclave runs, not what runs in it.
+        pcrs: what PCRs must be, by index in 0..31, 48 bytes each; several values for one PCR
+            mean one of these, as while a new image is rolled out: compare PCR0 then, for PCR1
+            of one image and PCR2 of another would pass. None: not checked, which proves that an
+            enclave runs, not what runs in it.
         nonce: what it must be; None: not looked at.
         user_data: what it must be; None: not looked at.
         public_key: what it must be; None: not looked at.
@@ -82,7 +85,10 @@ def verify(
         ConfigurationError: `at` is not aware, or something is expected that no document has.
     """
     given = {"nonce": nonce, "user_data": user_data, "public_key": public_key}
-    _check_expectations(at, pcrs or {}, given, root_fingerprint)
+    expected_pcrs: dict[int, tuple[bytes, ...]] = {
+        index: _alternatives(values) for index, values in (pcrs or {}).items()
+    }
+    _check_expectations(at, expected_pcrs, given, root_fingerprint)
     document = parse(document if isinstance(document, bytes) else document.raw)
     certificates, failures = chain.read([*document.cabundle, document.certificate])
     leaf = certificates[-1]
@@ -93,7 +99,7 @@ def verify(
     is_ahead = timedelta(0) < document.timestamp - at <= CLOCK_ALLOWANCE
     failures += chain.check(certificates, document.timestamp if is_ahead else at)
     failures += _times(document, leaf, at, max_age)
-    failures += _pcrs(document, pcrs or {}, allow_debug=allow_debug)
+    failures += _pcrs(document, expected_pcrs, allow_debug=allow_debug)
     for name, expected in given.items():
         got = getattr(document, name)
         if expected is not None and got != expected:
@@ -104,9 +110,15 @@ def verify(
     return document
 
 
+def _alternatives(values: Any) -> tuple[Any, ...]:
+    """Return the values that a PCR may have; what is not bytes is for `_check_expectations`."""
+    is_one = isinstance(values, bytes | str) or not isinstance(values, Collection)
+    return (values,) if is_one else tuple(values)
+
+
 def _check_expectations(
     at: datetime,
-    pcrs: Mapping[int, bytes],
+    pcrs: Mapping[int, tuple[bytes, ...]],
     given: Mapping[str, bytes | None],
     root_fingerprint: bytes,
 ) -> None:
@@ -117,12 +129,14 @@ def _check_expectations(
         )
     if not _is_bytes(root_fingerprint, 32):
         raise ConfigurationError("root_fingerprint is not 32 bytes", hint=_BYTES)
-    for index, value in pcrs.items():
-        if index not in range(PCR_COUNT) or not _is_bytes(value, PCR_SIZE):
+    for index, values in pcrs.items():
+        if index not in range(PCR_COUNT) or not all(_is_bytes(v, PCR_SIZE) for v in values):
             raise ConfigurationError(
                 f"the expected PCR{index} is not one of 0..{PCR_COUNT - 1} with {PCR_SIZE} bytes",
                 hint=_BYTES,
             )
+        if not values:
+            raise ConfigurationError(f"no value for PCR{index}: no document has none")
     for name, expected in given.items():
         if expected is not None and not _is_bytes(expected):
             raise ConfigurationError(f"the expected {name} is not bytes", hint=_BYTES)
@@ -167,15 +181,16 @@ def _times(
 
 
 def _pcrs(
-    document: AttestationDocument, expected: Mapping[int, bytes], *, allow_debug: bool
+    document: AttestationDocument, expected: Mapping[int, tuple[bytes, ...]], *, allow_debug: bool
 ) -> Iterator[str]:
     if document.is_debug and not allow_debug:
         yield "debug mode: PCR0, PCR1 and PCR2 are zero, so nothing says what runs in there"
-    for index, value in sorted(expected.items()):
+    for index, values in sorted(expected.items()):
         got = document.pcrs.get(index)
-        if got != value:
+        if got not in values:
+            wanted = " or ".join(value.hex() for value in values)
             shown = "none (documents list locked PCRs only)" if got is None else got.hex()
-            yield f"PCR{index}: expected {value.hex()}, got {shown}"
+            yield f"PCR{index}: expected {wanted}, got {shown}"
 
 
 def _show(value: bytes | None) -> str:

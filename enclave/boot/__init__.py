@@ -1,6 +1,6 @@
-"""Duties of the first program in an enclave: docs/boot.md says which and why."""
+"""Duties of the first program in an enclave; docs/boot.md explains them."""
 
-from enclave.boot.duties import Outcome, System, run_boot_duties, seed_from_kms
+from enclave.boot.duties import Outcome, System, clock_watch, run_boot_duties, seed_from_kms
 from enclave.boot.options import BootOptions, add_options
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Outcome",
     "System",
     "add_options",
+    "clock_watch",
     "run_boot_duties",
     "seed_from_kms",
 ]

@@ -1,7 +1,7 @@
-"""What a Nitro image leaves to its first program: entropy, `lo`, and a look at the clock.
+"""The duties of an enclave's first program: entropy, the loopback interface, and the clock.
 
-Each duty ends in one line in the log, and none of them ends the program: what an enclave cannot
-do without fails again, by its own name, where it is used.
+Each duty writes one line to the log, and none of them stops the program: what depends on a failed
+duty fails later, with an error of its own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from enclave.attestation.document import parse
-from enclave.boot.drift import clock_drift
 from enclave.boot.entropy import add_entropy
 from enclave.boot.loopback import raise_loopback
+from enclave.boot.slew import slew_clock
 from enclave.clock import Clock, SystemClock
+from enclave.clock_watch import ClockWatch
+from enclave.drift import describe
 from enclave.errors import AgentError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KMS_BYTES = 256
-"""Random bytes asked of KMS: as many as the NSM gives at once."""
+"""Random bytes requested from KMS: as many as the NSM gives at once."""
 
 _NSM_BYTES = 256
 
@@ -37,7 +38,7 @@ _LOOPBACK, _CLOCK = "loopback", "clock"
 
 
 class RandomSource(Protocol):
-    """Who gets attested random bytes from KMS: an `enclave.Agent`."""
+    """A source of attested random bytes from KMS: an `enclave.Agent`."""
 
     def generate_random(self, number_of_bytes: int) -> bytes:
         """See `enclave.Agent.generate_random`."""
@@ -46,7 +47,7 @@ class RandomSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one duty: whether it was done, and the line that says so."""
+    """The outcome of one duty: whether it was done, and the line in the log."""
 
     duty: str
     done: bool
@@ -63,12 +64,13 @@ def _set_clock(timestamp: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The kernel underneath; tests hand in another.
+    """The kernel; tests pass another.
 
     Attributes:
         add_entropy: mixes bytes into the pool and returns the bits credited.
         raise_loopback: brings `lo` up, or returns False where it is up.
         set_clock: sets the system clock, in seconds since 1970. Needs CAP_SYS_TIME.
+        slew_clock: moves it gradually by so many seconds. Needs CAP_SYS_TIME.
         clock: reads it.
         seed_from_nsm: mixes so many bytes of the NSM's into the pool by itself, credited in full,
             as AWS's C SDK does; None: they are read here, and added by `add_entropy`.
@@ -77,6 +79,7 @@ class System:
     add_entropy: Callable[[bytes], int] = add_entropy
     raise_loopback: Callable[[], bool] = raise_loopback
     set_clock: Callable[[float], None] = _set_clock
+    slew_clock: Callable[[float], None] = slew_clock
     clock: Clock = SystemClock()  # noqa: RUF009 (it has no state to share)
     seed_from_nsm: Callable[[int], None] | None = None
 
@@ -87,38 +90,56 @@ def run_boot_duties(
     agent: RandomSource | None = None,
     *,
     system: System | None = None,
+    watch: ClockWatch | None = None,
 ) -> list[Outcome]:
-    """Do what `options` ask for, in the order in which one needs the other.
+    """Do what `options` ask for, in the order in which one duty needs the other.
 
-    Without `agent` all of it is local and takes milliseconds. With one, KMS is asked last, which
-    takes as long as the agent's deadline lets it: a server calls `seed_from_kms` by itself, once
-    it listens.
+    Args:
+        options: which duties.
+        nsm: for entropy and the time.
+        agent: for entropy from KMS, which comes last and takes up to the agent's deadline; None:
+            everything is local and takes milliseconds. A server calls `seed_from_kms` itself,
+            once it listens.
+        system: the kernel, for tests.
+        watch: as `clock_watch` makes it, to go on with after the boot.
     """
     system = system or System()
+    watch = watch or clock_watch(options, system=system)
     outcomes = []
-    # Entropy first: whatever comes after may draw keys. The clock before TLS needs it.
+    # Entropy comes before anything that may make keys, and the clock before TLS.
     if options.seed_from_nsm:
         outcomes.append(_outcome(_NSM_ENTROPY, lambda: _seed_from_nsm(system, nsm)))
     if options.raise_loopback:
         outcomes.append(_outcome(_LOOPBACK, lambda: _raise_loopback(system)))
     if options.check_clock:
-        outcomes.append(_outcome(_CLOCK, lambda: _check_clock(system, nsm, options)))
+        outcomes.append(_outcome(_CLOCK, lambda: _check_clock(watch, nsm, options)))
     if agent is not None and options.seed_from_kms:
         outcomes.append(seed_from_kms(agent, system=system))
     return outcomes
 
 
-def seed_from_kms(agent: RandomSource, *, system: System | None = None) -> Outcome:
-    """Mix attested random bytes of KMS's into the pool.
+def clock_watch(options: BootOptions, *, system: System | None = None) -> ClockWatch:
+    """Return what compares the clocks, at boot and each time the document is renewed."""
+    system = system or System()
+    return ClockWatch(
+        system.clock,
+        max_drift=options.max_drift if options.check_clock else float("inf"),
+        step=system.set_clock if options.correct_clock else None,
+        slew=system.slew_clock if options.correct_clock else None,
+    )
 
-    So the pool depends on two sources, the NSM and the HSMs behind KMS, and is good if one is.
+
+def seed_from_kms(agent: RandomSource, *, system: System | None = None) -> Outcome:
+    """Mix attested random bytes from KMS into the pool.
+
+    The pool then depends on two sources, the NSM and the HSMs of KMS, and one good one suffices.
     """
     system = system or System()
     return _outcome(_KMS_ENTROPY, lambda: _seed(system, agent.generate_random(KMS_BYTES)))
 
 
 def _outcome(duty: str, do: Callable[[], str]) -> Outcome:
-    """Do one duty; its only failures are the agent's errors and the kernel's."""
+    """Do one duty; it fails with an error of the agent's or of the kernel's."""
     done = False
     try:
         text = do()
@@ -154,20 +175,12 @@ def _raise_loopback(system: System) -> str:
     return "lo was down and is up now" if system.raise_loopback() else "lo is up"
 
 
-def _check_clock(system: System, nsm: Nsm, options: BootOptions) -> str:
-    before = system.clock.now()
-    # Not verified, and need not be: it comes from our own device, not over a wire, and who could
-    # forge it there could forge every answer of the NSM's. Nor could it be: whether certificates
-    # are still good is a question to the clock that is in doubt.
-    signed = parse(nsm.attest()).timestamp
-    drift = clock_drift(before, signed, system.clock.now())
-    if abs(drift) <= options.max_drift:
-        return f"within {options.max_drift:g} s of the NSM's"
-    which = f"{abs(drift):.1f} s {'ahead of' if drift > 0 else 'behind'} the NSM's"
-    if not options.correct_clock:
+def _check_clock(watch: ClockWatch, nsm: Nsm, options: BootOptions) -> str:
+    watch.measure(nsm.attest)
+    if watch.is_off and not options.correct_clock:
         raise DutyError(
-            f"{which}: signatures, and certificates on the way to KMS, may fail on it",
+            f"{describe(watch.drift or 0.0)}: signatures, and certificates on the way to KMS, may "
+            "be rejected",
             hint="--correct-clock sets it",
         )
-    system.set_clock(system.clock.now().timestamp() - drift)
-    return f"was {which}, and is set"
+    return watch.correct() or f"within {options.max_drift:g} s of the NSM's"

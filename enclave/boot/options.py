@@ -1,4 +1,4 @@
-"""Which boot duties are done, as arguments and as command-line options."""
+"""The options of the boot duties, as arguments and on the command line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, fields
 from typing import Self
 
+from enclave.clock_watch import MAX_DRIFT
 from enclave.errors import ConfigurationError
 
 
@@ -16,10 +17,12 @@ class BootOptions:
     Attributes:
         seed_from_nsm: mix random bytes of the NSM's into the kernel's entropy pool.
         seed_from_kms: the same with attested random bytes of KMS's.
-        raise_loopback: bring `lo` up where it is down.
-        check_clock: compare the system clock with the NSM's.
-        correct_clock: and set it by the NSM's where it is off.
-        max_drift: seconds, more than 0, that the clock may be off. KMS refuses signatures after
+        raise_loopback: bring `lo` up if it is down.
+        check_clock: compare the system clock with the NSM's, and warn of a drift: at boot, and
+            each time the agent renews its attestation document.
+        correct_clock: correct it as well: a drift over `max_drift` by a step, a smaller one by
+            slewing.
+        max_drift: seconds, more than 0, that the clock may be off. KMS rejects signatures after
             five minutes.
     """
 
@@ -28,7 +31,7 @@ class BootOptions:
     raise_loopback: bool = True
     check_clock: bool = True
     correct_clock: bool = False
-    max_drift: float = 10.0
+    max_drift: float = MAX_DRIFT
 
     def __post_init__(self) -> None:
         if not 0 < self.max_drift <= 86_400:
@@ -39,10 +42,10 @@ class BootOptions:
 
     @classmethod
     def from_args(cls, arguments: argparse.Namespace) -> Self:
-        """What the options of `add_options` said.
+        """Return the values of the options that `add_options` added.
 
         Raises:
-            ConfigurationError: `max_drift` makes no sense.
+            ConfigurationError: `max_drift` is out of range.
         """
         return cls(**{each.name: getattr(arguments, each.name) for each in fields(cls)})
 
@@ -53,15 +56,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, what in (
         ("seed-from-nsm", "seed the kernel's entropy pool from the NSM"),
         ("seed-from-kms", "and from KMS, attested"),
-        ("raise-loopback", "bring lo up where it is down"),
-        ("check-clock", "compare the system clock with the NSM's"),
-        ("correct-clock", "and set it where it is off"),
+        ("raise-loopback", "bring lo up if it is down"),
+        ("check-clock", "compare the system clock with the NSM's, again and again"),
+        ("correct-clock", "and correct it: by a step over --max-drift, slewed below"),
     ):
         default = getattr(_DEFAULTS, name.replace("-", "_"))
         add(f"--{name}", action=argparse.BooleanOptionalAction, default=default,
             help=f"{what} (default: {'yes' if default else 'no'})")  # fmt: skip
     add("--max-drift", type=float, metavar="SECONDS", default=_DEFAULTS.max_drift,
-        help="how far the clock may be off (default: %(default)g)")  # fmt: skip
+        help="seconds that the clock may be off (default: %(default)g)")  # fmt: skip
 
 
 _DEFAULTS = BootOptions()

@@ -22,6 +22,7 @@ from enclave.errors import (
     CredentialsError,
     KmsRefusedError,
 )
+from enclave.process import protect_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
         argv: the words after the program's name; None: those it was started with.
         surroundings: the NSM, the clock and so on; production code leaves it out.
     """
+    if argv is None:  # as a program; whoever calls this function keeps its process as it is
+        protect_memory()
     debug = False
     try:
         arguments = _parse(sys.argv[1:] if argv is None else list(argv))

@@ -135,6 +135,7 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
         "proxy": arguments.proxy,
         "engine": arguments.engine,
         "ca_bundle": arguments.ca_bundle,
+        "trust": arguments.trust,
         "credentials": credentials,
         "sign_requests": arguments.sign_request,
         "connect_timeout": arguments.cli_connect_timeout,

@@ -26,6 +26,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "proxy": "vsock://3:8000",
     "engine": "python",
     "ca_bundle": None,
+    "trust": "amazon",
     "credentials": "auto",
     "sign_request": True,
     "cli_binary_format": "base64",
@@ -55,7 +56,8 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--output",
         choices=("json", "text", "table", "yaml", "yaml-stream"),
-        help="else AWS_DEFAULT_OUTPUT, or json; the YAML forms need PyYAML",
+        help="default: AWS_DEFAULT_OUTPUT, or json (verify and describe: table); the YAML forms "
+        "need PyYAML",
     )
     add("--query", metavar="JMESPATH", help="print only this part of the answer")
     add("--verbose", action="store_true", help="show the hops of a call on standard error")
@@ -105,7 +107,13 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         f"the C SDK's own KMS client for the whole call (default: {DEFAULTS['engine']})",
     )
     add("--ca-bundle", metavar="FILE",
-        help="CA certificates, PEM; else AWS_CA_BUNDLE, or botocore's")  # fmt: skip
+        help="CA certificates in PEM, trusted alone (default: AWS_CA_BUNDLE)")  # fmt: skip
+    add(
+        "--trust",
+        choices=("amazon", "public"),
+        help="without a CA bundle, the CAs trusted for AWS's own endpoints: the roots of Amazon "
+        f"Trust Services alone, or all public ones (docs/trust.md; default: {DEFAULTS['trust']})",
+    )
     add("--no-verify-ssl", action=_RefusedOption, nargs=0,
         help="refused: TLS must end, verified, in the enclave; see --ca-bundle")  # fmt: skip
     add(

@@ -1,9 +1,7 @@
-"""``verify``: prove an attestation document, on whichever machine it is to be believed."""
+"""``verify``: verify an attestation document, on the machine that relies on it."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from enclave.cli import console, files
 from enclave.cli.binary import HELP, binary, fixed
 from enclave.cli.output import Printer
-from enclave.errors import ConfigurationError
+from enclave.errors import ConfigurationError, DecodingError
+from vsock_proxy.service.document_shapes import SHAPES, document_bytes
 
 if TYPE_CHECKING:
     import argparse
@@ -31,29 +30,31 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
         "verify",
-        help="prove an attestation document",
-        description="Prove an attestation document: signature, certificate chain up to AWS's "
-        "root, times, and what it must say. Every failure is printed, not only the first. "
-        f"Without a PCR it proves that an enclave runs, not what runs in it. Bytes are given as "
-        f"{HELP}.",
+        help="verify an attestation document",
+        description="Verify an attestation document: signature, certificate chain up to AWS's "
+        "root, times, and the values that it must have. Every failure is printed, not only the "
+        "first. Without a PCR it proves that an enclave runs, not what runs in it. A PCR given "
+        "several times may have any of the values. Prints a table, unless --output or "
+        f"AWS_DEFAULT_OUTPUT says otherwise. Bytes are given as {HELP}.",
         parents=[common],
     )
     add = parser.add_argument
     add("document", metavar="FILE", nargs="?", default="-",
-        help="the document, as it is or in base64 (default: -, standard input)")  # fmt: skip
+        help=f"the document {SHAPES} (default: -, standard input)")  # fmt: skip
     add("--pcr", metavar="N=HEX", action="append", default=[],
-        help="what PCR N must be, 96 hex digits; may repeat")  # fmt: skip
+        help="the value of PCR N, 96 hex digits; several for one PCR: any of them")  # fmt: skip
     for index in _NAMED_PCRS:
-        add(f"--pcr{index}", metavar="HEX", help=f"the same as --pcr {index}=HEX")
-    add("--nonce", metavar="BYTES", help="what the nonce must be")
-    add("--user-data", metavar="BYTES", help="what user_data must be")
-    add("--public-key", metavar="BYTES", help="what public_key must be")
+        add(f"--pcr{index}", metavar="HEX", action="append", default=[],
+            help=f"the same as --pcr {index}=HEX")  # fmt: skip
+    add("--nonce", metavar="BYTES", help="the value of the nonce")
+    add("--user-data", metavar="BYTES", help="the value of user_data")
+    add("--public-key", metavar="BYTES", help="the value of public_key")
     add("--max-age", metavar="SECONDS", type=float, default=300.0,
-        help="how old it may be (default: %(default)g; 0: any its certificate allows)")  # fmt: skip
+        help="maximum age (default: %(default)g; 0: as its certificate allows)")  # fmt: skip
     add("--at", metavar="TIME",
         help="verify as at this time, ISO 8601 with its zone (default: now)")  # fmt: skip
     add("--allow-debug", action="store_true",
-        help="take a document of debug mode, whose PCR0 to PCR2 are zero")  # fmt: skip
+        help="accept a document of debug mode, whose PCR0 to PCR2 are zero")  # fmt: skip
     add(
         "--simulated-root",
         metavar="SHA256",
@@ -64,11 +65,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Verify; returns what the document says.
+    """Verify a document, and return what it says.
 
     Raises:
         AttestationError: it proves too little.
-        DecodingError: it is no attestation document.
+        DecodingError: it is not an attestation document of an enclave.
         ConfigurationError: an option.
     """
     # COSE and X.509 take a moment to load: not for --help.
@@ -103,13 +104,10 @@ def _document(arguments: argparse.Namespace) -> bytes:
         data = sys.stdin.buffer.read(files.MAX_FILE + 1)
     else:
         data = files.read(arguments.document)
-    # A document begins with CBOR's array of four, or COSE's tag: neither byte is base64.
-    if data[:1].isascii() and data.strip():
-        try:
-            return base64.b64decode(b"".join(data.split()), validate=True)
-        except (binascii.Error, ValueError):
-            pass  # then it is none at all, and the parser says so
-    return data
+    try:
+        return document_bytes(data)
+    except ConfigurationError as e:
+        raise DecodingError("attestation document", str(e), hint=e.hint) from None
 
 
 def _time(arguments: argparse.Namespace) -> datetime:
@@ -129,20 +127,17 @@ def _time(arguments: argparse.Namespace) -> datetime:
     return at
 
 
-def _expected_pcrs(arguments: argparse.Namespace) -> dict[int, bytes]:
+def _expected_pcrs(arguments: argparse.Namespace) -> dict[int, list[bytes]]:
     given = []
     for text in arguments.pcr:
         match = _PCR.fullmatch(text)
         if match is None:
             raise ConfigurationError(f"argument --pcr: {text[:32]!r} is not N=HEX")
         given.append((int(match[1]), match[2]))
-    named = ((index, getattr(arguments, f"pcr{index}")) for index in _NAMED_PCRS)
-    given += [(index, text) for index, text in named if text is not None]
-    expected: dict[int, bytes] = {}
+    given += [(index, text) for index in _NAMED_PCRS for text in getattr(arguments, f"pcr{index}")]
+    expected: dict[int, list[bytes]] = {}
     for index, text in given:
-        value = fixed(f"--pcr{index}", text, _DIGEST)
-        if expected.setdefault(index, value) != value:
-            raise ConfigurationError(f"PCR{index} cannot have two values")
+        expected.setdefault(index, []).append(fixed(f"--pcr{index}", text, _DIGEST))
     return expected
 
 

@@ -1,6 +1,7 @@
-"""What a credential service answers: the JSON that AWS's container credentials endpoint gives
-(AWS SDKs and Tools Reference Guide, "Container credential provider"). Pure; the parent that wrote
-it is not trusted.
+"""The credentials response: the JSON of AWS's container credentials endpoint. No I/O.
+
+See "Container credential provider" in the AWS SDKs and Tools Reference Guide. The parent that
+wrote it is not trusted.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from enclave.errors import CredentialsError
 if TYPE_CHECKING:
     from datetime import datetime
 
-MAX_DOCUMENT = 65_536
-"""Bytes: four values of the greatest length, and room around them."""
+MAX_BODY = 65_536
+"""Bytes of a credentials response: four values of the greatest length, and room around them."""
 
 _NAMES = ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")
-_HINT = "the parent's credential service answers, but not with whole credentials: see its log"
+_HINT = "the parent's credential service does not send whole credentials: see its log"
 _MAX_MESSAGE = 200
 
 
 def parse_credentials(body: bytes, *, now: datetime) -> Credentials:
-    """Read the credentials in a body.
+    """Parse the credentials in a body.
 
     ``Token`` and ``Expiration`` may be missing, as they are of an IAM user's keys; but
     temporary credentials have both.
@@ -41,7 +42,7 @@ def parse_credentials(body: bytes, *, now: datetime) -> Credentials:
             raise CredentialsError(f"{name} of the parent's credentials is not text", hint=_HINT)
         texts[name] = value or ""
     if not any(texts.values()):
-        raise CredentialsError("no AWS credentials in the parent's answer", hint=_HINT)
+        raise CredentialsError("no AWS credentials in the parent's response", hint=_HINT)
     credentials = whole_credentials(texts, _NAMES, now=now, hint=_HINT)
     if credentials.session_token and credentials.expiration is None:
         raise CredentialsError(
@@ -51,13 +52,13 @@ def parse_credentials(body: bytes, *, now: datetime) -> Credentials:
 
 
 def refusal(status: int, body: bytes) -> CredentialsError:
-    """What an answer other than 200 means; a redirect is refused like everything else."""
+    """Return the error for a status other than 200; redirects are not followed."""
     values = _object(body) or {}
-    said = values.get("message") or values.get("Message") or ""
-    text = f"the parent's credential service answered HTTP status {status}"
-    if isinstance(said, str) and said:
-        # Its words may help, but they must not look like ours.
-        text += f": {said[:_MAX_MESSAGE]!a}"
+    message = values.get("message") or values.get("Message") or ""
+    text = f"the parent's credential service sent HTTP status {status}"
+    if isinstance(message, str) and message:
+        # The message may help, but it must not look like ours.
+        text += f": {message[:_MAX_MESSAGE]!a}"
     return CredentialsError(
         text,
         hint="has the parent instance a role? See the log of its credential service",

@@ -1,36 +1,34 @@
-"""One question to the parent's credential service, over a fresh connection: ``GET /``.
+"""One request to the parent's credential service, over a fresh connection: ``GET /``.
 
-What comes back is the parent's, and nothing in it is believed before it is checked.
+The response is the parent's: nothing in it is trusted before it is checked.
 """
 
 from __future__ import annotations
 
-import http.client
-import time
+from time import monotonic
 from typing import TYPE_CHECKING
 
-import urllib3
-
-from enclave.credentials.document import MAX_DOCUMENT, refusal
+from enclave.credentials.document import MAX_BODY, refusal
 from enclave.errors import CredentialsError, DialError
-from enclave.http_connections import DialedHTTPConnection, innermost_text, read_body
+from enclave.http.client import open_plain
+from enclave.http.connection import HttpConnection
+from enclave.http.errors import HttpError, HttpTimeoutError, ResponseTooLargeError
+from enclave.http.request import RequestWriter
 
 if TYPE_CHECKING:
+    from enclave.http.response import Response
     from vsock_proxy.net.addresses import Address
     from vsock_proxy.net.dialing import Dialer
 
-_HEADERS = {
-    "Host": "localhost",
-    "Accept": "application/json",
-    # No compressed answers: a small one could be made to grow without end.
-    "Accept-Encoding": "identity",
-    "User-Agent": "nitro-enclave-agent",
-    "Connection": "close",
-}
+_REQUEST = RequestWriter(
+    "GET", "localhost", "/", {"Accept": "application/json", "Connection": "close"}
+).write({})
+
+_HINT = "is it the credential service that listens there?"
 
 
-def ask(address: Address, dialer: Dialer, timeout: float) -> bytes:
-    """The body of the service's answer, at most `MAX_DOCUMENT` bytes.
+def fetch(address: Address, dialer: Dialer, timeout: float) -> bytes:
+    """Return the body of the service's response, at most `MAX_BODY` bytes.
 
     Args:
         address: where the service listens.
@@ -38,40 +36,43 @@ def ask(address: Address, dialer: Dialer, timeout: float) -> bytes:
         timeout: seconds for all of it.
 
     Raises:
-        CredentialsError: the service is not there, is silent, refuses, or babbles.
+        CredentialsError: the service is not there, is silent, refuses, or does not speak HTTP.
     """
-    ends = time.monotonic() + timeout
-    connection = DialedHTTPConnection("localhost", dialer=dialer, address=address, timeout=timeout)
     try:
-        connection.request("GET", "/", headers=_HEADERS, preload_content=False)
-        connection.timeout = max(ends - time.monotonic(), 0.001)
-        response = connection.getresponse()
-        body = read_body(response, MAX_DOCUMENT)
+        response = _exchange(address, dialer, timeout)
     except DialError as e:
         raise CredentialsError(
             f"no AWS credentials: the parent's service cannot be reached: {e}",
             hint=f"run one on the parent at {address}, or set AWS_ACCESS_KEY_ID and its companions",
             transient=True,
         ) from e
-    except (TimeoutError, urllib3.exceptions.TimeoutError) as e:
+    except HttpTimeoutError as e:
         raise CredentialsError(
-            f"no whole answer from the credential service at {address} within {timeout:g} s",
-            hint="is it the credential service that listens there?",
+            f"no complete response from the credential service at {address} within {timeout:g} s",
+            hint=_HINT,
             transient=True,
         ) from e
-    except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as e:
+    except ResponseTooLargeError as e:
         raise CredentialsError(
-            f"no HTTP answer from the credential service at {address}: {innermost_text(e)[:200]!a}",
-            hint="is it the credential service that listens there?",
+            f"the credential service at {address} sent more than {MAX_BODY} bytes", hint=_HINT
+        ) from e
+    except HttpError as e:
+        raise CredentialsError(
+            f"no HTTP response from the credential service at {address}: {e}",
+            hint=_HINT,
             transient=True,
         ) from e
+    if response.status != 200:
+        raise refusal(response.status, response.body)
+    return response.body
+
+
+def _exchange(address: Address, dialer: Dialer, timeout: float) -> Response:
+    deadline = monotonic() + timeout
+    connection = HttpConnection(open_plain(dialer, address, deadline))
+    try:
+        return connection.exchange(
+            _REQUEST, send_by=deadline, read_timeout=timeout, deadline=deadline, max_body=MAX_BODY
+        )
     finally:
         connection.close()
-    if len(body) > MAX_DOCUMENT:
-        raise CredentialsError(
-            f"the credential service at {address} answers more than {MAX_DOCUMENT} bytes",
-            hint="is it the credential service that listens there?",
-        )
-    if response.status != 200:
-        raise refusal(response.status, body)
-    return body

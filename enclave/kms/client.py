@@ -1,4 +1,4 @@
-"""One KMS call: sign, send, understand the answer, try again where that is safe.
+"""One KMS call: signs and sends the request, reads the response, retries where that is safe.
 
 Knows KMS's JSON 1.1 protocol and nothing of attestation.
 """
@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.clock import Clock, SystemClock
 from enclave.errors import AgentError, ConfigurationError, KmsRefusedError, KmsResponseError
-from enclave.kms.retry import MAX_ATTEMPTS, is_worth_retrying, wait_before
+from enclave.kms.retry import (
+    MAX_ATTEMPTS,
+    REJECTED_CREDENTIALS,
+    is_worth_retrying,
+    wait_before,
+)
 from enclave.kms.signing import signed_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from enclave.credentials import Credentials, CredentialsProvider
+    from enclave.http.response import Response
     from enclave.kms.endpoint import Endpoint
-    from enclave.kms.transport import Answer, Transport
+    from enclave.kms.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +36,53 @@ READ_TIMEOUT = 20.0
 DEADLINE = 60.0
 """Seconds for one call with all its retries."""
 
-_EXPIRED = "ExpiredTokenException"
+_DEAD = "renew the credentials: KMS does not accept this access key, or the session token"
 _HINTS = {
     "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
     "conditions, and the role's permissions, with this enclave",
     "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
-    _EXPIRED: "the enclave holds expired credentials: renew them",
-    "UnrecognizedClientException": "KMS does not know this access key, or the token is missing",
+    "ExpiredTokenException": "the enclave holds expired credentials: renew them",
+    "InvalidCiphertextException": "usual causes: another encryption context, another key, base64 "
+    "applied twice, or an asymmetric key without its encryption algorithm",
+    "InvalidClientTokenId": _DEAD,
+    "UnrecognizedClientException": _DEAD,
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
     "NotFoundException": "keys are regional: is this the region of the key?",
 }
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class KmsResponse:
-    """What KMS answered, as JSON types, and ``x-amzn-RequestId``, by which AWS finds the call."""
+    """KMS's response, as JSON types.
+
+    Attributes:
+        content: the JSON object.
+        request_id: ``x-amzn-RequestId``, by which AWS finds the call, or None if none came.
+    """
 
     content: dict[str, Any] = field(repr=False)
     request_id: str | None
 
 
 class KmsClient:
-    """Calls KMS operations by name. Safe for many threads."""
+    """Calls KMS operations by name. Safe for many threads.
+
+    Args:
+        transport: connections to the endpoint.
+        endpoint: what is signed.
+        region: AWS region of KMS.
+        credentials: what requests are signed with; None sends them unsigned.
+        clock: time; production code leaves it out.
+        uniform: random number between two; production code leaves it out.
+        connect_timeout: seconds for one connection, TLS included.
+        read_timeout: seconds for one whole response.
+        deadline: seconds for one call, retries included.
+
+    Raises:
+        ConfigurationError: a number of seconds is out of range.
+    """
 
     def __init__(
         self,
@@ -84,7 +115,7 @@ class KmsClient:
         self._uniform = uniform
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
-        self._deadline = deadline
+        self._seconds = deadline
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Call one operation.
@@ -94,43 +125,58 @@ class KmsClient:
             parameters: JSON types only; binary values in base64, as on the wire.
 
         Raises:
-            CredentialsError: there is nothing to sign with.
-            KmsUnreachableError: no answer by the deadline.
-            KmsRefusedError: KMS said no.
-            KmsResponseError: KMS's answer makes no sense.
+            ConfigurationError: a parameter is not a JSON type, or the operation's name has
+                characters that no name has.
+            CredentialsError: there are no credentials to sign with.
+            KmsUnreachableError: there was no response by the deadline.
+            KmsRefusedError: KMS refused the request.
+            KmsResponseError: KMS's response is malformed.
         """
-        body = json.dumps(parameters, separators=(",", ":")).encode()
-        ends = self._clock.monotonic() + self._deadline
+        try:
+            body = _encode(parameters).encode()
+        except (TypeError, ValueError, RecursionError) as e:
+            raise ConfigurationError(
+                f"parameters of {operation} that are not JSON: {e}",
+                hint="as on the wire: text, numbers, lists and objects; binary values in base64",
+            ) from e
+        deadline = self._clock.monotonic() + self._seconds
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                return self._attempt(operation, body, ends)
+                return self._attempt(operation, body, deadline)
             except AgentError as e:
-                wait = wait_before(attempt + 1, self._uniform)
-                late = self._clock.monotonic() + wait >= ends
-                if attempt == MAX_ATTEMPTS or late or not is_worth_retrying(e):
+                if attempt == MAX_ATTEMPTS or not is_worth_retrying(e):
                     raise
-                log.info("attempt %d of %s failed, trying again: %s", attempt, operation, e)
+                wait = wait_before(attempt + 1, self._uniform)
+                if self._clock.monotonic() + wait >= deadline:
+                    raise
+                log.info("attempt %d of %s failed, retrying: %s", attempt, operation, e)
                 self._clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _attempt(self, operation: str, body: bytes, ends: float) -> KmsResponse:
+    def renew_connections(self) -> None:
+        """Use none of the connections that there are again: a response did not fit its request."""
+        self._transport.renew_connections()
+
+    def _attempt(self, operation: str, body: bytes, deadline: float) -> KmsResponse:
         if self._credentials is None:
-            return self._post(operation, body, None, ends)
-        credentials = self._credentials.credentials(timeout=self._left(ends))
+            return self._post(operation, body, None, deadline)
+        credentials = self._credentials.credentials(timeout=self._left(deadline))
         try:
-            return self._post(operation, body, credentials, ends)
+            return self._post(operation, body, credentials, deadline)
         except KmsRefusedError as e:
-            if e.type != _EXPIRED:
+            if e.type not in REJECTED_CREDENTIALS:
                 raise
-            # KMS's clock decides, not ours. Once: new ones that have expired too are an error.
-            renewed = self._credentials.credentials(timeout=self._left(ends), rejected=credentials)
+            # KMS decides, not our clock. Once: if it rejects new ones too, that is the error.
+            renewed = self._credentials.credentials(
+                timeout=self._left(deadline), rejected=credentials
+            )
             if renewed == credentials:
                 raise
-            log.info("KMS calls the credentials expired, trying %s with new ones", operation)
-            return self._post(operation, body, renewed, ends)
+            log.info("KMS rejected the credentials (%s): retrying with new ones", e.type)
+            return self._post(operation, body, renewed, deadline)
 
     def _post(
-        self, operation: str, body: bytes, credentials: Credentials | None, ends: float
+        self, operation: str, body: bytes, credentials: Credentials | None, deadline: float
     ) -> KmsResponse:
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
@@ -145,45 +191,48 @@ class KmsClient:
                 region=self._region,
                 at=self._clock.now(),
             )
-        answer = self._transport.post(
+        response = self._transport.post(
             headers,
             body,
             connect_timeout=self._connect_timeout,
             read_timeout=self._read_timeout,
-            deadline=self._left(ends),
+            timeout=self._left(deadline),
+            deadline=self._seconds,
         )
-        log.debug("%s: %d, %d bytes", operation, answer.status, len(answer.body))
-        return understood(answer)
+        log.debug("%s: %d, %d bytes", operation, response.status, len(response.body))
+        return read_response(response)
 
-    def _left(self, ends: float) -> float:
-        return max(ends - self._clock.monotonic(), 0.001)
+    def _left(self, deadline: float) -> float:
+        return max(deadline - self._clock.monotonic(), 0.001)
 
 
-def understood(answer: Answer) -> KmsResponse:
-    """KMS's answer, read.
+def read_response(response: Response) -> KmsResponse:
+    """Read KMS's JSON.
 
     Raises:
         KmsRefusedError: it is an error of KMS's (or of whatever stands before it).
         KmsResponseError: it is neither that nor a JSON object.
     """
-    request_id = answer.headers.get("x-amzn-requestid", "")[:128] or None
+    request_id = response.headers.get("x-amzn-requestid", "")[:128] or None
     try:
-        content = json.loads(answer.body) if answer.body else {}
+        content = json.loads(response.body) if response.body else {}
     except (ValueError, RecursionError):
         content = None
-    if answer.status == 200 and isinstance(content, dict):
+    if response.status == 200 and isinstance(content, dict):
         return KmsResponse(content, request_id)
-    if answer.status == 200:
-        raise KmsResponseError("KMS's answer is not a JSON object")
+    if response.status == 200:
+        raise KmsResponseError(
+            "KMS's response is not a JSON object", hint="does the endpoint lead to KMS?"
+        )
     fields = content if isinstance(content, dict) else {}
     # "com.amazonaws.kms#NotFoundException" and "NotFoundException:http://..." both occur in AWS.
-    named = str(fields.get("__type") or answer.headers.get("x-amzn-errortype") or "")
-    type_ = named.rpartition("#")[2].partition(":")[0][:128] or f"HTTP status {answer.status}"
+    named = str(fields.get("__type") or response.headers.get("x-amzn-errortype") or "")
+    type_ = named.rpartition("#")[2].partition(":")[0][:128] or f"HTTP status {response.status}"
     message = fields.get("message") or fields.get("Message") or ""
     raise KmsRefusedError(
         type_,
         str(message)[:2048],
         request_id=request_id,
-        status=answer.status,
+        status=response.status,
         hint=_HINTS.get(type_, ""),
     )

@@ -1,4 +1,4 @@
-"""Where KMS is: an https URL, given or made from the region."""
+"""The endpoint of KMS: an https URL, given or made from the region. No I/O but botocore's data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import resources
 from urllib.parse import urlsplit
 
 from enclave.errors import ConfigurationError
+from vsock_proxy.net.addresses import is_host
 
 _HINT = "write https://HOST[:PORT][/PATH]"
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
@@ -24,10 +25,15 @@ class Endpoint:
     path: str
 
     @property
-    def url(self) -> str:
-        """As it is signed: the default port is left out of Host."""
+    def authority(self) -> str:
+        """The host with the port, as the Host header has it: without the default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}{'' if self.port == 443 else f':{self.port}'}{self.path}"
+        return host if self.port == 443 else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The URL, as it is signed."""
+        return f"https://{self.authority}{self.path}"
 
 
 def parse_endpoint(url: str) -> Endpoint:
@@ -48,9 +54,16 @@ def parse_endpoint(url: str) -> Endpoint:
         )
     if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError(f"not an endpoint URL: {url!r}", hint=_HINT)
-    if not parts.hostname.isascii() or not url.isprintable() or " " in url:
+    if not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigurationError(
-            f"not an endpoint URL: {url!r}: it has characters no URL has", hint=_HINT
+            f"not an endpoint URL: {url!r}: it has characters that no URL has",
+            hint="percent-encode them in the path; write the host's name in ASCII",
+        )
+    if not is_host(parts.hostname) or not all(
+        0 < len(label) <= 63 for label in parts.hostname.rstrip(".").split(".")
+    ):
+        raise ConfigurationError(
+            f"not an endpoint URL: {url!r}: {parts.hostname!r} is not a host", hint=_HINT
         )
     return Endpoint(parts.hostname, 443 if port is None else port, parts.path or "/")
 
@@ -61,7 +74,7 @@ def regional_endpoint(region: str) -> Endpoint:
     Raises:
         ConfigurationError: that is not the name of a region.
     """
-    if not _REGION.fullmatch(region) or len(region) > 64:
+    if not _REGION.fullmatch(region) or len(region) > 63:  # a label of a host name
         raise ConfigurationError(
             f"not a region: {region!r}", hint="for example us-east-1 or eu-central-1"
         )

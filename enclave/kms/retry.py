@@ -1,4 +1,4 @@
-"""When to ask KMS again, and how long to wait first. Pure: numbers and names in, numbers out."""
+"""When to retry a KMS call, and how long to wait before. No I/O."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_ATTEMPTS = 3
-"""As botocore's standard retry mode."""
+"""Attempts in one call, as in botocore's standard retry mode."""
 
 _FIRST, _MOST = 0.1, 5.0
-"""Seconds: upper bounds of the first wait and of any."""
+"""Seconds: upper bounds of the first wait and of every wait."""
 
 _TRANSIENT: Final = frozenset(
     {
@@ -36,10 +36,26 @@ _TRANSIENT: Final = frozenset(
 )
 
 
-def is_worth_retrying(error: AgentError) -> bool:
-    """Whether the same request may fare better.
+REJECTED_CREDENTIALS: Final = frozenset(
+    {
+        # AWS KMS API Reference, "Common errors", and the names that other AWS services use.
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
+"""Errors that tell of dead credentials, which new ones may mend. InvalidSignatureException is not
+one: it comes from a clock that is wrong as well."""
 
-    Every KMS operation the agent attests leaves no trace in KMS, so asking twice is safe.
+
+def is_worth_retrying(error: AgentError) -> bool:
+    """Return whether the same request may succeed if it is sent again.
+
+    The operations that the agent attests leave no trace in KMS, so sending one twice is safe.
     """
     if isinstance(error, KmsRefusedError):
         return error.type in _TRANSIENT or error.status >= 500
@@ -47,7 +63,7 @@ def is_worth_retrying(error: AgentError) -> bool:
 
 
 def wait_before(attempt: int, uniform: Callable[[float, float], float]) -> float:
-    """Seconds to wait before attempt number `attempt` (the first retry is attempt 2).
+    """Return the seconds to wait before attempt number `attempt` (the first retry is attempt 2).
 
     Exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """

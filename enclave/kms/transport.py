@@ -1,82 +1,60 @@
-"""HTTPS to KMS through the dialer: urllib3 over a connection that leaves through the parent.
+"""HTTPS to KMS through the dialer; errors of HTTP and TLS become errors of KMS here, once.
 
-TLS ends here; the proxy on the parent carries bytes. Every stage ends by a deadline, and every
-error of the libraries below is translated here, once.
+TLS ends here; the proxy on the parent carries bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import urllib3
-
-from enclave.errors import ConfigurationError, DialError, KmsResponseError, KmsUnreachableError
-from enclave.http_connections import (
-    DeadlineTlsSocket,
-    DialedHTTPSConnection,
-    innermost_text,
-    read_body,
+from enclave.errors import (
+    AgentError,
+    ConfigurationError,
+    DialError,
+    KmsResponseError,
+    KmsUnreachableError,
 )
+from enclave.http.client import HttpClient, open_tls
+from enclave.http.errors import (
+    ConnectionLostError,
+    HttpError,
+    HttpProtocolError,
+    HttpTimeoutError,
+    PoolClosedError,
+    ResponseTooLargeError,
+    TlsError,
+)
+from enclave.http.request import RequestWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import ssl
+    from collections.abc import Mapping
 
+    from enclave.clock import Clock
+    from enclave.http.response import Response
+    from enclave.http.stream import TlsStream
     from enclave.kms.endpoint import Endpoint
     from vsock_proxy.net.addresses import Address
     from vsock_proxy.net.dialing import Dialer
 
 log = logging.getLogger(__name__)
 
-MAX_ANSWER = 1_048_576
-"""Bytes of an answer's body that are read; KMS's largest are a tenth of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer: status, lower-case headers, whole body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def default_ca_bundle() -> str:
-    """The file of CAs that botocore carries.
-
-    It is part of the measured image; a system's list may be missing there.
-    """
-    from importlib import resources  # noqa: PLC0415 (start-up time of those who name a file)
-
-    return str(resources.files("botocore").joinpath("cacert.pem"))
-
-
-def tls_context(ca_bundle: str) -> ssl.SSLContext:
-    """Verifying TLS: the CAs in the file `ca_bundle` (PEM).
-
-    Raises:
-        ConfigurationError: the file cannot be read or holds no certificate.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca_bundle)
-    except (OSError, ValueError) as e:  # ssl.SSLError is an OSError
-        reason = getattr(e, "strerror", None) or str(e)
-        raise ConfigurationError(
-            f"cannot use the CA bundle {ca_bundle!r}: {reason}",
-            hint="name a file of certificates in PEM with --ca-bundle or AWS_CA_BUNDLE",
-        ) from e
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.sslsocket_class = DeadlineTlsSocket
-    return context
+MAX_RESPONSE = 1_048_576
+"""Bytes of a response's body, at most; KMS's largest are a tenth of it."""
 
 
 class Transport:
-    """A pool of kept connections to one endpoint. Safe for many threads."""
+    """A pool of kept connections to one endpoint. Safe for many threads, and over forks.
+
+    Args:
+        endpoint: the host that TLS must prove, its port, and the path.
+        dialer: where connections come from.
+        proxy: where vsock-proxy listens.
+        tls: what is trusted.
+        max_connections: connections at the same time; further threads wait for one.
+        clock: tells how long connections have been idle.
+    """
 
     def __init__(
         self,
@@ -86,26 +64,23 @@ class Transport:
         proxy: Address,
         tls: ssl.SSLContext,
         max_connections: int = 16,
+        clock: Clock | None = None,
     ) -> None:
-        self._path = endpoint.path
         self._where = f"{endpoint.host} through {proxy}"
+        self._requests = RequestWriter("POST", endpoint.authority, endpoint.path)
 
-        def new_pool() -> urllib3.HTTPSConnectionPool:
-            pool = urllib3.HTTPSConnectionPool(
-                endpoint.host,
-                endpoint.port,
-                maxsize=max_connections,
-                block=True,
-                ssl_context=tls,
-                dialer=dialer,
-                address=proxy,
-            )
-            pool.ConnectionCls = _KmsConnection
-            return pool
+        def connect(deadline: float) -> TlsStream:
+            stream = open_tls(dialer, proxy, tls, endpoint.host, deadline)
+            log.info("connected to %s through %s, %s", endpoint.host, proxy, stream.version)
+            return stream
 
-        self._new_pool = new_pool
-        self._pool = new_pool()
-        self._process = os.getpid()
+        self._client = HttpClient(
+            connect,
+            size=max_connections,
+            max_body=MAX_RESPONSE,
+            may_keep=_is_from_kms,
+            clock=clock,
+        )
 
     def post(
         self,
@@ -114,112 +89,125 @@ class Transport:
         *,
         connect_timeout: float,
         read_timeout: float,
+        timeout: float,
         deadline: float,
-    ) -> Answer:
-        """Send one request and read the whole answer.
+    ) -> Response:
+        """Send one request and receive the whole response.
 
         Args:
             headers: signed headers; Host is added as it was signed.
-            body: the request.
+            body: the request's body.
             connect_timeout: seconds for a connection with TLS, where a new one is needed, and
                 for sending.
-            read_timeout: seconds for the whole answer, first byte to last.
-            deadline: seconds for all of it together.
+            read_timeout: seconds for the whole response, first byte to last.
+            timeout: seconds for all of it together, the wait for a free connection included.
+            deadline: seconds of the whole call, of which `timeout` is left; for messages.
 
         Raises:
-            KmsUnreachableError: no connection, no TLS, no whole answer in time.
-            KmsResponseError: the answer is too long, or is not HTTP.
+            ConfigurationError: a header has characters that no header has, or `close` was called.
+            KmsUnreachableError: no connection, no TLS, no complete response in time.
+            KmsResponseError: the response is too long, or is not HTTP.
         """
-        if self._process != os.getpid():
-            # After a fork two processes would speak on one TLS connection.
-            self._pool, self._process = self._new_pool(), os.getpid()
-        timeout = urllib3.Timeout(total=deadline, connect=connect_timeout, read=read_timeout)
-        with self._translated(min(connect_timeout, deadline), min(read_timeout, deadline)):
-            response = self._pool.urlopen(
-                "POST",
-                self._path,
-                body,
-                # No compressed answers: a small one could be made to grow without end.
-                {"User-Agent": "nitro-enclave-agent", **headers, "Accept-Encoding": "identity"},
-                retries=False,
-                redirect=False,
+        request = self._requests.write(headers, body)
+        try:
+            return self._client.request(
+                request,
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
                 timeout=timeout,
-                pool_timeout=connect_timeout,  # type: ignore[arg-type] # seconds may be a float
-                preload_content=False,
-                decode_content=False,
             )
-            whole = False
-            try:
-                received = read_body(response, MAX_ANSWER)
-                if len(received) > MAX_ANSWER:
-                    raise KmsResponseError(f"KMS's answer is longer than {MAX_ANSWER} bytes")
-                whole = True
-            finally:
-                if not whole:
-                    response.close()  # What is left of this answer must not become the next.
-                response.release_conn()  # Closed or not, its place in the pool is free again.
-            answer_headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, answer_headers, received)
+        except (DialError, HttpError) as e:
+            if isinstance(e, HttpTimeoutError):
+                own = {"queue": timeout, "response": read_timeout}.get(e.stage, connect_timeout)
+                limit = f"{own:g} s" if own < timeout else f"the call's deadline of {deadline:g} s"
+                raise self._timed_out(e, limit) from e
+            raise self._translated(e) from e
+
+    def renew_connections(self) -> None:
+        """Use none of the connections that there are again: one of them is out of step."""
+        self._client.renew_connections()
 
     def close(self) -> None:
-        """Close every kept connection."""
-        self._pool.close()
+        """Close every kept connection; further requests fail."""
+        self._client.close()
 
-    @contextlib.contextmanager
-    def _translated(self, connect_timeout: float, read_timeout: float) -> Iterator[None]:
-        try:
-            yield
-        except DialError as e:
-            hint = e.hint or "does vsock-proxy run on the parent, and listen where --proxy says?"
-            raise KmsUnreachableError(f"KMS cannot be reached: {e}", hint=hint) from e
-        except (urllib3.exceptions.SSLError, ssl.SSLError) as e:
-            raise _tls_error(e, self._where) from e
-        except urllib3.exceptions.ConnectTimeoutError as e:
-            raise KmsUnreachableError(
-                f"no TLS with {self._where} within {connect_timeout:g} s",
-                hint="the proxy is there; does it reach KMS from the parent?",
-            ) from e
-        except urllib3.exceptions.ReadTimeoutError as e:
-            raise KmsUnreachableError(
-                f"no whole answer from {self._where} within {read_timeout:g} s",
-                hint="a longer --cli-read-timeout helps only if KMS is slow, not if it is silent",
-            ) from e
-        except urllib3.exceptions.EmptyPoolError as e:
-            raise KmsUnreachableError(
-                f"every connection to {self._where} is busy",
-                hint="more threads than connections: give the Agent more max_connections",
-            ) from e
-        except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise KmsUnreachableError(
-                f"the connection to {self._where} broke: {innermost_text(e)}",
-                hint="the proxy or KMS closed it in the middle of an answer",
-            ) from e
-        except ValueError as e:  # http.client on a header or length that makes no sense
-            raise KmsResponseError("KMS's answer is not HTTP") from e
+    def _timed_out(self, error: HttpTimeoutError, limit: str) -> KmsUnreachableError:
+        text, hint = _TIMEOUTS[error.stage]
+        return KmsUnreachableError(f"{text.format(self._where)} within {limit}", hint=hint)
 
+    def _translated(self, error: DialError | HttpError) -> AgentError:
+        match error:
+            case DialError():
+                return KmsUnreachableError(
+                    f"KMS cannot be reached: {error}",
+                    hint=error.hint
+                    or "does vsock-proxy run on the parent, and listen where --proxy says?",
+                )
+            case TlsError():
+                return self._tls_error(error)
+            case ConnectionLostError():
+                return KmsUnreachableError(
+                    f"the connection to {self._where} broke: {error}",
+                    hint="the proxy or KMS closed it before the response was complete",
+                )
+            case HttpProtocolError():
+                return KmsResponseError(
+                    f"KMS's response is not HTTP/1.1: {error}",
+                    hint="TLS proved KMS's name, so whatever ends TLS for KMS is at fault",
+                )
+            case ResponseTooLargeError():
+                return KmsResponseError(
+                    f"KMS's response is longer than {MAX_RESPONSE} bytes",
+                    hint="KMS sends a tenth of it at most: does something else end TLS?",
+                )
+            case PoolClosedError():
+                return ConfigurationError(
+                    "the connections to KMS are closed", hint="the Agent's close() was called"
+                )
+        return KmsUnreachableError(f"no response from {self._where}: {error}")
 
-class _KmsConnection(DialedHTTPSConnection):
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except TimeoutError as e:  # urllib3 would call it a read timeout
-            raise urllib3.exceptions.ConnectTimeoutError(self, "TLS") from e
-        version = self.sock.version() if isinstance(self.sock, ssl.SSLSocket) else None
-        log.info("connected to %s through %s, %s", self.host, self.address, version)
-
-
-def _tls_error(error: Exception, where: str) -> KmsUnreachableError:
-    text = innermost_text(error)
-    if "CERTIFICATE_VERIFY_FAILED" not in text and "certificate" not in text.lower():
+    def _tls_error(self, error: TlsError) -> KmsUnreachableError:
+        if not error.unverified:
+            hint = "does the proxy lead to KMS, and to nothing else?"
+            if "certificate required" in str(error):
+                hint = "the server wants a client certificate, which KMS does not: is it KMS?"
+            return KmsUnreachableError(f"TLS with {self._where} failed: {error}", hint=hint)
+        text = str(error)
+        hint = "trust a private CA with --ca-bundle; never turn verification off"
+        if "mismatch" in text:
+            hint = "the proxy leads to another host than the endpoint names"
+        elif "expired" in text or "not yet valid" in text:
+            hint = "is the enclave's clock right?"
         return KmsUnreachableError(
-            f"TLS with {where} failed: {text}",
-            hint="does the proxy lead to KMS, and to nothing else?",
+            f"{self._where} does not prove to be KMS: {text}", hint=hint, transient=False
         )
-    hint = "trust a private CA with --ca-bundle; never turn verification off"
-    if "mismatch" in text:
-        hint = "the proxy leads to another host than the endpoint names"
-    elif "expired" in text or "not yet valid" in text:
-        hint = "is the enclave's clock right?"
-    return KmsUnreachableError(
-        f"{where} does not prove to be KMS: {text}", hint=hint, transient=False
-    )
+
+
+def _is_from_kms(response: Response) -> bool:
+    """Tell whether KMS itself wrote a response, as far as it says.
+
+    What lacks KMS's request id was written by something before KMS, which is where responses get
+    out of step: its connection is not kept.
+    """
+    return "x-amzn-requestid" in response.headers
+
+
+_TIMEOUTS = {
+    "queue": (
+        "no connection to {} became free",
+        "more threads than connections: give the Agent more max_connections",
+    ),
+    "connect": (
+        "no TLS with {}",
+        "the proxy is there; does it reach KMS from the parent?",
+    ),
+    "send": (
+        "{} did not receive the request",
+        "the proxy is there, but does not read; does it reach KMS from the parent?",
+    ),
+    "response": (
+        "no complete response from {}",
+        "a longer --cli-read-timeout helps only if KMS is slow, not if it is silent",
+    ),
+}
+"""What was waited for until a timeout, and a hint."""

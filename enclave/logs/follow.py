@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -78,8 +77,12 @@ def _report(outcome: Outcome, options: LogOptions, *, show: bool) -> None:
 
 
 def _warn(text: str, lines: Iterable[bytes] = ()) -> None:
-    """Warn on standard error; if that fails too, go on."""
+    """Warn on standard error; if that fails too, go on.
+
+    Unbuffered: Python would try again at exit, and change the exit status.
+    """
+    data = f"{console.PROG}: warning: {console.printable(text)}\n".encode() + b"".join(lines)
+    stderr = Descriptor(2)
     with contextlib.suppress(OSError):
-        console.warn(text)
-        sys.stderr.buffer.write(b"".join(lines))
-        sys.stderr.buffer.flush()
+        while data:
+            data = data[stderr.write(data) :]

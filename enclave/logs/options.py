@@ -39,12 +39,12 @@ class LogOptions:
     def __post_init__(self) -> None:
         if not LEAST_LIMIT <= self.buffer <= MOST_LIMIT:
             raise ConfigurationError(
-                f"the log buffer is {self.buffer} bytes",
-                hint=f"{LEAST_LIMIT} to {MOST_LIMIT} are allowed",
+                f"a log buffer of {self.buffer} bytes is out of range",
+                hint=f"{LEAST_LIMIT} to {MOST_LIMIT}",
             )
         if not (math.isfinite(self.flush) and 0 <= self.flush <= 3600):
             raise ConfigurationError(
-                f"the time to flush the log is {self.flush:g} s", hint="0 to 3600 are allowed"
+                f"a log flush timeout of {self.flush:g} s is out of range", hint="0 to 3600"
             )
 
     @classmethod

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from enclave import forking
 from enclave.errors import AgentError, DialError
 from enclave.logs.link import Link
 from enclave.logs.outbox import LIMIT, Outbox
@@ -151,8 +152,13 @@ class Sender:
         self._deadline = 0.0
         # Guards the outbox; notified of new lines and of `close`.
         self._changed = threading.Condition()
+        forking.register(self)
         self._thread = threading.Thread(target=self._run, name="log-sender", daemon=True)
         self._thread.start()
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: a child has no thread that sends; its lines wait, bounded."""
+        self._changed = threading.Condition()
 
     def put(self, lines: Iterable[bytes]) -> None:
         """Queue lines, without line ends."""

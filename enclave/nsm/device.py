@@ -13,6 +13,7 @@ import threading
 from array import array
 from typing import TYPE_CHECKING, Protocol, Self
 
+from enclave import forking
 from enclave.errors import NsmError, NsmResponseError, NsmUnavailableError
 from enclave.nsm.messages import MAX_REQUEST, MAX_RESPONSE
 
@@ -83,10 +84,15 @@ class DevNsm:
         # Held during the whole exchange. The driver's own lock would keep requests apart as well,
         # but a wait there has no timeout, and a descriptor must not be closed in use.
         self._lock = threading.Lock()
+        forking.register(self)
         try:
             self._fd = _open(PATH, os.O_RDWR | os.O_CLOEXEC)
         except OSError as e:
             raise _unavailable(f"cannot open {PATH}", e) from e
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: another thread may have been in the middle of an exchange."""
+        self._lock = threading.Lock()
 
     def exchange(self, request: bytes) -> bytes:
         """See `NsmDevice.exchange`.

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from enclave import forking
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
+from enclave.clock_watch import ClockWatch
 from enclave.errors import NsmError
 from enclave.recipient.cms import open_enveloped_data
 from enclave.recipient.keypair import new_private_key
@@ -60,8 +62,13 @@ class YoungDocument:
         self._fetch = fetch
         self._clock = clock
         self._refreshing = threading.Lock()
+        forking.register(self)
         self._document = b""
         self._fetched = float("-inf")
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: another thread may have been in the middle of a renewal."""
+        self._refreshing = threading.Lock()
 
     def get(self) -> bytes:
         """The document, young enough for KMS; see `Recipient.attestation_document`."""
@@ -102,19 +109,26 @@ class NsmRecipient:
     Args:
         nsm: attests the public key.
         clock: time.
-        key_pair: made ahead; else one is made now.
+        key_pair: made ahead; None: one is made now.
+        watch: compares the clocks each time the document is renewed.
     """
 
     def __init__(
-        self, nsm: Nsm, *, clock: Clock | None = None, key_pair: KeyPairAhead | None = None
+        self,
+        nsm: Nsm,
+        *,
+        clock: Clock | None = None,
+        key_pair: KeyPairAhead | None = None,
+        watch: ClockWatch | None = None,
     ) -> None:
+        watch = watch or ClockWatch(clock)
         self._key = key_pair.private_key() if key_pair else new_private_key()
         public_key = self._key.public_key().public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )
         self._key_identifier = hashlib.sha256(public_key).digest()
         self._document = YoungDocument(
-            lambda: nsm.attest(public_key=public_key), clock or SystemClock()
+            lambda: watch.fetch(lambda: nsm.attest(public_key=public_key)), clock or SystemClock()
         )
 
     def attestation_document(self) -> bytes:

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from enclave import forking
 from enclave.errors import (
     AgentError,
     ConfigurationError,
@@ -94,11 +95,22 @@ class SdkClient:
             "SSL_CERT_FILE": ca_bundle,
         }
         self._command = command
+        self._max_workers = max_workers
         self._closed = threading.Event()
-        # Places for workers, the last used on top: `None` where one is yet to be started.
-        self._places: queue.LifoQueue[tuple[Worker, Credentials] | None] = queue.LifoQueue()
-        for _ in range(max_workers):
-            self._places.put(None)
+        self._places = self._free_places()
+        forking.register(self)
+
+    def _free_places(self) -> queue.LifoQueue[tuple[Worker, Credentials] | None]:
+        """Return places for workers, the last used on top: `None` where one is to be started."""
+        places: queue.LifoQueue[tuple[Worker, Credentials] | None] = queue.LifoQueue()
+        for _ in range(self._max_workers):
+            places.put(None)
+        return places
+
+    def after_fork(self) -> None:
+        """See `forking.ForkAware`: the workers are the parent process's."""
+        self._closed = threading.Event()
+        self._places = self._free_places()
 
     def is_for(self, operation: str, parameters: Mapping[str, Any]) -> bool:
         """Whether a call is this client's to make or to refuse.

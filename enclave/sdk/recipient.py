@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
+from enclave.clock_watch import ClockWatch
 from enclave.errors import DecodingError, DecryptionError, NsmResponseError, NsmUnavailableError
 from enclave.recipient.cms import parse_enveloped_data
 from enclave.recipient.recipient import YoungDocument, log_opened
@@ -25,12 +26,19 @@ class SdkRecipient:
     The private key never leaves the C side. Safe for many threads.
     """
 
-    def __init__(self, native: Native | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        native: Native | None = None,
+        *,
+        clock: Clock | None = None,
+        watch: ClockWatch | None = None,
+    ) -> None:
         """Make the key pair.
 
         Args:
-            native: the C library; production code leaves it out.
-            clock: time; production code leaves it out.
+            native: the C library, for tests.
+            clock: time, for tests.
+            watch: compares the clocks each time the document is renewed.
 
         Raises:
             SdkNotBuiltError: there is no C library.
@@ -39,7 +47,8 @@ class SdkRecipient:
         self._sdk = Attestation(native or load())
         self._key_pair = self._sdk.new_key_pair()
         self._key_identifier = b""
-        self._document = YoungDocument(self._attest, clock or SystemClock())
+        watch = watch or ClockWatch(clock)
+        self._document = YoungDocument(lambda: watch.fetch(self._attest), clock or SystemClock())
 
     def attestation_document(self) -> bytes:
         """See `enclave.recipient.recipient.Recipient`; the NSM is asked about every two minutes."""

@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from enclave.errors import AgentError
+from enclave.process import protect_memory
 from enclave.sdk import frames
 from enclave.sdk.bindings.kms import Client, ClientOptions, Kms
 from enclave.sdk.bindings.native import Native, load
@@ -118,4 +119,5 @@ _OPERATIONS = {
 
 
 if __name__ == "__main__":
+    protect_memory()  # the SDK's key pair, and every secret, is in this process
     main()

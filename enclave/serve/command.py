@@ -10,19 +10,28 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.boot import BootOptions, System, add_options, run_boot_duties, seed_from_kms
+from enclave.boot import (
+    BootOptions,
+    System,
+    add_options,
+    clock_watch,
+    run_boot_duties,
+    seed_from_kms,
+)
 from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
+from enclave.serve.user import find_user
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.cli.environment import Surroundings
+    from enclave.clock_watch import ClockWatch
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +77,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="calls to KMS at the same time; others wait (default: %(default)s)")  # fmt: skip
     add("--deadline", type=float, default=DEADLINE, metavar="SECONDS",
         help="within which a call is answered, good or bad (default: %(default)g)")  # fmt: skip
+    add("--user", metavar="NAME",
+        help="run COMMAND as this user, by name or UID:GID, who cannot read the agent's memory "
+        "(default: the agent's own user; docs/trust.md)")  # fmt: skip
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
@@ -90,6 +102,13 @@ def run(arguments: argparse.Namespace) -> int:
             "no SDK finds a UNIX socket through AWS_ENDPOINT_URL_KMS",
             hint="leave --listen out, or run the program beside the agent",
         )
+    user = None
+    if arguments.user is not None:
+        if not command:
+            raise ConfigurationError(
+                "--user without a COMMAND", hint="the agent itself runs as whoever starts it"
+            )
+        user = find_user(arguments.user)
     for name in ("max_clients", "max_calls"):
         if not 1 <= getattr(arguments, name) <= 65_536:
             option = f"--{name.replace('_', '-')}"
@@ -98,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_settings(arguments.pool_size)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-    _do_boot_duties(boot, arguments.surroundings, arguments.engine)
+    watch = _do_boot_duties(boot, arguments.surroundings, arguments.engine)
     key_pair = key_pair_ahead(arguments)
     # What takes a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
@@ -113,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
                 deadline=arguments.deadline,
                 max_connections=arguments.max_calls,
                 key_pair=key_pair,
+                clock_watch=watch,
                 environ=_without_own_url(environ),
             )
         )
@@ -124,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
             agent,
             command,
             command_environment(environ, arguments.region),
+            user=user,
             pool_size=arguments.pool_size if arguments.pool else None,
             clients=arguments.max_clients,
             calls=arguments.max_calls,
@@ -137,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> None:
+def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> ClockWatch:
     from enclave.nsm import Nsm  # noqa: PLC0415 (as in `run`)
 
     system = System()
@@ -145,12 +166,14 @@ def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: st
         from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for who asks for it)
 
         system = System(seed_from_nsm=seed_entropy)
+    watch = clock_watch(options, system=system)
     try:
         with surroundings.device() as device:
-            run_boot_duties(options, Nsm(device), system=system)
+            run_boot_duties(options, Nsm(device), system=system, watch=watch)
     except NsmUnavailableError as e:
-        # Every attested call will say so as well; the endpoint can still tell how it is.
+        # Every attested call will say so as well; the endpoint can still report its state.
         log.warning("no boot duties: %s", e)
+    return watch
 
 
 def listen_address(text: str) -> Address:

@@ -16,7 +16,7 @@ from enclave.serve.protocol import Answer, EndpointError, Request, called, check
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from enclave.serve.calls import Calls
     from enclave.serve.readiness import Readiness
@@ -45,8 +45,17 @@ class Endpoint:
         *,
         limits: Limits | None = None,
         check_hosts: bool = True,
+        clock_drift: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """Make one; `check_hosts` is for TCP, see `protocol.check_host`."""
+        """Make one.
+
+        Args:
+            calls: makes the calls to KMS.
+            readiness: tells whether one would succeed.
+            limits: what clients are given.
+            check_hosts: for TCP, see `protocol.check_host`.
+            clock_drift: tells how far the system clock is ahead of the NSM's, in seconds.
+        """
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
         self.draining = False
@@ -54,6 +63,7 @@ class Endpoint:
         self._calls = calls
         self._readiness = readiness
         self._check_hosts = check_hosts
+        self._clock_drift = clock_drift
         self._clients_refused = 0
         self._date = (0, "")
 
@@ -153,9 +163,11 @@ class Endpoint:
 
     async def _ready(self) -> Answer:
         obstacle = await self._readiness.obstacle()
-        facts = {"status": "ready"}
+        facts: dict[str, Any] = {"status": "ready"}
         if obstacle is not None:
             facts = {"status": "not ready", "error": str(obstacle), "hint": obstacle.hint}
+        if (drift := self._clock_drift()) is not None:
+            facts["clock_drift_seconds"] = round(drift, 3)
         status = 200 if obstacle is None else 503
         return Answer(status, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
 

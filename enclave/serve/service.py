@@ -17,12 +17,14 @@ from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import Endpoint
 from vsock_proxy.net.listening import local_address
+from vsock_proxy.service.child import exit_code
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from enclave.agent import Agent
+    from enclave.serve.user import User
     from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ class Service:
     Args:
         agent: makes the calls.
         command: the program to run once calls succeed, and its arguments; or nothing.
-        environ: what it is started with, beside the endpoint's URL.
+        environ: its variables, beside the endpoint's URL.
+        user: whom it runs as; None: the agent's own user.
         pool_size: bytes of the pool; None: no pool.
         clients: connections of clients, at most.
         calls: calls to KMS at the same time, at most.
@@ -58,6 +61,7 @@ class Service:
         command: Sequence[str],
         environ: Mapping[str, str],
         *,
+        user: User | None = None,
         pool_size: int | None,
         clients: int,
         calls: int,
@@ -67,6 +71,7 @@ class Service:
         self._agent = agent
         self._command = command
         self._environ = environ
+        self._user = user
         self._pool_size = pool_size
         self._limits = Limits(clients=clients)
         self._threads = calls
@@ -100,6 +105,7 @@ class Service:
                 readiness,
                 limits=self._limits,
                 check_hosts=listener.family != socket.AF_UNIX,
+                clock_drift=lambda: self._agent.clock_drift,
             )
             await endpoint.start(listener)
             stack.callback(endpoint.close)
@@ -122,13 +128,21 @@ class Service:
             return 0
         url = str(address).replace("tcp://", "http://")
         env = {**self._environ, "AWS_ENDPOINT_URL_KMS": url}
+        identity: dict[str, Any] = {}
+        if (user := self._user) is not None:
+            env |= user.environ
+            identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
         try:
-            self._process = await asyncio.create_subprocess_exec(*self._command, env=env)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=env, **identity
+            )
         except (OSError, ValueError) as e:  # ValueError: NUL in an argument
             reason = getattr(e, "strerror", None) or str(e)
-            raise ConfigurationError(f"cannot run {self._command[0]!r}: {reason}") from e
-        code = await self._process.wait()
-        return code if code >= 0 else 128 - code
+            raise ConfigurationError(
+                f"cannot run {self._command[0]!r}: {reason}",
+                hint="can the user of --user execute it?" if user else "is it in PATH?",
+            ) from e
+        return exit_code(await self._process.wait())
 
     async def _ready(self, readiness: Readiness) -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
-"""A simulated AWS KMS: what an attested client can see of the real one, over HTTPS.
+"""A simulated AWS KMS, over HTTPS: docs/simulated-kms.md says what it does, and what not.
 
-`service` answers requests and does no I/O, `server` and `tls` carry them, `faults` spoils them.
-Below it `key_operations` and `crypto_operations` are KMS's operations, one method each; `keys`
-keeps the keys, `material` computes with them, and `policy` says who may.
+`service` responds to requests and does no I/O; `server` and `tls` carry requests and responses,
+`faults` spoils them, `outputs` writes files. `operations/` are KMS's operations, a method each.
+Below them `store` has the keys, grants and aliases, `policy` evaluates policies, `material`,
+`ciphertexts` and `signing` compute, and `specs` lists the key specs.
 """

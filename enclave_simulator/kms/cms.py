@@ -1,7 +1,7 @@
 """CiphertextForRecipient: CMS EnvelopedData (RFC 5652, section 6) in the BER that KMS writes.
 
-KMS's outer structures have indefinite lengths, and the encrypted content comes constructed or
-primitive. Real ones open with the same 127 bytes but for the key identifier.
+KMS's outer structures have indefinite lengths; the encrypted content is constructed or primitive.
+Real ones begin with the same 127 bytes but for the key identifier.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
 ContentForm = Literal["constructed", "primitive"]
-"""How the encrypted content is written: ``[0]`` holding OCTET STRINGs, or ``[0]`` itself."""
+"""How the encrypted content is encoded: ``[0]`` with OCTET STRINGs in it, or ``[0]`` itself."""
 
 _INDEFINITE_SEQUENCE = b"\x30\x80"
 _INDEFINITE_CONTEXT_0 = b"\xa0\x80"
@@ -31,7 +31,7 @@ _SHA256 = {"algorithm": "sha256", "parameters": core.Null()}
 
 
 class Enveloper:
-    """Encrypts to one RSA-2048 key. What is the same in every envelope is encoded once."""
+    """Encrypts to one RSA-2048 key. The constant part of its envelopes is encoded once."""
 
     def __init__(self, key: rsa.RSAPublicKey) -> None:
         self._key = key
@@ -56,7 +56,7 @@ class Enveloper:
             }
         )
         recipients = cms.RecipientInfos([cms.RecipientInfo("ktri", recipient)])
-        # The encrypted key stands last: what precedes it is this key's constant prefix.
+        # The encrypted key comes last: the bytes before it are constant for a key.
         self._prefix = (
             _INDEFINITE_SEQUENCE
             + core.ObjectIdentifier("1.2.840.113549.1.7.3").dump()  # envelopedData

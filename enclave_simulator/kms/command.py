@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from enclave_simulator.kms.faults import describe_faults, parse_fault
 from enclave_simulator.kms.messages import KmsError
-from enclave_simulator.kms.outputs import EventFile, report_refusal, write_whole
+from enclave_simulator.kms.outputs import EventFile, report_lost_change, report_refusal, write_whole
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
@@ -72,13 +72,6 @@ def add_parser(subparsers: Any) -> None:
         "--ca-file can be built into an image (default: a new one each time)")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action=FaultAction, default=[], dest="faults",
         help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
-    add("--state", metavar="FILE",
-        help="keep keys, aliases, policies and grants in FILE over restarts; each change replaces "
-        "it whole (default: forget them)")  # fmt: skip
-    add("--seed", metavar="N", type=int,
-        help="make the same identifiers in each run (default: random ones)")  # fmt: skip
-    add("--events", metavar="FILE",
-        help="append a CloudTrail-shaped event for each call to FILE, a line of JSON")  # fmt: skip
     add("--grant-delay", metavar="SECONDS", type=_seconds, default=timedelta(0),
         help="how long a new grant is effective only with its token; KMS's up to 300 "
         "(default: 0)")  # fmt: skip
@@ -102,13 +95,20 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
         help="JSON of the callers' IAM policy (default: it allows everything)")  # fmt: skip
     add("--principal", metavar="ARN",
         help=f"ARN of the callers (default: {SIMULATED_CREDENTIALS.principal})")  # fmt: skip
+    add("--state", metavar="FILE",
+        help="keep the KMS's keys, aliases, policies and grants in FILE over restarts; each "
+        "change replaces it whole (default: they are lost)")  # fmt: skip
+    add("--seed", metavar="N", type=int,
+        help="make the same identifiers in each run (default: random ones)")  # fmt: skip
+    add("--events", metavar="FILE",
+        help="append a CloudTrail-shaped event for each call to FILE, a line of JSON")  # fmt: skip
 
 
 def key_option_words(options: argparse.Namespace) -> list[str]:
     """Return the options of `add_key_options` as command-line words."""
     words = [f"--key={key}" for key in options.keys]
     words += [f"--key-policy={policy}" for policy in options.key_policies]
-    for name in ("caller_policy", "principal"):
+    for name in ("caller_policy", "principal", "state", "seed", "events"):
         if (value := getattr(options, name)) is not None:
             words.append(f"--{name.replace('_', '-')}={value}")
     return words
@@ -202,7 +202,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_state(path: Path) -> bytes | None:
-    """Return the state in a file; None if there is no file yet."""
+    """Return the state in a file; None if it does not exist yet."""
     if not path.exists():
         if not os.access(path.parent, os.W_OK):
             raise ConfigurationError(f"cannot write {path}: its folder is not writable")
@@ -214,7 +214,7 @@ def _write_state(path: Path, state: bytes) -> None:
     try:
         write_whole(path, state)
     except OSError as e:
-        report_refusal(f"cannot write {path}: {e.strerror}; the change is not kept", ())
+        report_lost_change(path, e)
         raise
 
 

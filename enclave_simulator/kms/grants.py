@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from enclave_simulator.kms.keys import Key
-
 MAX_GRANTS = 1000
 """Grants of one key; KMS's quota is 50,000."""
 
@@ -78,7 +76,7 @@ class Grant:
     def unmet(self, context: Mapping[str, str]) -> str:
         """Return which constraint an encryption context does not meet; empty if all are met."""
         if self.source_arn:
-            return f"SourceArn: wanted {self.source_arn}, got none: the caller is no AWS service"
+            return f"SourceArn: wanted {self.source_arn}, got none: no AWS service is calling"
         if self.equals is not None and dict(context) != dict(self.equals):
             return f"EncryptionContextEquals: wanted {dict(self.equals)}, got {dict(context)}"
         if self.subset is not None and not self.subset.items() <= context.items():
@@ -105,7 +103,9 @@ class Grant:
         return bool(self.name) and mine == others
 
 
-def check_operations(key: Key, operations: tuple[str, ...], *, constrained: bool) -> None:
+def check_operations(
+    spec: str, usage: str, operations: tuple[str, ...], *, constrained: bool
+) -> None:
     """Check that a grant of a key can have these operations and an encryption context constraint.
 
     Raises:
@@ -115,19 +115,19 @@ def check_operations(key: Key, operations: tuple[str, ...], *, constrained: bool
         raise KmsError(
             "ValidationException", "Grants must not contain only the CreateGrant operation."
         )
-    symmetric = key.spec == specs.SYMMETRIC
-    possible = _FOR_ANY_KEY | (_OF_SYMMETRIC_KEYS if symmetric else _OPERATIONS[key.usage])
+    symmetric = spec == specs.SYMMETRIC
+    possible = _FOR_ANY_KEY | (_OF_SYMMETRIC_KEYS if symmetric else _OPERATIONS[usage])
     wrong = [operation for operation in operations if operation not in possible]
     if wrong:
         raise KmsError(
             "ValidationException",
-            f"Operations {', '.join(wrong)} are not valid for a key with key usage {key.usage} "
-            f"and key spec {key.spec}.",
+            f"Operations {', '.join(wrong)} are not valid for a key with key usage {usage} "
+            f"and key spec {spec}.",
         )
     if constrained and not symmetric:
         raise KmsError(
             "ValidationException",
-            f"Encryption context constraints are not valid for key spec {key.spec}.",
+            f"Encryption context constraints are not valid for key spec {spec}.",
         )
 
 

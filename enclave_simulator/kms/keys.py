@@ -14,7 +14,6 @@ from enclave_simulator.kms.specs import ALGORITHMS_MEMBER, SYMMETRIC, USAGES
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from enclave_simulator.kms.call import Call
     from enclave_simulator.kms.grants import Grant
     from enclave_simulator.kms.policy import Policy
     from enclave_simulator.kms.specs import PrivateKey
@@ -31,6 +30,8 @@ _STATES = {
     PENDING_DELETION: ("KMSInvalidStateException", "is pending deletion."),
     PENDING_REPLICA_DELETION: ("KMSInvalidStateException", "is pending replica deletion."),
 }
+
+STATES = (ENABLED, *_STATES)
 
 CURRENT, NON_CURRENT, PENDING_ROTATION = "CURRENT", "NON_CURRENT", "PENDING_ROTATION"
 
@@ -207,13 +208,13 @@ class Key:
 
     # Checks, in the order in which KMS makes them: usage, state, algorithm
 
-    def check_usable(self, call: Call, usage: str) -> None:
+    def check_usable(self, operation: str, usage: str) -> None:
         """Check that the key is there for an operation.
 
         Raises:
             KmsError: InvalidKeyUsageException, DisabledException or KMSInvalidStateException.
         """
-        self.check_usage(call.operation, usage)
+        self.check_usage(operation, usage)
         self.check_state()
 
     def check_usage(self, operation: str, usage: str) -> None:

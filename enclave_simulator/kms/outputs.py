@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.console import hint, warn
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+_PROGRAM = "enclave-simulator"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -44,7 +43,7 @@ class EventFile:
     """Appends events to a file, one line of JSON each."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or create it.
+        """Open or create the file.
 
         Raises:
             ConfigurationError: it cannot be written.
@@ -61,27 +60,20 @@ class EventFile:
         self._file.close()
 
     def append(self, event: dict[str, Any]) -> None:
-        """Append an event. A full disk costs events, not responses; it is said once a line."""
+        """Append an event. If that fails, the event is lost and the response is not."""
         try:
             self._file.write(json.dumps(event).encode() + b"\n")
         except OSError as e:
-            _say(f"event lost: {e.strerror}")
+            warn(_PROGRAM, f"event lost: {e.strerror}")
 
 
 def report_refusal(message: str, reasons: tuple[str, ...]) -> None:
-    """Write a refusal and its reasons to standard error."""
-    for line in _lines(message, reasons):
-        _say(line)
-
-
-def _lines(message: str, reasons: tuple[str, ...]) -> Iterator[str]:
-    yield f"refused: {message}"
+    """Print a refusal, and its reasons as hints, on standard error."""
+    warn(_PROGRAM, f"refused: {message}")
     for reason in reasons:
-        yield f"  {reason}"
+        hint(_PROGRAM, reason)
 
 
-def _say(line: str) -> None:
-    # Policies and requests may contain control characters; a terminal must not obey them.
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    with contextlib.suppress(OSError, ValueError):  # nobody reads standard error any more
-        print(f"enclave-simulator kms: {shown}", file=sys.stderr, flush=True)  # noqa: T201
+def report_lost_change(path: Path, error: OSError) -> None:
+    """Print that the state could not be written."""
+    warn(_PROGRAM, f"cannot write {path}: {error.strerror}; the change is lost at the next start")

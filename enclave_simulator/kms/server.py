@@ -1,4 +1,4 @@
-"""Carries HTTP/1.1 over TLS to the service and back, or fails to, as a fault demands."""
+"""HTTP/1.1 over TLS for the service, and the faults of delivery."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BODY = 1 << 20
 """Bytes in a request's body; the largest legal one is an attestation document of 256 KiB."""
 
 IDLE_TIMEOUT = 60.0
-"""Seconds after which a connection without a whole request is closed."""
+"""Seconds until a connection without a complete request is closed."""
 
 _METHODS = (b"GET", b"POST", b"PUT", b"DELETE")
 _DRIP_INTERVAL = 0.05
@@ -51,14 +51,14 @@ class KmsServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Accept connections from now on."""
+        """Start to accept connections."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: Connection(self), sock=self._listener, ssl=self._authority.server_context()
         )
 
     async def close(self) -> None:
-        """Accept no more, and drop every connection."""
+        """Stop to accept connections, and abort the open ones."""
         if self._server is None:
             return
         self._server.close()
@@ -68,7 +68,7 @@ class KmsServer:
 
 
 class Connection(asyncio.Protocol):
-    """One client. h11 knows HTTP; this feeds it, and writes what it says."""
+    """One client. h11 parses and writes HTTP; this class moves the bytes."""
 
     def __init__(self, server: KmsServer) -> None:
         self._server = server
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     def abort(self) -> None:
-        """Drop the connection now."""
+        """Abort the connection."""
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -111,8 +111,8 @@ class Connection(asyncio.Protocol):
         try:
             self._advance()
         except h11.RemoteProtocolError as e:
-            log.info("not HTTP: %s", e)
-            self._refuse(e.error_status_hint)
+            log.info("invalid HTTP: %s", e)
+            self._reject(e.error_status_hint)
 
     def _advance(self) -> None:
         while True:
@@ -122,28 +122,28 @@ class Connection(asyncio.Protocol):
                     self._request = event
                     self._body.clear()
                     if event.method not in _METHODS:
-                        self._refuse(501)  # HEAD and CONNECT among them, whose answers differ
+                        self._reject(501)  # HEAD and CONNECT too: their responses have no body
                         return
                 case h11.Data():
                     self._body += event.data
                     if len(self._body) > MAX_BODY:
-                        self._refuse(413)
+                        self._reject(413)
                         return
                 case h11.EndOfMessage():
                     self._stop_waiting()
-                    if not self._answer():
+                    if not self._respond():
                         return
                     self._wait()
                 case h11.ConnectionClosed():
                     self._transport.close()
                     return
-                case _:  # NEED_DATA, or PAUSED behind an answer that is not out
+                case _:  # NEED_DATA, or PAUSED until a response is sent
                     return
 
-    def _answer(self) -> bool:
-        """Answer the request at hand; True where the connection takes another."""
+    def _respond(self) -> bool:
+        """Respond to the current request; return whether the connection accepts another."""
         request = self._request
-        assert request is not None  # noqa: S101 (h11 sends no end without a beginning)
+        assert request is not None  # noqa: S101 (h11 sends Request before EndOfMessage)
         headers: dict[str, str] = {}
         for raw_name, raw_value in request.headers:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
@@ -154,6 +154,7 @@ class Connection(asyncio.Protocol):
                 request.target.decode("latin-1"),
                 headers,
                 bytes(self._body),
+                _peer(self._transport),
             )
         )
         self._deliver(response)
@@ -166,7 +167,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _deliver(self, response: Response) -> None:
-        """Send an answer, or do to it what one of `faults.DELIVERY_FAULTS` says."""
+        """Send a response, with its fault of `faults.DELIVERY_FAULTS` if it has one."""
         length = len(response.body)
         match response.delivery:
             case "stall":
@@ -179,7 +180,7 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             case "reset":
                 raw: socket.socket = self._transport.get_extra_info("socket")
-                # Closed with zero linger, a socket sends RST instead of FIN (socket(7)).
+                # With zero linger, close(2) sends RST instead of FIN (socket(7)).
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._transport.abort()
             case "huge":
@@ -205,15 +206,15 @@ class Connection(asyncio.Protocol):
         self._task = asyncio.get_running_loop().create_task(work)
 
     def _write(self, *events: h11.Event) -> None:
-        # One write: two would be two TLS records and, on a real network, two packets.
+        # One write: two would be two TLS records and, on a network, two packets.
         self._transport.write(b"".join(self._http.send(event) or b"" for event in events))
 
-    def _refuse(self, status: int) -> None:
-        with contextlib.suppress(h11.LocalProtocolError):  # an answer is already on its way
+    def _reject(self, status: int) -> None:
+        with contextlib.suppress(h11.LocalProtocolError):  # a response has been started
             self._deliver(Response(status, b"", "text/plain"))
         self._transport.close()
 
-    # A connection that does not come up with a whole request in time is closed.
+    # A connection that sends no complete request in time is closed.
 
     def _wait(self) -> None:
         self._idle = asyncio.get_running_loop().call_later(
@@ -224,6 +225,12 @@ class Connection(asyncio.Protocol):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    """Return a client's IP address; empty for one of a UNIX socket."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else ""
 
 
 def _head(response: Response, length: int | None) -> h11.Response:

@@ -51,6 +51,13 @@ DELETE clears. The real KMS has no path but ``/``.
 _SERVICE = "TrentService"  # KMS's name in x-amz-target
 _CONTENT_TYPE = "application/x-amz-json-1.1"
 
+_CRYPTOGRAPHIC = {
+    # KeyLastUsageTrackingOperation of the model.
+    "Decapsulate", "Decrypt", "DeriveSharedSecret", "Encapsulate", "Encrypt", "GenerateDataKey",
+    "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
+    "GenerateDataKeyWithoutPlaintext", "GenerateMac", "ReEncrypt", "Sign", "Verify", "VerifyMac",
+}  # fmt: skip
+
 
 class KmsService:
     """One simulated KMS.
@@ -142,9 +149,11 @@ class KmsService:
             SigningOperations(self._store),
         )
         self._operations: dict[str, Operation] = {
-            name: operation for group in groups for name, operation in group.by_name().items()
+            name: operation
+            for group in groups
+            for name, operation in group.by_name().items()
+            if name in service_model().operation_names  # an older botocore has fewer
         }
-        self._used = set(service_model().shape_for("KeyLastUsageTrackingOperation").enum)
 
     def add_key(
         self,
@@ -244,7 +253,7 @@ class KmsService:
     def _perform(self, call: Call) -> dict[str, Any] | None:
         response = self._operations[call.operation](call)
         call.check_dry_run()
-        if call.operation in self._used:
+        if call.operation in _CRYPTOGRAPHIC:
             self._note_use(call, response or {})
         elif not is_read_only(call.operation):
             self._store.revision += 1

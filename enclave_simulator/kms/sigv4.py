@@ -1,11 +1,11 @@
-"""Checks Signature Version 4 on a request, the way the front end of AWS's JSON services does.
+"""Verify Signature Version 4 of a request, as the front end of AWS's JSON services does. No I/O.
 
-Written against AWS's description and not with botocore's signer: the clients under test sign
-with botocore, and a mistake made twice would not show. KMS requests are POSTs to ``/`` without
-a query, so canonical form is little more than the headers.
+Written from AWS's description, not with botocore's signer: the clients under test sign with
+botocore, and a mistake made twice would not show. KMS requests are POSTs to ``/`` without a
+query, so the canonical form is little more than the headers.
 
-Order and texts of the errors follow what the services answer, as collected by mhart's dynalite
-and kinesalite; KMS's status for all of them is 400.
+Order and texts of the errors are the services', as collected by mhart's dynalite and kinesalite;
+KMS's status for all of them is 400.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from enclave_simulator.kms.messages import Request
 
 MAX_SKEW = timedelta(minutes=5)
-"""How far x-amz-date may be from KMS's clock."""
+"""Largest difference between x-amz-date and KMS's clock."""
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _TIMESTAMP = "%Y%m%dT%H%M%SZ"
@@ -33,12 +33,12 @@ _INVALID_TOKEN = "The security token included in the request is invalid."  # noq
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A key pair KMS knows, and whose it is.
+    """Credentials that KMS knows, and their principal.
 
     Attributes:
         access_key_id: public part.
         secret_access_key: kept out of the repr.
-        session_token: for temporary credentials, which are refused without it.
+        session_token: of temporary credentials, which are rejected without it.
         principal: ARN that errors and key policies name.
     """
 
@@ -50,7 +50,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is, and which region's KMS it is meant for."""
+    """The caller of a request, and the Region whose KMS is called."""
 
     credentials: Credentials
     region: str
@@ -66,7 +66,7 @@ class Caller:
         return self.principal.split(":")[4]
 
     def arn(self, resource: str) -> str:
-        """Return the ARN of a resource of the caller's, for example ``key/ID``."""
+        """Return the ARN of a resource of the caller's account, for example of ``key/ID``."""
         partition = self.principal.split(":")[1]
         return f"arn:{partition}:kms:{self.region}:{self.account}:{resource}"
 
@@ -76,25 +76,25 @@ SIMULATED_CREDENTIALS = Credentials(
     "simulated/secret/access/key/0000000000000",
     "simulated/session/token==",
 )
-"""What the simulated KMS knows unless told otherwise: a role's, as a parent instance has them.
+"""The credentials known by default: a role's, as a parent instance has them.
 
-Worth nothing anywhere else.
+No other service accepts them.
 """
 
 
 def authenticate(
     request: Request, known: Mapping[str, Credentials], region: str | None, now: datetime
 ) -> Caller:
-    """Return whose request it is.
+    """Return the caller of a request.
 
     Args:
         request: a POST to ``/``.
         known: credentials by access key id.
-        region: the only region credentials may be scoped to; None takes any.
+        region: the only Region that credentials may be scoped to; None accepts any.
         now: KMS's clock.
 
     Raises:
-        KmsError: it is not signed, or not rightly.
+        KmsError: it is not signed, or its signature is not valid.
     """
     header = request.headers.get("authorization", "")
     if not header.startswith("AWS4-"):
@@ -172,7 +172,7 @@ def _check_date(date: str, now: datetime) -> None:
 
 
 def _scope(credential: str, date: str, region: str | None) -> list[str]:
-    """Return day, region, service and terminator: what the signing key is derived from."""
+    """Return day, Region, service and terminator, from which the signing key is derived."""
     scope = credential.split("/")[1:]
     if len(scope) != 4:
         raise _incomplete(

@@ -8,18 +8,17 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from enclave_simulator.kms.grants import Grant
-from enclave_simulator.kms.keys import Alias, Family, Key, Material, Materials, Usage
+from enclave_simulator.kms.keys import STATES, Alias, Family, Key, Material, Materials, Usage
 from enclave_simulator.kms.material import decode_material, encode_material
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.policy import parse_policy
 from enclave_simulator.kms.specs import USAGES
 from enclave_simulator.kms.store import KeyStore, Region, is_region
 
-if TYPE_CHECKING:
-    from enclave_simulator.kms.specs import PrivateKey
+T = TypeVar("T")
 
 _VERSION = 1
 
@@ -149,7 +148,12 @@ def load_state(store: KeyStore, state: bytes) -> None:
 
 def _load_regions(document: dict[str, Any], store: KeyStore) -> dict[str, Region]:
     regions = {name: Region(name) for name in document["regions"] if is_region(name)}
-    families = [Family(f["primary"], list(f["regions"])) for f in document["families"]]
+    families = [
+        Family(_get(each, "primary", str), [_is(name, str) for name in each["regions"]])
+        for each in document["families"]
+    ]
+    if any(name not in regions for each in families for name in (each.primary, *each.regions)):
+        raise ValueError("a multi-Region key is in a Region that is not there")
     specs = {each["materials"]: each["spec"] for each in document["keys"]}
     materials = [
         _load_materials(each, specs[number]) for number, each in enumerate(document["materials"])
@@ -158,10 +162,10 @@ def _load_regions(document: dict[str, Any], store: KeyStore) -> dict[str, Region
         key = _load_key(each, families, materials)
         regions[key.region].keys[key.id] = key
     for each in document["aliases"]:
-        region = regions[each["region"]]
-        region.aliases[each["name"]] = Alias(
-            each["name"],
-            store.arn(region, each["name"]),
+        region, name = regions[each["region"]], _get(each, "name", str)
+        region.aliases[name] = Alias(
+            name,
+            store.arn(region, name),
             region.keys[each["key"]],
             _moment(each["created"]),
             _moment(each["updated"]),
@@ -170,45 +174,84 @@ def _load_regions(document: dict[str, Any], store: KeyStore) -> dict[str, Region
 
 
 def _load_key(each: dict[str, Any], families: list[Family], materials: list[Materials]) -> Key:
-    if each["usage"] not in USAGES[each["spec"]]:
-        raise ValueError(f"KeyUsage {each['usage']} of KeySpec {each['spec']}")
-    used = each["last_usage"]
+    spec, usage, family = each["spec"], each["usage"], each["family"]
+    if usage not in USAGES[spec] or each["state"] not in STATES:
+        raise ValueError(f"KeyUsage {usage!r} of KeySpec {spec!r}, state {each['state']!r}")
+    grants = [_load_grant(grant) for grant in each["grants"]]
     return Key(
-        each["id"], each["arn"], each["spec"], each["usage"], each["origin"],
-        materials[each["materials"]], parse_policy(each["policy"]), each["description"],
-        _moment(each["created"]), each["state"], _moment_or_none(each["deletion"]),
-        each["window"], dict(each["tags"]),
-        {
-            grant["id"]: Grant(
-                grant["id"], grant["name"], grant["grantee"], grant["retiring"],
-                tuple(grant["operations"]), grant["equals"], grant["subset"],
-                grant["source_arn"], grant["issuer"], _moment(grant["created"]),
-            )
-            for grant in each["grants"]
-        },
-        None if each["family"] is None else families[each["family"]],
-        used and Usage(used[0], _moment(used[1]), used[2], used[3]),
-    )  # fmt: skip
+        _get(each, "id", str),
+        _get(each, "arn", str),
+        spec,
+        usage,
+        _get(each, "origin", str),
+        materials[_get(each, "materials", int)],
+        parse_policy(_get(each, "policy", str)),
+        _get(each, "description", str),
+        _moment(each["created"]),
+        each["state"],
+        _moment_or_none(each["deletion"]),
+        None if each["window"] is None else _get(each, "window", int),
+        _texts(each["tags"]),
+        {grant.id: grant for grant in grants},
+        None if family is None else families[_is(family, int)],
+        None if each["last_usage"] is None else _load_usage(*each["last_usage"]),
+    )
+
+
+def _load_usage(operation: Any, when: Any, event_id: Any, request_id: Any) -> Usage:
+    return Usage(_is(operation, str), _moment(when), _is(event_id, str), _is(request_id, str))
+
+
+def _load_grant(each: dict[str, Any]) -> Grant:
+    return Grant(
+        bytes.fromhex(each["id"]).hex(),
+        _get(each, "name", str),
+        _get(each, "grantee", str),
+        _get(each, "retiring", str),
+        tuple(_is(operation, str) for operation in each["operations"]),
+        None if each["equals"] is None else _texts(each["equals"]),
+        None if each["subset"] is None else _texts(each["subset"]),
+        _get(each, "source_arn", str),
+        _get(each, "issuer", str),
+        _moment(each["created"]),
+    )
 
 
 def _load_materials(each: dict[str, Any], spec: str) -> Materials:
-    def secret(encoded: str | None) -> bytes | PrivateKey | None:
-        if encoded is None:
-            return None
-        return decode_material(spec, base64.b64decode(encoded, validate=True))
+    def version(given: dict[str, Any]) -> Material:
+        secret = given["secret"]
+        return Material(
+            _get(given, "id", str),
+            None
+            if secret is None
+            else decode_material(spec, base64.b64decode(secret, validate=True)),
+            _get(given, "state", str),
+            _moment_or_none(given["rotated"]),
+            _get(given, "rotation", str),
+            _moment_or_none(given["expires"]),
+            _get(given, "description", str),
+        )
 
+    period = each["period"]
+    if period is not None and not 90 <= _is(period, int) <= 2560:
+        raise ValueError(f"a rotation period of {period} days")
     return Materials(
-        [
-            Material(
-                version["id"], secret(version["secret"]), version["state"],
-                _moment_or_none(version["rotated"]), version["rotation"],
-                _moment_or_none(version["expires"]), version["description"],
-            )
-            for version in each["versions"]
-        ],
-        each["period"],
-        _moment_or_none(each["rotates"]),
-    )  # fmt: skip
+        [version(given) for given in each["versions"]], period, _moment_or_none(each["rotates"])
+    )
+
+
+def _is(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:  # `isinstance` would accept true for 1
+        raise TypeError(kind.__name__)
+    return value
+
+
+def _get(each: dict[str, Any], name: str, kind: type[T]) -> T:
+    return _is(each[name], kind)
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_is(key, str): _is(item, str) for key, item in _is(value, dict).items()}
 
 
 def _blob(blob: bytes) -> str:

@@ -229,7 +229,8 @@ class KeyStore:
             with_material: generate its key material.
 
         Raises:
-            KmsError: there is no such key, or there are too many.
+            KmsError: the key spec is not simulated, or has no such usage, or there are too many
+                keys.
         """
         usages = USAGES.get(spec)
         if usages is None:
@@ -349,7 +350,7 @@ class KeyStore:
         return key
 
     def find(self, call: Call, parameter: str, *, aliases: bool) -> Key:
-        """Return the key that a parameter names, whoever calls; see `key_for`.
+        """Return the key that a parameter names, without authorization; see `key_for`.
 
         Raises:
             KmsError: NotFoundException or InvalidArnException.

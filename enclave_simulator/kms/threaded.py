@@ -1,4 +1,4 @@
-"""The server in a thread of its own: for tests, which speak to it from theirs."""
+"""The server in a thread of its own, for tests."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from enclave_simulator.kms.tls import CertificateAuthority
 if TYPE_CHECKING:
     from enclave_simulator.kms.service import KmsService
 
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 
 class KmsSimulator:
-    """A `KmsServer` in a thread of its own, on 127.0.0.1: for tests. A context manager.
+    """A `KmsServer` in a thread of its own, on 127.0.0.1. A context manager.
 
     Attributes:
-        service: the service, for its counters and the like.
-        faults: what goes wrong next.
+        service: the service, for example for its counters.
+        faults: the faults to come.
         port: TCP port on 127.0.0.1.
-        ca_pem: what clients must trust.
+        ca_pem: the CA certificate that clients must trust.
     """
 
     def __init__(self, service: KmsService, *, idle_timeout: float = IDLE_TIMEOUT) -> None:
@@ -37,7 +37,7 @@ class KmsSimulator:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="simulated KMS", daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(timeout=_PATIENCE)
+        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(timeout=_TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -51,10 +51,10 @@ class KmsSimulator:
         return f"https://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """Stop, and wait until the thread has gone."""
-        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(timeout=_PATIENCE)
+        """Stop, and wait for the thread to end."""
+        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(timeout=_TIMEOUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=_PATIENCE)
+        self._thread.join(timeout=_TIMEOUT)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -13,7 +13,8 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-import botocore.session
+import botocore.loaders
+import botocore.model
 
 from enclave_simulator.kms.messages import KmsError
 
@@ -51,7 +52,9 @@ _ASCII = {"KeyIdType": r"^\p{ASCII}+$"}
 @functools.cache
 def service_model() -> Any:
     """Return botocore's model of KMS."""
-    return botocore.session.Session().get_service_model("kms")
+    # Not by a session: that needs the profile of AWS_PROFILE, which is the developer's.
+    loader = botocore.loaders.create_loader()
+    return botocore.model.ServiceModel(loader.load_service_model("kms", "service-2"), "kms")
 
 
 def parse_parameters(operation: str, document: Any) -> dict[str, Any]:

@@ -113,7 +113,7 @@ X86_64 = Architecture(
         "ioctl": 16,
         "socket": 41, "connect": 42, "accept": 43, "accept4": 288, "bind": 49,
         "getsockname": 51, "getpeername": 52, "setsockopt": 54, "getsockopt": 55,
-        "io_uring_setup": 425,
+        "io_uring_setup": 425, "prctl": 157,
     },
     stat=struct.Struct("=QQQIII4xQqqq72x"),
 )  # fmt: skip
@@ -127,7 +127,7 @@ AARCH64 = Architecture(
         "ioctl": 29,
         "socket": 198, "connect": 203, "accept": 202, "accept4": 242, "bind": 200,
         "getsockname": 204, "getpeername": 205, "setsockopt": 208, "getsockopt": 209,
-        "io_uring_setup": 425,
+        "io_uring_setup": 425, "prctl": 167,
     },
     stat=struct.Struct("=QQIIIIQ8xqi4xq56x"),
 )  # fmt: skip

@@ -16,8 +16,8 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.launcher import child
 from enclave_simulator.launcher.errors import CommandError
 from enclave_simulator.launcher.launch import DEFAULT_CID, Launcher
-from enclave_simulator.parent import credentials, logs
 from enclave_simulator.parent import services as parent_services
+from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 from vsock_proxy.service.console import complain
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def add_parser(subparsers: Any) -> None:
         "run",
         help="run a program with a simulated /dev/nsm and AF_VSOCK",
         description="Run COMMAND with a simulated /dev/nsm and AF_VSOCK; behind CID 3 are a "
-        f"simulated KMS (through vsock-proxy on port {parent_services.PROXY_PORT}), a log sink on "
-        f"port {logs.PORT}, whose lines are printed on standard error, and what --parent-port and "
+        f"simulated KMS (through vsock-proxy on port {PROXY_PORT}), a log sink on "
+        f"port {LOG_PORT}, whose lines are printed on standard error, and what --parent-port and "
         "--folder add. Its exit code is COMMAND's, 128+N if signal N ended it. "
         "Processes that COMMAND leaves behind are killed: an enclave ends with its first program.",
         usage="enclave-simulator run [options] [--] COMMAND [ARGS...]",
@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
         help="no KMS and no proxy, and the environment as it is")  # fmt: skip
     add("--credentials", choices=("environment", "parent"), default="environment",
         help="whether COMMAND finds AWS credentials in its environment, where every SDK looks, or "
-        f"asks for them at vsock://3:{credentials.PORT} (default: %(default)s)")  # fmt: skip
+        f"asks for them at vsock://3:{CREDENTIALS_PORT} (default: %(default)s)")  # fmt: skip
     parent_services.add_options(parser)
     add("--verbose", action="store_true", help="tell on stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")

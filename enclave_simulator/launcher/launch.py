@@ -23,6 +23,7 @@ from enclave_simulator.launcher.errors import CommandError, LaunchError
 from enclave_simulator.launcher.supervisor import Supervisor
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.net.addresses import MAX_UNIX_PATH, UnixAddress
+from vsock_proxy.service.child import exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -203,8 +204,7 @@ class Session:
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
         """
-        code = self.process.wait(timeout)
-        return code if code >= 0 else 128 - code
+        return exit_code(self.process.wait(timeout))
 
     def close(self) -> None:
         """End the program if it still runs, then the enclave."""

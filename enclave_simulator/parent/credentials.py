@@ -1,4 +1,4 @@
-"""``enclave-simulator credentials``: a parent's service that gives out the simulated KMS's keys."""
+"""``enclave-simulator credentials``: the parent's credential service, with the simulated KMS's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_address
 from vsock_proxy.net.listening import listening, local_address
+from vsock_proxy.net.ports import CREDENTIALS_PORT
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-PORT = 8002
-"""Where the agent asks the parent for credentials."""
-
+_LISTEN = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 _LIFETIME = 3600
-"""Seconds; EC2 gives a role's credentials for six hours, STS for one unless told otherwise."""
+"""Seconds; a role's credentials last six hours on EC2, and one hour by default from STS."""
 
 log = logging.getLogger(__name__)
 
 
 def simulated_document(lifetime: float = _LIFETIME) -> dict[str, str]:
-    """Return credentials that the simulated KMS takes, good for `lifetime` seconds from now."""
+    """Return credentials that the simulated KMS accepts, valid for `lifetime` seconds from now."""
     expiration = datetime.now(UTC) + timedelta(seconds=lifetime)
     return {
         "AccessKeyId": SIMULATED_CREDENTIALS.access_key_id,
@@ -41,7 +40,7 @@ def simulated_document(lifetime: float = _LIFETIME) -> dict[str, str]:
 
 
 class CredentialServer(http.server.ThreadingHTTPServer):
-    """Serves the container-credentials JSON on a listening socket, which it then owns."""
+    """Serves the container-credentials JSON on a listening socket, which it owns."""
 
     def __init__(
         self,
@@ -69,7 +68,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        log.info(format, *args)  # the original would ask a UNIX client for its IP address
+        log.info(
+            format, *args
+        )  # the base class asks for an IP address, which a UNIX client has not
 
 
 def add_parser(subparsers: Any) -> None:
@@ -77,14 +78,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "credentials",
         help="serve credentials as the parent does",
-        description="Serve the credentials that the simulated KMS takes, as a service on the "
-        "parent does: container-credentials JSON over HTTP, until SIGTERM.",
+        description="Serve the credentials that the simulated KMS accepts, as the parent does: "
+        "container-credentials JSON over HTTP, until SIGTERM.",
     )
     add = parser.add_argument
-    add("--listen", metavar="ADDRESS", default=str(VsockAddress(VMADDR_CID_PARENT, PORT)),
+    add("--listen", metavar="ADDRESS", default=str(_LISTEN),
         help="vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT (default: %(default)s)")  # fmt: skip
     add("--lifetime", metavar="SECONDS", type=float, default=_LIFETIME,
-        help="how long each answer's credentials last (default: %(default)s)")  # fmt: skip
+        help="how long the credentials of a response last (default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -92,10 +93,10 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        ConfigurationError: the address makes no sense.
+        ConfigurationError: the address is invalid.
         ListenError: it cannot be listened on.
     """
-    # Blocked here and so in every thread: `sigwait` is where they arrive.
+    # Blocked here and so in every thread: they are pending until `sigwait`.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with listening(parse_address(options.listen)) as listener:

@@ -1,4 +1,4 @@
-"""The parent's log sink, as a developer wants it: what the enclave logs, on standard error."""
+"""The parent's log sink for developers: it prints the enclave's log lines on standard error."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from vsock_proxy.errors import ListenError
-from vsock_proxy.net.ports import LOG_PORT as PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vsock_proxy.net.addresses import Address
 
-__all__ = ["PORT", "print_logs"]
 
 _STOP_WITHIN = 5.0
-"""Seconds for what has been sent and not yet printed."""
+"""Seconds for lines that have been sent and not yet printed."""
 
 
 class _StandardError:
@@ -35,11 +33,11 @@ class _StandardError:
 
 @contextlib.contextmanager
 def print_logs(address: Address) -> Iterator[None]:
-    """Print the lines that come to an address, for the length of a ``with`` block.
+    """Print the log lines sent to an address, for the length of a ``with`` block.
 
-    Where somebody listens there already, the lines are his.
+    If another process listens there already, it gets them.
     """
-    # A developer wants to see all of it, and does not attack his own terminal.
+    # No limits that matter: a developer wants all lines, and does not attack the own terminal.
     settings = LogSettings(
         cids=None,
         listen=address,
@@ -50,7 +48,7 @@ def print_logs(address: Address) -> Iterator[None]:
     )
     sink = LogSink(settings, sink=_StandardError())
     with contextlib.ExitStack() as stack:
-        # Signals are for the other threads: this one would keep them from `foreground`.
+        # A signal must reach another thread: in the sink's it would not reach `foreground`.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             sink.start()

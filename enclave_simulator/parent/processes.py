@@ -1,4 +1,4 @@
-"""Service processes of the parent's side: started, waited for until ready, and ended."""
+"""Service processes of the parent's side: start, wait until ready, stop."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _STATE_LIMIT = 4096
 _STDERR_SHOWN = 2000
 
 _OWN_ERROR = re.compile(r"[a-z-]+: error: (?P<error>.+)(?:\n[a-z-]+: hint: (?P<hint>.+))?")
-"""The whole of what a command says that ends by an error of its own."""
+"""The output of a command that ended with an error of its own."""
 
-# PR_SET_PDEATHSIG: a launcher that is killed -9 must not leave its services behind. It holds
-# for the thread that started them, which may be gone already. Signals that the launcher has
-# blocked would stay blocked.
+# PR_SET_PDEATHSIG: services must not outlive a launcher that is killed by SIGKILL. It is about the
+# thread that started them, which may have ended already. Signals that the launcher has blocked
+# would stay blocked.
 _RUN = """\
 import ctypes, importlib, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -49,9 +49,9 @@ sys.exit(importlib.import_module(module).main())
 
 
 def exit_on_signals() -> None:
-    """Have SIGINT, SIGTERM and SIGHUP end this process through every `finally`, with 128+N.
+    """Make SIGINT, SIGTERM and SIGHUP exit with 128+N, through every `finally`.
 
-    Only the first one counts: none interrupts what the first one made us clean up.
+    Further signals are ignored: they must not interrupt the clean-up.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -71,13 +71,13 @@ class ServiceError(AgentError):
 
 
 class Service:
-    """A process that runs one of this project's commands. A context manager that ends it.
+    """A process that runs one of this project's commands. A context manager that stops it.
 
-    It dies with the thread that started it, whatever happens to that.
+    The kernel kills it when the thread that started it ends.
 
     Attributes:
         process: the process.
-        state: what it told when it was ready, by name (sd_notify(3)).
+        state: the variables of its READY=1 notification, by name (sd_notify(3)).
     """
 
     def __init__(
@@ -89,18 +89,18 @@ class Service:
         show_stderr: bool = False,
         ready_within: float = READY_WITHIN,
     ) -> None:
-        """Start ``main`` of a module and wait until it says READY=1.
+        """Start ``main`` of a module and wait until it notifies READY=1.
 
         Args:
-            module: its `main` takes its arguments from `sys.argv`, as a command does.
+            module: its `main` reads `sys.argv`, as a command does.
             arguments: the command's arguments.
-            env: environment; None passes this process's on.
-            show_stderr: pass its stderr on. Otherwise only a failure to start shows the end
-                of it, as the hint.
+            env: environment; None inherits this process's.
+            show_stderr: pass its standard error on. Otherwise the end of it is the hint if the
+                service does not start.
             ready_within: seconds.
 
         Raises:
-            ServiceError: it ended or said nothing in time.
+            ServiceError: it ended, or was not ready in time.
         """
         self.name = " ".join((module, *arguments[:1]))
         with contextlib.ExitStack() as held:
@@ -115,12 +115,12 @@ class Service:
                 # COMMAND's stdout is its own.
                 stdout=sys.stderr if show_stderr else stderr,
                 stderr=None if show_stderr else stderr,
-                # Not among those whom the terminal tells of ctrl-C.
+                # A group of its own: ctrl-C at the terminal is for the launcher alone.
                 process_group=0,
             )
             held.callback(self._end)
             self.state = self._await_ready(notified, ready_within, stderr)
-            # All of it is kept: a service also tells when it stops.
+            # The socket too: a service also notifies when it stops.
             self._held = held.pop_all()
 
     def _await_ready(
@@ -141,19 +141,19 @@ class Service:
                         return state
                 elif ended in happened:
                     code = self.process.wait()
-                    said = _tail(stderr)
-                    if own := _OWN_ERROR.fullmatch(said):
-                        # An option or a file, mostly, that the user gave to us: their words stay.
+                    output = _tail(stderr)
+                    if own := _OWN_ERROR.fullmatch(output):
+                        # Mostly about an option or a file of the user's: the words are right.
                         raise ServiceError(own["error"], hint=own["hint"] or "")
                     raise ServiceError(
-                        f"{self.name} ended with {code} before it was ready", hint=said
+                        f"{self.name} ended with {code} before it was ready", hint=output
                     )
         finally:
             os.close(ended)
         raise ServiceError(f"{self.name} was not ready within {within:g} s", hint=_tail(stderr))
 
     def close(self) -> None:
-        """End the process, kindly first, and reap it."""
+        """Stop the process, by SIGTERM, then by SIGKILL, and reap it."""
         self._held.close()
 
     def _end(self) -> None:

@@ -1,7 +1,7 @@
-"""The parent's services that a simulated enclave finds behind CID 3, as processes.
+"""The parent's services behind CID 3 of a simulated enclave, for ``run`` and ``boot``.
 
-A simulated KMS, vsock-proxy in front of it, and, where asked for, the service that hands out
-credentials. The log sink is a thread. ``run`` and ``boot`` share them.
+A simulated KMS, vsock-proxy in front of it, and optionally the credential service are processes;
+the log sink is a thread.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms import command as kms
-from enclave_simulator.parent import credentials, logs
+from enclave_simulator.parent import logs
 from enclave_simulator.parent.processes import Service
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress, parse_address
+from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Sequence
     from pathlib import Path
 
-PROXY_PORT = 8000
-"""Where AWS's documentation has vsock-proxy listen for KMS."""
-
 _LISTENING = "listening on tcp://"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParentServices:
-    """What to start.
+    """The services to start.
 
     Attributes:
-        folder: where vsock addresses are UNIX sockets, as CID_PORT.
-        private: an empty folder for their files.
+        folder: where UNIX sockets named CID_PORT stand for vsock addresses.
+        private: an empty folder for the services' files.
         nitro_root: PEM of the root that attestation documents must chain to.
-        ca: where the KMS's certificate authority is written, PEM.
-        ca_key: a file with the authority's key, to have the same one again; None for a
-            new one each time.
+        ca: where the certificate of the KMS's certificate authority is written, PEM.
+        ca_key: file of the authority's key, for the same authority in each run; None for a new
+            one.
         kms_options: further arguments of ``enclave-simulator kms``.
         with_credentials: start the credential service too.
-        verbose: pass their stderr on.
+        verbose: pass the services' standard error on.
     """
 
     folder: Path
@@ -53,12 +51,12 @@ class ParentServices:
     verbose: bool
 
     def start(self, stack: contextlib.ExitStack) -> list[Service]:
-        """Start them; leaving `stack` ends them.
+        """Start the services; leaving `stack` stops them.
 
         Raises:
-            ServiceError: one did not start.
+            ServiceError: a service did not start.
         """
-        stack.enter_context(logs.print_logs(parse_address(self._listen(logs.PORT))))
+        stack.enter_context(logs.print_logs(parse_address(self._listen(LOG_PORT))))
         root = self.private / "nitro-root.pem"
         root.write_bytes(self.nitro_root)
         ca_key = [] if self.ca_key is None else [f"--ca-key={self.ca_key}"]
@@ -85,7 +83,7 @@ class ParentServices:
         service = stack.enter_context(
             Service(
                 "enclave_simulator.cli",
-                ["credentials", "--listen", self._listen(credentials.PORT)],
+                ["credentials", "--listen", self._listen(CREDENTIALS_PORT)],
                 show_stderr=self.verbose,
             )
         )
@@ -96,7 +94,7 @@ class ParentServices:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options by which ``run`` and ``boot`` say what is behind CID 3."""
+    """Add the options of ``run`` and ``boot`` for the services behind CID 3."""
     add = parser.add_argument
     add("--parent-port", metavar="PORT=ADDRESS", action="append", default=[], type=_parent_port,
         help="a service behind CID 3 that listens on unix:/PATH; may repeat")  # fmt: skip
@@ -106,20 +104,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def kms_options(options: argparse.Namespace) -> list[str]:
-    """Return the arguments of ``enclave-simulator kms`` that `add_options` took."""
+    """Return the arguments of ``enclave-simulator kms`` among the options of `add_options`."""
     faults = [word for fault in options.fault for word in ("--fault", fault)]
     return [*faults, *kms.key_option_words(options)]
 
 
 def check_cid(cid: int) -> None:
-    """Refuse what is no enclave's context id.
+    """Check the context id of an enclave.
 
     Raises:
-        ConfigurationError: it is taken.
+        ConfigurationError: it is reserved.
     """
     if not VMADDR_CID_PARENT < cid < MAX_VSOCK:
         raise ConfigurationError(
-            f"not an enclave's CID: {cid}", hint="0 to 3 and the last one are taken"
+            f"not an enclave's CID: {cid}", hint="0 to 3 and the last one are reserved"
         )
 
 
@@ -135,10 +133,10 @@ def _parent_port(text: str) -> tuple[int, UnixAddress]:
 
 
 def vsock_port(text: str) -> Any:
-    """Read a vsock port, as argparse has its types.
+    """Parse a vsock port: an argparse type.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not a vsock port.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= MAX_VSOCK:
         raise argparse.ArgumentTypeError(f"not a vsock port: {text!r}")

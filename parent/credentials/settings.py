@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsock_proxy.net.addresses import VMADDR_CID_ANY, Address, TcpAddress, VsockAddress
+from vsock_proxy.net.ports import CREDENTIALS_PORT
 from vsock_proxy.service.cids import read_cids
 
 if TYPE_CHECKING:
     from vsock_proxy.service.settings import Setting
 
-DEFAULT_ADDRESS = VsockAddress(VMADDR_CID_ANY, 8002)
+DEFAULT_ADDRESS = VsockAddress(VMADDR_CID_ANY, CREDENTIALS_PORT)
 """Where the enclave's agent asks for credentials."""
 
 

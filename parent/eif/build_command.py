@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parent.eif import cpio, programs, ramdisks, sign_command
+from parent.eif import cpio, debian, programs, ramdisks, sign_command
 from parent.eif.build import build
 from parent.eif.console import warn
 from parent.eif.cpio import CHUNK
@@ -19,6 +21,7 @@ from parent.eif.describe import measurements
 from parent.eif.metadata import Metadata, parse_json
 from parent.eif.root import command, source
 from parent.eif.root.notes import Notes
+from parent.eif.root.tree import Node
 from parent.files import opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.version import VERSION
@@ -26,9 +29,12 @@ from vsock_proxy.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from parent.eif.root.tree import Tree
+
 MAX_CUSTOM_METADATA = 4096
 """Bytes in the file of ``--metadata``, as for ``nitro-cli``."""
 
+_DEBIAN = "debian"
 _MAX_PROGRAM = 64 * 1024 * 1024  # Bytes in init, or in a kernel module.
 
 _EPILOG = """\
@@ -43,6 +49,9 @@ Ramdisks are, in this order: the one made of --init, those of --ramdisk, the one
 With --init and --rootfs the layout is nitro-cli's, for AWS's init:
   enclave-parent build-eif --kernel bzImage --cmdline "$(cat cmdline)" --init init \\
     --nsm-module nsm.ko --rootfs root.tar --output app.eif -- /usr/bin/app --verbose
+On a machine without nitro-cli, to try an image under QEMU:
+  enclave-parent build-eif --kernel debian --rootfs app.tar --output app.eif
+  enclave-simulator boot app.eif
 """
 
 
@@ -55,14 +64,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--kernel", metavar="FILE", type=Path, required=True, help="bzImage, or Image on aarch64")
-    add("--cmdline", metavar="TEXT", required=True, help="the kernel's command line")
+    add(
+        "--kernel",
+        metavar="FILE|debian",
+        type=Path,
+        required=True,
+        help="bzImage, or Image on aarch64; debian: Debian's kernel with an init of this project, "
+        "for `enclave-simulator boot` only, from `enclave-simulator setup-machine --kernel`",
+    )
+    add("--cache", metavar="FOLDER", type=Path, help="where Debian's kernel is unpacked")
+    add("--cmdline", metavar="TEXT", help="the kernel's; may be left out with --kernel debian")
     add("--ramdisk", metavar="FILE", type=Path, action="append", default=[], help="a ramdisk")
     add("--init", metavar="FILE", type=Path, help="the program that the kernel starts")
     add("--nsm-module", metavar="FILE", type=Path, help="nsm.ko, beside init")
     add("--rootfs", metavar="PATH", type=Path, help="a folder, a tar, or a container image")
     add("--owners", choices=("root", "keep"), default="root",
         help="of the files in a folder; a tar has its own (default: %(default)s)")  # fmt: skip
+    add("--add", metavar="FILE:PATH", action="append", default=[],
+        help="put a file into the root at PATH, mode 0644; may repeat")  # fmt: skip
     add("--env", metavar="NAME=VALUE", action="append", default=[],
         help="for the command; before what the container image says")  # fmt: skip
     add("--gzip", action="store_true", help="compress the ramdisks that are made here")
@@ -96,10 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Build an image, and print its measurements as ``nitro-cli build-enclave`` does."""
     command.check_environment(arguments.env)
     signer = sign_command.read_signer(arguments)
+    base = _debian(arguments)
+    if base:
+        arguments.kernel = base.kernel
     kernel = _kernel(arguments)
     metadata = _metadata(arguments, kernel)
     with contextlib.ExitStack() as stack:
-        parts = _parts(arguments, kernel, stack)
+        parts = _parts(arguments, kernel, base, stack)
         for line in parts.notes.lines():
             warn(line)
         output = stack.enter_context(replacing(arguments.output))
@@ -129,8 +151,29 @@ def _kernel(arguments: argparse.Namespace) -> programs.Kernel:
     return kernel
 
 
+def _debian(arguments: argparse.Namespace) -> debian.Debian | None:
+    """Return Debian's packages, if they are to be used, and complete the options for them."""
+    if str(arguments.kernel) != _DEBIAN:
+        if arguments.cmdline is None:
+            raise ConfigurationError(
+                "--cmdline is missing",
+                hint="nitro-cli's is in /usr/share/nitro_enclaves/blobs/cmdline",
+            )
+        return None
+    if arguments.init or arguments.nsm_module:
+        raise ConfigurationError("--init and --nsm-module do not go with --kernel debian")
+    if not arguments.rootfs:
+        raise ConfigurationError("--kernel debian needs a root file system: --rootfs PATH")
+    if arguments.cmdline is None:
+        arguments.cmdline = debian.CMDLINE
+    return debian.find(arguments.cache)
+
+
 def _parts(
-    arguments: argparse.Namespace, kernel: programs.Kernel, stack: contextlib.ExitStack
+    arguments: argparse.Namespace,
+    kernel: programs.Kernel,
+    base: debian.Debian | None,
+    stack: contextlib.ExitStack,
 ) -> _Parts:
     pack = _gzipped_archive if arguments.gzip else cpio.archive
     parts = _Parts(notes=Notes(os.geteuid() if hasattr(os, "geteuid") else 0))
@@ -138,6 +181,8 @@ def _parts(
         raise ConfigurationError("--nsm-module goes beside --init, which is missing")
     if arguments.init:
         parts.ramdisks.append(pack(_boot_ramdisk(arguments, kernel, parts.notes)))
+    if base:
+        parts.ramdisks.append(pack(base.boot_ramdisk()))
     for path in arguments.ramdisk:
         parts.ramdisks.append(read_chunks(path))
         parts.size += size(path)
@@ -152,15 +197,25 @@ def _parts(
                 spool=arguments.output.parent,
                 progress=advance,
             )
+        for pair in arguments.add:
+            _add_file(tree, pair)
         run = command.resolve(
             tree, container, arguments.command, arguments.env, kernel.architecture, parts.notes
         )
         entries = ramdisks.application_ramdisk(tree.entries(), run.words, run.environment)
         parts.ramdisks.append(pack(entries))
         parts.size += tree.size()
-    elif arguments.command or arguments.env:
-        raise ConfigurationError("a command or --env, but no --rootfs in which it would run")
+    elif arguments.command or arguments.env or arguments.add:
+        raise ConfigurationError("a command, --env or --add, but no --rootfs that they are for")
     return parts
+
+
+def _add_file(tree: Tree, pair: str) -> None:
+    name, colon, path = pair.rpartition(":")
+    if not colon or not name or not path.startswith("/"):
+        raise ConfigurationError(f"--add {pair}: not FILE:PATH with an absolute path")
+    content = read_small(Path(name), _MAX_PROGRAM)
+    tree.add(path, Node(stat.S_IFREG | 0o644, size=len(content), open=lambda: io.BytesIO(content)))
 
 
 def _size(path: Path) -> int:

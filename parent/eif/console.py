@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from vsock_proxy.service import console
 
 
 def warn(text: str) -> None:
-    """Print a warning in the form of the program's errors."""
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-    sys.stderr.write(f"enclave-parent: warning: {shown}\n")
-    sys.stderr.flush()
+    """Print a warning line."""
+    console.warn("enclave-parent", text)

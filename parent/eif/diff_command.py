@@ -13,6 +13,7 @@ from parent.eif.describe import describe
 from parent.eif.diff import Contents, Section, compare
 from parent.eif.layout import SectionType
 from parent.files import opened, print_json, progress, size
+from vsock_proxy.service.console import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(_document(before, after, differences))
     else:
         lines = _lines(before, after, differences, None if arguments.all else _SHOWN)
-        sys.stdout.write("".join(f"{_printable(line)}\n" for line in lines))
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
         sys.stdout.flush()
     return _DIFFERENT if moved else 0
 
@@ -165,7 +166,3 @@ def _change(difference: Difference) -> str:
 
 def _short(pcr: bytes | None) -> str:
     return f"{pcr.hex()[:16]}..." if pcr else "none"
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from parent.component import JSON
+    from parent.eif.describe import Description
     from parent.enclaves.console import Console
     from parent.enclaves.lifecycle import Command
     from parent.enclaves.nitro_cli import Enclave
@@ -192,7 +194,15 @@ class EnclaveComponent:
             if self._stop_asked:
                 raise NitroCliError("not started, for this is the end")
         try:
-            timeout = nitro_cli.run_timeout(self.settings, self._measure())
+            described, size = self._measure()
+            expired = described.validity(datetime.now(UTC))
+            if expired:
+                # An enclave that runs from it goes on; nitro-cli would start none (E59).
+                raise ConfigurationError(
+                    f"{self.settings.eif}: {'; '.join(expired)}",
+                    hint="sign it with a certificate that is valid: enclave-parent sign-eif",
+                )
+            timeout = nitro_cli.run_timeout(self.settings, size)
             return nitro_cli.parse_run(
                 self._nitro_cli(nitro_cli.run_arguments(self.settings), timeout)
             )
@@ -205,13 +215,19 @@ class EnclaveComponent:
             raise nitro_cli.failure(arguments[0], done.status, done.stderr)
         return done.stdout
 
-    def _measure(self) -> int:
-        """Measure the image, so that an enclave started from it can be told; its bytes."""
+    def _measure(self) -> tuple[Description, int]:
+        """Measure the image, so that an enclave started from it can be told.
+
+        Returns:
+            What the image says, and its bytes. Whether its certificate is valid is not checked.
+
+        Raises:
+            ConfigurationError: it is not an image, was damaged, or needs more memory.
+        """
         eif = self.settings.eif
         with opened(eif) as stream:
             described = describe(stream)
             size = stream.seek(0, 2)
-        # Not whether the signing certificate is still valid: that is left to nitro-cli.
         failures = list(described.signature_failures)
         if not described.is_whole:
             failures.insert(0, "the CRC is wrong: the file was damaged")
@@ -219,7 +235,7 @@ class EnclaveComponent:
             raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it anew")
         self._machine.pcr0 = described.pcrs[0].hex()
         check_memory(self.settings, size)
-        return size
+        return described, size
 
     def _publish(self) -> None:
         before, after = self._shown, self._show()

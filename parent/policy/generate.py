@@ -1,27 +1,38 @@
-"""Key policies and IAM policies that ask for an attestation document. Pure.
+"""Key policies and IAM policies that ask for an attestation document. No I/O.
 
-Sources: KMS Developer Guide, "Condition keys for Nitro Enclaves", "Default key policy" and
-"Permissions for KMS operations"; IAM User Guide, "Condition operators".
+Sources: KMS Developer Guide, "Condition keys for Nitro Enclaves", "Condition keys for NitroTPM",
+"Default key policy" and "Permissions for KMS operations"; IAM User Guide, "Condition operators".
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from parent.policy.language import IMAGE_KEY, PolicyError, pcr_key
+from parent.policy.actions import (
+    ATTESTED,
+    IMAGE_KEY,
+    PCR_COUNT,
+    TPM_PCR_COUNT,
+    Platform,
+    PolicyError,
+    pcr_key,
+    tpm_pcr_key,
+)
+from parent.policy.findings import Options
+from parent.policy.language import parse
+from parent.policy.lint import lint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from parent.policy.measured import Measured
 
-ATTESTED_OPERATIONS = ("Decrypt", "DeriveSharedSecret", "GenerateDataKey", "GenerateDataKeyPair")
-"""Use a key and take ``Recipient``. GenerateRandom takes it too, but has no key to have a
-policy: IAM policies alone govern it."""
+_ATTESTED_ON_KEY = tuple(action.name for action in ATTESTED if action.is_on_key)
 
-GUARDED_ACTIONS = (*(f"kms:{name}" for name in ATTESTED_OPERATIONS), "kms:ReEncryptFrom")
-"""What yields a secret of the key's. ReEncrypt takes no document: whoever may use it moves a
-ciphertext to a key of his own, and decrypts it there."""
+_GUARDED = (*_ATTESTED_ON_KEY, "kms:ReEncryptFrom")
+"""What the Deny names. ReEncrypt takes no document: whoever may use it moves a ciphertext to a
+key of their own and decrypts it there."""
 
 ADMINISTRATION = (
     "kms:CancelKeyDeletion",
@@ -47,19 +58,35 @@ console's list has: a grant lets somebody use the key."""
 
 IMAGE = "ImageSha384"
 
+DEFAULT_CONDITIONS = {
+    Platform.ENCLAVE: (IMAGE,),
+    Platform.SANDBOX: ("PCR17",),
+    # Standard boot. PCR4 alone leaves the kernel command line open (GHSA-xrv8-2pf5-f3q7).
+    Platform.INSTANCE: ("PCR4", "PCR12"),
+}
 
-def condition_key(name: str) -> str:
-    """Return the condition key for ``ImageSha384`` or ``PCR0`` to ``PCR31``.
+
+def condition_key(name: str, platform: Platform = Platform.ENCLAVE) -> str:
+    """Return the condition key for ``ImageSha384``, or for a PCR of a platform.
+
+    Args:
+        name: ``ImageSha384``, ``PCR0`` and so on; of an instance also ``NitroTPMPCR0``.
+        platform: whose PCR.
 
     Raises:
-        PolicyError: there is none of that name.
+        PolicyError: the platform has none of that name.
     """
-    if name == IMAGE:
-        return IMAGE_KEY
-    keys = {f"PCR{index}": pcr_key(index) for index in range(32)}
-    if name not in keys:
-        raise PolicyError(f"{name!r} is neither {IMAGE} nor PCR0 to PCR31")
-    return keys[name]
+    if platform is Platform.INSTANCE:
+        names = {f"PCR{index}": tpm_pcr_key(index) for index in range(TPM_PCR_COUNT)}
+        known = f"PCR0 to PCR{TPM_PCR_COUNT - 1}"
+        name = name.removeprefix("NitroTPM")
+    else:
+        names = {f"PCR{index}": pcr_key(index) for index in range(PCR_COUNT)}
+        names[IMAGE] = IMAGE_KEY
+        known = f"{IMAGE} or PCR0 to PCR{PCR_COUNT - 1}"
+    if name not in names:
+        raise PolicyError(f"{name!r:.80} is not {known}")
+    return names[name]
 
 
 def key_policy(
@@ -67,24 +94,25 @@ def key_policy(
     *,
     roles: Sequence[str],
     administrators: Sequence[str],
-    conditions: Sequence[str] = (IMAGE,),
+    conditions: Sequence[str] | None = None,
     deny_outside: bool = False,
 ) -> dict[str, Any]:
-    """Return the policy of a key that only these enclaves may use.
+    """Return the policy of a key that only these enclaves, sandboxes or instances may use.
 
     Whoever may change the policy can lift that, of course.
 
     Args:
-        measured: the enclaves; several while a new image is rolled out.
-        roles: ARNs of the roles that the parents of the enclaves have.
+        measured: what may use the key; several while a new image is rolled out.
+        roles: ARNs of the roles that the parents, or the instances, have.
         administrators: ARNs of those who manage the key, and may not use it.
-        conditions: what must be as measured: ``ImageSha384``, ``PCR1`` and so on, all of them.
+        conditions: what must be as measured: ``ImageSha384``, ``PCR1`` and so on, all of them;
+            None: what the platform needs.
         deny_outside: also deny use without a document to everybody, whatever else allows it: a
             grant, or an IAM policy where a later statement lets the account in.
 
     Raises:
-        PolicyError: an enclave in debug mode, one without a PCR that is asked for, or nobody to
-            use or manage the key.
+        PolicyError: an enclave in debug mode, a missing PCR, nobody to use or manage the key, or
+            conditions that would let other images in.
     """
     if not roles or not administrators:
         raise PolicyError("a key needs a role that uses it and somebody who manages it")
@@ -104,7 +132,7 @@ def key_policy(
                 "Sid": "AttestedUse" + (str(number) if len(matches) > 1 else ""),
                 "Effect": "Allow",
                 "Principal": {"AWS": list(roles)},
-                "Action": [f"kms:{name}" for name in ATTESTED_OPERATIONS],
+                "Action": list(_ATTESTED_ON_KEY),
                 "Resource": "*",
                 "Condition": {"StringEqualsIgnoreCase": match},
             }
@@ -112,25 +140,25 @@ def key_policy(
     if deny_outside:
         statements.append(
             {
-                "Sid": "NoUseOutsideEnclaves",
+                "Sid": "NoUseWithoutAttestation",
                 "Effect": "Deny",
                 "Principal": {"AWS": "*"},
-                "Action": list(GUARDED_ACTIONS),
+                "Action": list(_GUARDED),
                 "Resource": "*",
-                # It need not change with the image: which enclave is for the statements above.
-                "Condition": {"Null": {IMAGE_KEY: "true"}},
+                # It need not change with the image: which one is for the statements above.
+                "Condition": {"Null": {next(iter(matches[0])): "true"}},
             }
         )
-    return {"Version": "2012-10-17", "Statement": statements}
+    return _checked({"Version": "2012-10-17", "Statement": statements}, measured[0].platform)
 
 
 def iam_policy(
-    measured: Sequence[Measured], *, conditions: Sequence[str] = (IMAGE,)
+    measured: Sequence[Measured], *, conditions: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Return a policy for the parent's role: GenerateRandom, from these enclaves only.
 
     Args:
-        measured: the enclaves.
+        measured: what may have random bytes.
         conditions: as for `key_policy`.
 
     Raises:
@@ -147,41 +175,73 @@ def iam_policy(
         }
         for number, match in enumerate(matches, start=1)
     ]
-    return {"Version": "2012-10-17", "Statement": statements}
+    return _checked({"Version": "2012-10-17", "Statement": statements}, measured[0].platform)
+
+
+def _checked(policy: dict[str, Any], platform: Platform) -> dict[str, Any]:
+    """Return a policy that lint has nothing against.
+
+    Raises:
+        PolicyError: it has.
+    """
+    for finding in lint(parse(json.dumps(policy)), Options(platform)):
+        if finding.is_error:
+            raise PolicyError(
+                f"the policy would be rejected by lint: {finding.message}", hint=finding.change
+            )
+    return policy
 
 
 def _matches(
-    measured: Sequence[Measured], conditions: Sequence[str]
+    measured: Sequence[Measured], conditions: Sequence[str] | None
 ) -> list[dict[str, list[str] | str]]:
     """Return what to compare, per statement.
 
     Several values of one key are alternatives, which several keys would mix: PCR0 of one image
-    and PCR1 of another. So several keys need a statement for each enclave.
+    and PCR1 of another. So several keys need a statement for each image.
     """
-    if not measured or not conditions:
-        raise PolicyError("a policy needs an enclave, and something of it to compare")
-    rows = [[_value(enclave, name) for name in conditions] for enclave in measured]
-    distinct = list(dict.fromkeys(map(tuple, rows)))
-    keys = [condition_key(name) for name in conditions]
+    if not measured or conditions == []:
+        raise PolicyError("a policy needs measurements, and something of them to compare")
+    platform = measured[0].platform
+    if any(item.platform is not platform for item in measured):
+        raise PolicyError("enclaves, sandboxes and instances need a policy each")
+    names = DEFAULT_CONDITIONS[platform] if conditions is None else conditions
+    keys = [condition_key(name, platform) for name in names]
+    rows = [
+        tuple(_value(item, name, key) for name, key in zip(names, keys, strict=True))
+        for item in measured
+    ]
+    distinct = list(dict.fromkeys(rows))
     if len(keys) == 1:
         values = [row[0] for row in distinct]
         return [{keys[0]: values if len(values) > 1 else values[0]}]
     return [dict(zip(keys, row, strict=True)) for row in distinct]
 
 
-def _value(enclave: Measured, name: str) -> str:
-    value = enclave.context().get(condition_key(name).lower())
-    if value is None:
+def _value(measured: Measured, name: str, key: str) -> str:
+    value = measured.value(key)
+    if not value:
+        raise PolicyError(f"no {name} in {measured.origin}", hint=_where_from(name, measured))
+    if measured.is_debug:
         raise PolicyError(
-            f"no {name} in {enclave.origin}",
-            hint="PCR8 is there in signed images only; PCR3 and PCR4 come with --parent-role and "
-            "--parent-instance",
-        )
-    if enclave.is_debug:
-        raise PolicyError(
-            f"{enclave.origin} is of an enclave in debug mode, whose PCR0-2 are zero in any image",
+            f"{measured.origin}: in debug mode, where PCR0 to PCR2 are zero whatever the image",
             hint="take the measurements of the image",
         )
-    if not int(value, 16):
-        raise PolicyError(f"{name} is zero in {enclave.origin}: nothing was measured into it")
-    return value
+    # Without a kernel command line, a NitroTPM's PCR12 is zero, and so it shall stay.
+    if not int(value[0], 16) and (measured.platform, name[-2:]) != (Platform.INSTANCE, "12"):
+        raise PolicyError(
+            f"{name} is zero in {measured.origin}: nothing was measured into it",
+            hint=_where_from(name, measured),
+        )
+    return value[0]
+
+
+def _where_from(name: str, measured: Measured) -> str:
+    if measured.platform is Platform.INSTANCE:
+        return "nitro-tpm-pcr-compute 1.1 and later print PCR4, PCR7 and PCR12"
+    return {
+        "PCR3": "PCR3 comes with --parent-role",
+        "PCR4": "PCR4 comes with --parent-instance",
+        "PCR8": "signed images only have PCR8: enclave-parent sign-eif",
+        "PCR17": "give the predicted value as PCR17=HEX, with --platform sandbox",
+    }.get(name, "")

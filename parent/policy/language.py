@@ -1,39 +1,42 @@
-"""IAM's policy language, as far as the policies of keys for enclaves speak it. Pure.
+"""IAM's policy language, as far as policies of keys for enclaves use it. No I/O.
 
 Sources: IAM User Guide, "IAM JSON policy elements reference" and "Condition operators"; KMS
-Developer Guide, "Condition keys for Nitro Enclaves" (conditions-nitro-enclave.html).
+Developer Guide, "Key policies in AWS KMS".
 """
 
 from __future__ import annotations
 
-import fnmatch
+import difflib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vsock_proxy.errors import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from parent.policy.actions import ACTIONS, PREFIX, Action, PolicyError, like, matching
+from parent.policy.located_json import Place, decode
 
 MAX_POLICY = 32 * 1024
-"""Bytes in a key policy, as KMS has it (PutKeyPolicy)."""
+"""Bytes in a key policy (KMS's quota)."""
 
-PREFIX = "kms:RecipientAttestation:"
-"""What condition keys about the attestation document start with."""
+MAX_INPUT = 8 * MAX_POLICY
+"""Bytes that are read: a response may hold the policy with its line ends and quotes escaped."""
 
-IMAGE_KEY = f"{PREFIX}ImageSha384"
-"""Is PCR0 under another name."""
+OPERATORS = {
+    # operator: whether it is met by a value that does not match
+    "StringEquals": False, "StringNotEquals": True,
+    "StringEqualsIgnoreCase": False, "StringNotEqualsIgnoreCase": True,
+    "StringLike": False, "StringNotLike": True,
+    "ArnEquals": False, "ArnNotEquals": True, "ArnLike": False, "ArnNotLike": True,
+    "NumericEquals": False, "NumericNotEquals": True, "NumericLessThan": False,
+    "NumericLessThanEquals": False, "NumericGreaterThan": False,
+    "NumericGreaterThanEquals": False,
+    "DateEquals": False, "DateNotEquals": True, "DateLessThan": False,
+    "DateLessThanEquals": False, "DateGreaterThan": False, "DateGreaterThanEquals": False,
+    "Bool": False, "BinaryEquals": False, "IpAddress": False, "NotIpAddress": True,
+    "Null": False,
+}  # fmt: skip
 
-
-class PolicyError(AgentError):
-    """What was given is no policy, no measurement, or not enough to write a policy of."""
-
-
-def pcr_key(index: int) -> str:
-    """Return the condition key of a PCR."""
-    return f"{PREFIX}PCR{index}"
+TEXT_OPERATORS = frozenset(name for name in OPERATORS if name.startswith("String"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,9 @@ class Condition:
     Attributes:
         operator: without prefix and suffix, for example ``StringEquals``.
         quantifier: ``ForAnyValue``, ``ForAllValues`` or empty.
-        if_exists: an absent key is as good as a match.
-        key: as written; case makes no difference.
-        values: any of which will do.
+        if_exists: an absent key meets the condition.
+        key: as written; IAM ignores its case.
+        values: any of them suffices.
     """
 
     operator: str
@@ -56,187 +59,290 @@ class Condition:
 
     @property
     def is_attestation(self) -> bool:
-        """Whether it is about the attestation document."""
-        return self.key.lower().startswith(PREFIX.lower())
+        """Whether it means the attestation document, by a key that exists or by another."""
+        return f"{self.key}:".lower().startswith(PREFIX.lower())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether KMS has the operator; its case counts."""
+        if self.operator == "Null" and (self.if_exists or self.quantifier):
+            return False
+        return self.operator in OPERATORS and self.quantifier in ("", "ForAnyValue", "ForAllValues")
 
     @property
     def is_negated(self) -> bool:
-        """Whether a value that matches is what is not wanted, as in ``StringNotEquals``."""
-        return self.operator in OPERATORS and OPERATORS[self.operator][1]
+        """Whether a value that does not match meets it, as with ``StringNotEquals``."""
+        return OPERATORS.get(self.operator, False)
 
     def __str__(self) -> str:
         quantifier = f"{self.quantifier}:" if self.quantifier else ""
         return f"{quantifier}{self.operator}{'IfExists' if self.if_exists else ''} {self.key}"
 
-    def holds(self, context: Mapping[str, str]) -> bool | None:
-        """Return whether it is met; None where that cannot be told.
-
-        Args:
-            context: values of condition keys about the attestation document, by name in lower
-                case. Of other keys nothing is known.
-        """
-        if not self.is_attestation:
-            return None
-        actual = context.get(self.key.lower())
-        if self.operator == "Null":
-            return str(actual is None).lower() in self.values
-        if self.operator not in OPERATORS:
-            return None
-        matches, is_negated = OPERATORS[self.operator]
-        if actual is None:
-            is_empty_set = self.quantifier == "ForAllValues"
-            return self.if_exists or is_empty_set or (is_negated and not self.quantifier)
-        return any(matches(actual, value) for value in self.values) != is_negated
+    def correction(self) -> str:
+        """Return the operator that was probably meant, or an empty text."""
+        by_case = {name.lower(): name for name in OPERATORS}
+        close = difflib.get_close_matches(self.operator.lower(), by_case, n=1, cutoff=0.7)
+        return by_case[close[0]] if close else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a policy. Its Resource is not looked at: a key policy is about its key.
+    """One statement of a policy.
 
     Attributes:
-        name: its Sid, or which one it is.
-        allows: or else it denies.
-        principals: patterns; None in a policy of IAM's, which is attached to whom it means.
+        name: its Sid, or its position.
+        line: the line on which it begins.
+        allows: otherwise it denies.
+        principals: AWS principals; None in an identity-based policy, which has none.
+        other_principals: services and so on, which do not call for an enclave.
+        is_principal_negated: all but these (``NotPrincipal``).
         actions: patterns.
-        is_action_negated: it is about all other actions (``NotAction``).
-        conditions: all of which must be met.
+        is_action_negated: all but these (``NotAction``).
+        resources: patterns; None if the element is missing.
+        is_resource_negated: all but these (``NotResource``).
+        conditions: all of them must be met.
     """
 
     name: str
+    line: int
     allows: bool
     principals: tuple[str, ...] | None
+    other_principals: tuple[str, ...]
+    is_principal_negated: bool
     actions: tuple[str, ...]
     is_action_negated: bool
+    resources: tuple[str, ...] | None
+    is_resource_negated: bool
     conditions: tuple[Condition, ...] = field(repr=False)
 
-    def covers(self, action: str) -> bool:
-        """Return whether it is about an action, for example ``kms:Decrypt``."""
-        named = any(like(action.lower(), pattern.lower()) for pattern in self.actions)
+    @property
+    def effect(self) -> str:
+        """The element's value."""
+        return "Allow" if self.allows else "Deny"
+
+    @property
+    def is_for_everyone(self) -> bool:
+        """Whether it names every principal; in an identity-based policy, whoever has it."""
+        return self.principals is None or ("*" in self.principals and not self.is_principal_negated)
+
+    def covers(self, action: Action) -> bool:
+        """Return whether it is about an action."""
+        named = any(like(action.name.lower(), pattern.lower()) for pattern in self.actions)
         return named != self.is_action_negated
 
-    def names(self, principal: str) -> bool:
-        """Return whether it is about a caller: by name, by the role it assumed, or its account."""
-        return self.principals is None or any(
-            _is_named(pattern, principal) for pattern in self.principals
-        )
+    def covered(self) -> tuple[Action, ...]:
+        """Return the actions that it is about."""
+        return tuple(action for action in ACTIONS.values() if self.covers(action))
+
+    def named_actions(self) -> tuple[Action, ...]:
+        """Return the actions that it names one by one, without a wildcard."""
+        if self.is_action_negated:
+            return ()
+        plain = (pattern for pattern in self.actions if not re.search(r"[*?]", pattern))
+        return tuple(action for pattern in plain for action in matching(pattern))
 
 
-def like(value: str, pattern: str) -> bool:
-    """Match as ``StringLike`` does: ``*`` and ``?`` are wildcards, brackets are themselves."""
-    return fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy.
+
+    Attributes:
+        statements: in their order.
+        is_of_key: a key policy; otherwise an identity-based policy of IAM.
+        is_whole: whether it has all statements: a single statement may be given, too.
+        size: bytes of its text.
+        compact_size: bytes without white space.
+    """
+
+    statements: tuple[Statement, ...]
+    is_of_key: bool
+    is_whole: bool
+    size: int
+    compact_size: int
 
 
-def _equal(value: str, expected: str) -> bool:
-    return value == expected
-
-
-def _equal_ignoring_case(value: str, expected: str) -> bool:
-    return value.lower() == expected.lower()
-
-
-OPERATORS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
-    # how a value is compared, and whether a match is what is not wanted
-    "StringEquals": (_equal, False),
-    "StringNotEquals": (_equal, True),
-    "StringEqualsIgnoreCase": (_equal_ignoring_case, False),
-    "StringNotEqualsIgnoreCase": (_equal_ignoring_case, True),
-    "StringLike": (like, False),
-    "StringNotLike": (like, True),
-}
-
-
-def _is_named(pattern: str, principal: str) -> bool:
-    if pattern in ("*", principal):
-        return True
-    session = re.fullmatch(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.+", principal)
-    role = re.fullmatch(r"arn:([^:]+):iam::(\d+):role/(?:.+/)?([^/]+)", pattern)
-    if session and role:
-        return session.groups() == role.groups()
-    account = re.fullmatch(r"(?:arn:[^:]+:iam::)?(\d{12})(?::root)?", pattern)
-    return account is not None and principal.split(":")[4:5] == [account[1]]
-
-
-def parse(text: str | bytes) -> tuple[Statement, ...]:
+def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     """Read a policy.
 
     Args:
-        text: JSON: the policy, or what ``aws kms get-key-policy`` prints.
+        data: JSON of a policy, of one statement or a list of them; or a response that holds the
+            policy, such as that of ``aws kms get-key-policy``, or only its ``Policy`` as a string.
+        origin: the file's name, for errors.
 
     Raises:
-        PolicyError: it is none.
+        PolicyError: it is not a policy.
     """
-    if len(text) > MAX_POLICY * 2:
-        raise PolicyError(f"a policy of more than {MAX_POLICY} bytes")
-    document = _json(text)
-    if isinstance(document, dict) and isinstance(document.get("Policy"), str):
-        document = _json(document["Policy"])
-    statements = document.get("Statement") if isinstance(document, dict) else None
-    if isinstance(statements, dict):
-        statements = [statements]
-    if not isinstance(statements, list) or not statements:
-        raise PolicyError("the policy has no Statement")
-    return tuple(_statement(item, f"statement {n}") for n, item in enumerate(statements, start=1))
-
-
-def _json(text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise PolicyError("the policy is not JSON") from None
-
-
-def _statement(document: Any, position: str) -> Statement:
-    if not isinstance(document, dict) or document.get("Effect") not in ("Allow", "Deny"):
-        raise PolicyError(f"{position} has no Effect that is Allow or Deny")
-    name = document.get("Sid", position)
-    name = name if isinstance(name, str) and name.isprintable() and name else position
-    is_negated = "NotAction" in document
-    actions = document.get("NotAction" if is_negated else "Action")
-    if actions is None:
-        raise PolicyError(f"{name} has no Action")
-    principals: tuple[str, ...] | None = None
-    if "NotPrincipal" in document:
-        principals = ("*",)  # Everybody but a few: for what is asked here, everybody.
-    elif "Principal" in document:
-        principals = _principals(document["Principal"], name)
-    return Statement(
-        name,
-        document["Effect"] == "Allow",
-        principals,
-        _strings(actions, name),
-        is_negated,
-        tuple(_conditions(document.get("Condition", {}), name)),
+    if len(data) > MAX_INPUT:
+        raise PolicyError(f"{origin}: more than {MAX_INPUT} bytes, which no key policy has")
+    place = _unwrap(_decoded(decode(data, origin), origin), origin)
+    value = place.value
+    is_whole = isinstance(value, dict) and "Statement" in value
+    if is_whole:
+        starts = dict(place.members())
+        place = Place(place.text, starts["Statement"], value["Statement"])
+    items = (
+        list(place.elements()) if isinstance(place.value, list) else [(place.start, place.value)]
+    )
+    if not items:
+        raise PolicyError(f"{origin}: the policy has no statement")
+    statements = tuple(
+        _statement(item, number, place.line(index), origin)
+        for number, (index, item) in enumerate(items, start=1)
+    )
+    has_principal = [statement.principals is not None for statement in statements]
+    if any(has_principal) and not all(has_principal):
+        odd = statements[has_principal.index(False)]
+        raise PolicyError(
+            f"{origin}:{odd.line}: {odd.name} has no Principal, and other statements have one",
+            hint="each statement of a key policy names a Principal; IAM policies have none",
+        )
+    compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return Policy(
+        statements,
+        all(has_principal),
+        is_whole,
+        len(place.text.encode(errors="replace")),
+        len(compact.encode(errors="replace")),
     )
 
 
-def _principals(document: Any, name: str) -> tuple[str, ...]:
-    by_kind = {"AWS": document} if isinstance(document, str) else document
+_WRAPPERS = ("Policy", "KeyPolicy", "PolicyDocument", "PolicyVersion", "Document")
+"""What responses and templates call a policy, or the object that has it."""
+
+
+def _unwrap(place: Place, origin: str) -> Place:
+    """Return the policy, the statement or the list of statements within."""
+    for _ in range(4):
+        match place.value:
+            case str(text):
+                place = _decoded(text, f"{origin} (the string in it)")
+            case dict(value) if "Statement" in value or "Effect" in value:
+                return place
+            case [dict(value), *_] if "Effect" in value:
+                return place
+            case dict(value) if names := [name for name in _WRAPPERS if name in value]:
+                index = dict(place.members())[names[0]]
+                place = Place(place.text, index, value[names[0]])
+            case value:
+                raise PolicyError(f"{origin}: {_described(value)}", hint=_GET)
+    raise PolicyError(f"{origin}: no policy in it", hint=_GET)
+
+
+_GET = "aws kms get-key-policy --key-id KEY prints a key's policy"
+_SHAPES = {
+    "AWSTemplateFormatVersion": "a CloudFormation template: give the KeyPolicy in it",
+    "Resources": "a CloudFormation template: give the KeyPolicy in it",
+    "resource": "Terraform's JSON: give the policy in it",
+    "planned_values": "Terraform's plan: give the policy in it",
+    "KeyMetadata": "the response of describe-key, which has no policy",
+    "PolicyNames": "the response of list-key-policies, which has no policy",
+    "Grants": "a list of grants, not a policy",
+    "Measurements": "measurements, not a policy",
+}
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, dict):
+        for name, text in _SHAPES.items():
+            if name in value:
+                return text
+        return "the JSON has no Statement"
+    return "the JSON is neither a policy nor a statement"
+
+
+def _decoded(text: str, origin: str) -> Place:
+    return Place(text, 0, None).decoded(origin, _shape(text))
+
+
+def _shape(text: str) -> str:
+    if re.search(r"^\s*(resource|data|variable|locals)\b[^:]*\{|\bjsonencode\(", text):
+        return f"this looks like Terraform's language: {_GET}"
+    return "" if text.lstrip()[:1] in ("{", "[", '"') else _GET
+
+
+def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
+    where = f"{origin}:{line}: statement {number}"
+    if isinstance(document, dict) and any(name.startswith("Fn::") for name in document):
+        raise PolicyError(f"{where} is a function of CloudFormation", hint=_GET)
+    if not isinstance(document, dict) or document.get("Effect") not in ("Allow", "Deny"):
+        raise PolicyError(f"{where} has no Effect that is Allow or Deny")
+    sid = document.get("Sid")
+    name = sid if isinstance(sid, str) and sid.isprintable() and sid else f"statement {number}"
+    is_action_negated, actions = _either(document, "Action", where)
+    if actions is None:
+        raise PolicyError(f"{where} has no Action")
+    is_resource_negated, resources = _either(document, "Resource", where)
+    is_principal_negated = "NotPrincipal" in document
+    principals: tuple[str, ...] | None = None
+    others: tuple[str, ...] = ()
+    if is_principal_negated or "Principal" in document:
+        given = document["NotPrincipal" if is_principal_negated else "Principal"]
+        principals, others = _principals(given, where)
+    return Statement(
+        name,
+        line,
+        document["Effect"] == "Allow",
+        principals,
+        others,
+        is_principal_negated,
+        actions,
+        is_action_negated,
+        resources,
+        is_resource_negated,
+        tuple(_conditions(document.get("Condition", {}), where)),
+    )
+
+
+def _either(
+    document: dict[str, Any], element: str, where: str
+) -> tuple[bool, tuple[str, ...] | None]:
+    """Return whether the element is negated, and its patterns."""
+    opposite = f"Not{element}"
+    if element in document and opposite in document:
+        raise PolicyError(f"{where} has both {element} and {opposite}")
+    name = opposite if opposite in document else element
+    return name == opposite, _strings(document[name], where) if name in document else None
+
+
+def _principals(document: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return AWS principals, and others."""
+    by_kind = {"AWS": document} if document == "*" else document
     if not isinstance(by_kind, dict):
-        raise PolicyError(f"{name} has a Principal that is neither * nor an object")
-    return tuple(value for values in by_kind.values() for value in _strings(values, name))
+        raise PolicyError(
+            f"{where} has a Principal that is neither * nor an object",
+            hint='for example {"AWS": "arn:aws:iam::111122223333:role/enclave"}',
+        )
+    named = {kind: _strings(values, where) for kind, values in by_kind.items()}
+    others = tuple(v for kind, values in named.items() if kind != "AWS" for v in values)
+    return named.get("AWS", ()), others
 
 
-def _conditions(document: Any, name: str) -> list[Condition]:
+def _conditions(document: Any, where: str) -> list[Condition]:
     if not isinstance(document, dict):
-        raise PolicyError(f"{name} has a Condition that is not an object")
+        raise PolicyError(f"{where} has a Condition that is not an object")
     conditions = []
     for operator, keys in document.items():
         if not isinstance(keys, dict) or not all(map(str.isprintable, [operator, *keys])):
-            raise PolicyError(f"{name} has a Condition that is not operators with keys")
+            raise PolicyError(f"{where} has a Condition that is not operators with keys")
         quantifier, _, rest = operator.rpartition(":")
         plain = rest.removesuffix("IfExists")
         conditions += [
-            Condition(plain, quantifier, plain != rest, key, _strings(values, name))
+            Condition(plain, quantifier, plain != rest, key, _strings(values, where))
             for key, values in keys.items()
         ]
     return conditions
 
 
-def _strings(value: Any, name: str) -> tuple[str, ...]:
+def _strings(value: Any, where: str) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
-    # IAM takes unquoted booleans where it takes "true" and "false".
-    values = [str(item).lower() if isinstance(item, bool) else item for item in values]
+    # IAM takes unquoted booleans and numbers.
+    values = [json.dumps(v) if isinstance(v, bool | int | float) else v for v in values]
+    if any(isinstance(item, dict) for item in values):
+        raise PolicyError(
+            f"{where} has an object in place of text, such as a function of CloudFormation",
+            hint=_GET,
+        )
     # Findings quote what stands here, and a terminal obeys what is not printable.
     if not all(isinstance(item, str) and item.isprintable() for item in values):
-        raise PolicyError(f"{name} has a value that is not printable text")
+        raise PolicyError(f"{where} has a value that is not printable text")
     return tuple(values)

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOG = (*AGENT, "log")
-SERVE = (*AGENT, "serve", "--listen", "tcp://127.0.0.1:0", "--no-seed-from-kms")
+# Root alone may seed the kernel.
+SERVE = (
+    *AGENT, "serve", "--listen", "tcp://127.0.0.1:0", "--no-seed-from-kms", "--no-seed-from-nsm"
+)  # fmt: skip
 
 
 class Kept:
@@ -58,13 +61,13 @@ def sink(folder: Path, kept: Kept) -> Iterator[str]:
         made.stop(TEST_TIMEOUT)
 
 
-def test_in_a_simulated_enclave_the_lines_are_printed() -> None:
+def test_simulator_prints_the_lines() -> None:
     done = run(*SIMULATOR, "--", *LOG, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert sorted(done.stderr.splitlines()) == ["enclave: err", "enclave: out"]
     assert (done.stdout, done.returncode) == ("", 7)
 
 
-def test_the_endpoint_and_its_program_log_both() -> None:
+def test_lines_of_the_endpoint_and_its_program_are_sent() -> None:
     script = "echo the program at $AWS_ENDPOINT_URL_KMS; exit 7"
     command = (*SERVE, "--verbose", "--log-to", "vsock://3:8003", "--", "sh", "-c", script)
     done = run(*SIMULATOR, "--", *command)
@@ -75,7 +78,7 @@ def test_the_endpoint_and_its_program_log_both() -> None:
     assert (done.stdout, done.returncode) == ("", 7)
 
 
-def test_the_error_that_ends_the_agent_is_logged(tmp_path: Path) -> None:
+def test_error_that_ends_the_agent_is_sent(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept) as address, socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
@@ -85,14 +88,14 @@ def test_the_error_that_ends_the_agent_is_logged(tmp_path: Path) -> None:
     assert f"enclave-agent: error: cannot listen on {listen}: Address already in use" in kept.lines
 
 
-def test_a_sink_in_the_parents_place_is_left_alone(tmp_path: Path) -> None:
+def test_simulator_keeps_a_sink_of_the_user(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept):
         done = run(*SIMULATOR, "--folder", str(tmp_path), "--", *LOG, "echo", "mine")
     assert (kept.lines, done.stderr, done.returncode) == (["mine"], "", 0)
 
 
-def test_many_lines_arrive_in_their_order(tmp_path: Path) -> None:
+def test_many_lines_arrive_in_order(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept) as address:
         done = run(*LOG, "--to", address, "--", "seq", "20000")
@@ -100,7 +103,7 @@ def test_many_lines_arrive_in_their_order(tmp_path: Path) -> None:
     assert kept.lines == [str(n) for n in range(1, 20_001)]
 
 
-def test_without_a_sink_the_program_runs_and_what_is_lost_is_said(tmp_path: Path) -> None:
+def test_program_runs_without_a_sink_and_lost_lines_are_reported(tmp_path: Path) -> None:
     to = f"unix:{tmp_path}/none"
     done = run(*LOG, "--to", to, "--flush", "0.2", "--", "sh", "-c", "seq 30; exit 3")
     assert done.returncode == 3
@@ -113,7 +116,7 @@ def test_without_a_sink_the_program_runs_and_what_is_lost_is_said(tmp_path: Path
     assert shown == [str(n) for n in range(21, 31)]
 
 
-def test_the_console_has_it_as_well_where_asked_for(tmp_path: Path) -> None:
+def test_lines_are_written_to_the_console_too_if_asked(tmp_path: Path) -> None:
     kept = Kept()
     script = 'printf "one\\n"; seq 1000; printf "no end" >&2'
     with sink(tmp_path, kept) as address:
@@ -141,7 +144,7 @@ sys.stdin.read()
 """
 
 
-def test_a_sink_that_never_reads_holds_up_no_program(tmp_path: Path) -> None:
+def test_sink_that_never_reads_does_not_block_the_program(tmp_path: Path) -> None:
     path, done = tmp_path / "sink", tmp_path / "done"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -160,7 +163,7 @@ def test_a_sink_that_never_reads_holds_up_no_program(tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "written", "the youngest lines are the ones that are kept"
 
 
-def test_a_sink_that_is_restarted_in_the_middle(tmp_path: Path) -> None:
+def test_sink_restarted_in_the_middle(tmp_path: Path) -> None:
     kept, again = Kept(), Kept()
     script = "echo before; read go; echo after; read go; echo last"
     with sink(tmp_path, kept) as address:
@@ -208,7 +211,9 @@ time.sleep(60)
         ('trap "exit 6" USR1; kill -USR1 $PPID; while :; do sleep 0.05; done', 6),
     ],
 )
-def test_signals_and_exit_codes_pass(tmp_path: Path, script: str, code: int) -> None:
+def test_signals_are_forwarded_and_exit_codes_returned(
+    tmp_path: Path, script: str, code: int
+) -> None:
     with sink(tmp_path, Kept()) as address:
         done = run(*LOG, "--to", address, "--", "sh", "-c", script)
     assert (done.stderr, done.returncode) == ("", code)
@@ -219,7 +224,7 @@ def masks(lines: list[str]) -> list[int]:
     return [int(line.split()[1], 16) & 0x7FFF_FFFF for line in lines]
 
 
-def test_a_program_finds_its_signals_as_they_were(tmp_path: Path) -> None:
+def test_program_has_its_original_signal_mask(tmp_path: Path) -> None:
     """Python ignores SIGPIPE, and the process in front holds some back."""
     kept = Kept()
     show = ("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
@@ -229,7 +234,7 @@ def test_a_program_finds_its_signals_as_they_were(tmp_path: Path) -> None:
     assert masks(kept.lines) == masks(run(*show).stdout.splitlines())
 
 
-def test_the_endpoint_in_front_of_a_program_keeps_its_own_signals() -> None:
+def test_endpoint_handles_its_own_signals() -> None:
     """As without --log-to: the first SIGTERM is the program's to answer."""
     script = """
         trap "exit 9" TERM
@@ -256,7 +261,7 @@ sys.stdin.readline()
 """
 
 
-def test_the_keyboards_interrupt_comes_once(tmp_path: Path) -> None:
+def test_keyboard_interrupt_arrives_once(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept) as address:
         command = (*LOG, "--to", address, "--", sys.executable, "-c", _INTERRUPTED)
@@ -275,7 +280,7 @@ def test_the_keyboards_interrupt_comes_once(tmp_path: Path) -> None:
     assert kept.lines == ["ready", "interrupted"]
 
 
-def test_what_a_program_leaves_behind_holds_nobody_up(tmp_path: Path) -> None:
+def test_background_processes_do_not_delay_the_end(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept) as address:
         done = run(*LOG, "--to", address, "--", "sh", "-c", "sleep 600 & echo $!; exit 5")
@@ -283,7 +288,7 @@ def test_what_a_program_leaves_behind_holds_nobody_up(tmp_path: Path) -> None:
     assert done.returncode == 5
 
 
-def test_where_nobody_can_be_told_the_exit_code_is_still_the_programs(tmp_path: Path) -> None:
+def test_exit_code_is_returned_without_standard_error(tmp_path: Path) -> None:
     out, into = os.pipe()
     os.close(out)
     command = (*LOG, "--to", f"unix:{tmp_path}/none", "--flush", "0.3", "--", "sh", "-c")
@@ -300,7 +305,7 @@ def test_where_nobody_can_be_told_the_exit_code_is_still_the_programs(tmp_path: 
     assert done.returncode == 3
 
 
-def test_a_program_that_is_not_there_is_said_on_both_sides(tmp_path: Path) -> None:
+def test_missing_program_is_reported_to_user_and_sink(tmp_path: Path) -> None:
     kept = Kept()
     with sink(tmp_path, kept) as address:
         done = run(*LOG, "--to", address, "--", "no-such-program")
@@ -309,7 +314,7 @@ def test_a_program_that_is_not_there_is_said_on_both_sides(tmp_path: Path) -> No
     assert kept.lines == [error]
 
 
-def test_a_sink_beyond_the_launcher_that_comes_late(tmp_path: Path) -> None:
+def test_late_sink_outside_the_launcher(tmp_path: Path) -> None:
     """Over simulated vsock, where a connection is refused as vsock refuses."""
     kept = Kept()
     launcher = Launcher(nsm=SimulatedNsm(Authority.generate()), folder=tmp_path)
@@ -326,15 +331,31 @@ def test_a_sink_beyond_the_launcher_that_comes_late(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("log",), "there is no COMMAND to run"),
+        (("log",), "COMMAND is missing"),
         (("log", "--to", "nowhere", "true"), "not an address"),
-        (("log", "--buffer", "1", "true"), "a log buffer of 1 bytes"),
-        (("log", "--flush", "-1", "true"), "-1 s to flush the log"),
-        (("log", "--flush", "nan", "true"), "nan s to flush the log"),
+        (("log", "--buffer", "1", "true"), "a log buffer of 1 bytes is out of range"),
+        (("log", "--flush", "-1", "true"), "a log flush timeout of -1 s is out of range"),
+        (("log", "--flush", "nan", "true"), "a log flush timeout of nan s is out of range"),
         (("serve", "--log-to", "nowhere"), "not an address"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(words: tuple[str, ...], message: str) -> None:
+def test_invalid_options_are_rejected(words: tuple[str, ...], message: str) -> None:
     done = run(*AGENT, *words)
     assert message in done.stderr
     assert (done.stdout, done.returncode) == ("", 252)
+
+
+def test_program_ends_with_the_process_in_front_of_it() -> None:
+    """Killed, as by the kernel when memory runs out: its output would go nowhere."""
+    program = "import os, sys, time; os.write(int(sys.argv[1]), b'x'); time.sleep(1000)"
+    alive, end = os.pipe()
+    with subprocess.Popen(
+        [*AGENT, "log", "--to", "unix:/no/sink", "--", sys.executable, "-c", program, str(end)],
+        pass_fds=[end],
+        stderr=subprocess.DEVNULL,
+    ) as front:
+        os.close(end)
+        assert os.read(alive, 1) == b"x"
+        front.kill()
+        assert os.read(alive, 1) == b""  # Nobody has the other end any more.
+    os.close(alive)

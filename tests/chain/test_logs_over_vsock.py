@@ -48,7 +48,7 @@ def sink(address: Address, kept: Kept, cids: frozenset[int] | None = None) -> It
         made.stop(TEST_TIMEOUT)
 
 
-def test_a_programs_lines_arrive_all_of_them(address: Address, kept: Kept) -> None:
+def test_all_lines_of_a_program_arrive(address: Address, kept: Kept) -> None:
     with sink(address, kept):
         command = (*LOG, "--to", str(address), "--flush", str(TEST_TIMEOUT), "--", "seq", "10000")
         done = run(*command)
@@ -57,7 +57,7 @@ def test_a_programs_lines_arrive_all_of_them(address: Address, kept: Kept) -> No
         assert kept.lines == [str(n) for n in range(1, 10_001)]
 
 
-def test_a_sink_that_comes_back_gets_what_follows(address: Address, kept: Kept) -> None:
+def test_restarted_sink_gets_the_following_lines(address: Address, kept: Kept) -> None:
     said: list[str] = []
     sender = send_to_sink(address, report=said.append)
     sender.put([b"before there is one"])
@@ -77,7 +77,7 @@ def test_a_sink_that_comes_back_gets_what_follows(address: Address, kept: Kept) 
     ]
 
 
-def test_a_sink_that_reads_nothing_holds_nobody_up(address: Address) -> None:
+def test_sink_that_reads_nothing_does_not_block(address: Address) -> None:
     with listening(address):
         sender = send_to_sink(address, limit=1 << 20)
         for _ in range(100):
@@ -90,7 +90,7 @@ def test_a_sink_that_reads_nothing_holds_nobody_up(address: Address) -> None:
         assert not sender._thread.is_alive(), "to close the socket has woken who waits for it"
 
 
-def test_an_enclave_that_is_not_named_is_told_apart(address: Address, kept: Kept) -> None:
+def test_unnamed_enclave_is_distinguished(address: Address, kept: Kept) -> None:
     if not isinstance(address, VsockAddress):
         pytest.skip("UNIX sockets have no CIDs: make test-vsock")
     said: list[str] = []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enclave.credentials import ParentCredentials
-from enclave.credentials.document import MAX_DOCUMENT
+from enclave.credentials.document import MAX_BODY
 from enclave_simulator.parent.credentials import CredentialServer
 from parent.credentials import CredentialService, CredentialSettings
 from parent.credentials.model import Credentials
@@ -137,7 +137,7 @@ def test_the_agent_gets_whole_credentials(service: Service, role: Role) -> None:
 def test_the_document_has_four_names_and_fits(service: Service) -> None:
     status, body = service.get()
     assert status == 200
-    assert len(body) <= MAX_DOCUMENT
+    assert len(body) <= MAX_BODY
     assert set(json.loads(body)) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
 
 

@@ -1,3 +1,5 @@
+"""An agent with a simulated NSM and KMS, in process."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

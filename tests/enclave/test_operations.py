@@ -1,3 +1,5 @@
+"""The five operations as methods: parameters, results, errors."""
+
 from __future__ import annotations
 
 import base64

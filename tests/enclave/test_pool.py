@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +13,8 @@ from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError, KmsRefusedError, KmsUnreachableError
 from enclave.pool import FETCH, MAX_TAKEN, RandomPool, RandomStore
-from tests.doubles import ManualClock
-from tests.waiting import TEST_TIMEOUT
+from tests.forked import run_in_child
+from tests.waiting import TEST_TIMEOUT, eventually
 
 TAKE = st.tuples(st.just("take"), st.integers(1, 40))
 ADD = st.tuples(st.just("add"), st.integers(0, 40))
@@ -172,6 +170,54 @@ def test_a_request_of_an_empty_pool_waits_for_a_fetch(source: Source, make_pool:
     assert [len(one) for one in taken] == [8]
 
 
+def test_those_who_wait_are_served_in_order_and_no_others_are_woken(
+    source: Source, make_pool: MakePool
+) -> None:
+    pool = make_pool(refillers=1)
+    order: list[int] = []
+    threads = []
+    for number in range(8):  # a fetch serves four of them
+
+        def wait(number: int = number) -> None:
+            pool.take(256, timeout=TEST_TIMEOUT)
+            order.append(number)
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+        eventually(lambda: len(pool._waiters) == len(threads))
+    source.allow()
+    eventually(lambda: len(order) == 4)
+    assert pool.take_now(1) is None, "nobody overtakes"
+    assert [waiter.wake.locked() for waiter in pool._waiters] == [True] * 4
+    source.allow()
+    for thread in threads:
+        thread.join(TEST_TIMEOUT)
+    assert sorted(order[:4]) == [0, 1, 2, 3]
+
+
+def test_who_gives_up_holds_nobody_up(source: Source, make_pool: MakePool) -> None:
+    """Behind one that wants more than there is, another one wants what there is."""
+    pool = make_pool(refillers=1)
+    source.allow()
+    for _ in range(3):
+        pool.take(256, timeout=TEST_TIMEOUT)
+    pool.take(200, timeout=TEST_TIMEOUT)
+    taken: list[bytes] = []
+    first = threading.Thread(target=lambda: _expect_timeout(pool))
+    first.start()
+    eventually(lambda: len(pool._waiters) == 1)
+    second = threading.Thread(target=lambda: taken.append(pool.take(8, timeout=TEST_TIMEOUT)))
+    second.start()
+    for thread in (first, second):
+        thread.join(TEST_TIMEOUT)
+    assert [len(data) for data in taken] == [8]
+
+
+def _expect_timeout(pool: RandomPool) -> None:
+    with pytest.raises(KmsUnreachableError):
+        pool.take(256, timeout=0.2)
+
+
 def test_nothing_is_waited_for_longer_than_was_said(make_pool: MakePool) -> None:
     with pytest.raises(KmsUnreachableError, match=r"no random bytes within 0\.01 s") as e:
         make_pool().take(8, timeout=0.01)
@@ -226,7 +272,7 @@ def test_bytes_that_arrive_after_the_end_are_not_kept(source: Source, make_pool:
 
 
 def test_a_request_that_waits_when_the_pool_is_closed_is_told(make_pool: MakePool) -> None:
-    pool = make_pool(clock=ManualClock())
+    pool = make_pool()
     errors: list[Exception] = []
 
     def wait() -> None:
@@ -242,23 +288,19 @@ def test_a_request_that_waits_when_the_pool_is_closed_is_told(make_pool: MakePoo
     assert len(errors) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_gets_none_of_the_bytes(source: Source, make_pool: MakePool) -> None:
     pool = make_pool()
     source.allow()
     held = bytes(pool._store._ring)
-    pool._lock.acquire()  # as if another thread were in the middle of it
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: there are threads
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
+
+    def in_child() -> None:
+        assert not any(pool._store._ring)
+        with pytest.raises(ConfigurationError, match="fork"):
             pool.take_now(8)
-        except ConfigurationError as e:
-            code = 0 if "fork" in str(e) and not any(pool._store._ring) else 2
-        os._exit(code)
-    pool._lock.release()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    with pool._lock:  # as if another thread were in the middle of it
+        run_in_child(in_child)
     assert bytes(pool._store._ring) == held  # the parent's copy is as it was
     assert pool.take_now(8) == held[:8]
 

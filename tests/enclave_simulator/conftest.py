@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
@@ -14,29 +15,50 @@ from enclave_simulator.kms.threaded import KmsSimulator
 from tests.enclave_simulator.kms.kms_client import REGION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from enclave_simulator.authority import Authority
 
 
 @pytest.fixture(scope="module")
-def kms(nitro_authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A client of botocore's; the keys made through it pile up for a module."""
+def connect_in(
+    nitro_authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Any]]:
+    """Makes a client of botocore's for a Region of one KMS, whose keys pile up for a module."""
     bundle = tmp_path_factory.mktemp("kms") / "ca.pem"
-    with KmsSimulator(KmsService(nitro_authority.root_pem)) as simulator:
+    with (
+        KmsSimulator(KmsService(nitro_authority.root_pem)) as simulator,
+        contextlib.ExitStack() as stack,
+    ):
         bundle.write_bytes(simulator.ca_pem)
-        client = botocore.session.Session().create_client(
-            "kms",
-            region_name=REGION,
-            endpoint_url=simulator.endpoint_url,
-            verify=str(bundle),
-            aws_access_key_id=SIMULATED_CREDENTIALS.access_key_id,
-            aws_secret_access_key=SIMULATED_CREDENTIALS.secret_access_key,
-            aws_session_token=SIMULATED_CREDENTIALS.session_token,
-            config=Config(retries={"total_max_attempts": 1}, proxies={}),
-        )
-        yield client
-        client.close()
+
+        def connect(region: str) -> Any:
+            client = botocore.session.Session().create_client(
+                "kms",
+                region_name=region,
+                endpoint_url=simulator.endpoint_url,
+                verify=str(bundle),
+                aws_access_key_id=SIMULATED_CREDENTIALS.access_key_id,
+                aws_secret_access_key=SIMULATED_CREDENTIALS.secret_access_key,
+                aws_session_token=SIMULATED_CREDENTIALS.session_token,
+                config=Config(retries={"total_max_attempts": 1}, proxies={}),
+            )
+            stack.callback(client.close)
+            return client
+
+        yield connect
+
+
+@pytest.fixture(scope="module")
+def kms(connect_in: Callable[[str], Any]) -> Any:
+    """A client in `REGION`."""
+    return connect_in(REGION)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(connect_in: Callable[[str], Any]) -> Any:
+    """A client in us-west-2."""
+    return connect_in("us-west-2")
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""The simulated PKI: certificates and documents."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""The simulated NSM: requests, PCRs, documents, faults."""
+
 from __future__ import annotations
 
 import hashlib
@@ -59,7 +61,7 @@ def test_describe_nsm(nsm: SimulatedNsm) -> None:
     }
 
 
-def test_get_random_gives_256_bytes_from_the_source_it_was_given() -> None:
+def test_get_random_returns_256_bytes_of_its_source() -> None:
     nsm = SimulatedNsm(AUTHORITY, random=lambda size: b"r" * size)
     answer = cbor2.loads(nsm.exchange(bytes.fromhex("6947657452616e646f6d")))
     assert answer == {"GetRandom": {"random": b"r" * 256}}
@@ -128,7 +130,7 @@ def test_lock_pcrs_locks_from_zero_and_may_be_repeated(nsm: SimulatedNsm) -> Non
     ],
     ids=repr,
 )
-def test_refusals(nsm: SimulatedNsm, request_: object, code: str) -> None:
+def test_errors(nsm: SimulatedNsm, request_: object, code: str) -> None:
     assert refused(nsm, request_) == code
 
 
@@ -141,7 +143,7 @@ def test_a_request_may_have_4096_bytes(nsm: SimulatedNsm) -> None:
 
 
 @given(st.binary(max_size=MAX_REQUEST + 10))
-def test_whatever_bytes_come_the_answer_is_cbor(request: bytes) -> None:
+def test_whatever_the_bytes_the_response_is_cbor(request: bytes) -> None:
     answer = cbor2.loads(SimulatedNsm(AUTHORITY).exchange(request))
     assert isinstance(answer, dict | str)
 
@@ -161,7 +163,7 @@ arguments = st.dictionaries(
 @given(
     st.sampled_from(["DescribePCR", "ExtendPCR", "LockPCR", "LockPCRs", "Attestation"]), arguments
 )
-def test_whatever_the_arguments_the_answer_is_the_requests_or_an_error(
+def test_whatever_the_arguments_the_response_is_the_requests_or_an_error(
     name: str, values: dict[str, object]
 ) -> None:
     answer = ask(SimulatedNsm(AUTHORITY), {name: values})
@@ -310,15 +312,22 @@ def test_threads_share_one_nsm(nsm: SimulatedNsm) -> None:
 # Faults
 
 
-def test_fail_with_refuses_so_many_times(nsm: SimulatedNsm) -> None:
+def test_fail_with_lasts_for_so_many_requests(nsm: SimulatedNsm) -> None:
     nsm.fail_with("InternalError", times=2)
     assert [refused(nsm, "GetRandom"), refused(nsm, "DescribeNSM")] == ["InternalError"] * 2
     assert "GetRandom" in ask(nsm, "GetRandom")
 
 
-def test_answer_with_and_truncate_hold_until_healed(nsm: SimulatedNsm) -> None:
+@pytest.mark.parametrize("code", ["typo", "Success", "", "invalidArgument"])
+def test_fail_with_rejects_what_is_not_an_error_of_the_nsm(nsm: SimulatedNsm, code: str) -> None:
+    with pytest.raises(ValueError, match="not an error of the NSM"):
+        nsm.fail_with(code)
+    assert "Error" not in ask(nsm, "DescribeNSM")
+
+
+def test_respond_with_and_truncate_last_until_healed(nsm: SimulatedNsm) -> None:
     garbage = os.urandom(7)
-    nsm.answer_with(garbage)
+    nsm.respond_with(garbage)
     assert [nsm.exchange(b"\x60"), nsm.exchange(b"\x60")] == [garbage] * 2
     nsm.truncate(5)
     assert nsm.exchange(cbor2.dumps("DescribeNSM")) == bytes.fromhex("a16b446573")

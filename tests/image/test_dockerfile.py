@@ -75,3 +75,12 @@ def test_it_starts_under_nitro_cli_as_under_docker() -> None:
     assert json.loads(command) == ["/opt/nitro-enclave-agent/bin/enclave-agent", "serve"]
     assert not named("USER")
     assert instructions()[-1].name == "CMD"
+
+
+def test_amazons_roots_lie_ready_before_dates_are_set() -> None:
+    (run,) = [
+        each.text
+        for each in instructions()
+        if each.name == "RUN" and "-m enclave.kms.roots" in each.text
+    ]
+    assert run.index("-m enclave.kms.roots") < run.index("touch --no-dereference")

@@ -1,3 +1,5 @@
+"""Signing identities for enclave images."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -16,8 +16,6 @@ from parent.eif.describe import describe
 from parent.eif.image import chunks
 from parent.eif.layout import SectionType
 from tests.parent.eif import archives, eifs
-from tests.parent.policy.test_explain import REFUSAL
-from tests.parent.policy.test_policy import ADMINISTRATOR, ROLE
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,7 +47,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: Identity) 
 
 BUILD = ["build-eif", "--kernel", "kernel", "--cmdline", "console=ttyS0", "--output", "out.eif"]
 SIGNER = ["--signing-certificate", "certificate.pem", "--private-key", "key.pem"]
-PEOPLE = ["--role", ROLE, "--administrator", ADMINISTRATOR]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
@@ -210,51 +207,6 @@ def test_a_key_that_does_not_fit_leaves_the_image_alone(
     assert "enclave-parent: hint: " in message
     assert "SECRET" not in message
     assert (folder / "image.eif").read_bytes() == eifs.eif()
-
-
-def test_key_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    generate = ["key-policy", "generate", "image.eif"]
-    policy = run(capsys, *generate, *PEOPLE, "--deny-outside-enclave")
-    (folder / "policy.json").write_text(policy)
-    assert run(capsys, "key-policy", "lint", "policy.json") == ""
-    allowed = run(capsys, "key-policy", "explain", "policy.json", "--document", "image.eif")
-    assert allowed.startswith("kms:Decrypt: allowed\n")
-    (folder / "denied").write_text(REFUSAL)
-    denied = run(
-        capsys, "key-policy", "explain", "policy.json", "--access-denied", "denied", status=1
-    )
-    assert "explicitly denied" in denied
-    assert "the request had no attestation document" in denied
-    iam = run_json(capsys, *generate, "--iam", "--condition", "PCR3", "--parent-role", ROLE)
-    assert iam["Statement"][0]["Action"] == "kms:GenerateRandom"
-
-
-def test_key_policy_of_what_describe_printed(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "described.json").write_text(run(capsys, "describe-eif", "image.eif"))
-    one = run(capsys, "key-policy", "generate", "image.eif", *PEOPLE)
-    assert one == run(capsys, "key-policy", "generate", "image.eif", "described.json", *PEOPLE)
-
-
-def test_key_policy_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "policy.json").write_text(
-        json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "kms:*"}})
-    )
-    lint = run(capsys, "key-policy", "lint", "--json", "policy.json", status=1)
-    assert [finding["Severity"] for finding in json.loads(lint)] == ["error", "warning"]
-    explain = run_json(capsys, "key-policy", "explain", "--json", "policy.json")
-    assert explain["Outcome"] == "ALLOWED"
-
-
-def test_key_policies_that_cannot_be_written(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    generate = ["key-policy", "generate"]
-    assert "needs --role and --administrator" in fail(capsys, *generate, "image.eif")
-    assert "neither an attestation document" in fail(capsys, *generate, "init", *PEOPLE)
-    (folder / "image.eif").write_bytes(eifs.eif()[:-1] + b"\0")
-    assert "the CRC is wrong" in fail(capsys, *generate, "image.eif", *PEOPLE)
 
 
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

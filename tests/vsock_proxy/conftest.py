@@ -1,4 +1,4 @@
-"""Places, servers and rigs that come and go with a test."""
+"""Fixtures: addresses, servers and relays for one test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forwarder on a loop in a thread of its own, between real sockets."""
+"""A forwarder on a loop in a thread, between real sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vsock_proxy.relay.loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vsock_proxy.relay.connection import Connection, Limits
+    from vsock_proxy.relay.connection import RelayedConnection, RelayLimits
     from vsock_proxy.relay.resolver import Resolver
 
 
@@ -55,7 +55,7 @@ _vsock_ports = itertools.count(50_000)
 def _local_kind() -> Literal["unix", "vsock"]:
     if os.environ.get("TEST_OVER_VSOCK") != "1":
         return "unix"
-    # Where the loopback is missing, CID 1 is the hypervisor: a connection would leave here.
+    # Without the loopback module, CID 1 is the hypervisor: a connection would leave this machine.
     if "vsock_loopback " not in Path("/proc/modules").read_text(encoding="ascii"):
         raise RuntimeError("TEST_OVER_VSOCK is for the guest alone: run make test-vsock")
     return "vsock"
@@ -75,7 +75,7 @@ class Rig:
         to: Address | None = None,
         *,
         resolver: Callable[[Loop], Resolver] | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: RelayLimits = DEFAULT_LIMITS,
         cids: frozenset[int] | None = None,
         listener: socket.socket | None = None,
     ) -> None:
@@ -116,8 +116,8 @@ class Rig:
                 self._turned.notify_all()
 
     def assert_quiet(self) -> None:
-        """Halt, and see that nothing would make the loop turn but its ticks: that it does not
-        spin. A tick may set off a few turns, and has to be over then.
+        """Halt, and check that nothing but ticks would make the loop turn: that it does not spin.
+        A tick may cause a few turns, but no more.
         """
         self._halt()
         for _ in range(3):
@@ -130,12 +130,12 @@ class Rig:
             self._time += TICK
 
     def wait_until(self, true: Callable[[], bool]) -> None:
-        """Wait for something to become true of the forwarder; it is asked after every turn."""
+        """Wait for a condition, which is checked after every turn."""
         with self._turned:
             assert self._turned.wait_for(true, TEST_TIMEOUT), "it never became true"
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and the tick come that sees it."""
+        """Advance the clock, and wake the loop so that it has its tick."""
         assert seconds > TICK
         self._time += seconds
         self.loop.call_from_thread(lambda: None)
@@ -145,7 +145,7 @@ class Rig:
 
 
 class Place:
-    """Where a test's sockets of one kind are."""
+    """Addresses of one kind of socket, for one test."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -153,7 +153,7 @@ class Place:
         self._ports: dict[str, int] = {}
 
     def address(self, name: str) -> Address:
-        """The same name is the same address (but for TCP, where the kernel chooses)."""
+        """The same name gives the same address, except for TCP, where the kernel chooses."""
         match self.kind:
             case "unix":
                 return UnixAddress(str(self._folder / name))
@@ -170,7 +170,7 @@ class Place:
 
 
 class Server:
-    """A listening socket whose connections a test accepts by hand."""
+    """A listening socket whose connections the test accepts."""
 
     def __init__(self, address: Address) -> None:
         self._listener = listen(address)
@@ -200,7 +200,7 @@ def read_exactly(connection: socket.socket, count: int) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close it, on TCP with a reset: no other kind of socket has one to send."""
+    """Close it; on TCP with a reset, which other sockets do not have."""
     if connection.family == socket.AF_INET:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
@@ -208,7 +208,7 @@ def reset(connection: socket.socket) -> None:
 
 @contextlib.contextmanager
 def in_thread(work: Callable[[], object]) -> Iterator[None]:
-    """Do something at the same time; what it raises, or that it never ends, fails the test."""
+    """Do something in a thread; an exception, or a thread that never ends, fails the test."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -229,7 +229,7 @@ def in_thread(work: Callable[[], object]) -> Iterator[None]:
 
 
 def ask(rig: Rig, server: Server) -> None:
-    """One connection, used and ended."""
+    """Open a connection, use it, close it."""
     with rig.connect() as client, server.accept() as accepted:
         check(client, accepted)
 
@@ -240,7 +240,7 @@ def check(client: socket.socket, accepted: socket.socket) -> None:
 
 
 def closed_without_a_byte(client: socket.socket) -> bool:
-    """Tell whether it was closed without a byte."""
+    """Return whether it was closed without a byte."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:
@@ -249,7 +249,7 @@ def closed_without_a_byte(client: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def hole() -> Iterator[Address]:
-    """An address that lets nobody in and says nothing: its backlog is full."""
+    """An unresponsive address: its backlog is full."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as server,
         contextlib.ExitStack() as stack,
@@ -262,7 +262,7 @@ def hole() -> Iterator[Address]:
 
 
 class Ends:
-    """A running rig between two places."""
+    """A running rig between two kinds of sockets."""
 
     def __init__(self, pair: tuple[str, str], rig: Rig, server: Server) -> None:
         self.client_kind, self.server_kind = pair
@@ -274,8 +274,8 @@ class Ends:
         with self.rig.connect() as client, self.server.accept() as server:
             yield client, server
 
-    def connection(self) -> Connection:
-        """The only one there is."""
+    def connection(self) -> RelayedConnection:
+        """Return the only connection."""
         relayed = self.rig.forwarder._relayed
         self.rig.wait_until(lambda: bool(relayed))
         (connection,) = relayed
@@ -286,14 +286,14 @@ class Ends:
 
 
 def peer_name(client: socket.socket) -> str:
-    """What the log calls this client."""
+    """Return the name of this client in the log."""
     if client.family == socket.AF_VSOCK:  # Bound to any CID, says its own end.
         return str(VsockAddress(VMADDR_CID_LOCAL, client.getsockname()[1]))
     return "a UNIX peer" if client.family == socket.AF_UNIX else str(local_address(client))
 
 
 def text(length: int) -> bytes:
-    """Bytes in which no stretch repeats soon: what is lost, doubled or swapped shows."""
+    """Return random bytes: lost, doubled or swapped parts show."""
     return random.Random(length).randbytes(length)  # noqa: S311 (not for secrets)
 
 
@@ -304,19 +304,19 @@ def say(end: socket.socket, words: bytes, piece: int = LARGE) -> None:
 
 
 def allow_descriptors(needed: int) -> Iterator[None]:
-    """As many as a test takes, for this process and those that it starts: the body of a fixture."""
+    """Raise the descriptor limit for this process and its children: the body of a fixture."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, PermissionError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), max(hard, needed)))
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < needed:
         pytest.skip(f"{needed} file descriptors are needed, {hard} allowed: ulimit -Hn {needed}")
     yield
-    # What was raised of the hard limit stays: it may be lowered, but is then gone for good.
+    # The hard limit stays raised: once lowered it could not be raised again.
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, max(hard, needed)))
 
 
 def flood(end: socket.socket) -> bool:
-    """Say far more than the way holds; tell whether the other end left before it was all sent."""
+    """Send far more than all buffers hold; return whether the other end closed before the end."""
     piece = b"x" * 100_000  # Small: new memory is what costs the guest most.
     try:
         for _ in range(1000):

@@ -2,16 +2,16 @@
 
 Top room of the ground floor: it uses `net`, `service` and `relay`. The path of one connection:
 
-    client ──► kernel's backlog
-                  │  Loop: the listener is readable
-    Acceptor      │  accepts while Admission has room                  (relay.accepting)
-                  ▼  AcceptEvents.accepted
-    Forwarder     │  allowlist, CID, connection limit, or the queue    (proxy.forwarder)
-                  ▼  Opening.start
-    Opening       │  Resolver.find, in a thread if it is a host name   (relay.resolver)
-                  │  connects to one address after another             (relay.connecting)
-                  ▼  ConnectEvents.connected
-    Connection    │  two Flows, up and down, until both have ended     (relay.connection, .flow)
-                  ▼  RelayEvents.closed
-    Forwarder        counts it, and admits the next client of the queue
+    client ─────► the kernel's backlog
+                     │  Loop: the listener is readable
+    Acceptor         │  accepts while Admission has room                (relay.accepting)
+                     ▼  AcceptEvents.accepted
+    Forwarder        │  allowlist, CID, then the limit or the queue     (proxy.forwarder)
+                     ▼  Opening.start
+    Opening          │  Resolver.find, in a thread if it is a name      (relay.resolver)
+                     │  connects to one address after another           (relay.connecting)
+                     ▼  ConnectEvents.connected
+    RelayedConnection│  two Flows, up and down, until both have ended   (relay.connection)
+                     ▼  RelayEvents.closed
+    Forwarder           counts it, and admits the next queued client
 """

@@ -27,7 +27,7 @@ from vsock_proxy.proxy.allowlist import DEFAULT_PATH, is_allowlist, load_allowli
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward, allow_hint
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.console import complain, keep_exit_status, printable
 from vsock_proxy.service.reloading import Reloader
@@ -142,10 +142,10 @@ def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
     if not is_host(host):
         raise ConfigurationError(f"{host!r} is not a host name or an IP address")
     port = _number(arguments.remote_port, 1, MAX_PORT, "REMOTE_PORT")
-    limits = Limits()
+    limits = RelayLimits()
     if arguments.num_workers is not None:
         connections = _number(arguments.num_workers, 1, MAX_CONNECTIONS, "--num_workers")
-        limits = Limits(connections=connections)
+        limits = RelayLimits(connections=connections)
     family = socket.AF_UNSPEC
     if arguments.ipv4:
         family = socket.AF_INET
@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", "--ipv4", action="store_true", help="connect to IPv4 addresses only")
     family.add_argument("-6", "--ipv6", action="store_true", help="connect to IPv6 addresses only")
-    limits = Limits()
+    limits = RelayLimits()
     parser.add_argument(
         "-w",
         "--num_workers",

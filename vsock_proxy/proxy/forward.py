@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress
-from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Forward:
     prefer: socket.AddressFamily = socket.AF_UNSPEC
     cids: frozenset[int] | None = None
     allowlist: Allowlist | None = None
-    limits: Limits = DEFAULT_LIMITS
+    limits: RelayLimits = DEFAULT_LIMITS
     allowed: bool = field(init=False, repr=False, compare=False, default=True)
 
     def __post_init__(self) -> None:
@@ -105,11 +105,11 @@ def fit(forwards: Sequence[Forward], descriptors: int) -> list[Forward]:
     return [dataclasses.replace(each, limits=_scaled(each.limits, share)) for each in forwards]
 
 
-def _descriptors(limits: Limits) -> int:
+def _descriptors(limits: RelayLimits) -> int:
     return 2 * limits.connections + limits.waiting
 
 
-def _scaled(limits: Limits, share: float) -> Limits:
+def _scaled(limits: RelayLimits, share: float) -> RelayLimits:
     return dataclasses.replace(
         limits,
         connections=max(1, int(limits.connections * share)),

@@ -24,7 +24,7 @@ from vsock_proxy.proxy.counters import (
 from vsock_proxy.relay.accepting import Acceptor
 from vsock_proxy.relay.admission import Admission
 from vsock_proxy.relay.connecting import Opening
-from vsock_proxy.relay.connection import Connection, reset
+from vsock_proxy.relay.connection import RelayedConnection, reset
 from vsock_proxy.relay.resolver import AddressPolicy, Resolver, resolver_for
 from vsock_proxy.service.throttle import Throttle
 
@@ -69,7 +69,7 @@ class Forwarder:
         self._apply(forward, resolver)
         self._admission: Admission[Opening] = Admission(forward.limits)
         self._warnings = Throttle(log, lambda: loop.now)
-        self._relayed: set[Connection] = set()
+        self._relayed: set[RelayedConnection] = set()
         self._opening: set[Opening] = set()
         self._acceptor = Acceptor(loop, listener, self)
 
@@ -202,7 +202,7 @@ class Forwarder:
     def connected(self, opening: Opening, server: Stream, events: int) -> None:
         """See `ConnectEvents.connected`."""
         self._opening.discard(opening)
-        connection = Connection(
+        connection = RelayedConnection(
             self._loop,
             opening.client,
             server,
@@ -240,7 +240,7 @@ class Forwarder:
 
     # Ending
 
-    def closed(self, connection: Connection, failure: OSError | None) -> None:
+    def closed(self, connection: RelayedConnection, failure: OSError | None) -> None:
         """See `RelayEvents.closed`."""
         self._relayed.discard(connection)
         self._admission.release()

@@ -31,7 +31,7 @@ from vsock_proxy.net.addresses import (
 from vsock_proxy.proxy.allowlist import Allowlist, load_allowlist, read_allowlist
 from vsock_proxy.proxy.daemon import DRAIN_TIMEOUT
 from vsock_proxy.proxy.forward import Forward, allow_hint, check_distinct
-from vsock_proxy.relay.connection import DEFAULT_LIMITS, Limits
+from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 from vsock_proxy.service.cids import read_cids
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     return ProxySettings(tuple(forwards), drain_timeout)
 
 
-def _forward(item: Setting, allowlist: Allowlist, limits: Limits, *, unchecked: bool) -> Forward:
+def _forward(
+    item: Setting, allowlist: Allowlist, limits: RelayLimits, *, unchecked: bool
+) -> Forward:
     with item.reading(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
     ) as keys:
@@ -157,7 +159,7 @@ def _name(value: Setting) -> str:
     return name
 
 
-def _limits(value: Setting, default: Limits) -> Limits:
+def _limits(value: Setting, default: RelayLimits) -> RelayLimits:
     counts, times = ("connections", "waiting"), ("connect", "idle", "linger")
     with value.reading(*counts, *(f"{name}_timeout" for name in times)) as keys:
         found: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vsock_proxy.relay.connection import Limits
+    from vsock_proxy.relay.connection import RelayLimits
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Admission(Generic[T]):
 
     __slots__ = ("in_use", "limits", "queue")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RelayLimits) -> None:
         self.limits = limits
         self.in_use = 0
         self.queue: collections.deque[T] = collections.deque()

@@ -22,7 +22,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RelayLimits:
     """Limits of one listener. Times in seconds, checked once a tick of the loop (a second).
 
     Attributes:
@@ -40,7 +40,7 @@ class Limits:
     linger_timeout: float = 120.0
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = RelayLimits()
 
 
 def reset(end: Stream) -> None:
@@ -57,12 +57,12 @@ def reset(end: Stream) -> None:
 class RelayEvents(Protocol):
     """How a connection ends."""
 
-    def closed(self, connection: Connection, failure: OSError | None) -> None:
+    def closed(self, connection: RelayedConnection, failure: OSError | None) -> None:
         """The connection is closed; `failure` is None after an orderly end."""
         ...
 
 
-class Connection:
+class RelayedConnection:
     """Two connected sockets, relayed into each other.
 
     Attributes:
@@ -92,7 +92,7 @@ class Connection:
         client: Stream,
         server: Stream,
         *,
-        limits: Limits,
+        limits: RelayLimits,
         events: RelayEvents,
         peer: object = None,
     ) -> None:

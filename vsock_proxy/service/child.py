@@ -5,7 +5,6 @@ Forwarding is for the main thread of a process that has no other threads.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 
@@ -57,6 +56,8 @@ def end_with_parent(parent: int) -> None:
     Args:
         parent: the process that forked: if it has ended already, this process ends here.
     """
+    import ctypes  # noqa: PLC0415 (for few processes)
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -6,13 +6,13 @@ whatever happens. cffi releases the GIL during each call.
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
+from enclave.forking import importing
 from enclave.sdk.errors import SdkCallError, SdkNotBuiltError
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ def check_built() -> None:
         raise SdkNotBuiltError("the bindings to the C SDK are not built")
 
 
-_loading = threading.Lock()
 _loaded: Native | None = None
 
 
@@ -132,7 +131,7 @@ def load() -> Native:
         SdkNotBuiltError: the bindings were not built, or the library is not what they need.
     """
     global _loaded  # noqa: PLW0603 (the C library is as global, and may be initialised once)
-    with _loading:
+    with importing:  # a fork waits for it
         if _loaded is None:
             try:
                 module = import_module(MODULE)

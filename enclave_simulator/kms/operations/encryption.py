@@ -208,7 +208,7 @@ def _check(key: Key, call: Call, algorithm: str) -> None:
 
 
 def _check_symmetric(key: Key, call: Call) -> None:
-    key.check_usable(call, ENCRYPT_DECRYPT)
+    key.check_usable(call.operation, ENCRYPT_DECRYPT)
     if key.spec != SYMMETRIC:
         raise KmsError(
             "InvalidKeyUsageException", "You cannot generate a data key with an asymmetric CMK"

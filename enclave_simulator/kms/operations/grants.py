@@ -75,7 +75,10 @@ class GrantOperations:
             call.now,
         )
         check_operations(
-            key, grant.operations, constrained=equals is not None or subset is not None
+            key.spec,
+            key.usage,
+            grant.operations,
+            constrained=equals is not None or subset is not None,
         )
         key.check_state()
         if allowing is not None and not allowing.covers(grant):

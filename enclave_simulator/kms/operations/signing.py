@@ -115,7 +115,7 @@ class SigningOperations:
 
     def _key(self, call: Call, usage: str, algorithm: str) -> Key:
         key = self._store.key_for(call)
-        key.check_usable(call, usage)
+        key.check_usable(call.operation, usage)
         key.check_algorithm(call.parameters[algorithm])
         return key
 

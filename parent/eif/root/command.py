@@ -79,7 +79,7 @@ def resolve(
     merged = _environment(container, environment, notes)
     directory_, chosen = "/", tuple(words)
     if container:
-        directory_ = posixpath.normpath("/" + container.working_directory)
+        directory_ = _absolute(container.working_directory)
         chosen = chosen or (*container.entrypoint, *container.command)
         if not words and container.entrypoint and container.command:
             notes.say(
@@ -159,12 +159,12 @@ def _count_files(node: Node) -> int:
 def _find(tree: Tree, word: str, directory_: str, environment: Sequence[str]) -> str:
     """Return the absolute path of a command."""
     if "/" in word:
-        return word if word.startswith("/") else posixpath.normpath(f"{directory_}/{word}")
+        return word if word.startswith("/") else _absolute(f"{directory_}/{word}")
     path = _variable(environment, "PATH") or INIT_PATH
     for folder in path.split(":"):
         found = tree.find(f"{folder}/{word}") if folder.startswith("/") else None
         if found and found[1].is_file and found[1].mode & 0o111:
-            return posixpath.normpath(f"{folder}/{word}")
+            return _absolute(f"{folder}/{word}")
     raise ConfigurationError(
         f"the command {word!r} is in none of {path}", hint=f"name it by its path; {_GONE}"
     )
@@ -271,6 +271,11 @@ def _enter(tree: Tree, directory_: str, words: tuple[str, ...], notes: Notes) ->
         notes.say(f"WORKDIR {directory_} is not used: there is no /bin/sh; the command starts in /")
         return words
     return ("/bin/sh", "-c", _ENTER, directory_, *words)
+
+
+def _absolute(path: str) -> str:
+    # POSIX lets two slashes at the start stand, and so does normpath.
+    return "/" + posixpath.normpath("/" + path).lstrip("/")
 
 
 def _variable(environment: Sequence[str], name: str) -> str:

@@ -78,14 +78,10 @@ class Notes:
         """Return everything, a line for each kind."""
         found = []
         for kind, names in self._by_kind.items():
-            shown = ", ".join(map(_printable, names[:_SHOWN]))
+            shown = ", ".join(names[:_SHOWN])
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             found.append(f"{kind}: {shown}{more}")
-        return [*found, *map(_printable, self._plain)]
+        return [*found, *self._plain]
 
     def _add(self, kind: str, name: str) -> None:
         self._by_kind.setdefault(kind, []).append(name)
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -129,7 +129,11 @@ class Tree:
             ConfigurationError: see `add`.
         """
         found = self.find(target, follow=False)
-        if found is None or found[1].is_dir:
+        if found is None:
+            raise KeyError(target)
+        if found == self.find(path, follow=False):
+            return found[0]  # A link to itself, which tar writes for a file named twice.
+        if found[1].is_dir:
             raise KeyError(target)
         return self.add(path, found[1])
 

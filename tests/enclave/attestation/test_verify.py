@@ -305,6 +305,30 @@ def test_a_timestamp_outside_the_leafs_validity(change: dict[str, datetime]) -> 
     )
 
 
+@pytest.mark.parametrize("form", [list, tuple, set, frozenset])
+def test_one_of_several_values(form: Any) -> None:
+    """As a rolling update needs: the old image's or the new one's."""
+    old, new = b"\1" * 48, b"\x10" * 48
+    pcrs = {index: bytes([index]) * 48 for index in range(16)}
+    document = Document(payload={"pcrs": pcrs})
+    assert _verify(document, pcrs={1: form([new, old]), 2: [b"\2" * 48]}).pcrs[1] == old
+    [failure] = _failures(document, pcrs={1: form([new])})
+    assert failure == f"PCR1: expected {new.hex()}, got {old.hex()}"
+    [failure] = _failures(document, pcrs={1: [new, bytes(48)]})
+    assert failure == f"PCR1: expected {new.hex()} or {'00' * 48}, got {old.hex()}"
+
+
+def test_a_document_of_a_nitro_tpm_is_named() -> None:
+    """A verifier that expects an enclave takes no instance."""
+    payload = Document().payload
+    tpm = {**payload, "nitrotpm_pcrs": {0: bytes(48)}}
+    del tpm["pcrs"]
+    for fields in (tpm, {**payload, "nitrotpm_pcrs": {}}):
+        raw = cbor2.dumps([Document().protected, {}, cbor2.dumps(fields), bytes(96)])
+        with pytest.raises(DecodingError, match="NitroTPM's, which attests an EC2 instance"):
+            parse(raw)
+
+
 def test_debug_mode_is_refused_unless_allowed() -> None:
     document = Document(payload={"pcrs": {0: bytes(48), 1: bytes(48), 2: bytes(48)}})
     [failure] = _failures(document, pcrs={0: bytes(48)})
@@ -328,6 +352,11 @@ def test_what_was_expected_is_not_there(name: str) -> None:
         {"pcrs": {-1: bytes(48)}},
         {"pcrs": {0: bytes(32)}},
         {"pcrs": {0: "00" * 24}},
+        {"pcrs": {0: []}},
+        {"pcrs": {0: [bytes(48), bytes(32)]}},
+        {"pcrs": {0: ["00" * 48]}},
+        {"pcrs": {0: bytearray(48)}},
+        {"pcrs": {0: 0}},
         {"nonce": "00"},
         {"user_data": "00"},
         {"public_key": "00"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import logging
 import os
@@ -19,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.boot import BootOptions, System, add_options, run_boot_duties
-from enclave.boot.drift import clock_drift
 from enclave.boot.entropy import add_entropy
 from enclave.boot.loopback import SIOCGIFFLAGS, SIOCSIFFLAGS, raise_loopback
+from enclave.boot.slew import Timeval, slew_clock
+from enclave.drift import clock_drift
 from enclave.errors import ConfigurationError, KmsUnreachableError, NsmUnavailableError
 from enclave.nsm import Nsm
 from tests.doubles import ManualClock
@@ -44,9 +46,12 @@ class Kernel:
     clock: ManualClock = field(default_factory=ManualClock)
     entropy: list[bytes] = field(default_factory=list)
     set_to: list[float] = field(default_factory=list)
+    slewed: list[float] = field(default_factory=list)
 
     def system(self) -> System:
-        return System(self.add_entropy, self.raise_loopback, self.set_clock, self.clock)
+        return System(
+            self.add_entropy, self.raise_loopback, self.set_clock, self.slew_clock, self.clock
+        )
 
     def add_entropy(self, data: bytes) -> int:
         self._refuse()
@@ -61,6 +66,10 @@ class Kernel:
     def set_clock(self, timestamp: float) -> None:
         self._refuse()
         self.set_to.append(timestamp)
+
+    def slew_clock(self, seconds: float) -> None:
+        self._refuse()
+        self.slewed.append(seconds)
 
     def _refuse(self) -> None:
         if self.refusal is not None:
@@ -197,11 +206,46 @@ def test_drift_is_corrected_where_that_is_asked_for(
     assert abs(set_to - datetime.now(UTC).timestamp()) < 3600
 
 
+def test_a_small_drift_is_slewed_if_correction_is_asked_for(
+    kernel: Kernel, simulated_nsm: SimulatedNsm
+) -> None:
+    kernel.clock.elapsed = 3.0
+    assert run(kernel, simulated_nsm, correct_clock=True)["clock"] == "within 10 s of the NSM's"
+    (slewed,) = kernel.slewed
+    assert -4.0 < slewed < -2.0
+    assert not kernel.set_to
+
+
+@given(st.floats(-1e5, 1e5))
+def test_slewing_hands_the_kernel_a_struct_timeval(seconds: float) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def adjtime(delta: Any, old: None) -> int:
+        timeval = ctypes.cast(delta, ctypes.POINTER(Timeval)).contents
+        seen.append((timeval.tv_sec, timeval.tv_usec))
+        return 0
+
+    slew_clock(seconds, _adjtime=adjtime)
+    ((whole, micro),) = seen
+    assert 0 <= micro < 1_000_000
+    assert abs(whole + micro / 1e6 - seconds) < 1e-5
+
+
+def test_a_kernel_that_refuses_to_slew() -> None:
+    def adjtime(*_: object) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    with pytest.raises(PermissionError):
+        slew_clock(1.0, _adjtime=adjtime)
+
+
 def test_within_its_bounds_drift_is_let_be(kernel: Kernel, simulated_nsm: SimulatedNsm) -> None:
     kernel.clock.elapsed = 3600.0
-    text = run(kernel, simulated_nsm, max_drift=7200.0, correct_clock=True)["clock"]
+    text = run(kernel, simulated_nsm, max_drift=7200.0)["clock"]
     assert text == "within 7200 s of the NSM's"
     assert not kernel.set_to
+    assert not kernel.slewed
 
 
 @given(

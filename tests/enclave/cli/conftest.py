@@ -1,3 +1,5 @@
+"""Runs the command line in process, with its dependencies replaced."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""The table of commands, their help, and errors of the command line."""
+
 from __future__ import annotations
 
 import base64

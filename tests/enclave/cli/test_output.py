@@ -1,3 +1,5 @@
+"""Output formats: JSON, text, table and YAML, compared with the AWS CLI's."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""The shorthand syntax of parameters, as in the AWS CLI."""
+
 from __future__ import annotations
 
 import base64

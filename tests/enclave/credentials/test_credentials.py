@@ -116,7 +116,7 @@ def test_whatever_the_parent_answers(body: bytes) -> None:
 def test_a_refusal_says_why_in_its_own_words(status: int, transient: bool) -> None:
     error = refusal(status, json.dumps({"message": "no role\r\nroot:"}).encode())
     assert str(error) == (
-        f"the parent's credential service answered HTTP status {status}: 'no role\\r\\nroot:'"
+        f"the parent's credential service sent HTTP status {status}: 'no role\\r\\nroot:'"
     )
     assert error.transient is transient
     assert len(str(refusal(status, json.dumps({"message": "\U0001f600" * 9999}).encode()))) < 3000

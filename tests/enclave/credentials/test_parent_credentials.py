@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enclave.credentials import DEFAULT_SERVICE, ParentCredentials
-from enclave.credentials.document import MAX_DOCUMENT
+from enclave.credentials.document import MAX_BODY
 from enclave.errors import CredentialsError, KmsRefusedError
 from enclave_simulator.parent.credentials import CredentialServer, simulated_document
 from tests.doubles import ManualClock, RedirectingDialer
+from tests.forked import run_in_child
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress
 
@@ -67,9 +68,9 @@ class Service:
 
     def settle(self) -> None:
         """Wait until no question is under way."""
-        asking = self.provider._asking
-        if asking is not None:
-            asking.exception(TEST_TIMEOUT)
+        renewal = self.provider._renewal
+        if renewal is not None:
+            renewal.exception(TEST_TIMEOUT)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_an_answer_that_is_no_use_leaves_the_last_ones(
     assert service.key() == "ASIA1"
     service.settle()
     assert service.key() == "ASIA1"
-    assert "going on with the last ones" in caplog.text
+    assert "using the cached ones" in caplog.text
     assert "SecretAccessKey is not set" in caplog.text
 
 
@@ -168,11 +169,29 @@ def test_what_kms_calls_expired_is_replaced(service: Service) -> None:
     assert service.asked == 2
 
 
-def test_the_parent_is_not_asked_on_every_rejection(service: Service) -> None:
+def test_the_first_rejection_renews_at_once(service: Service) -> None:
+    """Keys that were dead when they came are not kept for a moment longer."""
     first = service.provider.credentials()
-    service.clock.elapsed = 0.5
-    assert service.provider.credentials(rejected=first) == first
-    assert service.asked == 1
+    assert service.key(rejected=first) == "ASIA2"
+    assert service.asked == 2
+
+
+def test_rejections_renew_once_a_second_at_most(service: Service) -> None:
+    rejected = service.provider.credentials()
+    asked = []
+    for elapsed in (0.0, 0.5, 0.99, 1.01, 1.5, 2.5):
+        service.clock.elapsed = elapsed
+        rejected = service.provider.credentials(rejected=rejected)
+        asked.append(service.asked)
+    assert asked == [2, 2, 2, 3, 3, 4]
+
+
+def test_one_rejection_renews_once_for_all_threads(service: Service) -> None:
+    first = service.provider.credentials()
+    with ThreadPoolExecutor(8) as threads:
+        keys = [threads.submit(service.key, rejected=first) for _ in range(8)]
+        assert {key.result(TEST_TIMEOUT) for key in keys} == {"ASIA2"}
+    assert service.asked == 2
 
 
 def test_a_short_deadline_is_kept(service: Service) -> None:
@@ -182,12 +201,20 @@ def test_a_short_deadline_is_kept(service: Service) -> None:
     assert caught.value.transient
 
 
-def test_a_forked_child_asks_for_itself(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    service.provider._asking = Future()  # as a fork leaves it: nobody will ever answer
-    with pytest.raises(CredentialsError, match="within"):
-        service.key(timeout=0.01)
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    assert service.key() == "ASIA1"
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_renews_for_itself(service: Service) -> None:
+    """Whatever another thread was in the middle of: it is not there to go on."""
+    service.lifetime = 600
+    service.key()
+    service.clock.elapsed = 600.0  # too late to go on with these
+
+    def in_child() -> None:
+        assert service.key() == "ASIA2"
+
+    with service.provider._lock:
+        service.provider._renewal = Future()  # nobody in the child will ever complete it
+        run_in_child(in_child)
+    service.provider._renewal = None
 
 
 def test_threads_do_not_share_an_error(service: Service) -> None:
@@ -204,7 +231,7 @@ def test_threads_do_not_share_an_error(service: Service) -> None:
 def test_secrets_are_not_logged(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     service.key()
-    assert "good until 2026-01-02 01:00:00" in caplog.text
+    assert "valid until 2026-01-02 01:00:00" in caplog.text
     assert "hush" not in caplog.text
     assert "token" not in caplog.text
 
@@ -221,22 +248,22 @@ def length(body: bytes, more: int = 0) -> bytes:
 
 HOSTILE: dict[str, tuple[bytes, bool, str]] = {
     # name: what is sent, whether the last byte is then repeated for ever, the error
-    "hangs up": (b"", False, "no HTTP answer"),
-    "is silent": (b"", True, "no whole answer"),
-    "is no HTTP": (b"\x16\x03\x01\x02\x00\r\n\r\n", False, "no HTTP answer"),
-    "cuts the body": (length(WHOLE, 1), False, "no HTTP answer"),
-    "stalls in the body": (length(WHOLE, 1), True, "no whole answer"),
+    "hangs up": (b"", False, "no HTTP response"),
+    "is silent": (b"", True, "no complete response"),
+    "is no HTTP": (b"\x16\x03\x01\x02\x00\r\n\r\n", False, "no HTTP response"),
+    "cuts the body": (length(WHOLE, 1), False, "no HTTP response"),
+    "stalls in the body": (length(WHOLE, 1), True, "no complete response"),
     "has a body without end": (OK + b"\r\n" + b" " * 100_000, False, "more than 65536 bytes"),
     "has a chunk without sense": (
-        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", False, "no HTTP answer"),
-    "has a line without end": (OK + b"X: " + b"x" * 100_000, False, "no HTTP answer"),
-    "has headers without end": (OK + b"X: x\r\n" * 10_000, False, "no HTTP answer"),
+        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", False, "no HTTP response"),
+    "has a line without end": (OK + b"X: " + b"x" * 100_000, False, "no HTTP response"),
+    "has headers without end": (OK + b"X: x\r\n" * 10_000, False, "no HTTP response"),
     "compresses": (length(b"\x1f\x8b" + bytes(64)), False, "not a JSON object"),
     "redirects": (b"HTTP/1.1 307 X\r\nLocation: /secret\r\nContent-Length: 0\r\n\r\n", False,
                   "HTTP status 307"),
     "refuses": (b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", False, "HTTP status 403"),
     "has no content": (b"HTTP/1.1 204 X\r\n\r\n", False, "HTTP status 204"),
-    "has a length below none": (OK + b"Content-Length: -5\r\n\r\n", False, "not a JSON object"),
+    "has a length below none": (OK + b"Content-Length: -5\r\n\r\n", False, "no HTTP response"),
 }  # fmt: skip
 
 
@@ -292,7 +319,7 @@ def test_a_parent_that_drips_is_cut_off() -> None:
         thread = threading.Thread(target=drip)
         thread.start()
         dialer = RedirectingDialer(TcpAddress("127.0.0.1", server.getsockname()[1]))
-        with pytest.raises(CredentialsError, match=r"no whole answer .* within 0\.3 s"):
+        with pytest.raises(CredentialsError, match=r"no complete response .* within 0\.3 s"):
             ParentCredentials(dialer=dialer, timeout=0.3).credentials(timeout=TEST_TIMEOUT)
         stop.set()
         thread.join(TEST_TIMEOUT)
@@ -308,7 +335,7 @@ def test_a_parent_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_largest_document_fits() -> None:
     body = json.dumps({**simulated_document(), "Token": "x" * 16_384}).encode()
-    with speaking(length(body.ljust(MAX_DOCUMENT)), hold=False) as dialer:
+    with speaking(length(body.ljust(MAX_BODY)), hold=False) as dialer:
         credentials = ParentCredentials(dialer=dialer).credentials(timeout=TEST_TIMEOUT)
     assert credentials.session_token == "x" * 16_384
 

@@ -23,11 +23,11 @@ from enclave.errors import (
     KmsResponseError,
     KmsUnreachableError,
 )
-from enclave.kms.client import understood
+from enclave.http.response import Response
+from enclave.kms.client import read_response
 from enclave.kms.endpoint import Endpoint, parse_endpoint, regional_endpoint
 from enclave.kms.retry import is_worth_retrying, wait_before
 from enclave.kms.signing import signed_headers
-from enclave.kms.transport import Answer
 
 # Endpoints.
 
@@ -154,11 +154,13 @@ def test_waits_grow_and_are_bounded() -> None:
     assert all(0 <= wait_before(n, random.uniform) <= 5 for n in range(2, 12))
 
 
-# Answers.
+# Responses.
 
 
-def answered(status: int, body: bytes, **headers: str) -> Answer:
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+def answered(status: int, body: bytes, **headers: str) -> Response:
+    return Response(
+        status, {name.replace("_", "-"): value for name, value in headers.items()}, body
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,28 +176,28 @@ def answered(status: int, body: bytes, **headers: str) -> Answer:
         (answered(400, b"[" * 100_000), "HTTP status 400", ""),
     ],
 )
-def test_kms_errors_keep_kmss_own_words(answer: Answer, type_: str, message: str) -> None:
+def test_kms_errors_keep_kmss_own_words(answer: Response, type_: str, message: str) -> None:
     with pytest.raises(KmsRefusedError) as caught:
-        understood(answer)
+        read_response(answer)
     assert (caught.value.type, caught.value.kms_message) == (type_, message)
     assert caught.value.status == answer.status
 
 
 def test_the_request_id_is_kept() -> None:
     with pytest.raises(KmsRefusedError, match="request id 42") as caught:
-        understood(answered(400, b'{"__type":"X"}', x_amzn_requestid="42"))
+        read_response(answered(400, b'{"__type":"X"}', x_amzn_requestid="42"))
     assert caught.value.request_id == "42"
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b"\xff", b"{", b"[" * 100_000])
 def test_a_good_answer_that_is_none(body: bytes) -> None:
     with pytest.raises(KmsResponseError):
-        understood(answered(200, body))
+        read_response(answered(200, body))
 
 
 @given(st.integers(100, 599), st.binary() | st.text().map(lambda t: json.dumps(t).encode()))
 def test_whatever_the_answer(status: int, body: bytes) -> None:
     try:
-        assert isinstance(understood(answered(status, body)).content, dict)
+        assert isinstance(read_response(answered(status, body)).content, dict)
     except (KmsRefusedError, KmsResponseError):
         return

@@ -24,7 +24,7 @@ def dropped(lines: int, size: int) -> str:
 
 
 def drain(outbox: Outbox, step: int = 1 << 20) -> list[str]:
-    """What a connection gets that takes `step` bytes at a time."""
+    """Return the lines that a connection gets which takes `step` bytes at a time."""
     taken = b""
     while batch := outbox.batch():
         taken += batch[:step]
@@ -148,7 +148,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(3, 40))
 def test_every_lost_line_is_counted(steps: list[tuple[str, int]], room: int) -> None:
-    """Whatever happens, each line arrives once or is counted, in order, at its place."""
+    """Each line arrives once, in order, or is counted in its place."""
     outbox = Outbox(room * (5 + OVERHEAD))
     connections = [b""]
     number = 0
@@ -169,7 +169,7 @@ def test_every_lost_line_is_counted(steps: list[tuple[str, int]], room: int) -> 
     expected = 0
     told = 0
     for connection in connections:
-        # What is behind the last line's end comes again.
+        # The part after the last line end is sent again.
         for line in connection.decode().split("\n")[:-1]:
             if gap := re.search(r"(\d+) lines \((\d+) bytes\) dropped here", line):
                 assert int(gap[2]) == 5 * int(gap[1])
@@ -187,7 +187,7 @@ def test_every_lost_line_is_counted(steps: list[tuple[str, int]], room: int) -> 
 
 @pytest.mark.parametrize("lasted", [None, 0.0, LASTED - 0.1])
 def test_delays_grow_up_to_the_longest(lasted: float | None) -> None:
-    """Refused, or accepted and closed soon."""
+    """After refused connections, and after connections that were closed soon."""
     link, now = Link(), 100.0
     assert link.delay(now) == 0
     delays = []

@@ -1,4 +1,4 @@
-"""The sender's thread over real sockets, with parents of every kind."""
+"""The sender thread over real sockets, with well-behaved and hostile sinks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT = 1 << 20
 
 
 class Parent:
-    """Listens where a sink would."""
+    """A sink, played by the test."""
 
     def __init__(self, path: Path) -> None:
         self.address = UnixAddress(str(path))
@@ -147,7 +147,7 @@ def test_sink_that_never_reads_blocks_nothing_and_memory_is_bounded(
         sender.put(b"%0100d" % n for n in range(first, first + 500))
     assert sender._outbox._size <= LIMIT
     with parent.accept() as connection:
-        # And when it reads at last, each line is there or counted.
+        # When it reads in the end, each line is there or counted.
         got: list[bytes] = []
         reader = threading.Thread(target=lambda: got.append(read_and_close(connection)))
         reader.start()
@@ -183,6 +183,32 @@ def test_lines_that_were_not_read_are_not_confirmed(parent: Parent, sender: Send
     sender.put([b"in the kernel's buffer"])
     with parent.accept():
         assert sender.close(0.2) == Outcome([], 0, confirmed=False)
+
+
+def test_closing_the_outlet_is_not_taken_for_a_confirmation() -> None:
+    """`finish` waits for the sink's end; closing the socket wakes it with what looks like one."""
+
+    class Outlet:
+        closed, finished = threading.Event(), threading.Event()
+
+        def write(self, data: bytes) -> int:
+            return len(data)
+
+        def finish(self, timeout: float) -> bool:  # noqa: ARG002
+            assert self.closed.wait(TEST_TIMEOUT)
+            return True
+
+        def close(self) -> None:
+            if self.closed.is_set():
+                self.finished.set()  # Called by the thread, after `finish`.
+            else:
+                self.closed.set()
+                assert self.finished.wait(TEST_TIMEOUT)
+
+    sender = Sender("a sink", Outlet)
+    sender.put([b"line"])
+    eventually(lambda: not sender._outbox)
+    assert sender.close(0.05) == Outcome([], 0, confirmed=False)
 
 
 def test_sink_that_hangs_up_is_retried_with_growing_delays(parent: Parent, sender: Sender) -> None:
@@ -254,7 +280,7 @@ def _lengths(fd: int) -> Iterator[int]:
 
 
 class Pipes:
-    """Two pipes that are captured."""
+    """Two captured pipes."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []

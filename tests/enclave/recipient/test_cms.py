@@ -1,3 +1,5 @@
+"""CMS EnvelopedData: what is parsed, and every malformed input that is rejected."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""The recipient exchange: requests it makes, and responses it rejects."""
+
 from __future__ import annotations
 
 import base64

@@ -122,6 +122,7 @@ def served(
     threads: int = 4,
     max_waiting: int = 256,
     deadline: float = TEST_TIMEOUT,
+    clock_drift: Callable[[], float | None] = lambda: None,
 ) -> Iterator[Served]:
     """Serve on a free port of 127.0.0.1 for the length of a ``with`` block."""
     loop = asyncio.new_event_loop()
@@ -138,7 +139,12 @@ def served(
             calls = Calls(
                 call, threads=threads, deadline=deadline, max_waiting=max_waiting, pool=pool
             )
-            endpoint = Endpoint(calls, Readiness(probe, **(readiness or {})), limits=limits)
+            endpoint = Endpoint(
+                calls,
+                Readiness(probe, **(readiness or {})),
+                limits=limits,
+                clock_drift=clock_drift,
+            )
             await endpoint.start(listener)
             if pool is not None:
                 stack.callback(loop.call_soon_threadsafe, pool.close)

@@ -315,6 +315,18 @@ def test_health_tells_what_became_of_calls(kms: Kms) -> None:
     assert (facts["status"], facts["calls"], facts["failed"]) == ("ok", 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("drift", "shown"), [(None, {}), (0.0, {"clock_drift_seconds": 0.0}),
+                         (-12.34567, {"clock_drift_seconds": -12.346})],
+)  # fmt: skip
+def test_readiness_tells_the_drift_of_the_clock(
+    kms: Kms, drift: float | None, shown: dict[str, float]
+) -> None:
+    with served(kms, probe=lambda: None, clock_drift=lambda: drift) as endpoint:
+        response = endpoint.exchange(get(b"/readyz"))
+    assert json.loads(response.body) == {"status": "ready", **shown}
+
+
 def test_ready_is_asked_for_once_in_a_while(kms: Kms) -> None:
     probes: list[int] = []
     with served(kms, probe=lambda: probes.append(1)) as endpoint:

@@ -151,6 +151,40 @@ def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) 
             )
 
 
+def test_keys_outlive_the_process_and_calls_are_events(
+    nitro_authority: Authority, tmp_path: Path
+) -> None:
+    state, events = tmp_path / "state.json", tmp_path / "events.jsonl"
+    options = ["--key=alias/a", f"--state={state}", f"--events={events}"]
+    blob = ""
+    for start in ("first", "second"):
+        (tmp_path / start).mkdir()
+        with running(nitro_authority, tmp_path / start, *options) as kms, Client(kms) as client:
+            if not blob:
+                sealed = client.call("Encrypt", {"KeyId": "alias/a", "Plaintext": "AAAA"})[1]
+                blob = sealed["CiphertextBlob"]
+            status, opened = client.call("Decrypt", {"CiphertextBlob": blob})
+            assert (status, opened["Plaintext"]) == (200, "AAAA")
+    assert state.stat().st_mode & 0o777 == 0o600
+    names = [json.loads(line)["eventName"] for line in events.read_text().splitlines()]
+    assert names == ["Encrypt", "Decrypt", "Decrypt"]
+
+
+def test_a_refusal_is_explained_on_standard_error(
+    nitro_authority: Authority, tmp_path: Path
+) -> None:
+    allow = {"Effect": "Allow", "Action": "kms:Encrypt", "Resource": "*"}
+    (tmp_path / "caller.json").write_text(json.dumps({"Statement": [allow]}))
+    with running(nitro_authority, tmp_path, f"--caller-policy={tmp_path / 'caller.json'}") as kms:
+        with Client(kms) as client:
+            assert client.call("ListKeys", {})[1]["__type"] == "AccessDeniedException"
+        kms.process.send_signal(signal.SIGTERM)
+        assert kms.process.stderr is not None
+        lines = kms.process.stderr.read().splitlines()
+    assert lines[0].startswith("enclave-simulator: warning: refused: User: arn:aws:sts::")
+    assert lines[1:] == ["enclave-simulator: hint: caller policy: no statement allows kms:ListKeys"]
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [COMMAND, "kms", *arguments],
@@ -184,6 +218,9 @@ def test_fault_help_lists_every_fault() -> None:
         (["--key=alias/x", f"--key-policy=alias/x={os.devnull}"], "no key 'alias/x': The policy"),
         (["--key-policy", "alias/x=/absent"], "a policy for 'alias/x', but no such key"),
         (["--caller-policy", os.devnull], "/dev/null: The policy is not valid"),
+        (["--state", os.devnull], "/dev/null is not a state of the simulated KMS"),
+        (["--state", "/absent/state"], "cannot write /absent/state"),
+        (["--events", "/absent/events"], "cannot write /absent/events"),
         (["--principal", "me"], "not a principal: 'me'"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

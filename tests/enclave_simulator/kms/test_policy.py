@@ -1,3 +1,5 @@
+"""Key policies in the simulated KMS."""
+
 from __future__ import annotations
 
 import json

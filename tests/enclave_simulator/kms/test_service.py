@@ -1,3 +1,5 @@
+"""Operations of the simulated KMS."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""Signature checks of the simulated KMS."""
+
 from __future__ import annotations
 
 import dataclasses

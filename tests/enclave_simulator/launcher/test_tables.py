@@ -65,7 +65,7 @@ def expected(architecture: abi.Architecture, number: int, arguments: Sequence[in
 
 words = st.one_of(
     st.integers(0, 2**64 - 1),
-    st.sampled_from([0, 1, 39, 40, 0x7B9, abi.NSM_IOCTL_RAW, 0x0A00, 0x1000, 2**64 - 100]),
+    st.sampled_from([0, 1, 4, 39, 40, 0x7B9, abi.NSM_IOCTL_RAW, 0x0A00, 0x1000, 2**64 - 100]),
 )
 
 

@@ -1,3 +1,5 @@
+"""Virtqueues, as a driver fills and reads them."""
+
 from __future__ import annotations
 
 import struct

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
+import os
+import shutil
 import stat
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from parent.eif import cpio
+from parent.eif import cpio, cpio_reader
 from parent.eif.cpio import Entry, archive, directory, file
+from parent.eif.root import folder, tar
+from parent.eif.root.notes import Notes
+from parent.eif.root.tree import Tree
+from tests.parent.eif import archives
+from tests.parent.eif.root.shapes import ITEMS, Shape, shape
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from tests.parent.eif.archives import Item
 
 
 def members(data: bytes) -> dict[str, tuple[list[int], bytes]]:
@@ -121,3 +137,78 @@ def test_compression_says_nothing_of_when() -> None:
     data = b"".join(cpio.gzipped([b"some", b"thing"]))
     assert gzip.decompress(data) == b"something"
     assert data[:8] == b"\x1f\x8b\x08\0" + bytes(4)  # No name, no time.
+
+
+# What others find in the same ramdisk, and what our reader finds in theirs.
+
+
+def unpacked(program: str, *options: str, data: bytes) -> Shape:
+    with tempfile.TemporaryDirectory() as name:
+        done = subprocess.run(
+            [program, *options], cwd=name, input=data, capture_output=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return shape(folder.read(Path(name), Notes(os.geteuid())))
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "package"),
+    [
+        ("cpio", ["-idm", "--quiet"], "cpio"),
+        ("bsdtar", ["-xpf", "-"], "libarchive-tools"),
+    ],
+)
+def test_as_others_unpack_it(program: str, options: list[str], package: str) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"no {program} to compare with: apt-get install {package}")
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(ITEMS, max_size=8))
+    def compare(items: list[Item]) -> None:
+        notes, tree = Notes(), Tree()
+        try:
+            tar.read(tar.open_tar(io.BytesIO(archives.tar(*items))), tree, notes)
+        except ConfigurationError:
+            return
+        assert unpacked(program, *options, data=packed(tree.entries())) == shape(tree)
+
+    compare()
+
+
+@given(st.lists(ITEMS, max_size=8))
+def test_as_our_own_reader_finds_it(items: list[Item]) -> None:
+    tree = Tree()
+    try:
+        tar.read(tar.open_tar(io.BytesIO(archives.tar(*items))), tree, Notes())
+    except ConfigurationError:
+        return
+    read = cpio_reader.read([packed(tree.entries())])
+    nodes = dict(tree.walk())
+    assert [member.path for member in read.members] == sorted(nodes, key=str.encode)
+    for member in read.members:
+        node = nodes[member.path]
+        assert (member.mode, member.owner, member.time) == (node.mode, node.owner, 0)
+        content = node.target if node.is_link else node.read(999)
+        assert member.digest == hashlib.sha256(content).hexdigest()
+        assert member.target.encode() == node.target
+
+
+@pytest.mark.parametrize("options", [[], ["--reproducible"]])
+def test_our_reader_reads_gnu_cpios(options: list[str], tmp_path: Path) -> None:
+    if not shutil.which("cpio"):
+        pytest.skip("no cpio to compare with: apt-get install cpio")
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "usr/a").write_bytes(b"content")
+    (tmp_path / "usr/b").hardlink_to(tmp_path / "usr/a")
+    (tmp_path / "link").symlink_to("usr/a")
+    names = b"\0".join([b".", b"usr", b"usr/a", b"usr/b", b"link"]) + b"\0"
+    made = subprocess.run(
+        ["cpio", "-o", "-0", "-H", "newc", "--quiet", *options],
+        cwd=tmp_path, input=names, capture_output=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    members = {member.path: member for member in cpio_reader.read([made]).members}
+    assert set(members) == {".", "usr", "usr/a", "usr/b", "link"}
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert members["usr/a"].digest == members["usr/b"].digest == digest
+    assert members["usr/a"].links == 2
+    assert members["link"].target == "usr/a"

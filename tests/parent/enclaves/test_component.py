@@ -7,10 +7,13 @@ import json
 import logging
 import os
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.console import Console
@@ -251,6 +254,34 @@ def test_an_image_damaged_between_two_starts_is_not_started(host: Host) -> None:
     assert host.enclaves() == []
     host.eif.write_bytes(eifs.eif())
     eventually(lambda: component.status().healthy)
+
+
+def test_an_expired_certificate_starts_nothing_and_stops_nothing(
+    host: Host, identity: Identity
+) -> None:
+    signed = eifs.signature(eifs.pcrs()[0], identity.pem, identity.key)
+    host.eif.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.SIGNATURE, signed)]))
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    # PCR0 is the same: the enclave that runs is still this image's.
+    expired = eifs.signature(eifs.pcrs()[0], expired_pem(identity), identity.key)
+    host.eif.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.SIGNATURE, expired)]))
+    second = host.component()
+    second.start()
+    eventually(lambda: second.status().healthy)
+    component.stop(10)
+    eventually(lambda: "the certificate expired on 2021-01-01" in second.status().detail)
+    assert "enclave-parent sign-eif" in second.status().detail
+    assert host.enclaves() == []
+
+
+def expired_pem(identity: Identity) -> bytes:
+    name = x509.Name([])
+    start, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, identity.key.public_key(), 7, start, end)
+    certificate = builder.sign(identity.key, hashes.SHA256())
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.mark.parametrize("trouble", ["descriptors", "disk"])

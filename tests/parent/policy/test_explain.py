@@ -1,133 +1,226 @@
-"""Why a request is refused: which condition, and by what value."""
+"""Why a request is refused: which statement and condition, the value wanted and the value sent."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from parent.policy import explain
-from parent.policy.explain import Outcome, Request
-from parent.policy.language import PolicyError, parse
-from parent.policy.measured import Measured
-from tests.parent.policy.test_policy import (
+from parent.policy.actions import Platform, PolicyError, find
+from parent.policy.evaluate import Document, Outcome, Request
+from parent.policy.explain import Refusal
+from parent.policy.measured import Measured, of_image
+from tests.parent.policy.policies import (
     A0,
-    B0,
     DEBUG,
-    DEFAULT,
     IMAGE,
-    IMAGE_GUARD,
+    KEY,
     NEW,
-    NULL_GUARD,
     OLD,
     PCR,
+    ROLE,
+    ROOT,
     SESSION,
+    TPM,
     compares,
-    key_policy,
     parsed,
     statement,
 )
 
+DECRYPT = find("Decrypt")
+
 
 @pytest.mark.parametrize(
-    ("measured", "outcome", "remark"),
+    ("document", "outcome", "remark"),
     [
         (OLD, Outcome.ALLOWED, ""),
         (NEW, Outcome.NOT_ALLOWED, "of another image"),
         (DEBUG, Outcome.NOT_ALLOWED, "debug mode"),
-        (None, Outcome.NOT_ALLOWED, "no attestation document"),
+        (Document.NONE, Outcome.NOT_ALLOWED, "no attestation document"),
+        (Document.UNKNOWN, Outcome.UNKNOWN, ""),
     ],
 )
-def test_explain(measured: Measured | None, outcome: Outcome, remark: str) -> None:
-    statements = parse(json.dumps(key_policy(OLD)))
-    explanation = explain.explain(statements, Request("kms:Decrypt", SESSION), measured)
+def test_explain(document: Measured | Document, outcome: Outcome, remark: str) -> None:
+    request = Request(DECRYPT, SESSION, document=document)
+    explanation = explain.explain(parsed(compares(A0)), request)
     assert explanation.outcome is outcome
     [step] = explanation.steps
     [check] = step.checks
-    assert remark in check.remark
+    assert remark in explain.remark(check, request)
     lines = list(explanation.lines())
     assert lines[0] == f"kms:Decrypt by {SESSION}: {outcome.value}"
     assert f"    wanted {A0}" in lines
-    assert f"    got    {measured.pcrs[0].hex() if measured else 'none'}" in lines
-    document = explanation.as_json()
-    assert document["Outcome"] == outcome.name
-    assert document["Statements"][0]["Conditions"][0]["Expected"] == [A0]
+    if isinstance(document, Measured):
+        assert f"    got    {document.pcrs[0].hex()}" in lines
+    assert ("    got    none" in lines) == (document is Document.NONE)
+    found = explanation.as_json()
+    assert found["Outcome"] == outcome.name
+    assert found["Statements"][0]["Line"] == step.statement.line
+    assert found["Statements"][0]["Conditions"][0]["Expected"] == [A0]
+
+
+def remarks(condition: dict[str, Any], document: Measured, action: str = "Decrypt") -> list[str]:
+    request = Request(find(action), SESSION, KEY, document)
+    policy = parsed(statement(Action="kms:*", Condition=condition))
+    [step] = explain.explain(policy, request).steps
+    return [explain.remark(check, request) for check in step.checks]
+
+
+INSTANCE = Measured({4: b"\4" * 48}, "instance", Platform.INSTANCE)
 
 
 @pytest.mark.parametrize(
-    ("statements", "outcome"),
-    [
-        ([statement(), NULL_GUARD], Outcome.ALLOWED),
-        ([DEFAULT, {**IMAGE_GUARD, "Condition": {"StringNotEquals": {IMAGE: B0}}}], Outcome.DENIED),
-        ([statement(Effect="Deny", Condition=None), DEFAULT], Outcome.DENIED),
-        ([compares("x", key="aws:SourceVpc")], Outcome.UNKNOWN),
-        ([DEFAULT, {**compares("x", key="aws:SourceVpc"), "Effect": "Deny"}], Outcome.UNKNOWN),
-        ([compares(A0, operator="NumericEquals")], Outcome.UNKNOWN),
-        ([statement(Principal={"AWS": "arn:aws:iam::111122223333:role/x"})], Outcome.NOT_ALLOWED),
-        ([statement(Principal={"AWS": "444455556666"})], Outcome.NOT_ALLOWED),
-        ([statement(Principal={"AWS": "111122223333"})], Outcome.ALLOWED),
-        ([statement(Principal={"Service": "ec2.amazonaws.com"})], Outcome.NOT_ALLOWED),
-        ([compares(A0[:-2] + "*", operator="StringLike")], Outcome.ALLOWED),
-        ([compares(A0.upper())], Outcome.NOT_ALLOWED),
-        ([compares("x", operator="ForAllValues:StringEquals", key=f"{PCR}9")], Outcome.ALLOWED),
-        ([compares("x", operator="StringEqualsIfExists", key=f"{PCR}9")], Outcome.ALLOWED),
-    ],
-)
-def test_outcomes(statements: list[dict[str, Any]], outcome: Outcome) -> None:
-    request = Request("kms:Decrypt", SESSION)
-    assert explain.explain(parsed(*statements), request, OLD).outcome is outcome
-
-
-@pytest.mark.parametrize(
-    ("condition", "measured", "remark"),
+    ("condition", "document", "expected"),
     [
         ({"StringEquals": {IMAGE: A0.upper()}}, OLD, "only the case differs"),
-        ({"StringEquals": {f"{PCR}8": A0}}, NEW, "no such PCR"),
-        (
-            {"StringEquals": {f"{PCR}1": A0}},
-            Measured({**OLD.pcrs, 1: bytes(48)}, "x"),
-            "nothing was",
-        ),
-        ({"StringEquals": {"aws:SourceVpc": "x"}}, OLD, "cannot be told"),
+        ({"StringEquals": {f"{PCR}8": A0}}, NEW, "only locked PCRs are listed"),
+        ({"StringEquals": {f"{PCR}8": A0}}, of_image(NEW.pcrs, "x"), "the image is not signed"),
+        ({"StringEquals": {f"{PCR}5": A0}}, of_image(NEW.pcrs, "x"), "nothing was measured"),
+        ({"StringEquals": {f"{PCR}32": A0}}, OLD, "KMS has no such condition key"),
+        ({"StringEquals": {"kms:MacAlgorithm": "x"}}, OLD, "never have this condition key"),
+        ({"StringEquals": {IMAGE: "a0"}}, NEW, "no value is 96 hexadecimal digits"),
+        ({"StringEquals": {IMAGE: A0}}, INSTANCE, "of an instance has no such PCR"),
+        ({"StringEquals": {f"{TPM}4": A0}}, OLD, "of an enclave has no such PCR"),
+        ({"stringequals": {IMAGE: A0}}, OLD, "no operator stringequals: write StringEquals"),
+        ({"StringEquals": {IMAGE: []}}, OLD, "no value is listed"),
         ({"Null": {IMAGE: "true"}}, OLD, ""),
+        ({"StringNotEquals": {IMAGE: A0}}, OLD, ""),
+        ({"StringEquals": {"aws:SourceVpc": "x"}}, OLD, ""),
     ],
 )
-def test_remarks(condition: dict[str, Any], measured: Measured, remark: str) -> None:
-    statements = parsed(statement(Condition=condition))
-    [step] = explain.explain(statements, Request("kms:Decrypt"), measured).steps
-    assert remark in step.checks[0].remark
-    assert bool(step.checks[0].remark) == bool(remark)
+def test_remarks(condition: dict[str, Any], document: Measured, expected: str) -> None:
+    [found] = remarks(condition, document)
+    assert expected in found
+    assert bool(expected) == bool(found)
+
+
+def test_an_operation_without_recipient() -> None:
+    [found] = remarks({"StringEquals": {IMAGE: A0}}, OLD, "Sign")
+    assert found == "requests for kms:Sign take no Recipient: the key is absent"
+
+
+@pytest.mark.parametrize(
+    ("changes", "request_changes", "missing"),
+    [
+        (
+            {"Condition": {"StringEquals": {"aws:SourceVpc": "x"}}},
+            {},
+            ["the value of aws:SourceVpc (--context aws:SourceVpc=VALUE)"],
+        ),
+        ({"Resource": KEY}, {"key": None}, ["which key (--key)"]),
+        (
+            {},
+            {"document": Document.UNKNOWN},
+            ["the attestation document of the request (--document)"],
+        ),
+        (
+            {"Condition": {"StringEquals": {f"{PCR}3": A0}}},
+            {"document": of_image(OLD.pcrs, "x.eif")},
+            [f"the value of {PCR}3, which x.eif does not tell (--parent-role)"],
+        ),
+        (
+            {"Condition": {"NumericEquals": {IMAGE: "1"}}},
+            {},
+            [f"how NumericEquals {IMAGE} compares"],
+        ),
+        ({"Principal": ROOT}, {}, ["the IAM policies of the caller"]),
+        ({"Principal": None}, {}, ["the key's own policy"]),
+        ({}, {}, []),
+        ({"Condition": {"StringEquals": {IMAGE: "x", "aws:SourceVpc": "x"}}}, {}, []),
+    ],
+)
+def test_what_is_missing_to_tell(
+    changes: dict[str, Any], request_changes: dict[str, Any], missing: list[str]
+) -> None:
+    known = {"key": KEY, "document": OLD, **request_changes}
+    request = Request(DECRYPT, SESSION, **known)
+    explanation = explain.explain(parsed(statement(**changes)), request)
+    assert list(explanation.missing) == missing
+    assert [line for line in explanation.lines() if line.startswith("not known: ")] == [
+        f"not known: {text}" for text in missing
+    ]
+
+
+def test_the_caller_is_missing() -> None:
+    other = compares("b0" * 48, Principal={"AWS": f"{ROLE}2"})
+    explanation = explain.explain(parsed(statement(), other), Request(DECRYPT, document=OLD))
+    assert explanation.outcome is Outcome.UNKNOWN
+    assert explanation.missing == ("who calls (--principal)",)
+
+
+def test_the_statement_that_denies_is_named() -> None:
+    guard = statement(
+        Sid="guard", Effect="Deny", Principal="*", Condition={"Null": {IMAGE: "true"}}
+    )
+    explanation = explain.explain(parsed(statement(), guard), Request(DECRYPT, SESSION))
+    [line] = [text for text in explanation.remarks if text.startswith("denied by")]
+    place = explanation.steps[1].statement.line
+    assert line == f"denied by guard (line {place}): Null {IMAGE} is met"
 
 
 REFUSAL = (
     "An error occurred (AccessDeniedException) when calling the Decrypt operation: User: "
-    f"{SESSION} is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-central-1:"
-    "111122223333:key/k "
+    f"{SESSION} is not authorized to perform: kms:Decrypt on resource: {KEY} "
 )
 
 
 @pytest.mark.parametrize(
-    ("ending", "refused_by"),
+    ("ending", "policy", "is_explicit"),
     [
-        ("with an explicit deny in a resource-based policy", "resource-based"),
-        ("because no resource-based policy allows the kms:Decrypt action", "resource-based"),
-        ("because no identity-based policy allows the kms:Decrypt action", "identity-based"),
-        ("", None),
+        ("with an explicit deny in a resource-based policy", "resource-based", True),
+        ("because no resource-based policy allows the kms:Decrypt action", "resource-based", False),
+        ("because no identity-based policy allows the kms:Decrypt action", "identity-based", False),
+        ("with an explicit deny in a service control policy", "service", True),
+        ("", None, False),
     ],
 )
-def test_kmss_message(ending: str, refused_by: str | None) -> None:
-    request = explain.read_refusal(REFUSAL + ending)
-    assert request == Request("kms:Decrypt", SESSION, refused_by)
-    remark = explain.explain(parsed(statement()), request, OLD).remark
-    assert bool(remark) == (refused_by == "identity-based")
+def test_the_message_of_kms(ending: str, policy: str | None, is_explicit: bool) -> None:
+    refusal = explain.read_refusal(REFUSAL + ending)
+    request = Request(DECRYPT, SESSION, KEY, Document.UNKNOWN)
+    assert refusal == Refusal(request, policy, is_explicit)
+    found = explain.explain(parsed(statement()), request, refusal).remarks
+    elsewhere = policy not in (None, "resource-based")
+    assert any("KMS says that the refusal comes from" in text for text in found) == elsewhere
 
 
-def test_another_message() -> None:
-    with pytest.raises(PolicyError, match="that is not KMS's"):
-        explain.read_refusal("ThrottlingException: Rate exceeded")
+def test_a_message_that_does_not_fit_the_policy() -> None:
+    refusal = explain.read_refusal(REFUSAL + "with an explicit deny in a resource-based policy")
+    request = Request(DECRYPT, SESSION, KEY, OLD)
+    for policy in (parsed(statement()), parsed(statement(Principal={"AWS": f"{ROLE}2"}))):
+        remarks = explain.explain(policy, request, refusal).remarks
+        assert any("the policy in force is another one" in text for text in remarks)
+
+
+def test_the_message_in_json() -> None:
+    refusal = explain.read_refusal('{"Message":"' + REFUSAL.strip() + '"}')
+    assert refusal.request.key == KEY
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["ThrottlingException: Rate exceeded", f"User: {SESSION} is not authorized to perform: s3:Get"],
+)
+def test_another_message(message: str) -> None:
+    with pytest.raises(PolicyError, match="not KMS's"):
+        explain.read_refusal(message)
 
 
 def test_no_statement_is_about_it() -> None:
-    explanation = explain.explain(parsed(statement()), Request("kms:Encrypt"), OLD)
+    explanation = explain.explain(parsed(statement()), Request(find("Encrypt"), document=OLD))
     assert list(explanation.lines())[-1] == "no statement is about this action and this caller"
+
+
+def test_what_no_key_policy_governs() -> None:
+    explanation = explain.explain(
+        parsed(statement(Action="kms:GenerateRandom")), Request(find("GenerateRandom"))
+    )
+    assert explanation.outcome is Outcome.NOT_GOVERNED
+    assert "IAM policies alone decide" in list(explanation.lines())[1]
+
+
+def test_a_resource_that_is_not_the_key() -> None:
+    for changes in ({"Resource": f"{KEY}2"}, {"Resource": None}):
+        request = Request(DECRYPT, SESSION, KEY, OLD)
+        explanation = explain.explain(parsed(statement(**changes)), request)
+        assert any(line.startswith("  Resource: ") for line in explanation.lines())

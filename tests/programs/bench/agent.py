@@ -1,8 +1,11 @@
-"""What one attested call costs: 2,000 calls of one `Agent`, KMS simulated in another process.
+"""The cost of attested calls: an `Agent` with 1, 2 and 8 threads, KMS simulated elsewhere.
 
-The NSM is called in this process, so that its calls can be counted; it is asked once in two
-minutes, so it does not weigh. KMS is reached over loopback TCP with real TLS. Each part's share
-is measured alone, in the same run, on an envelope and a request as the calls have them.
+The NSM is in this process, so that its calls can be counted; it is called once in two minutes, so
+that it does not weigh. KMS is a process of its own, reached over loopback TCP with real TLS. The
+CPU of a call is also given as a multiple of one RSA-2048 decryption, which no call can do without:
+so figures of different machines compare. The decryption is measured in each round, beside the
+calls. Each part's share is measured alone, in the same run, on an envelope and a request as the
+calls have them.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 import base64
 import statistics
 import tempfile
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 
 CALLS, ROUNDS = 2000, 5
+THREADS = (1, 2, 8)
 CREDENTIALS = Credentials(
     SIMULATED_CREDENTIALS.access_key_id,
     SIMULATED_CREDENTIALS.secret_access_key,
@@ -62,48 +67,82 @@ def main() -> None:
                 dialer=dialer,
             ) as agent:
                 agent.generate_random(32)  # key pair, document and connection: not per call
-                rounds = [_round(agent) for _ in range(ROUNDS)]
-    wall, cpu = zip(*rounds, strict=True)
+                figures: dict[int, list[Figures]] = {threads: [] for threads in THREADS}
+                for _ in range(ROUNDS):
+                    rsa = _cost(_decryption(), rounds=1)
+                    for threads in THREADS:
+                        figures[threads].append(_round(agent, threads, rsa))
     document = nsm.exchange(b"\xa1\x6bAttestation\xa0")  # of the size the calls have
-    print(f"\nAttested GenerateRandom, one Agent, one thread; {machine()}")
-    print(f"{ROUNDS} rounds of {CALLS} calls, 32 bytes each\n")
+    print(f"\nAttested GenerateRandom of 32 bytes, one Agent; {machine()}")
+    print(f"{ROUNDS} rounds of {CALLS} calls; median (least to most)\n")
     table(
-        ("figure", "median", "least", "most"),
+        ("threads", "calls/s", "CPU per call, ms", "x RSA-2048", "CPUs used"),
         [
-            ("calls per second", *_spread([CALLS / seconds for seconds in wall], "{:.0f}")),
-            ("CPU per call, ms", *_spread([1000 * seconds / CALLS for seconds in cpu], "{:.3f}")),
-            ("NSM calls in all", str(sum(nsm.calls.values()) - 1), "", ""),
-            ("connections in all", str(len(dialer.dialed)), "", ""),
+            (
+                str(threads),
+                _spread([each.rate for each in rounds], 0),
+                _spread([each.cpu for each in rounds], 3),
+                _spread([each.cpu / each.rsa for each in rounds], 2),
+                _spread([each.cpu * each.rate / 1000 for each in rounds], 2),
+            )
+            for threads, rounds in figures.items()
         ],
     )
-    print("\nWhere a call's CPU goes, each part alone (medians)\n")
-    total = 1000 * statistics.median(cpu) / CALLS
+    print(f"\nNSM calls in all: {sum(nsm.calls.values()) - 1}; connections: {len(dialer.dialed)}")
+    print("\nWhere a call's CPU goes, one thread, each part alone (medians)\n")
+    total = statistics.median(each.cpu for each in figures[1])
     parts = [(name, _cost(part)) for name, part in _parts(document).items()]
     parts.append(("the rest: HTTP, TLS, sockets", total - sum(cost for _, cost in parts)))
+    rsa = parts[0][1]
     table(
-        ("part", "ms", "share"),
-        [(name, f"{cost:.3f}", f"{100 * cost / total:.0f} %") for name, cost in parts],
+        ("part", "ms", "x RSA-2048", "share"),
+        [
+            (name, f"{cost:.3f}", f"{cost / rsa:.2f}", f"{100 * cost / total:.0f} %")
+            for name, cost in parts
+        ],
     )
 
 
-def _round(agent: Agent) -> tuple[float, float]:
-    """Wall and CPU seconds of one round; the CPU is this process's, user and system."""
+class Figures(NamedTuple):
+    """One round: calls per second; milliseconds of CPU of a call, and of one RSA decryption."""
+
+    rate: float
+    cpu: float
+    rsa: float
+
+
+def _round(agent: Agent, threads: int, rsa: float) -> Figures:
+    """Have threads share the calls of a round; CPU is this process's, user and system."""
+
+    def work() -> None:
+        for _ in range(CALLS // threads):
+            agent.generate_random(32)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
     wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(CALLS):
-        agent.generate_random(32)
-    return time.perf_counter() - wall, time.process_time() - cpu
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    calls = CALLS // threads * threads
+    return Figures(calls / wall, 1000 * cpu / calls, rsa)
+
+
+def _decryption() -> Callable[[], object]:
+    encrypted_key = parse_enveloped_data(Envelope(plaintext=bytes(32)).der()).encrypted_key
+    key = private_key()
+    oaep = OAEP(MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    return lambda: key.decrypt(encrypted_key, oaep)
 
 
 def _parts(document: bytes) -> dict[str, Callable[[], object]]:
     envelope = Envelope(plaintext=bytes(32)).der()
-    encrypted_key = parse_enveloped_data(envelope).encrypted_key
-    key = private_key()
-    oaep = OAEP(MGF1(hashes.SHA256()), hashes.SHA256(), None)
     parameters = {"NumberOfBytes": 32}
     body = base64.b64encode(document + bytes(64))
     at = datetime.now(UTC)
     return {
-        "RSA-2048 decryption": lambda: key.decrypt(encrypted_key, oaep),
+        "RSA-2048 decryption": _decryption(),
         "CMS reading": lambda: parse_enveloped_data(envelope),
         "request with document": lambda: attested_request("GenerateRandom", parameters, document),
         "SigV4 signature": lambda: signed_headers(
@@ -117,11 +156,11 @@ def _parts(document: bytes) -> dict[str, Callable[[], object]]:
     }
 
 
-def _cost(part: Callable[[], object], times: int = 500) -> float:
+def _cost(part: Callable[[], object], times: int = 500, rounds: int = ROUNDS) -> float:
     """Milliseconds of CPU, the median of a few rounds."""
     part()
     costs = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         started = time.process_time()
         for _ in range(times):
             part()
@@ -129,9 +168,6 @@ def _cost(part: Callable[[], object], times: int = 500) -> float:
     return statistics.median(costs)
 
 
-def _spread(values: list[float], form: str) -> tuple[str, str, str]:
-    return (
-        form.format(statistics.median(values)),
-        form.format(min(values)),
-        form.format(max(values)),
-    )
+def _spread(values: list[float], digits: int) -> str:
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"

@@ -1,7 +1,7 @@
 """From the start of a process to its first random bytes, on standard output or from the endpoint.
 
-Without the launcher, see `unlaunched`, and with it. The CAs are those a program trusts by default,
-and that of the simulated KMS: reading them all takes its time.
+Without the launcher, see `unlaunched`, and with it. The CAs are those that a program trusts for
+AWS's endpoints by default, and that of the simulated KMS.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from importlib import resources
 from typing import TYPE_CHECKING
 
+from enclave.kms.roots import write_ready
 from tests.chain.test_main_job import AGENT
 from tests.programs.bench.load import PLAINTEXT, REQUEST
 from tests.programs.bench.unlaunched import MAX_MESSAGE
@@ -59,11 +59,10 @@ def starts(made: Chain) -> list[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _environment(made: Chain) -> Iterator[Mapping[str, str]]:
-    """As a program has it whose bytecode is kept, and who trusts the CAs of the world."""
+    """The variables of a program whose bytecode is kept, and who trusts Amazon's roots, too."""
     ca, every = made.folder / "ca.pem", made.folder / "every.pem"
-    every.write_bytes(
-        ca.read_bytes() + resources.files("botocore").joinpath("cacert.pem").read_bytes()
-    )
+    write_ready(every)
+    every.write_bytes(every.read_bytes() + ca.read_bytes())
     env = {name: value for name, value in made.env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     try:
         yield {**env, "AWS_CA_BUNDLE": str(every)}

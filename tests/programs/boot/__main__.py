@@ -27,7 +27,7 @@ from enclave_simulator.machine import debian, qemu
 from enclave_simulator.machine.errors import MachineError, UnavailableError
 from enclave_simulator.parent.processes import exit_on_signals
 from parent.eif.describe import check
-from tests.programs.boot import image
+from tests.programs.boot import image, root
 from tests.programs.boot.host import CID, Host
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
         with timed(f"QEMU, Debian's kernel and Python, in {cache}"):
             qemu.set_up(cache)
             image.fetch(cache)
+        with (
+            tempfile.TemporaryDirectory(prefix="boot-test-root-") as folder,
+            timed("a root file system with every corner of tar and cpio, booted and listed"),
+        ):
+            failures += root.check(Path(folder), cache)
         with tempfile.TemporaryDirectory(prefix="boot-test-") as folder:
             failures += build_and_boot(Path(folder), cache)
     except UnavailableError as e:
@@ -68,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_and_boot(private: Path, cache: Path) -> list[str]:
     """Return what was wrong."""
-    eif, root = private / "image.eif", private / "nitro-root.pem"
+    eif, nitro_root = private / "image.eif", private / "nitro-root.pem"
     with timed("packing the image"):
         key = generate_key()
         (private / "ca.key").write_bytes(key_pem(key))
@@ -87,7 +92,7 @@ def build_and_boot(private: Path, cache: Path) -> list[str]:
     failures = [] if process.returncode == 0 else [f"the guest ended with {process.returncode}"]
     failures += host.failures()
     expected = {**pcrs, 3: extended(ROLE), 4: extended(INSTANCE)}
-    return failures + document_failures(host, root, expected)
+    return failures + document_failures(host, nitro_root, expected)
 
 
 @contextlib.contextmanager

@@ -1,21 +1,20 @@
-"""Images that boot: Debian's kernel, a first program, and a root file system; and that of the
-boot test: Debian's Python, the agent, and what runs inside.
+"""Images that boot: Debian's kernel, and a root file system; and that of the boot test: Debian's
+Python, the agent, and what runs inside.
 """
 
 from __future__ import annotations
 
-import lzma
 import shutil
 import stat
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enclave_simulator.machine import kernel
 from enclave_simulator.machine.debian import Packages, locked
 from parent.eif import build as eif
-from parent.eif import cpio, ramdisks
+from parent.eif import cpio, debian, ramdisks
 from parent.eif.metadata import BUILD_FIELDS, Metadata
 from parent.eif.root.folder import read as read_folder
 from parent.eif.root.notes import Notes
@@ -23,22 +22,12 @@ from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-CMDLINE = "console=ttyS0 quiet panic=-1 random.trust_cpu=off"
 COMMAND = ("/usr/bin/python3", "-B", "-m", "tests.programs.boot.guest")
 ENVIRONMENT = ("PATH=/usr/bin", "PYTHONPATH=/opt/agent:/opt/site")
 PYTHON_VERSION = "3.13"  # trixie's
 
-_MODULES = (
-    # In the order in which they need each other.
-    "drivers/virtio/virtio_mmio",
-    "drivers/misc/nsm",
-    "net/vmw_vsock/vsock",
-    "net/vmw_vsock/vmw_vsock_virtio_transport_common",
-    "net/vmw_vsock/vmw_vsock_virtio_transport",
-    "net/vmw_vsock/vsock_loopback",
-)
 _LEFT_OUT = (
     # What no program in there asks for; the machine boots the faster for it.
     "etc", "usr/lib/systemd", "usr/lib/udev", "usr/sbin", "usr/share", "var",
@@ -55,19 +44,16 @@ def fetch(cache: Path) -> None:
         MachineError: Debian's packages cannot be had.
         subprocess.CalledProcessError: Python's cannot.
     """
+    kernel.set_up(cache)
     with locked(cache):
         _fetch(cache)
 
 
 def _fetch(cache: Path) -> None:
     packages = Packages(cache / "apt")
-    if not (cache / "kernel").exists() or not (cache / "python").exists():
-        packages.update()
-    if not (cache / "kernel").exists():
-        kernel = packages.latest("linux-image-cloud-amd64")
-        packages.unpack([kernel], cache / "kernel", dependencies=False)
     if not (cache / "python").exists():
-        packages.unpack(["python3", "busybox-static"], cache / "python")
+        packages.update()
+        packages.unpack(["python3"], cache / "python")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     tools = [each for each in extras["dev"] if each.startswith(_TEST_TOOLS)]
@@ -111,38 +97,23 @@ def pack(
     Args:
         cache: filled by `fetch`.
         output: the EIF to write.
-        root: with Python, /dev, /proc, /sys and /tmp.
-        command: no word of it may have a space in it.
-        environment: NAME=VALUE, beside where it is and whom it trusts; no spaces here either.
+        root: what the command needs.
+        command: an absolute path, and arguments.
+        environment: NAME=VALUE, beside where it is and whom it trusts.
         kms_ca: PEM of the authority that the KMS in there is trusted by.
     """
-    (kernel,) = (cache / "kernel/boot").glob("vmlinuz-*")
-    (modules,) = (cache / "kernel/usr/lib/modules").iterdir()
-    busybox = cache / "python/usr/bin/busybox"
-    boot = [
-        *(cpio.directory(name) for name in ("dev", "proc", "sys")),
-        cpio.Entry("dev/console", 0o020600, device=(5, 1)),
-        cpio.file("init", (HERE / "init.sh").read_bytes(), 0o755),
-        cpio.file("bin/busybox", busybox.read_bytes(), 0o755),
-    ]
-    for index, name in enumerate(_MODULES):
-        compressed = (modules / "kernel" / f"{name}.ko.xz").read_bytes()
-        boot.append(cpio.file(f"modules/{index}.ko", lzma.decompress(compressed)))
+    base = debian.find(cache)
     application = ramdisks.application_ramdisk(
-        [
-            *root,
-            cpio.file("etc/kms-ca.pem", kms_ca),
-            cpio.file("first.py", (HERE / "first.py").read_bytes()),
-        ],
-        ["/usr/bin/python3", "-B", "/first.py", *command],
+        [*root, cpio.file("etc/kms-ca.pem", kms_ca)],
+        command,
         ("AWS_DEFAULT_REGION=us-east-1", "AWS_CA_BUNDLE=/etc/kms-ca.pem", *environment),
     )
     with output.open("w+b") as stream:
         eif.build(
             stream,
-            kernel=[kernel.read_bytes()],
-            cmdline=CMDLINE,
-            ramdisks=[cpio.archive(boot), cpio.archive(application)],
+            kernel=[base.kernel.read_bytes()],
+            cmdline=debian.CMDLINE,
+            ramdisks=[cpio.archive(base.boot_ramdisk()), cpio.archive(application)],
             metadata=Metadata(output.stem, "1", dict.fromkeys(BUILD_FIELDS, "")),
         )
 

@@ -1,4 +1,4 @@
-"""Addresses as people write them."""
+"""Addresses as text."""
 
 from __future__ import annotations
 

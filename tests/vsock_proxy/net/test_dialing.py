@@ -50,7 +50,7 @@ def test_connection_has_the_timeout_and_nodelay(dialer: Dialer, server: Server) 
 
 
 def test_kernel_send_timeout_is_reset_after_connecting(dialer: Dialer, tmp_path: Path) -> None:
-    # Only on a UNIX socket is one set for a while.
+    # Only a UNIX socket has one, while it connects.
     with Place("unix", tmp_path).server() as server, dialer.dial(server.address, 7) as connection:
         assert not any(connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16))
 

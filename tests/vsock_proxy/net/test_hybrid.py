@@ -1,4 +1,4 @@
-"""Into a virtual machine whose vsock is a UNIX socket, and out of it."""
+"""Hybrid vsock: into a virtual machine and out of it, through UNIX sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Server]:
-    """What a virtual machine monitor listens on."""
+    """The UNIX socket of a virtual machine monitor."""
     with Server(UnixAddress(str(tmp_path / "vm.sock"))) as machine:
         yield machine
 
@@ -42,7 +42,7 @@ def asked(machine: Server) -> socket.socket:
 
 
 def answer(text: bytes, *, step: int = 100) -> None:
-    """Read one in pieces, as a non-blocking socket gives them."""
+    """Read a response in pieces, as from a non-blocking socket."""
     pieces = [text[i : i + step] for i in range(0, len(text), step)]
     left = b""
     reader = hybrid.Response()

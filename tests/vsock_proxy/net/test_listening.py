@@ -1,4 +1,4 @@
-"""Listening: what is replaced, what is not, and what stays behind."""
+"""Listening sockets: which paths are replaced and removed, and errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_missing_folder_is_named_in_the_error(tmp_path: Path) -> None:
 
 
 def test_unresolvable_name_is_a_listen_error() -> None:
-    # With an empty label it is refused before any name server is asked.
+    # A name with an empty label is rejected before any name server is asked.
     with pytest.raises(ListenError):
         listen(TcpAddress("a..b", 0))
 

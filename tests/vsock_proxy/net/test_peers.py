@@ -1,4 +1,4 @@
-"""Peers by their CIDs. The sockets are stand-ins: a test opens no vsock."""
+"""Restriction to CIDs. The sockets are stand-ins: no test opens a vsock socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``vsock-proxy`` command, as a process, and what it refuses."""
+"""The ``vsock-proxy`` command: as a process, and its errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vsock_proxy.proxy.allowlist import load_allowlist
 from vsock_proxy.proxy.command import main
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ def allowlist(tmp_path: Path) -> Path:
 
 
 def allow(allowlist: Path, server: Server) -> list[str]:
-    """Put a server on the list; returns it as the command's last two arguments."""
+    """Add a server to the list; return it as the command's last two arguments."""
     assert isinstance(server.address, TcpAddress)
     host, port = server.address.host, str(server.address.port)
     allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
@@ -112,7 +112,7 @@ def test_command_forwards_notifies_and_stops_on_sigterm(
 
 
 class Process:
-    """The command, running, told of by systemd's protocol."""
+    """The command, running, with its notifications to systemd."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -143,7 +143,7 @@ class Process:
         self.heard(b"READY=1")
 
     def stop(self) -> str:
-        """Return all that it said."""
+        """Return its standard error."""
         self._process.send_signal(signal.SIGTERM)
         self.heard(b"STOPPING=1")
         said = self._process.communicate(timeout=TEST_TIMEOUT)[1]
@@ -277,6 +277,72 @@ def test_missing_or_empty_allowlist_allows_nothing(
     assert f"{path}: empty" in capsys.readouterr().err
 
 
+def test_file_that_cannot_be_read_is_named_with_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing.yaml"
+    for more in ([], ["8000", "a.b", "1"]):
+        assert main(["--config", str(missing), *more]) == 1
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error == f"vsock-proxy: error: cannot read {missing}: No such file or directory"
+        assert hint == "vsock-proxy: hint: name the file with --config"
+
+
+def test_allowlist_named_in_a_file_that_cannot_be_read_has_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here --config is right: the hint must not blame it."""
+    config = tmp_path / "parent.yaml"
+    config.write_text("proxy:\n  allowlist: nowhere.yaml\n  forwards: []")
+    assert main(["--config", str(config)]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert f"error: {config}:2: allowlist: cannot read {tmp_path}/nowhere.yaml: No such" in error
+    assert hint == "vsock-proxy: hint: the path is relative to this file"
+
+
+def test_allowlist_of_aws_alone_is_recognised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "vsock-proxy.yaml"
+    config.write_text("allowlist:\n- {address: kms.us-east-1.amazonaws.com, port: 443}\n")
+    assert main(["--config", str(config)]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert f"{config} is an allowlist" in error
+    assert "add LOCAL_PORT REMOTE_HOST REMOTE_PORT" in hint
+
+
+def test_list_without_its_key_is_recognised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "vsock-proxy.yaml"
+    config.write_text("# endpoints\n- {address: kms.us-east-1.amazonaws.com, port: 443}\n")
+    assert main(["--config", str(config), "8000", "kms.us-east-1.amazonaws.com", "443"]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert f"{config}:2: a list without the key `allowlist`" in error
+    assert "write `allowlist:` on a line of its own above the list" in hint
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_remote_host_may_be_an_ipv6_address_in_brackets(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Sequence[Forward]] = []
+
+    class NoDaemon(Daemon):
+        def __init__(self, forwards: Sequence[Forward], **_: object) -> None:
+            seen.append(forwards)
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr(command, "Daemon", NoDaemon)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    config = tmp_path / "allowlist.yaml"
+    config.write_text('allowlist:\n- {address: "[::1]", port: 443}\n')
+    assert main(["--config", str(config), "unix:/x", host, "443"]) == 0
+    assert [forward.target for forward in seen[0]] == [TcpAddress("::1", 443)]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -321,7 +387,7 @@ def test_arguments_of_aws_vsock_proxy_are_understood(
     seen: list[Sequence[Forward]] = []
 
     class NoDaemon(Daemon):
-        """A test opens no vsock."""
+        """So that no test opens a vsock socket."""
 
         def __init__(self, forwards: Sequence[Forward], **_: object) -> None:
             seen.append(forwards)
@@ -338,6 +404,6 @@ def test_arguments_of_aws_vsock_proxy_are_understood(
         TcpAddress(host, 443),
         family,
         allowlist=load_allowlist(allowlist),
-        limits=Limits(connections=connections),
+        limits=RelayLimits(connections=connections),
     )
     assert seen == [(forward,)]

@@ -22,7 +22,7 @@ from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.listening import listen
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward, descriptors_needed, fit
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.service.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_stop_drains_open_connections_and_accepts_no_new_ones(running: Running) 
         client.sendall(b"question")
         assert read_exactly(accepted, 8) == b"question"
         running.daemon.stop()
-        # The address is free at once: a successor may want it.
+        # The address is free at once, for a successor.
         listen_as_soon_as_it_is_free(running.daemon.addresses[0]).close()
         assert running.thread.is_alive()
         accepted.sendall(b"answer")
@@ -161,7 +161,9 @@ def test_failed_listener_leaves_nothing_open(tmp_path: Path) -> None:
 
 def limited(*connections: int) -> list[Forward]:
     to = UnixAddress("/to")
-    return [Forward(UnixAddress(f"/{n}"), to, limits=Limits(n, waiting=10)) for n in connections]
+    return [
+        Forward(UnixAddress(f"/{n}"), to, limits=RelayLimits(n, waiting=10)) for n in connections
+    ]
 
 
 @given(st.lists(st.integers(1, 10_000), max_size=20), st.integers(0, 100_000))
@@ -210,7 +212,7 @@ def test_daemon_scales_its_limits_to_the_descriptors_it_may_have(
 ) -> None:
     monkeypatch.setattr("vsock_proxy.proxy.daemon.raise_descriptor_limit", lambda _: 1024)
     address = UnixAddress(str(tmp_path / "proxy"))
-    daemon = Daemon([Forward(address, address, limits=Limits(1000, waiting=10))])
+    daemon = Daemon([Forward(address, address, limits=RelayLimits(1000, waiting=10))])
     daemon.stop()
     daemon.run()
     (forward,) = daemon.snapshot().forwards

@@ -1,4 +1,4 @@
-"""One listener: how many it serves, what runs out, and who is idle for too long."""
+"""The limits of one listener: connections, queue, descriptors, idle times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.vsock_proxy.rig import (
 )
 from vsock_proxy.net.listening import listen
 from vsock_proxy.relay import connecting
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 
 
 def test_many_connections_are_served_concurrently(place: Place, server: Server) -> None:
@@ -39,7 +39,7 @@ def test_many_connections_are_served_concurrently(place: Place, server: Server) 
 def test_client_over_the_limit_is_queued_and_logged(
     place: Place, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Rig(place.address("proxy"), server.address, limits=Limits(connections=1)) as rig:
+    with Rig(place.address("proxy"), server.address, limits=RelayLimits(connections=1)) as rig:
         with rig.connect() as first, server.accept() as accepted:
             check(first, accepted)
             second = rig.connect()
@@ -53,7 +53,7 @@ def test_client_over_the_limit_is_queued_and_logged(
 def test_client_queued_for_too_long_is_rejected(
     place: Place, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits = Limits(connections=1, connect_timeout=100)
+    limits = RelayLimits(connections=1, connect_timeout=100)
     with Rig(place.address("proxy"), server.address, limits=limits) as rig:
         with rig.connect() as first, server.accept() as accepted:
             check(first, accepted)
@@ -68,7 +68,7 @@ def test_client_queued_for_too_long_is_rejected(
 
 
 def test_queue_is_bounded(place: Place, server: Server) -> None:
-    limits = Limits(connections=1, waiting=1)
+    limits = RelayLimits(connections=1, waiting=1)
     with Rig(place.address("proxy"), server.address, limits=limits) as rig:
         with rig.connect() as first, server.accept() as accepted:
             check(first, accepted)
@@ -87,7 +87,7 @@ def test_loop_is_quiet_while_clients_are_queued(
 ) -> None:
     with listen(place.address("proxy")) as plain:
         listener = ScarceListener(fileno=plain.detach())
-    limits = Limits(connections=1, waiting=1)
+    limits = RelayLimits(connections=1, waiting=1)
     with (
         Rig(place.address("proxy"), server.address, limits=limits, listener=listener) as rig,
         contextlib.ExitStack() as stack,
@@ -100,7 +100,7 @@ def test_loop_is_quiet_while_clients_are_queued(
 
 
 def test_descriptors_above_1023_work(place: Place, server: Server) -> None:
-    # AWS's proxy uses select(2), and dies of it.
+    # AWS's proxy uses select(2), and panics.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
         pytest.skip(f"only {hard} file descriptors are allowed here (ulimit -Hn): needs 2048")
@@ -116,7 +116,7 @@ def test_descriptors_above_1023_work(place: Place, server: Server) -> None:
 
 
 class ScarceListener(socket.socket):
-    """A listener for which there are no descriptors while `scarce`."""
+    """A listener that finds no free descriptor while `scarce`."""
 
     scarce = False
 
@@ -163,7 +163,7 @@ def test_connecting_survives_lack_of_descriptors(
 
 
 def test_idle_connection_is_closed_and_a_used_one_is_not(place: Place, server: Server) -> None:
-    limits = Limits(idle_timeout=100)
+    limits = RelayLimits(idle_timeout=100)
     with (
         Rig(place.address("proxy"), server.address, limits=limits) as rig,
         rig.connect() as idle,
@@ -184,7 +184,7 @@ def test_idle_connection_is_closed_and_a_used_one_is_not(place: Place, server: S
 
 
 def test_half_closed_connection_has_a_shorter_timeout(place: Place, server: Server) -> None:
-    limits = Limits(idle_timeout=1000, linger_timeout=100)
+    limits = RelayLimits(idle_timeout=1000, linger_timeout=100)
     with (
         Rig(place.address("proxy"), server.address, limits=limits) as rig,
         rig.connect() as idle,

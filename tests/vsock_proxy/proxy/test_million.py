@@ -18,7 +18,7 @@ from tests.sockets import read_all
 from tests.vsock_proxy.relay.test_flow import FakeSink, FakeSource, pump
 from tests.vsock_proxy.rig import LOCAL, Place, Rig, allow_descriptors, read_exactly
 from tests.waiting import TEST_TIMEOUT
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.relay.flow import Flow
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ BYTES = 500
 
 @dataclass
 class Step:
-    """One side of one connection sends some bytes, or (none) half-closes."""
+    """One side of one connection sends some bytes; with 0 bytes it half-closes."""
 
     connection: int
     side: int
@@ -40,7 +40,7 @@ class Step:
 
 
 def script(chance: random.Random) -> list[Step]:
-    """What all sides do, in one order of all there are."""
+    """Return the steps of all sides, in random order."""
     turns = [c * 2 + s for c in range(CONNECTIONS) for s in (0, 1) for _ in range(4)]
     chance.shuffle(turns)
     left = {turn: [*sorted(chance.sample(range(1, BYTES), 2)), BYTES, BYTES] for turn in turns}
@@ -54,7 +54,7 @@ def script(chance: random.Random) -> list[Step]:
 
 
 def speech(turn: int) -> bytes:
-    """What one side says in all: no two say the same."""
+    """Return all that one side sends, different for each side."""
     return random.Random(turn).randbytes(BYTES)  # noqa: S311 (not for secrets)
 
 
@@ -97,7 +97,7 @@ def test_relay_neither_loses_nor_adds_bytes(
         Rig(
             Place(kinds[0], tmp_path).address("proxy"),
             server.address,
-            limits=Limits(connections=CONNECTIONS),
+            limits=RelayLimits(connections=CONNECTIONS),
         ) as rig,
     ):
         ends: list[tuple[socket.socket, socket.socket]] = []
@@ -123,5 +123,5 @@ def test_relay_neither_loses_nor_adds_bytes(
         assert counters.bytes["down"] == CONNECTIONS * BYTES
         assert counters.broken == {}
         rig.assert_quiet()
-        # A turn has an event for its cause: each connection has its beginning, 8 steps and end.
+        # Each turn is caused by an event: a connection has its beginning, 8 steps and its end.
         assert rig.loop.turns < 20 * CONNECTIONS

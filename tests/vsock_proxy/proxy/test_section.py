@@ -15,7 +15,7 @@ from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.forward import Forward
 from vsock_proxy.proxy.section import ProxySettings, read_proxy_section
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.service.settings import load_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read(text: str, *, reloading: bool = False) -> ProxySettings:
 
 def test_every_key_is_read() -> None:
     allowlist = Allowlist(frozenset({("kms.*.amazonaws.com", 443), ("10.0.0.5", 8080)}))
-    limits = Limits(connections=4096, idle_timeout=1800)
+    limits = RelayLimits(connections=4096, idle_timeout=1800)
     assert read(FILE) == ProxySettings(
         (
             Forward(
@@ -74,7 +74,7 @@ def test_every_key_is_read() -> None:
                 TcpAddress("10.0.0.5", 8080),
                 name="10.0.0.5:8080",
                 allowlist=allowlist,
-                limits=Limits(connections=8, idle_timeout=1800, connect_timeout=0.5),
+                limits=RelayLimits(connections=8, idle_timeout=1800, connect_timeout=0.5),
             ),
             Forward(
                 TcpAddress("127.0.0.1", 5000),

@@ -1,4 +1,4 @@
-"""What the proxy relies on of true AF_VSOCK, and no stand-in shows."""
+"""What the proxy relies on in true AF_VSOCK, which no stand-in shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vsock_proxy.errors import DialError, ListenError
 from vsock_proxy.net.addresses import VMADDR_CID_ANY, VsockAddress
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 from vsock_proxy.net.listening import listen, local_address
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 
 if LOCAL != "vsock":
     pytest.skip("no vsock loopback on this machine: make test-vsock", allow_module_level=True)
@@ -73,7 +73,7 @@ def test_socket_in_use_is_not_replaced(place: Place) -> None:
 
 
 def test_full_backlog_is_a_refused_connection(dialer: Dialer, place: Place) -> None:
-    # Unlike a UNIX socket's, where who comes has to wait.
+    # Unlike with UNIX sockets, where the client waits.
     address = place.address("server")
     with (  # noqa: PT012 (which of them it is does not matter)
         listen(address, backlog=0),
@@ -105,7 +105,7 @@ def test_probe_tells_half_close_from_full_close_on_vsock(server: Server, dialer:
 
 
 def test_vsock_has_no_linger_option_and_needs_none(place: Place, server: Server) -> None:
-    with Rig(place.address("proxy"), server.address, limits=Limits(idle_timeout=100)) as rig:
+    with Rig(place.address("proxy"), server.address, limits=RelayLimits(idle_timeout=100)) as rig:
         with rig.connect() as client, server.accept() as accepted:
             check(client, accepted)
             rig.pass_time(21)

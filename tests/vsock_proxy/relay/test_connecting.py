@@ -1,4 +1,4 @@
-"""Names and addresses that answer late, wrongly or not at all."""
+"""Connecting to targets whose name or address is slow, wrong or unresponsive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.listening import listen, local_address
 from vsock_proxy.proxy.forward import Forward
 from vsock_proxy.proxy.forwarder import Forwarder
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.relay.loop import Loop
 from vsock_proxy.relay.resolver import AddressPolicy, HostResolver
 
@@ -58,7 +58,7 @@ def resolver(look_up: LookUp, *, keep: float = 100.0) -> Callable[[Loop], HostRe
 
 
 def test_events_before_the_hand_over_are_not_lost(place: Place, server: Server) -> None:
-    # It is connected to, speaks and leaves within one turn, whose events go to the opening.
+    # The server is connected to, sends and closes within one turn, whose events go to the opening.
     with Loop(tick=1000) as loop, listen(place.address("proxy")) as listener:
         forwarder = Forwarder(loop, listener, Forward(place.address("proxy"), server.address))
         forwarder.start()
@@ -75,7 +75,7 @@ def test_events_before_the_hand_over_are_not_lost(place: Place, server: Server) 
 def test_unreachable_server_fails_one_connection_and_is_logged(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # AWS's proxy loses a worker to each; after four it serves nobody.
+    # AWS's proxy loses a worker each time; after four it serves no clients.
     address = place.address("server")
     with Rig(place.address("proxy"), address) as rig:
         for _ in range(6):
@@ -103,7 +103,7 @@ def test_log_of_failed_connections_is_throttled(
 
 
 def test_every_address_of_a_name_is_tried(tmp_path: Path) -> None:
-    # AWS's proxy takes the first and no other.
+    # AWS's proxy uses only the first.
     with Place("tcp", tmp_path).server() as server:
         found = [candidate(dead_port()), candidate(dead_port()), candidate(server.address)]
         find = resolver(lambda *_: found)
@@ -116,7 +116,7 @@ def test_unresponsive_address_uses_only_its_share_of_the_time(tmp_path: Path) ->
     with hole() as swallows, Place("tcp", tmp_path).server() as server:
         found = [candidate(swallows), candidate(server.address)]
         find = resolver(lambda *_: list(found))
-        limits = Limits(connect_timeout=100)
+        limits = RelayLimits(connect_timeout=100)
         proxy = Place(LOCAL, tmp_path).address("proxy")
         with Rig(proxy, resolver=find, limits=limits) as rig:
             with rig.connect() as client:
@@ -130,7 +130,7 @@ def test_unresponsive_address_uses_only_its_share_of_the_time(tmp_path: Path) ->
 def test_unresponsive_server_is_given_up(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     with hole() as address:
         find = resolver(lambda *_: [candidate(address)])
-        limits = Limits(connect_timeout=100)
+        limits = RelayLimits(connect_timeout=100)
         with (
             Rig(place.address("proxy"), resolver=find, limits=limits) as rig,
             rig.connect() as client,
@@ -146,7 +146,7 @@ def test_full_backlog_of_a_unix_server_is_waited_for(place: Place, tmp_path: Pat
     with listen(address, backlog=0) as listener, contextlib.ExitStack() as stack:
         filler = stack.enter_context(socket.socket(socket.AF_UNIX))
         filler.connect(address.path)
-        limits = Limits(connect_timeout=100)
+        limits = RelayLimits(connect_timeout=100)
         with (
             Rig(place.address("proxy"), address, limits=limits) as rig,
             rig.connect() as client,
@@ -217,7 +217,7 @@ def test_look_up_that_never_ends_is_given_up(
             assert answer.wait(TEST_TIMEOUT)
             return [candidate(server.address)]
 
-        limits = Limits(connect_timeout=100)
+        limits = RelayLimits(connect_timeout=100)
         proxy = Place(LOCAL, tmp_path).address("proxy")
         with Rig(proxy, resolver=resolver(look_up), limits=limits) as rig:
             with rig.connect() as client:

@@ -1,4 +1,4 @@
-"""What a connection concludes from its two flows, with sockets that do as they are told."""
+"""When a relayed connection ends, and how, against scripted sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from tests.vsock_proxy.relay.test_flow import FakeSink, FakeSource, broken
-from vsock_proxy.relay.connection import Connection, Limits
+from vsock_proxy.relay.connection import RelayedConnection, RelayLimits
 from vsock_proxy.relay.loop import Loop
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ GONE = ENDED | select.EPOLLHUP | select.EPOLLERR
 
 
 class FakeEnd(FakeSource, FakeSink):
-    """One socket: what it sends is the source, what it gets is the sink."""
+    """One socket: the source of what it sends, the sink of what it receives."""
 
     family = socket.AF_INET
 
@@ -43,26 +43,26 @@ class FakeEnd(FakeSource, FakeSink):
 
     @property
     def told_of_the_end(self) -> bool:
-        """A close that is no reset tells of it as well."""
+        """A close without a reset is an event too."""
         return self.ends == 1 or (self.closed and not self.was_reset)
 
 
 class Joined:
-    """A client and a server, joined; and what their owner was told."""
+    """A client and a server, relayed, and the events of the connection."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.client, self.server = FakeEnd(1001), FakeEnd(1002)
         self.told: list[OSError | None] = []
-        self.connection = Connection(
+        self.connection = RelayedConnection(
             loop,
             cast("socket.socket", self.client),
             cast("socket.socket", self.server),
-            limits=Limits(),
+            limits=RelayLimits(),
             events=self,
         )
 
-    def closed(self, _connection: Connection, failure: OSError | None) -> None:
+    def closed(self, _connection: RelayedConnection, failure: OSError | None) -> None:
         self.told.append(failure)
 
     def happens(self, end: FakeEnd, events: int) -> None:

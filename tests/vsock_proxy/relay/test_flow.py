@@ -1,4 +1,4 @@
-"""The pure half of the relay: one direction, against sockets that do as they are told."""
+"""One direction of the relay, against scripted sockets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = 8
 
 
 class FakeSource:
-    """Holds what has arrived; an edge is an arrival, as with EPOLLET."""
+    """Holds bytes that have arrived; an arrival is an edge, as with EPOLLET."""
 
     def __init__(self, arrived: bytes = b"", *, ended: bool = False) -> None:
         self.arrived = arrived
@@ -66,7 +66,7 @@ class FakeSink:
 
 
 def pump(flow: Flow, buffer: memoryview | None = None) -> int:
-    """Pump until the flow waits for an event; returns how many turns that took."""
+    """Pump until the flow waits for an event; return the number of turns."""
     buffer = buffer or memoryview(bytearray(SIZE))
     turns = 1
     while flow.pump(buffer):
@@ -88,7 +88,7 @@ def broken(code: int) -> OSError:
 def test_every_byte_arrives_once_in_order_then_the_end(
     steps: list[bytes | int],
 ) -> None:
-    # Bytes arrive, or room appears; the flow is pumped only where an edge would say so.
+    # Bytes arrive, or room appears; the flow is pumped only after what would be an edge.
     source, sink = FakeSource(), FakeSink(room=0)
     flow = Flow(source, sink)
     sent = b""
@@ -182,7 +182,7 @@ def test_broken_source_delivers_its_data_but_no_end() -> None:
 
 
 def test_end_of_a_reset_source_is_not_passed_on() -> None:
-    # The kernel tells of a reset once: a failed send can use it up, and then reads say "end".
+    # The kernel reports a reset once: after a failed send, reads return an orderly end.
     source, sink = FakeSource(b"abc", ended=True), FakeSink()
     flow = Flow(source, sink)
     flow.short_reads_lie = flow.reset = True

@@ -1,4 +1,4 @@
-"""Thousands of connections at once that say nothing: held, alive, and next to free."""
+"""Thousands of idle connections: they stay alive and cost almost nothing."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class Proxy:
         self._process.communicate()
 
     def cpu(self) -> float:
-        """Seconds so far, in the kernel and outside: clock_getcpuclockid(3). Its grain is fine, but
+        """CPU seconds so far, user and system: clock_getcpuclockid(3). Its resolution is fine, but
         for the guest, where it is 10 ms."""
         return time.clock_gettime(~self._process.pid << 3 | 2)
 
     def waits(self) -> int:
-        """How often it has waited for something to happen so far: proc(5), status."""
+        """Return how often it has waited so far: proc(5), status."""
         status = (self._proc / "status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("voluntary_ctxt"))
         return int(line.split()[1])
@@ -76,7 +76,7 @@ class Proxy:
 
 
 def all_of_them(senders: list[socket.socket], receivers: list[socket.socket]) -> None:
-    """All at once: one after the other costs the guest two switches of process for each."""
+    """All at once: one by one, each would cost the guest two process switches."""
     for sender in senders:
         sender.sendall(b"x")
     for receiver in receivers:

@@ -1,4 +1,4 @@
-"""The order of a turn, and what may be called from where."""
+"""The event loop: order of a turn, calls from other threads, ticks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Takes events, and is what was stopped."""
+    """Records events and resumptions."""
 
     def __init__(self, loop: Loop, said: list[str]) -> None:
         self.loop = loop

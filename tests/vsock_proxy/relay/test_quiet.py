@@ -1,4 +1,4 @@
-"""After trouble, and in the middle of it, the loop is idle: it turns for its ticks alone."""
+"""During and after errors the loop is idle: only ticks make it turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.vsock_proxy.rig import (
 )
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress
-from vsock_proxy.relay.connection import Limits
+from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.relay.resolver import AddressPolicy, HostResolver
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vsock_proxy.net.resolving import Candidate
     from vsock_proxy.relay.resolver import LookUp
 
-PATIENT = Limits(connect_timeout=1000)
+PATIENT = RelayLimits(connect_timeout=1000)
 """So that the ticks of `Rig.assert_quiet` end nothing."""
 
 

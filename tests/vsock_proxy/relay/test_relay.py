@@ -27,7 +27,7 @@ def test_bytes_are_relayed_both_ways(ends: Ends) -> None:
 
 
 def test_response_after_client_half_close_arrives(ends: Ends) -> None:
-    # AWS's proxy closes both ways at the first end it sees.
+    # AWS's proxy closes both directions at the first end.
     with ends.pair() as (client, server):
         client.sendall(b"question")
         client.shutdown(socket.SHUT_WR)
@@ -48,7 +48,7 @@ def test_upload_after_server_half_close_arrives(ends: Ends) -> None:
 
 
 def test_data_of_a_server_that_speaks_first_and_closes_arrives(ends: Ends) -> None:
-    # Its bytes and its end are there before the relay has looked: no edge tells of them apart.
+    # Data and end arrive before the relay's first read: one edge announces both.
     with ends.rig.connect() as client:
         with ends.server.accept() as server:
             server.sendall(b"banner")
@@ -141,7 +141,7 @@ def test_sockets_have_nodelay_and_keepalive(ends: Ends) -> None:
 @settings(
     max_examples=30,
     deadline=None,
-    # The rig is the same for all examples on purpose: each is one more connection.
+    # All examples share the rig on purpose: each is one more connection.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

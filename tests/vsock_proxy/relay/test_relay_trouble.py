@@ -22,7 +22,7 @@ def test_memory_for_a_peer_that_never_reads_is_bounded(ends: Ends) -> None:
         with ends.pair() as (other_client, other_server):
             other_client.sendall(b"hello")
             assert read_exactly(other_server, 5) == b"hello"
-        # It goes on where it stopped.
+        # It continues where it stopped.
         assert read_exactly(server, LARGE) == b"x" * LARGE
         server.close()
 

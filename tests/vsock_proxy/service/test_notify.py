@@ -1,4 +1,4 @@
-"""sd_notify(3), as far as it goes here."""
+"""Readiness notifications (sd_notify(3))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration files: typed, strict, and with the line in every error."""
+"""Configuration files: types, unknown keys, and the line in every error."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_fifo_does_not_block_a_reload(tmp_path: Path) -> None:
 
 
 def walk(setting: Setting) -> None:
-    """Take everything as everything."""
+    """Read every value as every type."""
     takes: list[Callable[[], object]] = [
         setting.string,
         setting.boolean,

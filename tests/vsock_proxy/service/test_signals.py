@@ -1,4 +1,4 @@
-"""Signals are heard at once, each of them, whatever the main thread waits for."""
+"""Signals are handled at once, even while the main thread is blocked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ worker.join()  # The main thread hears nothing: nobody wakes it.
 
 
 def test_signals_are_handled_while_the_main_thread_is_blocked() -> None:
-    """Each from another process, and none waiting for the one before it to be handled."""
+    """Sent by another process, each as soon as the one before was handled."""
     sent = [signal.SIGTERM, signal.SIGHUP] * 3 + [signal.SIGINT]
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as busy:
         assert busy.stdout
@@ -50,7 +50,7 @@ def test_signals_are_handled_while_the_main_thread_is_blocked() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_child_has_default_signal_handlers(number: signal.Signals) -> None:
-    """As it would not if the signal were blocked, or ignored: nitro-cli has to end on SIGTERM."""
+    """If the signal were blocked or ignored, nitro-cli would not end on SIGTERM."""
     ask = (
         "import subprocess, sys\n"
         "import signal\n"

@@ -1,4 +1,4 @@
-"""A log that cannot be flooded, and hides nothing."""
+"""Throttled log lines, and the count of dropped ones."""
 
 from __future__ import annotations
 

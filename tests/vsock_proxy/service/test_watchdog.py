@@ -1,4 +1,4 @@
-"""systemd hears of a relay that turns, and not of one that hangs."""
+"""Watchdog notifications stop when the relay hangs."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from parent.eif.root.notes import Notes
 from parent.eif.root.tree import Tree
 from tests.parent.eif import archives
 from tests.parent.eif.archives import Item, hard_link, member, symlink
+from tests.parent.eif.root.shapes import ITEMS, Shape, shape
 from vsock_proxy.errors import ConfigurationError
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -163,35 +164,6 @@ def test_whatever_the_bytes_there_is_one_error(noise: bytes, at: int) -> None:
 
 # What others make of the same tar.
 
-NAMES = st.sampled_from(
-    ["a", "b", "bin", "usr/bin", "usr", "usr/a", "bin/sh", "b/x", "usr/bin/y", "é"]
-)
-TARGETS = st.sampled_from(["a", "usr", "usr/bin", "b", "nowhere"])
-ITEMS = st.one_of(
-    st.builds(
-        lambda name, content, mode: member(name, content, mode=mode),
-        NAMES, st.binary(max_size=600), st.sampled_from([0o644, 0o755, 0o600]),
-    ),
-    st.builds(archives.folder, NAMES, st.sampled_from([0o755, 0o700])),
-    st.builds(symlink, NAMES, TARGETS),
-    st.builds(hard_link, NAMES, NAMES),
-    st.builds(lambda name: member(name, type=tarfile.FIFOTYPE), NAMES),
-)  # fmt: skip
-Shape = dict[str, tuple[str, bytes, tuple[str, ...]]]
-
-
-def shape(tree: Tree) -> Shape:
-    """What is in a tree: type and permissions, content, and names that are the same file."""
-    groups: dict[int, list[str]] = {}
-    for path, node in tree.walk():
-        groups.setdefault(id(node), []).append(path)
-    found: Shape = {}
-    for path, node in tree.walk():
-        content = node.target if node.is_link else node.read(9999) if node.is_file else b""
-        linked = () if node.is_link or node.is_dir else tuple(sorted(groups[id(node)]))
-        found[path] = stat.filemode(node.mode), content, linked
-    return found
-
 
 def unpacked(program: str, *options: str, data: bytes) -> Shape | None:
     """What a program unpacks; None if it complains."""
@@ -211,7 +183,8 @@ def unpacked(program: str, *options: str, data: bytes) -> Shape | None:
 @pytest.mark.parametrize("program", ["tar", "bsdtar"])
 def test_as_others_unpack_it(program: str) -> None:
     if not shutil.which(program):
-        pytest.skip(f"no {program} to compare with: apt-get install {program}")
+        package = {"bsdtar": "libarchive-tools"}.get(program, program)
+        pytest.skip(f"no {program} to compare with: apt-get install {package}")
     compared = 0
 
     @settings(max_examples=150, deadline=None)

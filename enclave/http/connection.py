@@ -1,0 +1,88 @@
+"""One request and its response at a time, on one connection."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from enclave.http.errors import HttpTimeoutError
+from enclave.http.response import Response, ResponseReader
+
+if TYPE_CHECKING:
+    from enclave.http.stream import Stream
+
+
+class HttpConnection:
+    """A connection to one server. For one thread at a time.
+
+    Attributes:
+        reusable: whether another request may be sent: the last response was complete, the server
+            keeps the connection open, and nothing was left to read.
+    """
+
+    __slots__ = ("_stream", "idle_since", "reusable")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.reusable = True
+        self.idle_since = 0.0
+
+    def exchange(
+        self, request: bytes, *, send_by: float, read_timeout: float, deadline: float, max_body: int
+    ) -> Response:
+        """Send a request and receive the whole response.
+
+        After an error, whichever, the connection is closed.
+
+        Args:
+            request: as it goes over the wire.
+            send_by: moment by which it must be sent.
+            read_timeout: seconds for the response, first byte to last.
+            deadline: moment by which all must be done.
+            max_body: bytes of the response's body, at most.
+
+        Raises:
+            HttpError: there is no response; see its subclasses.
+        """
+        self.reusable = False
+        try:
+            response = self._exchange(request, send_by, read_timeout, deadline, max_body)
+        finally:
+            if not self.reusable:
+                self._stream.close()
+        return response
+
+    def _exchange(
+        self, request: bytes, send_by: float, read_timeout: float, deadline: float, max_body: int
+    ) -> Response:
+        stream = self._stream
+        try:
+            stream.send(request, send_by)
+        except TimeoutError:
+            raise HttpTimeoutError("send") from None
+        deadline = min(deadline, monotonic() + read_timeout)
+        reader = ResponseReader(max_body)
+        complete = False
+        while not complete:
+            try:
+                data = stream.receive(deadline)
+            except TimeoutError:
+                raise HttpTimeoutError("response") from None
+            if data:
+                complete = reader.receive(data)
+            else:
+                reader.end()
+                complete = True
+        response = reader.response
+        assert response is not None  # noqa: S101 (for mypy: it is complete)
+        self.reusable = reader.may_reuse and stream.is_quiet()
+        return response
+
+    def is_quiet(self) -> bool:
+        """Return whether it is open and nothing has come since the last response."""
+        return self._stream.is_quiet()
+
+    def close(self) -> None:
+        """Close it."""
+        self.reusable = False
+        self._stream.close()

@@ -1,0 +1,34 @@
+"""Keep this process's memory to itself: no core file, no reading by other processes of its user.
+
+A program calls `protect_memory` as it starts; importing the library changes nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+
+log = logging.getLogger(__name__)
+
+_PR_SET_DUMPABLE = 4
+"""prctl(2), <linux/prctl.h>."""
+
+
+def protect_memory() -> None:
+    """Make this process not dumpable, and set its soft limit on core files to zero.
+
+    A process that is not dumpable writes no core file, whatever the limit and wherever the kernel
+    sends cores, and other processes of the same user cannot attach to it or read its memory
+    (ptrace(2), "Ptrace access mode checking"); root can. Child processes keep the limit, and are
+    dumpable again once they execute another program. docs/trust.md has the consequences.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    except (OSError, ValueError) as e:
+        log.warning("cannot switch core files off: %s", e)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        log.warning("cannot protect this process's memory: %s", os.strerror(ctypes.get_errno()))

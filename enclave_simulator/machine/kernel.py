@@ -1,0 +1,38 @@
+"""Debian's kernel for images that are booted here: see ``parent/eif/debian.py``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from enclave_simulator.machine import debian
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKAGES = {"kernel": "linux-image-cloud-amd64", "busybox": "busybox-static"}
+"""What is unpacked, by the folder in the cache."""
+
+
+def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
+    """Unpack Debian's kernel with its modules, and a static busybox.
+
+    Args:
+        cache: where to; None is `debian.cache_folder`.
+        mirror: see `debian.Packages`.
+        again: even if they are there.
+
+    Raises:
+        MachineError: they cannot be downloaded.
+    """
+    cache = cache or debian.cache_folder()
+    with debian.locked(cache):
+        missing = [name for name in PACKAGES if again or not (cache / name).exists()]
+        if not missing:
+            return
+        packages = debian.Packages(cache / "apt", mirror=mirror)
+        packages.update()
+        for name in missing:
+            package = PACKAGES[name]
+            if name == "kernel":
+                package = packages.latest(package)
+            packages.unpack([package], cache / name, dependencies=False)

@@ -1,0 +1,126 @@
+"""Whom and which requests statements reach, whatever of a request is unknown. No I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from parent.policy.evaluate import Document, Request, check, step
+from parent.policy.principals import Kind, principal_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parent.policy.actions import Action
+    from parent.policy.language import Policy, Statement
+
+_CALLER_KEYS = re.compile(
+    r"kms:calleraccount|aws:(principal(account|arn|orgid|orgpaths|tag/.*)|userid|username"
+    r"|source(account|arn|orgid|orgpaths|vpc|vpce|ip)|vpcsourceip|calledvia(first|last)?)"
+)
+
+
+def names_anybody(statement: Statement) -> bool:
+    """Return whether a statement can be about any caller at all."""
+    if statement.principals is None or statement.is_principal_negated:
+        return True
+    kinds = {principal_kind(pattern) for pattern in statement.principals}
+    return bool(kinds & {Kind.EVERYONE, Kind.ACCOUNT, Kind.IDENTITY, Kind.INVALID})
+
+
+def never_applies(statement: Statement, action: Action) -> bool:
+    """Return whether no request for an action meets a statement's conditions."""
+    request = Request(action, document=Document.UNKNOWN)
+    return (
+        step(statement, request).is_resource is False
+        or any(check(c, request).is_met is False for c in statement.conditions)
+    )  # fmt: skip
+
+
+def applies_without_document(statement: Statement, action: Action) -> bool:
+    """Return whether a request without a document may meet a statement's conditions."""
+    request = Request(action, document=Document.NONE)
+    return all(check(c, request).is_met is not False for c in statement.conditions)
+
+
+def guards(
+    policy: Policy, action: Action, allowing: Statement | None = None
+) -> Iterator[Statement]:
+    """Yield the statements that deny an action to everyone, or to all that another one names."""
+    for statement in policy.statements:
+        if statement.allows or not statement.covers(action):
+            continue
+        if statement.is_for_everyone or (allowing and _names_all_of(statement, allowing)):
+            yield statement
+
+
+def _names_all_of(denying: Statement, allowing: Statement) -> bool:
+    if denying.is_principal_negated or allowing.is_principal_negated:
+        return False
+    denied, allowed = denying.principals or (), allowing.principals or ()
+    accounts = {_account(p) for p in denied if principal_kind(p) is Kind.ACCOUNT}
+    return bool(allowed) and all(p in denied or _account(p) in accounts for p in allowed)
+
+
+def _account(pattern: str) -> str:
+    parts = pattern.split(":")
+    return parts[4] if len(parts) > 4 else pattern
+
+
+def denies_without_document(
+    policy: Policy, action: Action, allowing: Statement | None = None
+) -> bool:
+    """Return whether an action is denied without a document, to everyone or to those named."""
+    return any(
+        _applies_always(guard, Request(action, document=Document.NONE))
+        for guard in guards(policy, action, allowing)
+    )
+
+
+def _applies_always(guard: Statement, request: Request) -> bool:
+    """Return whether a Deny applies to every such request of those whom it names."""
+    found = step(guard, request)
+    return found.is_resource is True and all(c.is_met for c in found.checks)
+
+
+def is_denied_to_all(policy: Policy, action: Action) -> bool:
+    """Return whether an action is denied to everyone, whatever the document."""
+    request = Request(action, document=Document.UNKNOWN)
+    return any(step(guard, request).applies for guard in guards(policy, action))
+
+
+def may(statement: Statement, action: Action) -> bool:
+    """Return whether a statement allows an action in some request."""
+    return (
+        statement.allows
+        and statement.covers(action)
+        and names_anybody(statement)
+        and not never_applies(statement, action)
+    )
+
+
+def who(statement: Statement) -> str:
+    """Return whom a statement is about, in words."""
+    if statement.principals is None:
+        return "whoever has this policy"
+    if statement.is_principal_negated:
+        return "everyone but those it names"
+    if "*" in statement.principals:
+        return "anyone" if is_open(statement) else "whoever meets the conditions"
+    if any(principal_kind(name) is Kind.ACCOUNT for name in statement.principals):
+        return "whoever an IAM policy of the account allows"
+    return ", ".join(statement.principals)
+
+
+def is_open(statement: Statement) -> bool:
+    """Return whether a statement names everyone of every account."""
+    if not statement.allows or "*" not in (statement.principals or ()):
+        return False
+    return not any(
+        _CALLER_KEYS.fullmatch(c.key.lower())
+        and not c.is_negated
+        and not c.if_exists
+        and c.quantifier != "ForAllValues"
+        and "*" not in c.values
+        for c in statement.conditions
+    )

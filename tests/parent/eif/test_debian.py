@@ -1,0 +1,153 @@
+"""Images with Debian's kernel: what goes into them. That they boot: ``make boot-test``."""
+
+from __future__ import annotations
+
+import lzma
+import platform
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from parent import cli
+from parent.eif import debian
+from parent.eif.programs import read_elf
+from tests.parent.eif import archives
+from vsock_proxy.errors import ConfigurationError
+
+RELEASE = "6.12.9+deb13-cloud-amd64"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Debian's packages as they are unpacked, with nothing real in them."""
+    folder = tmp_path / "cache"
+    modules = folder / "kernel/usr/lib/modules" / RELEASE / "kernel"
+    for name in debian._MODULES:
+        (modules / name).parent.mkdir(parents=True, exist_ok=True)
+        (modules / f"{name}.ko.xz").write_bytes(lzma.compress(name.encode()))
+    (folder / "kernel/boot").mkdir()
+    (folder / "kernel/boot" / f"vmlinuz-{RELEASE}").write_bytes(archives.bzimage(RELEASE))
+    (folder / "busybox/usr/bin").mkdir(parents=True)
+    (folder / "busybox/usr/bin/busybox").write_bytes(b"busybox")
+    (tmp_path / "root/bin").mkdir(parents=True)
+    (tmp_path / "root/bin/app").write_bytes(archives.elf())
+    (tmp_path / "root/bin/app").chmod(0o755)
+    return folder
+
+
+def test_the_first_ramdisk(cache: Path) -> None:
+    entries = {entry.path: entry for entry in debian.find(cache).boot_ramdisk()}
+    assert b"".join(entries["modules/1.ko"].content()) == b"drivers/misc/nsm"
+    assert stat.S_ISCHR(entries["dev/console"].mode)
+    for name in ("init", "bin/busybox", "bin/vsock-9000", "bin/vsock-9001"):
+        assert entries[name].mode & 0o111
+    script = b"".join(entries["init"].content()).decode()
+    for program in re.findall(r"/bin/vsock-\d+", script):
+        assert program[1:] in entries
+
+
+def test_what_is_missing_is_named_with_what_gets_it(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="kernel is not in") as caught:
+        debian.find(tmp_path / "empty")
+    assert "setup-machine --kernel" in caught.value.hint
+    found = debian.find(cache)
+    module = found.modules / "kernel/drivers/misc/nsm.ko.xz"
+    module.write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError, match=r"nsm.ko.xz cannot be decompressed"):
+        found.boot_ramdisk()
+    module.unlink()
+    with pytest.raises(ConfigurationError, match=r"cannot read .*nsm.ko.xz"):
+        found.boot_ramdisk()
+
+
+def test_init_is_a_script_that_a_shell_reads() -> None:
+    done = subprocess.run(["sh", "-n"], input=debian.INIT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_program_is_what_its_comments_say(tmp_path: Path) -> None:
+    """Assembled anew from the comments beside its bytes, it is the same."""
+    if not shutil.which("as") or not shutil.which("objcopy") or platform.machine() != "x86_64":
+        pytest.skip("no assembler for x86_64: apt-get install binutils")
+    source = Path(debian.__file__).read_text(encoding="utf-8")
+    block = source.partition("_CODE = bytes.fromhex(")[2].partition("\n)\n")[0]
+    lines = [line.partition("  # ")[2] for line in block.splitlines() if '"' in line]
+    text = [re.split(r"\s{3,}", line)[0] for line in lines]
+    assembly = "\n".join([".intel_syntax noprefix", *text, "address:", ""])
+    (tmp_path / "v.s").write_text(
+        assembly.replace("failed: ", "failed:\n").replace("end: ", "end:\n")
+    )
+    subprocess.run(["as", "v.s", "-o", "v.o"], cwd=tmp_path, check=True)
+    copy = ["objcopy", "-O", "binary", "-j", ".text", "v.o", "v.bin"]
+    subprocess.run(copy, cwd=tmp_path, check=True)
+    assert (tmp_path / "v.bin").read_bytes() == debian._CODE
+
+
+def test_the_program_carries_bytes_there_and_one_back(tmp_path: Path) -> None:
+    if platform.machine() != "x86_64" or sys.platform != "linux":
+        pytest.skip("the program is for Linux on x86_64")
+    program = tmp_path / "vsock"
+    program.write_bytes(debian.vsock_program(9000))
+    program.chmod(0o755)
+    elf = read_elf(program.read_bytes())
+    assert elf
+    assert not elf.interpreter
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(60)
+        server.bind(str(tmp_path / "3_9000"))
+        server.listen()
+
+        def answer() -> None:
+            end, _ = server.accept()
+            with end:
+                heard.append(end.makefile("rb").read())  # To the end: it closes its half.
+                end.sendall(b"\xb7")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        run = [sys.executable, "-m", "enclave_simulator.cli", "run", "--no-services",
+               f"--folder={tmp_path}", "--", str(program)]  # fmt: skip
+        done = subprocess.run(run, input=b"\xb7", capture_output=True, check=False, timeout=100)
+        thread.join(60)
+    assert (done.returncode, done.stdout, heard) == (0, b"\xb7", [b"\xb7"])
+    done = subprocess.run(run, input=b"x", capture_output=True, check=False, timeout=100)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_building(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = ["build-eif", "--kernel", "debian", f"--cache={cache}", f"--rootfs={tmp_path}/root",
+             f"--output={tmp_path}/out.eif"]  # fmt: skip
+    assert cli.main([*build, "--", "/bin/app"]) == 0
+    first = (tmp_path / "out.eif").read_bytes()
+    assert RELEASE.encode() in first
+    assert debian.CMDLINE.encode() in first
+    assert cli.main([*build, "--cmdline", "quiet loglevel=7", "--", "/bin/app"]) == 0
+    assert debian.CMDLINE.encode() not in (tmp_path / "out.eif").read_bytes()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ["--kernel", "debian", "--rootfs", "root", "--init", "x"],
+            "do not go with --kernel debian",
+        ),
+        (["--kernel", "debian"], "needs a root file system"),
+        (["--kernel", "bzImage", "--rootfs", "root"], "--cmdline is missing"),
+        (["--kernel", "debian", "--rootfs", "root", "--cache", "none"], "kernel is not in none"),
+    ],
+)
+def test_options_that_do_not_fit(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["build-eif", *arguments, "--output", "out.eif", "--", "/bin/app"]) == 1
+    assert reason in capsys.readouterr().err

@@ -1,0 +1,172 @@
+"""Attestation documents in the shapes that people keep them in."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import cbor2
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.document_shapes import document_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Encoded by the library: the module under test has no CBOR decoder.
+SIGNATURE = b"\x01" * 93 + b"\r\n\n"
+DOCUMENT = cbor2.dumps([b"\xa1\x018\x22", {}, cbor2.dumps({"pcrs": {0: bytes(48)}}), SIGNATURE])
+LARGE = cbor2.dumps([b"\xa1\x018\x22", {}, bytes(70_000), bytes(96)])
+TEXT = base64.b64encode(DOCUMENT).decode()
+URL = base64.urlsafe_b64encode(DOCUMENT).decode()
+RESPONSE = cbor2.dumps({"Attestation": {"document": DOCUMENT}})
+
+
+def lines(text: str, width: int = 76, end: str = "\n") -> str:
+    return end.join(text[i : i + width] for i in range(0, len(text), width)) + end
+
+
+SHAPES: dict[str, bytes | str] = {
+    "as it is": DOCUMENT,
+    "line end": DOCUMENT + b"\n",
+    "line end of Windows": DOCUMENT + b"\r\n",
+    "tagged, with line end": b"\xd2" + DOCUMENT + b"\n",
+    "hex": DOCUMENT.hex(),
+    "hex in capitals, in lines": lines(DOCUMENT.hex().upper(), 60),
+    "hex with 0x": f"0x{DOCUMENT.hex()}\n",
+    "base64": TEXT,
+    "base64 in lines": lines(TEXT),
+    "base64 in lines of Windows": lines(TEXT, 64, "\r\n"),
+    "base64 without padding": TEXT.rstrip("="),
+    "base64url": URL,
+    "base64url without padding": URL.rstrip("="),
+    "byte order mark": b"\xef\xbb\xbf" + lines(TEXT).encode(),
+    "UTF-16": lines(TEXT).encode("utf-16"),
+    "JSON string": json.dumps(TEXT),
+    "JSON string of lines": json.dumps(lines(TEXT)),
+    "JSON object": json.dumps({"attestation": TEXT, "at": "2025-01-01"}),
+    "JSON within JSON": json.dumps({"result": {"items": [{"document": URL}]}, "ok": True}),
+    "JSON in JSON's string": json.dumps({"body": json.dumps({"doc": TEXT})}),
+    "twice the same": json.dumps([TEXT, URL]),
+    "list of bytes": json.dumps(list(DOCUMENT)),
+    "Buffer": json.dumps({"doc": {"type": "Buffer", "data": list(DOCUMENT)}}),
+    "NSM's response": RESPONSE,
+    "NSM's response in base64": base64.b64encode(RESPONSE),
+    "NSM's response in hex": RESPONSE.hex(),
+    "base64 of base64": base64.b64encode(TEXT.encode()),
+    "armour": f"-----BEGIN ATTESTATION-----\n{lines(TEXT, 64)}-----END ATTESTATION-----\n",
+    "armour with headers": (
+        f"-----BEGIN DOC-----\nVersion: 1\n\n{lines(TEXT, 64)}-----END DOC-----"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name: str) -> None:
+    shape = SHAPES[name]
+    data = shape.encode() if isinstance(shape, str) else shape
+    expected = b"\xd2" + DOCUMENT if name.startswith("tagged") else DOCUMENT
+    assert document_bytes(data) == expected
+
+
+def test_a_large_document() -> None:
+    assert document_bytes(LARGE + b"\n") == LARGE
+    assert document_bytes(cbor2.dumps({"Attestation": {"document": LARGE}})) == LARGE
+
+
+@pytest.mark.parametrize("rest", [b"x", b"\nx", b"\0"])
+def test_what_follows_a_document_stays(rest: bytes) -> None:
+    """The parser says so: what follows may have been meant to be signed."""
+    assert document_bytes(DOCUMENT + rest) == DOCUMENT + rest
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b" \r\n", "is empty"),
+        (b".eif\0\4", "an enclave image"),
+        (b"\x7fELF\2", "an ELF program"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PK\x03\x04", "zip"),
+        (b"\x30\x82\x02\x11", "DER"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----",
+            "PEM file of CERTIFICATE",
+        ),
+        (b"-----BEGIN \x1b[2J-----\nMIIC\n-----END X-----", r"PEM file of \?"),
+        (b'{"Measurements": {"PCR0": ""}}', "nitro-cli's JSON with measurements"),
+        (b'[{"Measurements": {}}]', "nitro-cli's JSON with measurements"),
+        (b'{"a": 1}', "no attestation document in the JSON"),
+        (b'{"a": ', "begins like JSON, but is not JSON"),
+        (b"[" * 100_000, "begins like JSON, but is not JSON"),
+        (
+            json.dumps({"a": TEXT, "b": base64.b64encode(LARGE).decode()}).encode(),
+            "2 different attestation documents",
+        ),
+    ],
+)
+def test_what_is_named(data: bytes, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        document_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\x84\x44", b"\x84\x44"),
+        (b"\x84\x58", b"\x84\x58"),
+        (b"\x84\x5b" + bytes(8), b"\x84\x5b" + bytes(8)),
+        (b"\x84\x44\xa1\x018\x22\xa1", b"\x84\x44\xa1\x018\x22\xa1"),
+        (b"\xa1\x6bAttestation\xa1\x68document\x60", b"\xa1\x6bAttestation\xa1\x68document\x60"),
+        (b"\xff\xfe\x00", b"\xff\xfe\x00"),
+        (b"hello, world", b"hello, world"),
+        (b"zzzz", b"\xcf<\xf3"),
+    ],
+)
+def test_what_is_left_to_the_parser(data: bytes, expected: bytes) -> None:
+    assert document_bytes(data) == expected
+
+
+def _wrap(data: bytes, how: str) -> bytes:
+    wraps: dict[str, Callable[[bytes], bytes]] = {
+        "hex": lambda d: d.hex().encode(),
+        "base64": base64.b64encode,
+        "url": lambda d: base64.urlsafe_b64encode(d).rstrip(b"="),
+        "lines": base64.encodebytes,
+        "json": lambda d: json.dumps({"x": [base64.b64encode(d).decode()]}).encode(),
+        "bytes": lambda d: json.dumps(list(d)).encode(),
+        "nsm": lambda d: cbor2.dumps({"Attestation": {"document": d}}),
+    }
+    return wraps[how](data)
+
+
+@given(
+    st.binary(max_size=80),
+    st.binary(min_size=96, max_size=96),
+    st.lists(
+        st.sampled_from(["hex", "base64", "url", "lines", "json", "bytes", "nsm"]), max_size=3
+    ),
+    st.sampled_from([b"", b"\n", b"\r\n"]),
+)
+def test_shapes_within_shapes(
+    payload: bytes, signature: bytes, shapes: list[str], end: bytes
+) -> None:
+    document = cbor2.dumps([b"\xa1\x018\x22", {}, payload, signature])
+    data = document
+    for shape in shapes:
+        data = _wrap(data, shape)
+    assert document_bytes(data + end) == document
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode()))
+@example(b"\x84" * 100)
+@example(b"[" + b"[1,2]," * 5000 + b"1]")
+def test_only_the_documented_error(data: bytes) -> None:
+    with contextlib.suppress(ConfigurationError):
+        assert isinstance(document_bytes(data), bytes)
