@@ -13,6 +13,7 @@ from parent.enclaves import nitro_cli
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import end, passed_environment, spawn
 from parent.logs.lines import neutralise
+from vsock_proxy.service.backoff import Backoff
 from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ console_log = logging.getLogger("parent.enclaves.console")
 LINES_PER_SECOND = 100
 """That reach the log; more are dropped and counted."""
 
-_RETRY = (1.0, 60.0)
-"""Seconds before the console is opened again: the first time, at most."""
+_RETRY = Backoff(first=1.0, most=60.0)
+"""Before the console is opened again."""
 
 
 class Console:
@@ -82,15 +83,15 @@ class _Reader(threading.Thread):
         self.join(5)
 
     def run(self) -> None:
-        delay = _RETRY[0]
+        failures = 0
         while not self._stopped.is_set():
             try:
                 self._once()
             except NitroCliError as e:
                 if not self._stopped.is_set():
                     console_log.warning("%s: no console: %s", self._enclave, e)
-            self._stopped.wait(delay)
-            delay = min(2 * delay, _RETRY[1])
+            failures += 1
+            self._stopped.wait(_RETRY.delay(failures))
 
     def _once(self) -> None:
         with self._lock:

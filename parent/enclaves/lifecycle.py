@@ -17,6 +17,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vsock_proxy.service.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -133,8 +135,8 @@ def backoff(restart: Restart, failures: int, chance: float) -> float:
     Doubled each time up to a limit; half of it is left to `chance` (in [0, 1)), so that
     instances that failed together do not start together.
     """
-    full = min(restart.longest, restart.first * 2.0 ** min(failures - 1, 64))
-    return full * (0.5 + chance / 2)
+    delays = Backoff(restart.first, restart.longest, jitter=0.5)
+    return delays.delay(failures, lambda low, high: low + chance * (high - low))
 
 
 class Lifecycle:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vsock_proxy.service.backoff import Backoff
+
 LONGEST_USE: Final = 900.0
 """Seconds after which credentials are renewed even if they are valid for longer."""
 
@@ -24,13 +26,11 @@ class RenewalPolicy:
 
     Attributes:
         shortest_use: before the next renewal, however soon the credentials expire.
-        first_pause: after the first failure; doubled with every further one.
-        longest_pause: the most that this becomes.
+        pause: after failures.
     """
 
     shortest_use: float
-    first_pause: float
-    longest_pause: float
+    pause: Backoff
 
 
 class Renewal:
@@ -67,10 +67,8 @@ class Renewal:
 
     def failed(self, now: float) -> None:
         """Note that the source gave no credentials."""
-        pause = self._policy.first_pause * 2.0 ** min(self.failures, 64)
-        pause = min(self._policy.longest_pause, pause)
         self.failures += 1
-        self.due = now + self._uniform(pause / 2, pause)
+        self.due = now + self._policy.pause.delay(self.failures, self._uniform)
 
     def ask_now(self, now: float) -> None:
         """Make it due: KMS rejected the credentials, say."""
