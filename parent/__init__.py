@@ -1,1 +1,1 @@
-"""What the parent instance runs, and what is done there with enclave images."""
+"""Services of the parent instance for its enclaves; tools for images and key policies."""

@@ -1,4 +1,4 @@
-"""Time, from outside: what compares times takes a `Clock`."""
+"""Clocks: what compares times gets a `Clock`, so that tests can set the time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Clock(Protocol):
     """Wall time and monotonic time."""
 
     def now(self) -> datetime:
-        """Wall time, aware, in UTC."""
+        """Return the wall time, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go back; only differences mean anything."""
+        """Return seconds that never go back; only differences have a meaning."""
         ...
 
 

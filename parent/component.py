@@ -1,4 +1,4 @@
-"""What every service on the parent is to the daemon that runs them: a component."""
+"""The interface between the daemon and the services that it runs: components."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ JSON = bool | int | float | str | None | Sequence["JSON"] | Mapping[str, "JSON"]
 
 @dataclass(frozen=True, slots=True)
 class ComponentStatus:
-    """How a component is at one moment.
+    """The state of a component at one moment.
 
     Attributes:
-        healthy: it does what it is there for. One that is still starting, or was stopped, does
-            not.
+        healthy: it works. One that is still starting, or was stopped, does not.
         detail: one line for people that says why; no secrets.
         values: the same for programs, by the names the component documents; no secrets.
     """
@@ -36,22 +35,22 @@ class Component(Protocol):
         ...
 
     def start(self) -> None:
-        """Open what it needs, then go on with its own threads; called once.
+        """Open what it needs, then continue on threads of its own; called once.
 
-        What it listens on is open, and holds what comes in, when this returns.
+        When this returns, its listeners are open, and the kernel queues connections.
 
         Raises:
-            AgentError: it cannot; nothing is left open or running.
+            AgentError: it cannot start; nothing is left open or running.
         """
         ...
 
     def stop(self, timeout: float) -> None:
-        """End cleanly within `timeout` seconds, and by force after that; again does nothing.
+        """Stop cleanly within `timeout` seconds, then by force; a second call does nothing.
 
-        Called too where `start` failed or was never called. Raises nothing.
+        Also called if `start` failed or was never called. Raises nothing.
         """
         ...
 
     def status(self) -> ComponentStatus:
-        """Tell how it is; takes no time, waits for nothing, raises nothing."""
+        """Return its state; takes no time, waits for nothing, raises nothing."""
         ...

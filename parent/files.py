@@ -1,4 +1,4 @@
-"""Files that a command is given, and the one that it makes."""
+"""Reads the files that a command gets, and replaces the one that it writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.files import named
-from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (for who reads files with these)
+from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (exported together with the others)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def size(path: Path) -> int:
     """Return how many bytes a file has.
 
     Raises:
-        ConfigurationError: it is not there, or out of reach.
+        ConfigurationError: it does not exist, or is not accessible.
     """
     with named(path, "read"):
         return path.stat().st_size
@@ -42,9 +42,9 @@ def read_small(path: Path, limit: int) -> bytes:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Make a file that is there whole or not at all.
+    """Write a file completely or not at all.
 
-    What is written goes beside it, and takes its place once the caller is done without an error.
+    The data goes to a file beside it, which replaces it if the block ends without an error.
 
     Raises:
         ConfigurationError: it cannot be written.
@@ -63,21 +63,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def print_json(document: Any) -> None:
-    """Print a document.
-
-    In ASCII: what is printed may come from anywhere, and some characters beyond it do things to
-    a terminal.
-    """
+    """Print JSON in ASCII: values may come from anywhere, and hold what controls a terminal."""
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
     sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many of `total` bytes are done; elsewhere, nothing.
+    """Show on a terminal how many of `total` bytes are done; otherwise do nothing.
 
     Yields:
-        What is to be called with the size of each piece.
+        A function to call with the size of each piece.
     """
     done, shown, tty = 0, -1, sys.stderr.isatty()
 

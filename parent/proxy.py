@@ -1,4 +1,4 @@
-"""The proxy as a component: vsock_proxy's daemon on a thread of its own."""
+"""The proxy as a component: the daemon of vsock_proxy on a thread of its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ProxyService:
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one; production code gives the settings only."""
+        """Make one; production code passes the settings only."""
         self.settings = settings
         self._monotonic = monotonic
         self._daemon: Daemon | None = None
@@ -59,7 +59,7 @@ class ProxyService:
         self._daemon, self._thread = daemon, thread
 
     def stop(self, timeout: float) -> None:
-        """See `Component.stop`. Connections get the configured time to end, if that is shorter."""
+        """See `Component.stop`. Connections drain for the configured time, if that is shorter."""
         for seconds in (timeout, _CUT):
             if self._daemon and self._thread and self._thread.is_alive():
                 self._daemon.stop()  # the second time, at once
@@ -79,7 +79,7 @@ class ProxyService:
 
     @property
     def turns(self) -> int:
-        """Of its loop so far; at least one a second. From any thread."""
+        """Turns of its loop so far; at least one a second. From any thread."""
         return self._daemon.turns if self._daemon else 0
 
     def snapshot(self) -> Snapshot | None:

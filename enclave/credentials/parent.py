@@ -22,6 +22,7 @@ from enclave.errors import CredentialsError
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 from vsock_proxy.net.ports import CREDENTIALS_PORT
+from vsock_proxy.service.backoff import Backoff
 from vsock_proxy.service.renewal import Renewal, RenewalPolicy
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 DEFAULT_SERVICE = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 """Where the parent's credential service listens."""
 
-POLICY = RenewalPolicy(shortest_use=1.0, first_pause=0.1, longest_pause=15.0)
+POLICY = RenewalPolicy(shortest_use=1.0, pause=Backoff(first=0.1, most=15.0, jitter=0.5))
 """Renewals because of rejections are at least `shortest_use` apart, too."""
 
 

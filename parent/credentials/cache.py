@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vsock_proxy.service.backoff import Backoff
 from vsock_proxy.service.renewal import Renewal, RenewalPolicy
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from parent.clock import Clock
     from parent.credentials.model import Credentials, CredentialsError
 
-POLICY: Final = RenewalPolicy(shortest_use=5.0, first_pause=1.0, longest_pause=60.0)
+POLICY: Final = RenewalPolicy(shortest_use=5.0, pause=Backoff(first=1.0, most=60.0, jitter=0.5))
 
 
 class Cache:

@@ -1,4 +1,4 @@
-"""Components started in order, told of a new configuration, and stopped in reverse."""
+"""Starts the components in order, reconfigures them, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LISTENERS_STOP = 5.0
-"""Seconds for clients to take their answers, and for what the enclaves last logged."""
+"""Seconds for clients to receive their responses, and for the last log lines of the enclaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Components that are stopped beside each other, in `stop_timeout` seconds."""
+    """Components that are stopped at the same time, in `stop_timeout` seconds."""
 
     components: Sequence[Component]
     stop_timeout: float
@@ -38,12 +38,12 @@ class Stage:
 class Supervisor:
     """All components of a configuration.
 
-    Started are first the operations, so that all else can be watched, then what listens for
-    enclaves, then the enclaves; stopped in reverse.
+    The operations start first, so that everything else can be watched; then the services for
+    enclaves; then the enclaves. They stop in reverse order.
 
     Attributes:
-        configuration: what it was made with; reloads leave that alone.
-        operations: None where the configuration has none.
+        configuration: what it was made with; reloads do not change it.
+        operations: None if the configuration has none.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -90,7 +90,7 @@ class Supervisor:
             raise
 
     def stop(self) -> None:
-        """Stop everything, in bounded time; what was not started has nothing to stop."""
+        """Stop everything, in bounded time; what was not started is left alone."""
         for stage in reversed(self._stages):
             if not stage.components:
                 continue
@@ -99,18 +99,18 @@ class Supervisor:
                     threads.submit(self._stop, component, stage.stop_timeout)
 
     def turns(self) -> int:
-        """A number that grows while the relay works; where there is none, always."""
+        """Return a number that grows while the relay works; without a relay it always grows."""
         return self._proxy.turns if self._proxy else time.monotonic_ns()
 
     def reload(self, new: Configuration) -> None:
-        """Take from `new` what can be taken; the log says what cannot.
+        """Apply what can be changed without a restart; the log names the rest.
 
         Raises:
-            AgentError: an enclave or the proxy cannot be as they are to be. Nothing has changed.
+            AgentError: an enclave or the proxy rejects its new settings. Nothing has changed.
         """
         old = self.configuration
         stay: list[str] = []
-        # First, for these alone can fail.
+        # First: only these can fail.
         change_enclaves = self._enclaves.prepare(new.enclaves)
         if self._proxy and new.proxy:
             stay += [f"proxy.{key}" for key in self._proxy.reconfigure(new.proxy)]
@@ -126,10 +126,10 @@ class Supervisor:
             stay.append("logs")
         if old.operations != new.operations:
             stay.append("operations")
-        # Last, for it takes its time, and what enclaves need should be there.
+        # Last: it takes time, and the services that enclaves need should be there.
         change_enclaves()
         if stay:
-            log.warning("changed in the file, but taken by a restart only: %s", ", ".join(stay))
+            log.warning("changed in the file, but applied only by a restart: %s", ", ".join(stay))
 
     @staticmethod
     def _stop(component: Component, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""An enclave as a component of the daemon: its state machine, driven by a thread."""
+"""An enclave as a component of the daemon: a thread that drives its life cycle."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT = 30.0
-"""Seconds for nitro-cli to list or to end enclaves; it waits 3 s for each of their processes."""
+"""Seconds for nitro-cli to list or terminate enclaves; it waits 3 s for each of their processes."""
 
 
 class EnclaveComponent:
-    """Keeps one enclave as its settings want it, from `start` to `stop`.
+    """Keeps one enclave running as its settings say, from `start` to `stop`.
 
     Status values: ``state`` (`State`), ``name``, ``cid``, ``enclave_id``, ``cpu_ids``,
     ``memory_mib``, ``debug``, ``pcr0``, ``starts``, ``ended``, ``failures`` (in a row),
     ``seconds`` (in this state), ``error``.
 
     Attributes:
-        settings: how the enclave is to be.
+        settings: of the enclave.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class EnclaveComponent:
         self._shown: tuple[State, bool, str, dict[str, JSON]] = self._show()
 
     def start(self) -> None:
-        """Check the image, if that was not done; then start, and watch, in the background.
+        """Check the image, unless that was done; start and watch the enclave in the background.
 
         Raises:
             AgentError: as `check`.
@@ -79,15 +79,15 @@ class EnclaveComponent:
         self._thread.start()
 
     def check(self) -> None:
-        """Check that the image is one and fits.
+        """Check that the image is valid and fits into the memory.
 
         Raises:
-            AgentError: the image cannot be read, is none, was damaged, or needs more memory.
+            AgentError: the image cannot be read, is invalid or damaged, or needs more memory.
         """
         self._measure()
 
     def reconfigure(self, settings: EnclaveSettings) -> None:
-        """Take other settings for the same enclave: `restart` and `poll`."""
+        """Change settings of the same enclave: `restart` and `poll`."""
         with self._woken:
             if settings != self.settings:
                 self.settings = settings
@@ -95,17 +95,17 @@ class EnclaveComponent:
                 self._woken.notify_all()
 
     def stop(self, timeout: float) -> None:
-        """End the enclave if this component started it or took it over."""
+        """Terminate the enclave if this component started it or took it over."""
         deadline = self._monotonic() + timeout
         with self._woken:
             self._stop_asked = True
             self._woken.notify_all()
         if not self._thread.ident:
             return
-        # Half a second is kept for a nitro-cli that does not answer to be killed.
+        # Half a second is kept to kill a nitro-cli that hangs.
         self._thread.join(max(0.0, timeout - 0.5))
         if self._thread.is_alive():
-            log.warning("%s: nitro-cli did not end it in time; it may still run", self.name)
+            log.warning("%s: nitro-cli did not terminate it in time; it may still run", self.name)
             self._runner.cancel()
             with self._woken:
                 self._given_up = True
@@ -115,7 +115,7 @@ class EnclaveComponent:
             self._console.stop()
 
     def status(self) -> ComponentStatus:
-        """Tell how it is; see `parent.component`."""
+        """See `Component.status`."""
         _, healthy, detail, values = self._shown
         since = values["since"]
         seconds = self._monotonic() - since if isinstance(since, float) else 0.0
@@ -144,8 +144,7 @@ class EnclaveComponent:
 
     def _wait(self, until: float) -> None:
         with self._woken:
-            # A wait of its own, between two attempts at the end, is not cut short by having been
-            # told to stop.
+            # A wait between two attempts to terminate is not cut short by the request to stop.
             told = self._stop_asked and self._machine.state is not State.STOPPING
             left = until - self._monotonic()
             if not told and not self._given_up and left > 0:
@@ -163,11 +162,11 @@ class EnclaveComponent:
                     enclave = self._run()
                     machine.ran(self._monotonic(), enclave)
                 case Terminate(enclave_id):
-                    log.info("%s: ending %s", self.name, enclave_id)
+                    log.info("%s: terminating %s", self.name, enclave_id)
                     self._nitro_cli(nitro_cli.terminate_arguments(enclave_id), TIMEOUT)
                     machine.terminated()
         except (AgentError, OSError) as e:
-            # An OSError: the disk does not give the image, or no descriptor is left. It passes.
+            # An OSError: the image cannot be read, or no descriptor is left. That is temporary.
             hint = getattr(e, "hint", "")
             error = f"{e} ({hint})" if hint else str(e)
             now = self._monotonic()
@@ -192,7 +191,7 @@ class EnclaveComponent:
     def _run(self) -> Enclave:
         while not self._turn.acquire(timeout=0.1):
             if self._stop_asked:
-                raise NitroCliError("not started, for this is the end")
+                raise NitroCliError("cancelled: shutting down")
         try:
             described, size = self._measure()
             expired = described.validity(datetime.now(UTC))

@@ -83,15 +83,15 @@ class _Reader(threading.Thread):
         self.join(5)
 
     def run(self) -> None:
-        attempts = 0
+        failures = 0
         while not self._stopped.is_set():
             try:
                 self._once()
             except NitroCliError as e:
                 if not self._stopped.is_set():
                     console_log.warning("%s: no console: %s", self._enclave, e)
-            attempts += 1
-            self._stopped.wait(_RETRY.delay(attempts))
+            failures += 1
+            self._stopped.wait(_RETRY.delay(failures))
 
     def _once(self) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""All enclaves of one instance, and how they follow their configuration."""
+"""All enclaves of one instance; applies changes of their settings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP = 40.0
-"""Seconds for nitro-cli to end enclaves; it needs a few for each."""
+"""Seconds for nitro-cli to terminate enclaves; it needs a few for each."""
 
 
 class Enclaves:
-    """See `parent.component.Component`; its `components` are those that are looked at.
+    """See `parent.component.Component`; `components` has one for each enclave.
 
-    They start one after the other: nitro-cli waits for a new enclave's first sign on vsock port
-    9000, so two that start at once fail.
+    They start one after the other: nitro-cli waits for the first byte of a new enclave on vsock
+    port 9000, so two that start at once fail.
     """
 
     name = "enclaves"
@@ -51,24 +51,24 @@ class Enclaves:
             component.start()
 
     def stop(self, timeout: float) -> None:
-        """See `Component.stop`. They stop beside each other."""
+        """See `Component.stop`. They stop at the same time."""
         with self._lock:
             self._stopped = True
         _stop(self._components, timeout)
 
     def status(self) -> ComponentStatus:
-        """See `Component.status`; that of each tells more."""
+        """See `Component.status`; the status of each enclave tells more."""
         healthy = all(component.status().healthy for component in self._components)
         return ComponentStatus(healthy, f"{len(self._components)} enclaves")
 
     def prepare(self, wanted: Sequence[EnclaveSettings]) -> Callable[[], None]:
-        """Make ready for other settings; what is returned has them taken, in up to `STOP` seconds.
+        """Prepare other settings; the function returned applies them, in up to `STOP` seconds.
 
-        An enclave goes on if what nitro-cli is told of it is the same; else it is ended, and one
-        is started as it is wanted now.
+        An enclave goes on if the arguments of nitro-cli stay the same; otherwise it is terminated,
+        and started with its new settings.
 
         Raises:
-            AgentError: an image that is to be started cannot be. Nothing has changed.
+            AgentError: an image is not usable. Nothing has changed.
         """
         before = {component.settings.name: component for component in self._components}
         new: list[EnclaveComponent] = []
@@ -88,7 +88,7 @@ class Enclaves:
                 component.reconfigure(settings)
             leaving = [component for component in before.values() if component not in new]
             for component in leaving:
-                log.info("%s: as it was, it is no longer in the configuration", component.name)
+                log.info("%s: removed or changed in the configuration; stopping it", component.name)
             _stop(leaving, STOP)
             with self._lock:
                 if not self._stopped:
@@ -109,7 +109,7 @@ class Enclaves:
 
 
 def _same_enclave(one: EnclaveSettings, other: EnclaveSettings) -> bool:
-    """Whether they differ only in what the daemon does about an enclave."""
+    """Return whether they differ only in what the daemon does about an enclave."""
     return dataclasses.replace(one, restart=other.restart, poll=other.poll) == other
 
 

@@ -136,7 +136,7 @@ def backoff(restart: Restart, failures: int, chance: float) -> float:
     instances that failed together do not start together.
     """
     delays = Backoff(restart.first, restart.longest, jitter=0.5)
-    return delays.delay(failures, lambda least, most: least + chance * (most - least))
+    return delays.delay(failures, lambda low, high: low + chance * (high - low))
 
 
 class Lifecycle:

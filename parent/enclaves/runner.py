@@ -1,4 +1,4 @@
-"""Running nitro-cli: no shell, no input, bounded output, a deadline, and an end on request."""
+"""Runs nitro-cli: no shell, no input, bounded output, a deadline, and cancellation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSED = ("PATH", "HOME", "LANG", "RUST_LOG", "NITRO_CLI_SOCKETS_PATH", "NITRO_C
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a command that came to its end said."""
+    """The result of a command that exited."""
 
     status: int
     stdout: bytes
@@ -34,19 +34,19 @@ class Completed:
 
 
 class CommandRunner(Protocol):
-    """Carries out commands of nitro-cli, one at a time."""
+    """Runs commands of nitro-cli, one at a time."""
 
     def run(self, arguments: Sequence[str], timeout: float) -> Completed:
-        """Carry out one command.
+        """Run one command.
 
         Raises:
-            NitroCliError: it could not be started, took longer than `timeout` seconds, said too
+            NitroCliError: it could not be started, took longer than `timeout` seconds, printed too
                 much, or was cancelled.
         """
         ...
 
     def cancel(self) -> None:
-        """End what is running, and refuse what comes; from any thread."""
+        """Kill the command that runs, and start no other; from any thread."""
         ...
 
 
@@ -96,11 +96,11 @@ class Subprocess:
         self._cancelled = False
 
     def run(self, arguments: Sequence[str], timeout: float) -> Completed:
-        """Carry out one command; see `CommandRunner`."""
+        """Run one command; see `CommandRunner`."""
         deadline = time.monotonic() + timeout
         with self._lock:
             if self._cancelled:
-                raise NitroCliError(f"nitro-cli {arguments[0]}: not run, for this is the end")
+                raise NitroCliError(f"nitro-cli {arguments[0]}: cancelled: shutting down")
             self._process = process = spawn(self._program, arguments, self._environment)
         try:
             stdout, stderr = self._read(process, arguments[0], deadline)
@@ -114,7 +114,7 @@ class Subprocess:
         return Completed(status, stdout, stderr)
 
     def cancel(self) -> None:
-        """End what is running; see `CommandRunner`."""
+        """Kill the command that runs; see `CommandRunner`."""
         with self._lock:
             self._cancelled = True
             if self._process:
@@ -124,9 +124,9 @@ class Subprocess:
     def _read(
         process: subprocess.Popen[bytes], command: str, deadline: float
     ) -> tuple[bytes, bytes]:
-        """Return all it prints until it ends.
+        """Return everything that it prints until it exits.
 
-        Its end counts, not that of its pipes: nitro-cli leaves a daemon behind, which closes
+        Its exit counts, not the end of its pipes: nitro-cli leaves a daemon behind, which closes
         them, but not at once.
         """
         with contextlib.ExitStack() as stack:
@@ -145,7 +145,7 @@ class Subprocess:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
                     raise NitroCliError(
-                        f"nitro-cli {command}: took too long, and was ended",
+                        f"nitro-cli {command}: timed out; it was killed",
                         hint="see /var/log/nitro_enclaves",
                     )
                 over = any(key.fd == ended for key, _ in ready)
@@ -154,7 +154,7 @@ class Subprocess:
                         selector.unregister(descriptor)
                     if len(part) > MAX_OUTPUT:
                         raise NitroCliError(
-                            f"nitro-cli {command}: printed over {MAX_OUTPUT} bytes, and was ended"
+                            f"nitro-cli {command}: printed over {MAX_OUTPUT} bytes; it was killed"
                         )
             stdout, stderr = parts.values()
             return bytes(stdout), bytes(stderr)
@@ -183,7 +183,7 @@ def _descriptor(pipe: IO[bytes] | None) -> int:
 
 
 def _drain(descriptor: int, part: bytearray) -> bool:
-    """Read what is there, one step beyond the limit at most; False at the end."""
+    """Read what has arrived, at most one step over the limit; return False at the end."""
     while len(part) <= MAX_OUTPUT:
         try:
             data = os.read(descriptor, 65536)

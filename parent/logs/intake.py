@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 READ_SIZE: Final = 16384
 """Bytes read from a connection at a time, so that all get their turn."""
 
-READ_COST: Final = 1024
-"""Bytes that a read counts as at least: one of a single byte takes as long as one of that size."""
+READS_PER_SECOND: Final = 256
+"""Of one enclave, beyond a second's worth at once: a read of a single byte takes as long as one of
+some KiB. Meanwhile more bytes arrive, and the next read has them all."""
 
 LINE_COST: Final = 1
 """Bytes that a line counts as besides its own: splitting 16 KiB takes 0.75 ms if all lines are
@@ -71,8 +72,9 @@ class Source:
         self.lines += len(allowed)
         return [neutralise(line) for line in allowed]
 
-    def spend(self, now: float, size: int) -> None:
-        """Count bytes; too many in too short a time make it wait."""
+    def spend(self, now: float, size: float) -> None:
+        """Count a read of so many bytes; too many in too short a time make it wait."""
+        size = max(size, self._rate / READS_PER_SECOND)
         # A second may be saved up: a burst of that size is read at once.
         self._resume_at = max(self._resume_at, now - 1.0) + size / self._rate
 
@@ -91,13 +93,13 @@ class Intake:
     def feed(self, now: float, data: bytes) -> list[str]:
         """Take what was read, b"" at the end; return the lines to pass on.
 
-        What an enclave sends counts by the work that it makes here: a read and a line have a
-        least cost, and escapes are counted as they are written.
+        What an enclave sends counts by the work that it makes here: a line counts a byte more than
+        its own, and escapes count as they are written.
         """
         lines = self._splitter.feed(data) if data else self._splitter.end()
         self.source.truncated += self._splitter.truncated
         self._splitter.truncated = 0
         passed = self.source.take(now, lines)
         written = sum(map(len, passed))
-        self.source.spend(now, max(len(data), written, READ_COST) + LINE_COST * len(lines))
+        self.source.spend(now, max(len(data), written) + LINE_COST * len(lines))
         return passed

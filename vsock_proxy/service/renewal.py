@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vsock_proxy.service.backoff import Backoff
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vsock_proxy.service.backoff import Backoff
 
 LONGEST_USE: Final = 900.0
 """Seconds after which credentials are renewed even if they are valid for longer."""
@@ -26,13 +26,11 @@ class RenewalPolicy:
 
     Attributes:
         shortest_use: before the next renewal, however soon the credentials expire.
-        first_pause: after the first failure; doubled with every further one.
-        longest_pause: the most that this becomes.
+        pause: after failures.
     """
 
     shortest_use: float
-    first_pause: float
-    longest_pause: float
+    pause: Backoff
 
 
 class Renewal:
@@ -70,8 +68,7 @@ class Renewal:
     def failed(self, now: float) -> None:
         """Note that the source gave no credentials."""
         self.failures += 1
-        backoff = Backoff(self._policy.first_pause, self._policy.longest_pause, jitter=0.5)
-        self.due = now + backoff.delay(self.failures, self._uniform)
+        self.due = now + self._policy.pause.delay(self.failures, self._uniform)
 
     def ask_now(self, now: float) -> None:
         """Make it due: KMS rejected the credentials, say."""

@@ -144,7 +144,7 @@ def test_pauses_after_failures_grow(cache: Cache, clock: ManualClock) -> None:
         cache.failed(CredentialsError("none", kind="none"))
         waits.append(cache.wait())
         clock.elapsed += waits[-1]
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, POLICY.longest_pause]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, POLICY.pause.most]
     assert cache.current() == lasting(600), "going on with what is at hand"
     cache.renewed(lasting(900))
     assert (cache.failures, cache._renewal.failures, cache.failure) == (9, 0, None)

@@ -182,7 +182,7 @@ def test_a_reload_says_what_takes_a_restart(
     )
     (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert said == (
-        "changed in the file, but taken by a restart only: proxy.drain_timeout, "
+        "changed in the file, but applied only by a restart: proxy.drain_timeout, "
         "credentials.listen, logs.to, operations"
     )
     caplog.clear()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from parent.enclaves.settings import MAX_ENCLAVES
+from parent.logs.settings import LogSettings
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -116,3 +118,14 @@ def test_the_user_is_made_and_in_group_ne(tmp_path: Path) -> None:
     users = (tmp_path / "etc/passwd").read_text().splitlines()
     (user,) = [line for line in users if line.startswith("enclave-parent:")]
     assert user.endswith(":/usr/sbin/nologin")
+
+
+def test_the_journal_takes_what_the_log_sink_takes() -> None:
+    """journald's own limit of a unit is not under that of all enclaves together."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.read_string((ROOT / "parent/deploy/systemd/enclave-parent.service").read_text())
+    service = parser["Service"]
+    interval = int(service["LogRateLimitIntervalSec"].removesuffix("s"))
+    rate = LogSettings(cids=None).lines_per_second
+    burst = 5  # seconds' worth at once: `budget.Budget`
+    assert int(service["LogRateLimitBurst"]) >= MAX_ENCLAVES * rate * (interval + burst)

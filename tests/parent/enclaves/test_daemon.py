@@ -67,7 +67,7 @@ def test_a_reload_adds_an_enclave_and_keeps_what_is_connected(instance: Instance
     assert first.exists()
     instance.configure(f"enclaves: [{more}]\noperations: {{listen: 'unix:/none'}}\n")
     daemon.tell(signal.SIGHUP)
-    daemon.says("changed in the file, but taken by a restart only: logs, operations")
+    daemon.says("changed in the file, but applied only by a restart: logs, operations")
     assert not first.exists()
     assert daemon.end() == 0
     assert list(instance.running.glob("*.json")) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parent.budget import Budget
 from parent.logs import lines
-from parent.logs.intake import Intake, Source
+from parent.logs.intake import READS_PER_SECOND, Intake, Source
 from parent.logs.lines import neutralise
 from parent.logs.settings import LogSettings
 from vsock_proxy.service.log_lines import LineSplitter
@@ -136,7 +136,7 @@ def test_work_is_bounded_in_reads_and_lines() -> None:
             intake.feed(0.0, data)
         return 1.0 + (source.resume_at(-10.0) or 0.0)
 
-    assert seconds_for(b"x", 1024) == pytest.approx(1.0)
+    assert seconds_for(b"x", READS_PER_SECOND) == pytest.approx(1.0)
     assert seconds_for(b"\n" * 16384, 32) == pytest.approx(1.0, rel=0.01)
     assert seconds_for(b"\0" * 8191 + b"\n", 32) == pytest.approx(1.0, rel=0.01)
     assert seconds_for(b"x" * 16383 + b"\n", 64) == pytest.approx(1.0, rel=0.01)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vsock_proxy.service.backoff import Backoff
 from vsock_proxy.service.renewal import LONGEST_USE, Renewal, RenewalPolicy
 
-POLICY = RenewalPolicy(shortest_use=5.0, first_pause=1.0, longest_pause=60.0)
+POLICY = RenewalPolicy(shortest_use=5.0, pause=Backoff(first=1.0, most=60.0, jitter=0.5))
 
 
 def renewal(chance: float = 1.0) -> Renewal:
@@ -39,11 +40,11 @@ def test_pauses_double_up_to_their_limit(failures: int, chance: float) -> None:
     made = renewal(chance)
     for _ in range(failures):
         made.failed(0.0)
-    full = min(POLICY.longest_pause, 2.0 ** min(failures - 1, 60))
+    full = min(POLICY.pause.most, 2.0 ** min(failures - 1, 60))
     assert full / 2 <= made.wait(0.0) <= full
     made.succeeded(0.0, None)
     made.failed(0.0)
-    assert made.wait(0.0) <= POLICY.first_pause
+    assert made.wait(0.0) <= POLICY.pause.first
 
 
 @pytest.mark.parametrize("failed", [False, True])
