@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.agent import Agent
 from enclave.cli import main
-from enclave.cli.environment import Surroundings
+from enclave.cli.environment import Environment
 from enclave.nsm import DevNsm
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
@@ -78,12 +78,12 @@ class CommandLine:
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def run(self, *words: str) -> Done:
-        code = main(words, surroundings=self.surroundings())
+        code = main(words, environment=self.environment())
         out, err = self.capture.readouterr()
         return Done(code, out, err)
 
-    def surroundings(self) -> Surroundings:
-        made = Surroundings(agent=self.agent, device=self._device, environ=self.environ)
+    def environment(self) -> Environment:
+        made = Environment(agent=self.agent, device=self._device, environ=self.environ)
         now = self.now
         return made if now is None else replace(made, now=lambda: now)
 
