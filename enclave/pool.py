@@ -326,7 +326,7 @@ class RandomPool:
         self._emptied = threading.Condition(self._lock)
         self._waiters: deque[_Waiter] = deque()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: the bytes are the parent process's."""
         self._new_locks()
         self._forked = True
