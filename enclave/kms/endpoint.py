@@ -61,33 +61,3 @@ def parse_endpoint(url: str) -> Endpoint:
             f"not an endpoint URL: {url!r}: {parts.hostname!r} is not a host", hint=_HINT
         )
     return Endpoint(parts.hostname, 443 if port is None else port, parts.path or "/")
-<<<<<<< HEAD
-=======
-
-
-def regional_endpoint(region: str) -> Endpoint:
-    """Return KMS's public endpoint in a region of any partition (botocore's data).
-
-    Raises:
-        ConfigurationError: the text is not the name of a region.
-    """
-    if not _REGION.fullmatch(region) or len(region) > 63:  # a label of a host name
-        raise ConfigurationError(
-            f"not a region: {region!r}", hint="for example us-east-1 or eu-central-1"
-        )
-    for pattern, suffix in _partitions():
-        if pattern.fullmatch(region):
-            return Endpoint(f"kms.{region}.{suffix}", 443, "/")
-    # A region newer than the data: all but a few are in the standard partition.
-    return Endpoint(f"kms.{region}.amazonaws.com", 443, "/")
-
-
-@functools.cache
-def _partitions() -> list[tuple[re.Pattern[str], str]]:
-    # The one small file: botocore's own loader and resolver take 20 times as long to start.
-    data = json.loads(resources.files("botocore").joinpath("data/partitions.json").read_bytes())
-    return [
-        (re.compile(partition["regionRegex"]), partition["outputs"]["dnsSuffix"])
-        for partition in data["partitions"]
-    ]
->>>>>>> ab65a0a (Credentials, endpoint, key pair: plain language; RandomPool's defaults read in docs/api.md)
