@@ -78,7 +78,7 @@ class ParentCredentials:
         self._renewed_for_rejection = float("-inf")
         self._renewal: Future[Credentials] | None = None
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: the thread that renews stayed behind in the parent process."""
         self._start_afresh()
 
