@@ -19,6 +19,7 @@ from enclave_simulator.kms.cms import Enveloper
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.recipient import DocumentVerifier
 from enclave_simulator.kms.service import KmsService
+from enclave_simulator.kms.store import MAX_REGIONS
 from enclave_simulator.nsm import SimulatedNsm
 from tests.enclave_simulator.documents import attest, rsa_key, spki, vector
 from tests.enclave_simulator.kms.kms_client import ask, openssl_decrypt, recipient, signed
@@ -407,3 +408,34 @@ def test_envelopes_have_the_bytes_of_kms(name: str, size: int, form: Any) -> Non
         return bytes(masked)
 
     assert structure(simulated) == structure(real)
+
+
+# Regions
+
+
+@pytest.mark.parametrize("region", ["nowhere", "us-east-1a", "", "US-EAST-1", "a" * 300])
+def test_region_that_is_none_is_rejected(service: KmsService, region: str) -> None:
+    status, document = ask(service, signed("ListKeys", {}, region=region))
+    assert (status, document["__type"]) == (400, "InvalidSignatureException")
+
+
+def test_regions_are_bounded(service: KmsService) -> None:
+    for number in range(MAX_REGIONS):
+        region = f"us-{'a' * (number + 1)}-1"
+        assert ask(service, signed("ListKeys", {}, region=region))[0] == 200
+    assert ask(service, signed("ListKeys", {}, region="us-east-1"))[0] == 400
+    assert ask(service, signed("ListKeys", {}, region="us-a-1"))[0] == 200
+
+
+def test_added_key_is_another_one_in_each_region(service: KmsService) -> None:
+    key_id = service.add_key("alias/both")
+    for region in ("us-east-1", "eu-west-1"):
+        _, document = ask(service, signed("DescribeKey", {"KeyId": "alias/both"}, region=region))
+        assert document["KeyMetadata"]["KeyId"] == key_id
+        assert region in document["KeyMetadata"]["Arn"]
+    parameters = {"KeyId": "alias/both", "Plaintext": "AAAA"}
+    _, sealed = ask(service, signed("Encrypt", parameters, region="us-east-1"))
+    blob = {"CiphertextBlob": sealed["CiphertextBlob"]}
+    assert ask(service, signed("Decrypt", blob, region="us-east-1"))[0] == 200
+    _, document = ask(service, signed("Decrypt", blob, region="eu-west-1"))
+    assert document["__type"] == "AccessDeniedException"
