@@ -248,6 +248,14 @@ def test_what_is_no_root(
         assert read(tmp_path / name, stack)[1] is None  # A file of that name is just a file.
 
 
+def test_no_room_to_unpack(tmp_path: Path, stack: contextlib.ExitStack) -> None:
+    path = archives.write(archives.oci_files(LOWER), tmp_path / "image.tar")
+    (tmp_path / "root.tar.gz").write_bytes(gzip.compress(LOWER))
+    for packed in (path, tmp_path / "root.tar.gz"):
+        with pytest.raises(ConfigurationError, match=r"cannot unpack .*: No such file"):
+            source.read(packed, "x86_64", Notes(), stack, spool=tmp_path / "gone")
+
+
 def test_an_empty_folder(tmp_path: Path, stack: contextlib.ExitStack) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="is empty") as caught:
