@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test test-clients test-storm test-vsock test-image check bench api fuzz-eif image eif lock \
+.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image check bench api fuzz-eif \
+  image eif lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
@@ -34,6 +35,9 @@ test-image: $(READY) ## the enclave image built twice, run and booted (needs roo
 
 api: $(READY)   ## docs/api.md, from the docstrings
 	@$(BIN)/python -m tests.programs.api_page
+
+test-aws-cli: $(READY) ## enclave-agent beside AWS CLI version 2: output and exit codes (needs mmdebstrap)
+	$(BIN)/python -m tests.programs.aws_cli
 
 check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from enclave import forking
+from enclave.aws_settings import AwsSettings
 from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
 from enclave.errors import AgentError, ConfigurationError
@@ -51,9 +52,13 @@ class Agent(AttestedOperations):
             seed = agent.generate_random(32)
 
     Args:
-        region: AWS region of KMS. Default: AWS_REGION, then AWS_DEFAULT_REGION.
+        region: AWS region of KMS. Default: AWS_REGION, AWS_DEFAULT_REGION, then the profile's.
         endpoint_url: https URL of KMS; TLS must prove its host name. Default:
-            AWS_ENDPOINT_URL_KMS, then AWS_ENDPOINT_URL, then the region's public endpoint.
+            AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, the profile's, then the region's public
+            endpoint; AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT choose among these.
+        profile: name of a profile in the AWS CLI's files. Default: AWS_PROFILE, then
+            AWS_DEFAULT_PROFILE, then ``default``, if there are such files. Its region, endpoint
+            and other settings come after the variables (`enclave.aws_settings`).
         proxy: where vsock-proxy listens, as an address or its text.
         ca_bundle: file of CA certificates in PEM, trusted and no others. Default: AWS_CA_BUNDLE,
             then as `trust` has it.
@@ -92,6 +97,7 @@ class Agent(AttestedOperations):
         *,
         region: str | None = None,
         endpoint_url: str | None = None,
+        profile: str | None = None,
         proxy: Address | str = DEFAULT_PROXY,
         ca_bundle: str | None = None,
         trust: str = "amazon",
@@ -111,14 +117,17 @@ class Agent(AttestedOperations):
     ) -> None:
         # Never a default argument: help() and inspect.signature would print the secret key in it.
         environ = os.environ if environ is None else environ
+        aws = AwsSettings(environ, profile=profile)
         kms = locate_kms(
-            environ, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
+            aws, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
         )
         check_engine(engine, own_device=device is not None, own_dialer=dialer is not None)
         self.engine = engine
         self._dialer = dialer or SocketDialer()
         self._proxy = kms.proxy
         self._ca_bundle, self._trust = kms.ca_bundle, trust
+        if credentials == "auto":
+            credentials = aws.credentials() or credentials
         provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
         self._transports: list[Transport] = []
         self._kms = KmsClient(
@@ -130,6 +139,7 @@ class Agent(AttestedOperations):
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             deadline=deadline,
+            max_attempts=kms.max_attempts,
         )
         self._sdk_client: SdkClient | None = None
         if engine == "sdk-client":

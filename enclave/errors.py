@@ -36,6 +36,8 @@ class DecodingError(AgentError):
         offset: byte position at which decoding stopped; None if it is not known.
     """
 
+    default_hint = "were the bytes truncated or altered, or are they in another format?"
+
     def __init__(
         self, format: str, message: str, *, offset: int | None = None, hint: str = ""
     ) -> None:
@@ -47,6 +49,8 @@ class DecodingError(AgentError):
 
 class NsmError(AgentError):
     """A request to the Nitro Secure Module failed."""
+
+    default_hint = "`enclave-agent describe` shows whether the NSM works at all"
 
 
 class NsmUnavailableError(NsmError):
@@ -78,6 +82,8 @@ class AttestationError(AgentError):
         failures: every failure, not only the first.
     """
 
+    default_hint = "do not trust the document: each failure is a reason not to"
+
     def __init__(self, failures: tuple[str, ...], *, hint: str = "") -> None:
         super().__init__("attestation document refused: " + "; ".join(failures), hint=hint)
         self.failures = failures
@@ -100,6 +106,10 @@ class CredentialsError(AgentError):
         transient: whether a retry may help, for example after a timeout of the parent.
     """
 
+    default_hint = (
+        "set AWS_ACCESS_KEY_ID and its companions, or run the credential service on the parent"
+    )
+
     def __init__(self, message: str, *, hint: str = "", transient: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient
@@ -116,6 +126,8 @@ class KmsUnreachableError(KmsError):
         transient: whether a retry may help; it does not help against a certificate that does not
             verify.
     """
+
+    default_hint = "does vsock-proxy run on the parent, and does it lead to KMS?"
 
     def __init__(self, message: str, *, hint: str = "", transient: bool = True) -> None:
         super().__init__(message, hint=hint)
@@ -140,7 +152,7 @@ class KmsRefusedError(KmsError):
             text += f": {kms_message}"
         if request_id:
             text += f" (request id {request_id})"
-        super().__init__(text, hint=hint)
+        super().__init__(text, hint=hint or _hint_for(type))
         self.type = type
         self.kms_message = kms_message
         self.request_id = request_id
@@ -149,3 +161,32 @@ class KmsRefusedError(KmsError):
 
 class KmsResponseError(KmsError):
     """KMS's response is malformed, or does not fit the attested request."""
+
+    default_hint = "the response is not trusted: what ended TLS may not be KMS"
+
+
+_KMS_FAILED = "KMS itself failed: try again later"
+_HINTS = {
+    # AWS KMS API Reference: the operations' own errors, and "Common errors".
+    "CustomKeyStoreNotFoundException": "key stores are regional: is this the region of the store?",
+    "DependencyTimeoutException": _KMS_FAILED,
+    "DisabledException": "the key is disabled: enable it, or name another",
+    "IncorrectKeyException": "the ciphertext was encrypted under another key than the named one",
+    "InvalidCiphertextException": "the usual causes: another encryption context than at "
+    "encryption, base64 applied twice, another KMS key or region, or for an asymmetric key another "
+    "--encryption-algorithm",
+    "InvalidGrantTokenException": "grant tokens are those that CreateGrant returned",
+    "InvalidKeyUsageException": "`aws kms describe-key` shows what the key is for",
+    "KMSInternalException": _KMS_FAILED,
+    "KMSInvalidStateException": "`aws kms describe-key` shows the state of the key",
+    "MissingAuthenticationTokenException": "KMS answers signed requests only: sign them",
+    "ThrottlingException": "make fewer calls per second, or ask for a higher quota",
+    "ValidationException": "KMS names the parameter that is wrong",
+}
+
+
+def _hint_for(type: str) -> str:
+    """Return a hint for an error of KMS's by its name."""
+    if not type.isidentifier():  # "HTTP status 503"
+        return "the response came from KMS or from what stands before it: try again later"
+    return _HINTS.get(type, f"the AWS KMS API Reference explains {type}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enclave.errors import ConfigurationError
-from enclave.kms.endpoint import Endpoint, parse_endpoint, regional_endpoint
+from enclave.kms.endpoint import Endpoint, parse_endpoint
+from enclave.kms.regions import regional_endpoint
+from enclave.kms.retry import MAX_ATTEMPTS
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
 from vsock_proxy.net.ports import PROXY_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from enclave.aws_settings import AwsSettings
+
+log = logging.getLogger(__name__)
 
 ENGINES = ("python", "sdk", "sdk-client")
 """Whose code makes an attested call; see `Agent`."""
@@ -29,26 +34,30 @@ class KmsLocation:
         endpoint: the host that TLS must prove.
         proxy: where vsock-proxy listens.
         ca_bundle: file of CA certificates in PEM; None for the default ones.
+        max_attempts: attempts of one call, the first included.
     """
 
     region: str
     endpoint: Endpoint
     proxy: Address
     ca_bundle: str | None
+    max_attempts: int
 
 
 def locate_kms(
-    environ: Mapping[str, str],
+    aws: AwsSettings,
     *,
     region: str | None,
     endpoint_url: str | None,
     proxy: Address | str,
     ca_bundle: str | None,
 ) -> KmsLocation:
-    """Resolve options against the variables that every AWS SDK reads; an option comes first.
+    """Resolve options against AWS's variables and the profile; an option comes first.
+
+    As in AWS's tools an endpoint URL is final: FIPS and dual-stack choose among the region's own.
 
     Args:
-        environ: the variables.
+        aws: the variables and the profile.
         region: as `Agent` takes it.
         endpoint_url: as `Agent` takes it.
         proxy: as `Agent` takes it.
@@ -57,20 +66,24 @@ def locate_kms(
     Raises:
         ConfigurationError: there is no region, or a value is malformed.
     """
-    region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    region = region or aws.region
     if not region:
         raise ConfigurationError(
-            "no AWS region", hint="name one with --region, region= or AWS_REGION"
+            "no AWS region", hint="name one with --region, region=, AWS_REGION, or in the profile"
         )
-    regional = regional_endpoint(region)  # rejects a malformed region, even with an endpoint
-    endpoint_url = (
-        endpoint_url or environ.get("AWS_ENDPOINT_URL_KMS") or environ.get("AWS_ENDPOINT_URL")
-    )
+    # An invalid region is rejected even with an endpoint: the requests are signed for it.
+    endpoint = regional_endpoint(region, fips=aws.fips, dual_stack=aws.dual_stack)
+    endpoint_url = endpoint_url or aws.endpoint_url
+    if endpoint_url:
+        endpoint = parse_endpoint(endpoint_url)
+        if aws.fips:
+            log.warning("FIPS endpoints are wanted, but an endpoint URL is given: %s", endpoint_url)
     return KmsLocation(
         region=region,
-        endpoint=parse_endpoint(endpoint_url) if endpoint_url else regional,
+        endpoint=endpoint,
         proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
-        ca_bundle=ca_bundle or environ.get("AWS_CA_BUNDLE") or None,
+        ca_bundle=ca_bundle or aws.ca_bundle,
+        max_attempts=aws.max_attempts or MAX_ATTEMPTS,
     )
 
 

@@ -48,10 +48,15 @@ def command(program: str, *words: str) -> list[str]:
 
 def run(program: str, *words: str, **streams: int) -> subprocess.CompletedProcess[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.run(
-        command(program, *words), env=ENVIRONMENT, text=True, check=False, timeout=100,
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command(program, *words),
+        env=ENVIRONMENT,
+        text=True,
+        check=False,
+        timeout=100,
         **{**pipes, **streams},
-    )  # type: ignore[call-overload, no-any-return] # fmt: skip
+    )  # type: ignore[call-overload]
+    return done
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

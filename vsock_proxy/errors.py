@@ -6,7 +6,7 @@ adds the errors of the enclave's side.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 _NOTE = "hint: "
 
@@ -15,13 +15,15 @@ class AgentError(Exception):
     """The root of every error that this project raises.
 
     Attributes:
-        hint: one sentence on what to do about it, or "" if nothing is known to help. The command
-            line prints it on a line of its own.
+        hint: one sentence on what to do about it; `default_hint` of the class if the place that
+            raises the error gives none. Commands print it on a line of its own.
     """
+
+    default_hint: ClassVar[str] = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint = hint or self.default_hint
 
     @property
     def hint(self) -> str:
@@ -61,6 +63,8 @@ class DialError(AgentError):
         address: the address as written, for example ``vsock://3:8000``.
     """
 
+    default_hint = "is the address right, and does a server listen there?"
+
     def __init__(self, address: str, reason: str, *, hint: str = "") -> None:
         super().__init__(f"cannot connect to {address}: {reason}", hint=hint)
         self.address = address
@@ -69,6 +73,8 @@ class DialError(AgentError):
 
 class ListenError(AgentError):
     """Listening on an address failed: in use, not permitted, no such device."""
+
+    default_hint = "is the address right, free, and permitted to this user?"
 
     def __init__(self, address: str, reason: str, *, hint: str = "") -> None:
         super().__init__(f"cannot listen on {address}: {reason}", hint=hint)

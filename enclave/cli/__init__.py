@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING
 
 from enclave.cli import console
 from enclave.cli.environment import Surroundings
+from enclave.cli.errors import EXIT_OTHER, exit_code
 from enclave.cli.options import DEFAULTS, Parser, common_options, kms_options
-from enclave.errors import (
-    AgentError,
-    AttestationError,
-    ConfigurationError,
-    CredentialsError,
-    KmsRefusedError,
-)
+from enclave.errors import AgentError, AttestationError
 from enclave.process import protect_memory
+from vsock_proxy.service.console import keep_exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +42,8 @@ common)``, which adds its commands and sets ``run``: from the arguments to what 
 to the exit code of what has ended.
 """
 
-# AWS CLI User Guide, "Command line return codes".
-EXIT_USAGE, EXIT_CONFIGURATION, EXIT_REFUSED, EXIT_OTHER = 252, 253, 254, 255
 
-
+@keep_exit_status
 def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None = None) -> int:
     """Run one command; returns the exit code.
 
@@ -59,11 +53,11 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
     """
     if argv is None:  # as a program; whoever calls this function keeps its process as it is
         protect_memory()
-    debug = False
+    debug, command = False, ""
     try:
         arguments = _parse(sys.argv[1:] if argv is None else list(argv))
         arguments.surroundings = surroundings or Surroundings()
-        debug = arguments.debug
+        debug, command = arguments.debug, f" {arguments.command}"
         # serve --log-to: there are two processes from here on, and one of them only waits.
         divide = getattr(arguments, "divide", None)
         if divide and (code := divide(arguments)) is not None:
@@ -75,18 +69,19 @@ def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None
         console.write(answer)
     except AttestationError as e:
         for failure in e.failures:
-            console.complain(f"attestation document refused: {failure}", "")
+            console.complain(f"attestation document refused: {failure}")
         console.hint(e.hint)
         return EXIT_OTHER
     except AgentError as e:
-        console.complain(str(e), e.hint)
-        return _exit_code(e)
+        console.complain(e, e.hint or f"see {console.PROG}{command} --help")
+        return exit_code(e)
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while it ends.
-        sys.stdout = None
-        return EXIT_OTHER
+        return EXIT_OTHER  # the reader of our output knows that it has gone
     except OSError as e:
-        console.complain(f"cannot print the answer: {e.strerror}", "")
+        console.complain(
+            f"cannot print on standard output: {e.strerror}",
+            "is it open, and is there space where it leads?",
+        )
         return EXIT_OTHER
     except KeyboardInterrupt:
         return 130
@@ -105,9 +100,10 @@ def _parse(argv: list[str]) -> Namespace:
     parser = Parser(
         prog=console.PROG,
         usage="%(prog)s [options] COMMAND [options]",
+        allow_abbrev=True,
         description="Attested AWS KMS from inside a Nitro Enclave.",
-        epilog=f"Options may also stand before the command; {console.PROG} COMMAND --help lists "
-        "them.",
+        epilog="Options may also stand before the command. "
+        f"{console.PROG} COMMAND --help lists those of a command.",
         parents=[common_options(hidden=True), kms_options(hidden=True)],
     )
     subparsers = parser.add_subparsers(
@@ -119,13 +115,3 @@ def _parse(argv: list[str]) -> Namespace:
     for module in dict.fromkeys(named or COMMANDS.values()):
         import_module(module).add_parser(subparsers, common)
     return parser.parse_args(argv, Namespace(**DEFAULTS))
-
-
-def _exit_code(error: AgentError) -> int:
-    if isinstance(error, KmsRefusedError):
-        return EXIT_REFUSED
-    if isinstance(error, CredentialsError):
-        return EXIT_CONFIGURATION
-    if isinstance(error, ConfigurationError):
-        return EXIT_USAGE
-    return EXIT_OTHER

@@ -8,9 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from enclave.errors import ConfigurationError
+from vsock_proxy.service import console
+from vsock_proxy.service.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from enclave.errors import AgentError
 
 PROG = "enclave-agent"
 
@@ -38,21 +42,19 @@ def write(answer: str | bytes) -> None:
     sys.stdout.flush()
 
 
-def complain(error: str, advice: str) -> None:
-    """Print the error line and, where there is something to be said, the hint."""
-    print(f"{PROG}: error: {printable(error)}", file=sys.stderr)
-    hint(advice)
+def complain(error: AgentError | str, hint: str = "") -> None:
+    """Print the error line and, if there is one, the hint line."""
+    console.complain(PROG, error, hint)
 
 
-def hint(advice: str) -> None:
-    """Print the hint line, where there is something to be said."""
-    if advice:
-        print(f"{PROG}: hint: {printable(advice)}", file=sys.stderr)
+def hint(text: str) -> None:
+    """Print a hint line, unless `text` is empty."""
+    console.hint(PROG, text)
 
 
 def warn(text: str) -> None:
     """Print a warning line."""
-    print(f"{PROG}: warning: {printable(text)}", file=sys.stderr)
+    console.warn(PROG, text)
 
 
 @contextlib.contextmanager
@@ -76,8 +78,3 @@ def logging_to_stderr(*, debug: bool, verbose: bool) -> Iterator[None]:
 class _LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return printable(super().formatMessage(record))
-
-
-def printable(text: str) -> str:
-    """Without control characters: parts of a message may come from a hostile parent."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

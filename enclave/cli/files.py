@@ -24,9 +24,13 @@ def read(path: str) -> bytes:
             data = file.read(MAX_FILE + 1)
     except (OSError, ValueError, RuntimeError) as e:  # a null byte, no home
         reason = getattr(e, "strerror", None) or str(e)
-        raise ConfigurationError(f"cannot read {path!r}: {reason}") from e
+        raise ConfigurationError(
+            f"cannot read {path!r}: {reason}", hint="name a file that exists and may be read"
+        ) from e
     if len(data) > MAX_FILE:
-        raise ConfigurationError(f"{path!r} is longer than {MAX_FILE} bytes")
+        raise ConfigurationError(
+            f"{path!r} is longer than {MAX_FILE} bytes", hint="no parameter is a quarter as long"
+        )
     return data
 
 
@@ -40,7 +44,9 @@ def write(path: str, data: bytes) -> None:
         Path(path).write_bytes(data)
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)
-        raise ConfigurationError(f"cannot write {path!r}: {reason}") from e
+        raise ConfigurationError(
+            f"cannot write {path!r}: {reason}", hint="name a file in a folder that may be written"
+        ) from e
 
 
 def loaded(value: str) -> str | bytes:

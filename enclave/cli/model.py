@@ -90,7 +90,11 @@ def check(operation: str, given: Mapping[str, Any]) -> None:
 
     report = ParamValidator().validate(given, operation_model(operation).input_shape)
     if report.has_errors():
-        raise ConfigurationError("; ".join(report.generate_report().splitlines()))
+        raise ConfigurationError(
+            "; ".join(report.generate_report().splitlines()),
+            hint=f"enclave-agent {xform_name(operation, '-')} --generate-cli-skeleton prints all "
+            "parameters",
+        )
 
 
 def first_sentence(documentation: str) -> str:

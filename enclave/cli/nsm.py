@@ -91,7 +91,7 @@ def run_attest(arguments: argparse.Namespace) -> str | bytes:
 
 def run_describe(arguments: argparse.Namespace) -> str:
     """The NSM and its PCRs."""
-    printer = Printer(arguments, default="table")
+    printer = Printer(arguments, default="table", fold=True)
     with _nsm(arguments) as nsm:
         described = nsm.describe()
         pcrs = [nsm.describe_pcr(index) for index in range(described.max_pcrs)]

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 
+from enclave.aws_settings import AwsSettings
 from enclave.cli.console import PROG
+from enclave.cli.errors import BadValueError, KmsRuleError, MissingSettingError
 from enclave.cli.model import check, operation_model
-from enclave.cli.options import DEFAULTS, kms_options
+from enclave.cli.options import BASE64, DEFAULTS, RAW, kms_options
 from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
-from enclave.recipient.exchange import SECRET_FIELD
+from enclave.kms.endpoint import parse_endpoint
+from enclave.recipient.exchange import SECRET_FIELD, check_number_of_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +50,7 @@ def add_command(
         name,
         usage=f"{' '.join(['%(prog)s', *map(_usage, needed)])} [parameters] [options]",
         help=help,
+        allow_abbrev=True,
         description=f"Like `aws kms {name}`, attested: KMS encrypts the secret for a key pair of "
         "this enclave, and it is opened here. Values may come from files: file://PATH for text, "
         "fileb://PATH for bytes.",
@@ -90,15 +94,17 @@ def run(arguments: argparse.Namespace) -> str:
     """Make the call; returns what to print."""
     operation = arguments.operation
     if arguments.generate_cli_skeleton in ("input", "yaml-input"):
+        _options(arguments)  # a value that is wrong is an error all the same
         from enclave.cli.skeleton import input_skeleton  # noqa: PLC0415 (loads the model)
 
         return input_skeleton(operation, yaml=arguments.generate_cli_skeleton == "yaml-input")
-    printer = Printer(arguments)
     parameters = _given(arguments)
+    printer = Printer(arguments)
     if arguments.generate_cli_skeleton == "output":
         from enclave.cli.skeleton import output_sample  # noqa: PLC0415 (as above)
 
         return printer.format(operation, output_sample(operation))
+    _check_rules(operation, parameters)
     # A caller's own document needs no key of ours.
     key_pair = None if "Recipient" in parameters else key_pair_ahead(arguments)
     with make_agent(arguments, key_pair=key_pair) as agent:
@@ -118,59 +124,131 @@ def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
 
 
 def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
-    """An agent as the options of every KMS command have it, with changes to its arguments."""
-    credentials, region = arguments.credentials, arguments.region
-    if arguments.profile is not None:
-        if credentials != DEFAULTS["credentials"]:
-            raise ConfigurationError("--credentials and --profile at once", hint="give one of them")
-        from enclave.cli.profile import load  # noqa: PLC0415 (seldom needed)
+    """Make an agent as the options of every KMS command have it.
 
-        profile = load(arguments.profile, arguments.surroundings.environ)
-        credentials, region = profile.credentials, region or profile.region
+    Args:
+        arguments: the options.
+        changes: arguments of `Agent` that replace those.
+
+    Raises:
+        MissingSettingError: there is no region.
+        BadValueError: an option, a variable, or a setting of the profile cannot be used.
+    """
+    environ = arguments.surroundings.environ
+    if arguments.profile is not None and arguments.credentials != DEFAULTS["credentials"]:
+        raise ConfigurationError("--credentials and --profile at once", hint="give one of them")
+    if arguments.endpoint_url is not None:
+        parse_endpoint(arguments.endpoint_url)
+    connect_timeout = _seconds("--cli-connect-timeout", arguments.cli_connect_timeout)
+    read_timeout = _seconds("--cli-read-timeout", arguments.cli_read_timeout)
     from enclave.kms.client import DEADLINE  # noqa: PLC0415 (TLS and signing: the most of it all)
 
-    settings = {
-        "region": region,
-        "endpoint_url": arguments.endpoint_url,
-        "proxy": arguments.proxy,
-        "engine": arguments.engine,
-        "ca_bundle": arguments.ca_bundle,
-        "trust": arguments.trust,
-        "credentials": credentials,
-        "sign_requests": arguments.sign_request,
-        "connect_timeout": arguments.cli_connect_timeout,
-        "read_timeout": arguments.cli_read_timeout,
-        # Who waits longer for one answer waits longer for the call.
-        "deadline": max(DEADLINE, arguments.cli_connect_timeout + arguments.cli_read_timeout),
-        "environ": arguments.surroundings.environ,
-    }
-    agent: Agent = arguments.surroundings.agent(**{**settings, **changes})
+    try:
+        settings = {
+            "region": _region(arguments),
+            "endpoint_url": arguments.endpoint_url,
+            "profile": arguments.profile,
+            "proxy": arguments.proxy,
+            "engine": arguments.engine,
+            "ca_bundle": arguments.ca_bundle,
+            "trust": arguments.trust,
+            "credentials": arguments.credentials,
+            "sign_requests": arguments.sign_request,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+            # Who waits longer for one answer waits longer for the call.
+            "deadline": max(DEADLINE, connect_timeout + read_timeout),
+            "environ": environ,
+        }
+        agent: Agent = arguments.surroundings.agent(**{**settings, **changes})
+    except MissingSettingError:
+        raise
+    except ConfigurationError as e:
+        raise BadValueError(str(e), hint=e.hint) from e
     return agent
 
 
+def _settings(arguments: argparse.Namespace) -> AwsSettings:
+    try:
+        return AwsSettings(arguments.surroundings.environ, profile=arguments.profile)
+    except ConfigurationError as e:
+        raise BadValueError(str(e), hint=e.hint) from e
+
+
+def _region(arguments: argparse.Namespace) -> str:
+    region: str | None = arguments.region or _settings(arguments).region
+    if not region:
+        raise MissingSettingError(
+            "no AWS region", hint="name one with --region, AWS_REGION, or in the profile"
+        )
+    return region
+
+
+def _seconds(option: str, given: str | float) -> float:
+    try:
+        return float(given)
+    except ValueError as e:
+        raise BadValueError(
+            f"argument {option}: not a number of seconds: {given!r}", hint="for example 10"
+        ) from e
+
+
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The parameters, blobs as bytes, checked as far as can be here."""
+    """Return the parameters, blobs as bytes, checked as far as can be here."""
     operation = arguments.operation
-    parameters = _document(arguments)
-    is_plain = not parameters
-    missing = []
-    for parameter in arguments.parameters:
-        given = getattr(arguments, parameter.attribute)
-        if given is not None:
-            parameters[parameter.name] = read_option(parameter, given)
-        elif parameter.required and parameter.name not in parameters:
-            missing.append(parameter.option)
+    document = _document(arguments)
+    parameters = document | _options(arguments)
+    missing = [
+        parameter.option
+        for parameter in arguments.parameters
+        if parameter.required and parameter.name not in parameters
+    ]
     if missing:
         raise ConfigurationError(
             f"the following arguments are required: {', '.join(missing)}",
             hint=f"see {PROG} {arguments.command} --help",
         )
-    if is_plain and parameters.keys() <= {"NumberOfBytes"}:
+    if not document and parameters.keys() <= {"NumberOfBytes"}:
         return parameters  # nothing the model could say, and reading it takes its time
     shape = operation_model(operation).input_shape
-    decoded: dict[str, Any] = with_blobs(shape, parameters, arguments.cli_binary_format)
+    decoded: dict[str, Any] = with_blobs(shape, parameters, _binary_format(arguments))
     check(operation, decoded)
     return decoded
+
+
+def _binary_format(arguments: argparse.Namespace) -> str:
+    """Return how text for blobs is encoded: by the option, or else by the profile."""
+    given: str | None = arguments.cli_binary_format
+    if given is None:
+        given = _settings(arguments).cli_binary_format or BASE64
+    if given not in (BASE64, RAW):
+        raise BadValueError(
+            f"cli_binary_format of the profile is {given!r}", hint=f"{BASE64} or {RAW}"
+        )
+    return given
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that were given as options."""
+    given = (
+        (parameter, getattr(arguments, parameter.attribute)) for parameter in arguments.parameters
+    )
+    return {
+        parameter.name: read_option(parameter, value)
+        for parameter, value in given
+        if value is not None
+    }
+
+
+def _check_rules(operation: str, parameters: dict[str, Any]) -> None:
+    """Check what KMS would refuse otherwise; the AWS CLI leaves it to KMS."""
+    try:
+        check_number_of_bytes(operation, parameters)
+    except ConfigurationError as e:
+        number = parameters.get("NumberOfBytes")
+        if isinstance(number, int) and number < 1:
+            raise  # the model has this rule, so that it is an error of usage
+        raise KmsRuleError(str(e), hint=e.hint) from e
 
 
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:

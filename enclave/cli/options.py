@@ -7,18 +7,45 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from enclave.cli.console import PROG
 from enclave.errors import ConfigurationError
+from vsock_proxy.service import arguments
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+BASE64 = "base64"
 RAW = "raw-in-base64-out"
 """The value of ``--cli-binary-format`` by which text for a blob is its content, not base64."""
+
+AWS_GLOBAL_OPTIONS: Final = frozenset(
+    {
+        "--debug",
+        "--endpoint-url",
+        "--no-verify-ssl",
+        "--no-paginate",
+        "--output",
+        "--query",
+        "--profile",
+        "--region",
+        "--version",
+        "--color",
+        "--no-sign-request",
+        "--ca-bundle",
+        "--cli-read-timeout",
+        "--cli-connect-timeout",
+        "--cli-binary-format",
+        "--no-cli-pager",
+        "--cli-auto-prompt",
+        "--no-cli-auto-prompt",
+    }
+)
+"""The options that every command of the AWS CLI has."""
 
 DEFAULTS: Final[Mapping[str, Any]] = {
     "output": None,
     "query": None,
     "verbose": False,
+    "color": "auto",
     "debug": False,
     "region": None,
     "profile": None,
@@ -29,7 +56,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "trust": "amazon",
     "credentials": "auto",
     "sign_request": True,
-    "cli_binary_format": "base64",
+    "cli_binary_format": None,
     "cli_connect_timeout": 10.0,
     "cli_read_timeout": 20.0,
 }
@@ -38,15 +65,17 @@ may stand before the command, and the command's parser must not reset it then.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Complains as the rest of the program does, and takes only whole option names."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+class Parser(arguments.Parser):
+    """Raises errors for `main` to print."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what `main` prints."""
-        raise ConfigurationError(message, hint=f"see {self.prog} --help")
+        """Raise an error of usage."""
+        raise ConfigurationError(message, hint=self.advice())
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Return the options that begin so. The AWS CLI looks among those of all commands first."""
+        found: list[Any] = super()._get_option_tuples(option_string)
+        return [each for each in found if each[1] in AWS_GLOBAL_OPTIONS] or found
 
 
 def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
@@ -64,8 +93,17 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add("--debug", action="store_true", help="show everything but secrets on standard error")
     for name in ("--no-paginate", "--no-cli-pager", "--cli-auto-prompt", "--no-cli-auto-prompt"):
         add(name, action=_NoEffect, nargs=0, help=_NO_EFFECT[name])
-    add("--version", action="version", version=f"{PROG} {VERSION}", help="print it, and end")
-    add("--color", choices=("on", "off", "auto"), action=_NoEffect, help=_NO_EFFECT["--color"])
+    add(
+        "--version",
+        action="version",
+        version=f"{PROG} {VERSION}",
+        help="print the version and exit",
+    )
+    add(
+        "--color",
+        choices=("on", "off", "auto"),
+        help="colour tables: auto does so on a terminal, unless NO_COLOR is set (default: auto)",
+    )
     return _hide(parser) if hidden else parser
 
 
@@ -118,22 +156,20 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         help="refused: TLS must end, verified, in the enclave; see --ca-bundle")  # fmt: skip
     add(
         "--cli-connect-timeout",
-        type=float,
         metavar="SECONDS",
         help="for one connection, TLS included "
         f"(default: {DEFAULTS['cli_connect_timeout']:g}; 0, for ever, is refused)",
     )
     add(
         "--cli-read-timeout",
-        type=float,
         metavar="SECONDS",
         help=f"for one whole answer (default: {DEFAULTS['cli_read_timeout']:g}; as above)",
     )
     add(
         "--cli-binary-format",
-        choices=("base64", RAW),
-        help="what text for a blob is; bytes from fileb://PATH are bytes "
-        f"(default: {DEFAULTS['cli_binary_format']})",
+        choices=(BASE64, RAW),
+        help="how text for a blob is encoded; fileb://PATH is bytes always (default: the "
+        f"profile's, or {BASE64})",
     )
     return _hide(parser) if hidden else parser
 
@@ -143,7 +179,6 @@ _NO_EFFECT = {
     "--no-cli-pager": "no effect: no pager is ever started",
     "--cli-auto-prompt": "no effect: an enclave has nobody to prompt",
     "--no-cli-auto-prompt": "no effect: nobody is prompted",
-    "--color": "no effect: nothing is coloured",
 }
 
 
@@ -166,5 +201,6 @@ class _RefusedOption(argparse.Action):
 
 def _hide(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     for action in parser._actions:  # noqa: SLF001 (argparse has no other way to ask)
-        action.help = argparse.SUPPRESS
+        if "--version" not in action.option_strings:
+            action.help = argparse.SUPPRESS
     return parser

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
+from enclave.cli.errors import BadValueError
 from enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,21 +20,34 @@ FORMATS = ("json", "text", "table", "yaml", "yaml-stream")
 class Printer:
     """Formats answers. Made before anything is asked, so that a bad option costs no call."""
 
-    def __init__(self, arguments: argparse.Namespace, *, default: str = "json") -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, *, default: str = "json", fold: bool = False
+    ) -> None:
         """Read the options.
 
         Args:
-            arguments: with ``output``, ``query`` and ``surroundings``.
-            default: the format where nobody names one.
+            arguments: with ``output``, ``query``, ``color`` and ``surroundings``.
+            default: the format if neither an option nor a variable nor the profile names one.
+            fold: cut long cells of tables into lines, so that they fit the terminal.
 
         Raises:
-            ConfigurationError: an expression that is none, or YAML without PyYAML.
+            ConfigurationError: an invalid expression, or YAML without PyYAML.
+            BadValueError: an output format that does not exist.
         """
         environ = arguments.surroundings.environ
-        self.output = arguments.output or environ.get("AWS_DEFAULT_OUTPUT") or default
+        self._fold = fold
+        self._colour = arguments.color == "on" or (
+            arguments.color == "auto"
+            and not environ.get("NO_COLOR")
+            and environ.get("TERM") != "dumb"
+            and sys.stdout.isatty()
+        )
+        self.output = arguments.output or _configured(arguments) or default
         if self.output not in FORMATS:
-            raise ConfigurationError(
-                f"AWS_DEFAULT_OUTPUT is {self.output!r}", hint=f"one of {', '.join(FORMATS)}"
+            raise BadValueError(
+                f"the output format {self.output!r} does not exist",
+                hint=f"AWS_DEFAULT_OUTPUT, or output of the profile, is one of "
+                f"{', '.join(FORMATS)}",
             )
         if self.output.startswith("yaml"):
             from enclave.cli.yaml_format import require_yaml  # noqa: PLC0415 (seldom needed)
@@ -61,12 +76,26 @@ class Printer:
                 from enclave.cli.table import format_table  # noqa: PLC0415 (as above)
 
                 width = shutil.get_terminal_size((80, 24)).columns
-                return format_table(title, answer, terminal_width=width)
+                return format_table(
+                    title, answer, terminal_width=width, fold=self._fold, colour=self._colour
+                )
             case "yaml" | "yaml-stream":
+                if answer == {}:
+                    return ""
                 from enclave.cli.yaml_format import format_yaml  # noqa: PLC0415 (as above)
 
                 return format_yaml(answer if self.output == "yaml" else [answer])
         return "" if answer == {} else json.dumps(answer, indent=4, ensure_ascii=False) + "\n"
+
+
+def _configured(arguments: argparse.Namespace) -> str | None:
+    """Return the format that a variable or the profile names."""
+    from enclave.aws_settings import AwsSettings  # noqa: PLC0415 (seldom needed)
+
+    try:
+        return AwsSettings(arguments.surroundings.environ, profile=arguments.profile).output
+    except ConfigurationError as e:
+        raise BadValueError(str(e), hint=e.hint) from e
 
 
 def _selector(query: str) -> Callable[[Any], Any]:
@@ -84,7 +113,7 @@ def _selector(query: str) -> Callable[[Any], Any]:
         try:
             return expression.search(answer)
         except (jmespath.exceptions.JMESPathError, RecursionError) as e:
-            raise ConfigurationError(
+            raise BadValueError(
                 f"--query {query!r} does not fit the answer", hint="try it without --query first"
             ) from e
 

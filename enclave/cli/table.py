@@ -11,10 +11,15 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from enclave.errors import ConfigurationError
+from enclave.cli.errors import BadValueError
+
+_NARROWEST = 8
+"""Columns of a cell that is cut into lines."""
 
 _PADDING = 4  # two spaces on each side of the widest cell
 _WIDE = frozenset("AFW")  # Unicode TR11: ambiguous counts as wide
+_CELL = "\x1b[1m\x1b[34m{}\x1b[0m"  # bright, blue
+_FRAME = "\x1b[2m\x1b[33m{}\x1b[0m"  # dim, yellow
 
 
 @dataclass(slots=True)
@@ -37,6 +42,24 @@ class _Section:
         columns = sum(width + _PADDING for width in self.column_widths())
         return max(_width(self.title), columns) + 2 + 2 * self.level
 
+    def folded(self, terminal_width: int) -> _Section:
+        """Return it with the cells of its widest column cut into lines, so that it fits."""
+        widths = self.column_widths()
+        excess = self.width() - terminal_width
+        if excess <= 0 or not widths or max(widths) - excess < _NARROWEST:
+            return self
+        column = widths.index(max(widths))
+        lines = -(-widths[column] // (widths[column] - excess))
+        size = -(-widths[column] // lines)
+        rows = []
+        for row in self.rows:
+            cell = row[column]
+            parts = [cell[at : at + size] for at in range(0, len(cell), size)] or [""]
+            rows.append([*row[:column], parts[0], *row[column + 1 :]])
+            blank = [""] * len(row)
+            rows += [[*blank[:column], part, *blank[column + 1 :]] for part in parts[1:]]
+        return _Section(self.title, self.level, self.headers, rows)
+
     def upright(self) -> _Section:
         """One row under its headers, turned to one row per header."""
         if len(self.rows) != 1 or not self.headers:
@@ -45,16 +68,25 @@ class _Section:
         return _Section(self.title, self.level, [], [list(pair) for pair in pairs])
 
 
-def format_table(title: str, value: Any, *, terminal_width: int = 80) -> str:
-    """The table, or "" where there is nothing to show.
+def format_table(
+    title: str,
+    value: Any,
+    *,
+    terminal_width: int = 80,
+    fold: bool = False,
+    colour: bool = False,
+) -> str:
+    """Return the table, or "" if there is nothing to show.
 
     Args:
         title: the first section's.
         value: JSON types.
         terminal_width: columns; single rows of a wider table are turned upright.
+        fold: cut long cells into lines if the table is wider still; the AWS CLI does not.
+        colour: colour cells and frames, as the AWS CLI does.
 
     Raises:
-        ConfigurationError: rows of different lengths, or a mixture that has no columns.
+        BadValueError: rows of different lengths, or a mixture that has no columns.
     """
     sections: list[_Section] = []
     if not isinstance(value, dict | list) and value is not None:
@@ -65,12 +97,15 @@ def format_table(title: str, value: Any, *, terminal_width: int = 80) -> str:
     width = max(section.width() for section in sections)
     if width > terminal_width:
         sections = [section.upright() for section in sections]
+        if fold:
+            sections = [section.folded(terminal_width) for section in sections]
         width = max(section.width() for section in sections)
     lines = ["-" * width]
     for section in sections:
-        frame = "|" * section.level
+        frame = (_FRAME.format("|") if colour else "|") * section.level
         lines += [
-            f"{frame}{line}{frame}" for line in _section_lines(section, width - 2 * section.level)
+            f"{frame}{line}{frame}"
+            for line in _section_lines(section, width - 2 * section.level, colour=colour)
         ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -132,11 +167,11 @@ def _names(values: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return sorted(found[0]), sorted(found[1])
 
 
-def _no_table(what: str) -> ConfigurationError:
-    return ConfigurationError(f"no table can show {what}", hint="use --output json")
+def _no_table(what: str) -> BadValueError:
+    return BadValueError(f"no table can show {what}", hint="use --output json")
 
 
-def _section_lines(section: _Section, width: int) -> list[str]:
+def _section_lines(section: _Section, width: int, *, colour: bool) -> list[str]:
     lines = []
     if section.title:
         lines.append(_centred(section.title, width, "|"))
@@ -153,7 +188,7 @@ def _section_lines(section: _Section, width: int) -> list[str]:
     lines.append(rule)
     for row in section.rows:
         cells = zip(row, widths, edges, strict=True)
-        lines.append("".join(_left(*cell) for cell in cells))
+        lines.append("".join(_left(*cell, _CELL if colour else "{}") for cell in cells))
     return [*lines, rule] if section.rows else lines
 
 
@@ -175,10 +210,10 @@ def _centred(text: str, width: int, left_edge: str) -> str:
     return start + " " * (width - _width(start) - 1) + "|"
 
 
-def _left(text: str, width: int, left_edge: str) -> str:
+def _left(text: str, width: int, left_edge: str, style: str) -> str:
     padding = "  " if _width(text) + 2 + len(left_edge) + 1 <= width else ""
-    start = left_edge + padding + text
-    return start + " " * (width - _width(start) - 1) + "|"
+    used = len(left_edge) + len(padding) + _width(text)
+    return left_edge + padding + style.format(text) + " " * (width - used - 1) + "|"
 
 
 def _width(text: str) -> int:

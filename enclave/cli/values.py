@@ -8,11 +8,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from enclave.cli import files
+from enclave.cli.errors import BadValueError
 from enclave.cli.options import RAW
 from enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from enclave.cli.model import Parameter
+
+_HINT_DOCUMENT = "--generate-cli-skeleton prints a document to fill in"
 
 
 def read_option(parameter: Parameter, given: Any) -> Any:
@@ -35,7 +38,7 @@ def read_option(parameter: Parameter, given: Any) -> Any:
                 return _structure(_text(value))
         return value if parameter.kind == "blob" else _text(value)
     except ConfigurationError as e:
-        raise ConfigurationError(f"argument {parameter.option}: {e}", hint=e.hint) from e
+        raise type(e)(f"argument {parameter.option}: {e}", hint=e.hint) from e
 
 
 def read_document(option: str, given: str) -> dict[str, Any]:
@@ -45,14 +48,12 @@ def read_document(option: str, given: str) -> dict[str, Any]:
         ConfigurationError: it is not an object of that kind.
     """
     try:
-        text = _text(files.loaded(given))
+        text = files.loaded(given)  # fileb:// as well: JSON says how its bytes are text
         document = _json(text) if option == "--cli-input-json" else _yaml(text)
     except ConfigurationError as e:
-        raise ConfigurationError(f"argument {option}: {e}", hint=e.hint) from e
+        raise type(e)(f"argument {option}: {e}", hint=e.hint) from e
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise ConfigurationError(
-            f"argument {option}: not an object", hint="see --generate-cli-skeleton"
-        )
+        raise ConfigurationError(f"argument {option}: not an object", hint=_HINT_DOCUMENT)
     return document
 
 
@@ -74,9 +75,10 @@ def with_blobs(shape: Any, value: Any, binary_format: str, path: str = "") -> An
             try:
                 if binary_format == RAW:
                     return value.encode()
-                return base64.b64decode(value, validate=True)
+                # Without line ends: `--output text > FILE` writes one, base64(1) one per 76.
+                return base64.b64decode("".join(value.split()), validate=True)
             except (binascii.Error, ValueError) as e:  # and UnicodeEncodeError is one
-                raise ConfigurationError(
+                raise BadValueError(
                     f"{path} is not {'text in UTF-8' if binary_format == RAW else 'base64'}",
                     hint=f"read bytes with {files.BINARY}FILE, or give text with "
                     f"--cli-binary-format {RAW}",
@@ -108,7 +110,7 @@ def _integer(value: str | bytes) -> int:
     try:
         return int(value)
     except ValueError as e:
-        raise ConfigurationError("not a whole number") from e
+        raise BadValueError("not a whole number", hint="for example 32") from e
 
 
 def _structure(text: str) -> Any:
@@ -119,14 +121,14 @@ def _structure(text: str) -> Any:
     return parse(text)
 
 
-def _json(text: str) -> Any:
+def _json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise ConfigurationError(f"not JSON: {e}") from e
+        raise ConfigurationError(f"not JSON: {e}", hint=_HINT_DOCUMENT) from e
 
 
-def _yaml(text: str) -> Any:
+def _yaml(text: str | bytes) -> Any:
     from enclave.cli.yaml_format import parse_yaml  # noqa: PLC0415 (seldom needed)
 
     return parse_yaml(text)

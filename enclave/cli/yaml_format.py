@@ -28,7 +28,7 @@ def require_yaml() -> None:
     _pyyaml()
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str | bytes) -> Any:
     """Read one document of plain types.
 
     Raises:
@@ -38,7 +38,10 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ConfigurationError(f"not YAML: {' '.join(str(e).split())}") from e
+        raise ConfigurationError(
+            f"not YAML: {' '.join(str(e).split())}",
+            hint="--generate-cli-skeleton yaml-input prints a document to fill in",
+        ) from e
 
 
 def format_yaml(value: Any) -> str:

@@ -22,6 +22,8 @@ from enclave.errors import CredentialsError
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 from vsock_proxy.net.ports import CREDENTIALS_PORT
+from vsock_proxy.service.backoff import Backoff
+from vsock_proxy.service.renewal import Renewal, RenewalPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +33,8 @@ log = logging.getLogger(__name__)
 DEFAULT_SERVICE = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 """Where the parent's credential service listens."""
 
-LONGEST_USE = 900.0
-"""Seconds after which even credentials that last are renewed: a role may have changed."""
-
-_SHORTEST_USE = 1.0
-"""Seconds between renewals; renewals because of rejections are at least as far apart."""
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
-"""Seconds between failures, doubled each time."""
+_POLICY = RenewalPolicy(shortest_use=1.0, pause=Backoff(first=0.1, most=15.0, jitter=0.5))
+"""Renewals because of rejections are at least `shortest_use` apart as well."""
 
 
 class ParentCredentials:
@@ -78,8 +74,8 @@ class ParentCredentials:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()  # held for moments, never while anything is waited for
         self._failure: CredentialsError | None = None
-        self._failures = 0
-        self._renew_at = self._renewed_for_rejection = float("-inf")
+        self._schedule = Renewal(_POLICY, self._uniform)
+        self._renewed_for_rejection = float("-inf")
         self._renewal: Future[Credentials] | None = None
 
     def after_fork(self) -> None:
@@ -93,14 +89,15 @@ class ParentCredentials:
         with self._lock:
             now = self._clock.monotonic()
             if rejected is not None and rejected == self._current:
-                if now < self._renewed_for_rejection + _SHORTEST_USE:
+                if now < self._renewed_for_rejection + _POLICY.shortest_use:
                     return rejected  # The service was asked a moment ago and has no others.
-                self._current, self._renew_at = None, now
+                self._current = None
+                self._schedule.renew_at_once(now)
                 self._renewed_for_rejection = now
             current = self._current
             if current is not None and self._has_expired(current):
                 current = None
-            due = now >= self._renew_at or (current is None and self._failure is None)
+            due = self._schedule.is_due(now) or (current is None and self._failure is None)
             if due and self._renewal is None:
                 self._renewal = self._start_renewal()
             renewal, failure = self._renewal, self._failure
@@ -152,14 +149,12 @@ class ParentCredentials:
             renewal.set_result(credentials)
 
     def _succeeded(self, credentials: Credentials) -> None:
-        use = LONGEST_USE
+        lifetime = None
         if credentials.expiration is not None:
-            left = (credentials.expiration - self._clock.now()).total_seconds()
-            use = min(max(left / 2, _SHORTEST_USE), LONGEST_USE)
+            lifetime = (credentials.expiration - self._clock.now()).total_seconds()
         with self._lock:
-            self._current, self._failure, self._failures = credentials, None, 0
-            # Enclaves that started together must not renew together.
-            self._renew_at = self._clock.monotonic() + self._uniform(0.8 * use, use)
+            self._current, self._failure = credentials, None
+            self._schedule.succeeded(self._clock.monotonic(), lifetime)
             self._renewal = None
         log.info("credentials from %s, valid until %s", self._address, credentials.expiration)
 
@@ -167,9 +162,8 @@ class ParentCredentials:
         if not isinstance(error, CredentialsError):
             error = CredentialsError(f"internal error: {type(error).__name__}")
         with self._lock:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 16))
-            self._failure, self._failures = error, self._failures + 1
-            self._renew_at = self._clock.monotonic() + self._uniform(pause / 2, pause)
+            self._failure = error
+            self._schedule.failed(self._clock.monotonic())
             self._renewal = None
             cached = self._current is not None and not self._has_expired(self._current)
         if cached:

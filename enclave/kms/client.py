@@ -96,6 +96,7 @@ class KmsClient:
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         deadline: float = DEADLINE,
+        max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
         for name, seconds in (
             ("connect timeout", connect_timeout),
@@ -116,6 +117,7 @@ class KmsClient:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._seconds = deadline
+        self._max_attempts = max_attempts
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
         """Call one operation.
@@ -140,11 +142,11 @@ class KmsClient:
                 hint="as on the wire: text, numbers, lists and objects; binary values in base64",
             ) from e
         deadline = self._clock.monotonic() + self._seconds
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        for attempt in range(1, self._max_attempts + 1):
             try:
                 return self._attempt(operation, body, deadline)
             except AgentError as e:
-                if attempt == MAX_ATTEMPTS or not is_worth_retrying(e):
+                if attempt == self._max_attempts or not is_worth_retrying(e):
                     raise
                 wait = wait_before(attempt + 1, self._uniform)
                 if self._clock.monotonic() + wait >= deadline:

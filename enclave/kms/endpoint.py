@@ -1,19 +1,14 @@
-"""The endpoint of KMS: an https URL, given or made from the region. No I/O but botocore's data."""
+"""Where KMS is: an https URL. `enclave.kms.regions` makes one from a region."""
 
 from __future__ import annotations
 
-import functools
-import json
-import re
 from dataclasses import dataclass
-from importlib import resources
 from urllib.parse import urlsplit
 
 from enclave.errors import ConfigurationError
 from vsock_proxy.net.addresses import is_host
 
 _HINT = "write https://HOST[:PORT][/PATH]"
-_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +61,3 @@ def parse_endpoint(url: str) -> Endpoint:
             f"not an endpoint URL: {url!r}: {parts.hostname!r} is not a host", hint=_HINT
         )
     return Endpoint(parts.hostname, 443 if port is None else port, parts.path or "/")
-
-
-def regional_endpoint(region: str) -> Endpoint:
-    """KMS's public endpoint in a region, in whichever partition it lies (botocore's data).
-
-    Raises:
-        ConfigurationError: that is not the name of a region.
-    """
-    if not _REGION.fullmatch(region) or len(region) > 63:  # a label of a host name
-        raise ConfigurationError(
-            f"not a region: {region!r}", hint="for example us-east-1 or eu-central-1"
-        )
-    for pattern, suffix in _partitions():
-        if pattern.fullmatch(region):
-            return Endpoint(f"kms.{region}.{suffix}", 443, "/")
-    # A region newer than the data: all but a few are in the standard partition.
-    return Endpoint(f"kms.{region}.amazonaws.com", 443, "/")
-
-
-@functools.cache
-def _partitions() -> list[tuple[re.Pattern[str], str]]:
-    # The one small file: botocore's own loader and resolver take 20 times as long to start.
-    data = json.loads(resources.files("botocore").joinpath("data/partitions.json").read_bytes())
-    return [
-        (re.compile(partition["regionRegex"]), partition["outputs"]["dnsSuffix"])
-        for partition in data["partitions"]
-    ]

@@ -10,6 +10,7 @@ from enclave.cli import console
 from enclave.logs import child
 from enclave.logs.capture import Capture
 from enclave.logs.sender import Descriptor, Sender, send_to_sink
+from vsock_proxy.service.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +36,7 @@ def follow(program: Program, options: LogOptions) -> int:
     def report(text: str) -> None:
         if stderr:
             # One writer, so that lines stay whole there too.
-            stderr.put([f"{console.PROG}: warning: {console.printable(text)}".encode()])
+            stderr.put([f"{console.PROG}: warning: {printable(text)}".encode()])
         else:
             _warn(text)
 
@@ -61,7 +62,7 @@ def send_error(error: AgentError, options: LogOptions) -> None:
     """Send the error because of which no program was started."""
     sink = send_to_sink(options.to)
     lines = [f"error: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
-    sink.put(f"{console.PROG}: {console.printable(line)}".encode() for line in lines)
+    sink.put(f"{console.PROG}: {printable(line)}".encode() for line in lines)
     sink.close(options.flush)
 
 
@@ -81,7 +82,7 @@ def _warn(text: str, lines: Iterable[bytes] = ()) -> None:
 
     Unbuffered: Python would try again at exit, and change the exit status.
     """
-    data = f"{console.PROG}: warning: {console.printable(text)}\n".encode() + b"".join(lines)
+    data = f"{console.PROG}: warning: {printable(text)}\n".encode() + b"".join(lines)
     stderr = Descriptor(2)
     with contextlib.suppress(OSError):
         while data:

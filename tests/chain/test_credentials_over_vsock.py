@@ -90,4 +90,4 @@ def test_one_enclave_cannot_take_every_place(address: Address) -> None:
         third = held.enter_context(SocketDialer().dial(address, TEST_TIMEOUT))
         with contextlib.suppress(ConnectionResetError):
             assert third.recv(10) == b""
-        assert service.server.counters.refused == 1
+        assert service.server.counters.rejected == 1

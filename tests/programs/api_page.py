@@ -100,7 +100,8 @@ def _signature(name: str, value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Annotations are text under `from __future__ import annotations`: take off their quotes."""
+    """Take the quotes off annotations, and addresses off the defaults that are functions."""
+    text = re.sub(r"= <.* at 0x[0-9a-f]+>+", "= ...", text)
     return re.sub(r": '([^']*)'", r": \1", text).replace("<factory>", "...").replace("-> '", "-> ")
 
 

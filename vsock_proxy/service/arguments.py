@@ -20,17 +20,16 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(
-        self, *args: Any, allow_abbrev: bool = False, help_word: bool = False, **settings: Any
+        self, *, allow_abbrev: bool = False, help_word: bool = False, **settings: Any
     ) -> None:
         """Make a parser.
 
         Args:
-            args: as for `argparse.ArgumentParser`.
             allow_abbrev: take unambiguous prefixes of options.
             help_word: take ``help`` for a request for help, although there are other words.
             settings: as for `argparse.ArgumentParser`.
         """
-        super().__init__(*args, allow_abbrev=allow_abbrev, **settings)
+        super().__init__(allow_abbrev=allow_abbrev, **settings)
         self._help_word = help_word
         self._suggestion = ""
         self._words: list[str] = []

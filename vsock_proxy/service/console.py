@@ -20,7 +20,7 @@ from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ParamSpec
+    from typing import ParamSpec, TextIO
 
     P = ParamSpec("P")
 
@@ -116,10 +116,10 @@ def _replace_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
     if sys.stdout is None:
-        sys.stdout = _ClosedOutput()  # type: ignore[unreachable] # Python's, if closed at start
+        sys.stdout = _ClosedOutput()  # Python's, if it was closed at the start
     if sys.stderr is None:
         # print(file=None) means standard output, where no error line belongs.
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # type: ignore[unreachable] # noqa: PTH123, SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 class _ClosedOutput(io.TextIOBase):
@@ -148,7 +148,7 @@ def _flush_standard_streams() -> OSError | None:
     return lost
 
 
-def _discard(stream: io.TextIOBase) -> None:
+def _discard(stream: TextIO) -> None:
     """Let what the stream still holds go to the null device when Python flushes it."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

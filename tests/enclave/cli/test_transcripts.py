@@ -160,6 +160,7 @@ def test_transcript(command_line: CommandLine, name: str) -> None:
         if done.exit_code:
             assert done.out == ""
             assert re.match(r"(enclave-agent: warning: .*\n)?enclave-agent: error: ", done.err)
+            assert re.search(r"^enclave-agent: hint: .", done.err, re.MULTILINE)
 
 
 def matches(expected: list[str], got: str, variables: dict[str, str]) -> bool:

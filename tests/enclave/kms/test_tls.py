@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from enclave.errors import ConfigurationError
 from enclave.kms import roots
-from enclave.kms.endpoint import regional_endpoint
+from enclave.kms.regions import regional_endpoint
 from enclave.kms.tls import is_amazons, tls_context
 
 if TYPE_CHECKING:

@@ -452,7 +452,8 @@ def test_requests_of_an_empty_pool_get_the_error_of_its_refill(kms: Kms, source:
         endpoint.until(lambda: endpoint.calls.busy == 1)
         source.stop()
         answer = read_response(client)
-    assert (answer.error, answer.message) == ("ServiceUnavailable", "gone")
+    assert answer.error == "ServiceUnavailable"
+    assert answer.message.startswith("gone")
 
 
 def test_requests_of_an_empty_pool_end_by_their_deadline(kms: Kms, source: Source) -> None:

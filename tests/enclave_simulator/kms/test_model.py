@@ -20,7 +20,7 @@ AUTHORITY = Authority.generate()
 OWNER = "arn:aws:iam::000000000000:root"
 PRINCIPALS = [OWNER, "arn:aws:iam::000000000000:role/enclave", "nobody"]
 SLOW = {"RSA_3072", "RSA_4096"}
-TYPES = {
+TYPES: dict[str, Any] = {
     "string": str, "boolean": bool, "integer": int, "timestamp": float, "list": list,
     "structure": dict, "blob": str, "map": dict,
 }  # fmt: skip

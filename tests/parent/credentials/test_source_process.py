@@ -112,7 +112,8 @@ def test_a_program_that_hangs_is_ended(config: Path, tmp_path: Path) -> None:
     assert "credential_process" in error.hint
     eventually(lambda: gone(tmp_path / "pid"))
     config.write_text("")
-    assert failure(source).kind == "configuration", "it can be asked again"
+    source._timeout = TEST_TIMEOUT  # Python and botocore take their time on a busy machine.
+    assert failure(source).kind == "configuration", "it can be used again"
 
 
 def test_the_end_does_not_wait_for_it(config: Path, tmp_path: Path) -> None:

@@ -36,10 +36,15 @@ ENVIRONMENT = {
 
 
 def run(body: str, **streams: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(body=body)],
-        env=ENVIRONMENT, text=True, check=False, timeout=60, **streams,
-    )  # type: ignore[call-overload, no-any-return] # fmt: skip
+        env=ENVIRONMENT,
+        text=True,
+        check=False,
+        timeout=60,
+        **streams,
+    )  # type: ignore[call-overload]
+    return done
 
 
 class SeveralError(AgentError):
