@@ -231,7 +231,7 @@ class EnclaveComponent:
         if not described.is_whole:
             failures.insert(0, "the CRC is wrong: the file was damaged")
         if failures:
-            raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it anew")
+            raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it again")
         self._machine.pcr0 = described.pcrs[0].hex()
         check_memory(self.settings, size)
         return described, size
