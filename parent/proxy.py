@@ -86,7 +86,7 @@ class ProxyService:
         """Return the numbers of this moment; None where it does not run.
 
         Raises:
-            AgentError: the loop does not answer.
+            AgentError: the loop does not respond.
         """
         return self._daemon.snapshot() if self._daemon and self._runs() else None
 

@@ -74,7 +74,7 @@ class ParentCredentials:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()  # held for moments, never while anything is waited for
         self._failure: CredentialsError | None = None
-        self._times = Renewal(POLICY, self._uniform)
+        self._schedule = Renewal(POLICY, self._uniform)
         self._renewed_for_rejection = float("-inf")
         self._renewal: Future[Credentials] | None = None
 
@@ -92,12 +92,12 @@ class ParentCredentials:
                 if now < self._renewed_for_rejection + POLICY.shortest_use:
                     return rejected  # The service was asked a moment ago and has no others.
                 self._current = None
-                self._times.ask_now(now)
+                self._schedule.renew_at_once(now)
                 self._renewed_for_rejection = now
             current = self._current
             if current is not None and self._has_expired(current):
                 current = None
-            due = now >= self._times.due or (current is None and self._failure is None)
+            due = self._schedule.is_due(now) or (current is None and self._failure is None)
             if due and self._renewal is None:
                 self._renewal = self._start_renewal()
             renewal, failure = self._renewal, self._failure
@@ -154,7 +154,7 @@ class ParentCredentials:
             left = (credentials.expiration - self._clock.now()).total_seconds()
         with self._lock:
             self._current, self._failure = credentials, None
-            self._times.succeeded(self._clock.monotonic(), left)
+            self._schedule.succeeded(self._clock.monotonic(), left)
             self._renewal = None
         log.info("credentials from %s, valid until %s", self._address, credentials.expiration)
 
@@ -163,7 +163,7 @@ class ParentCredentials:
             error = CredentialsError(f"internal error: {type(error).__name__}")
         with self._lock:
             self._failure = error
-            self._times.failed(self._clock.monotonic())
+            self._schedule.failed(self._clock.monotonic())
             self._renewal = None
             cached = self._current is not None and not self._has_expired(self._current)
         if cached:

@@ -1,9 +1,9 @@
-"""The source of the credentials: botocore's chain, made anew for each request.
+"""The source of the credentials: botocore's chain, a new one for each request.
 
 Environment, web identity (IRSA), assume-role and process profiles, shared credentials, container
-endpoint (ECS, EKS Pod Identity), instance metadata (IMDSv2 only), in botocore's order. Made anew,
-so that a changed file, profile or role is seen, and that nothing here depends on when botocore
-renews its own.
+endpoint (ECS, EKS Pod Identity), instance metadata (IMDSv2 only), in botocore's order. A new one
+each time, so that a changed file, profile or role is seen, and that nothing here depends on when
+botocore renews its own.
 
     python -m parent.credentials.source [PROFILE]
 
@@ -103,7 +103,7 @@ def _no_metadata(session: botocore.session.Session) -> CredentialsError:
 
 
 def _no_credentials(session: botocore.session.Session) -> CredentialsError:
-    # Without metadata botocore says so, unless they are turned off for it.
+    # Not if the metadata service is turned off for botocore.
     found = None
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
         found = diagnose(session)

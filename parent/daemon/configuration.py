@@ -107,7 +107,7 @@ def _read(root: Setting, *, reloading: bool) -> Configuration:
 def _other_file(root: Setting) -> ConfigurationError | None:
     """Return an error if this is one of AWS's files, which people have beside ours."""
     names: set[str] = set()
-    with contextlib.suppress(ConfigurationError):  # Reported by whoever reads the file.
+    with contextlib.suppress(ConfigurationError):  # Reported when the file is read.
         names.update(key.name for key, _ in root.pairs())
     if "allowlist" in names and not names & {*SECTIONS}:
         return root.wrong(

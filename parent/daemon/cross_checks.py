@@ -1,7 +1,7 @@
 """Checks of a configuration that concern several sections. No I/O.
 
-They read the file as it stands, not the settings made of it: a mistake in one section hides no
-other mistake. What cannot be read is left out; its own section reports it.
+They read the file itself, not the settings made of it, so that a mistake in one section does not
+hide others. Values that cannot be read are skipped; the reader of their section reports them.
 """
 
 from __future__ import annotations

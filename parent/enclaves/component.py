@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from parent.eif.describe import describe
-from parent.enclaves import nitro_cli
+from parent.enclaves.commands import list_enclaves, run_enclave, terminate_enclave
 from parent.enclaves.lifecycle import Done, Lifecycle, Look, Run, State, Terminate, Wait
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.settings import check_memory
@@ -19,7 +19,7 @@ from parent.files import opened
 from vsock_proxy.errors import AgentError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from parent.component import JSON
     from parent.eif.describe import Description
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from parent.enclaves.settings import EnclaveSettings
 
 log = logging.getLogger(__name__)
-
-TIMEOUT = 30.0
-"""Seconds for nitro-cli to list or terminate enclaves; it waits 3 s for each of their processes."""
 
 
 class EnclaveComponent:
@@ -138,7 +135,7 @@ class EnclaveComponent:
             if isinstance(command, Wait):
                 self._wait(command.until)
             else:
-                self._carry_out(command)
+                self._execute(command)
             self._publish()
         self._publish()
 
@@ -150,12 +147,12 @@ class EnclaveComponent:
             if not told and not self._given_up and left > 0:
                 self._woken.wait(min(left, threading.TIMEOUT_MAX))
 
-    def _carry_out(self, command: Command) -> None:
+    def _execute(self, command: Command) -> None:
         machine, settings = self._machine, self.settings
         try:
             match command:
                 case Look():
-                    enclaves, complete = self._look()
+                    enclaves, complete = list_enclaves(self._runner)
                     machine.looked(self._monotonic(), enclaves, complete=complete)
                 case Run():
                     log.info("%s: starting %s", self.name, settings.eif)
@@ -163,7 +160,7 @@ class EnclaveComponent:
                     machine.ran(self._monotonic(), enclave)
                 case Terminate(enclave_id):
                     log.info("%s: terminating %s", self.name, enclave_id)
-                    self._nitro_cli(nitro_cli.terminate_arguments(enclave_id), TIMEOUT)
+                    terminate_enclave(self._runner, enclave_id)
                     machine.terminated()
         except (AgentError, OSError) as e:
             # An OSError: the image cannot be read, or no descriptor is left. That is temporary.
@@ -178,16 +175,6 @@ class EnclaveComponent:
                 case _:
                     machine.terminate_failed(now, error)
 
-    def _look(self) -> tuple[Sequence[Enclave], bool]:
-        arguments = nitro_cli.describe_arguments()
-        done = self._runner.run(arguments, TIMEOUT)
-        try:
-            return nitro_cli.parse_describe(done.stdout), done.status == 0
-        except NitroCliError:
-            if done.status:
-                raise nitro_cli.failure(arguments[0], done.status, done.stderr) from None
-            raise
-
     def _run(self) -> Enclave:
         while not self._turn.acquire(timeout=0.1):
             if self._stop_asked:
@@ -201,18 +188,9 @@ class EnclaveComponent:
                     f"{self.settings.eif}: {'; '.join(expired)}",
                     hint="sign it with a certificate that is valid: enclave-parent sign-eif",
                 )
-            timeout = nitro_cli.run_timeout(self.settings, size)
-            return nitro_cli.parse_run(
-                self._nitro_cli(nitro_cli.run_arguments(self.settings), timeout)
-            )
+            return run_enclave(self._runner, self.settings, size)
         finally:
             self._turn.release()
-
-    def _nitro_cli(self, arguments: Sequence[str], timeout: float) -> bytes:
-        done = self._runner.run(arguments, timeout)
-        if done.status:
-            raise nitro_cli.failure(arguments[0], done.status, done.stderr)
-        return done.stdout
 
     def _measure(self) -> tuple[Description, int]:
         """Measure the image, so that an enclave started from it can be told.
@@ -231,7 +209,7 @@ class EnclaveComponent:
         if not described.is_whole:
             failures.insert(0, "the CRC is wrong: the file was damaged")
         if failures:
-            raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it anew")
+            raise ConfigurationError(f"{eif}: {'; '.join(failures)}", hint="copy or build it again")
         self._machine.pcr0 = described.pcrs[0].hex()
         check_memory(self.settings, size)
         return described, size

@@ -102,8 +102,8 @@ class _Reader(threading.Thread):
         try:
             self._copy(process)
             if process.wait() > 0:
-                said = process.stderr.read(4096) if process.stderr else b""
-                raise nitro_cli.failure(self._arguments[0], process.returncode, said)
+                stderr = process.stderr.read(4096) if process.stderr else b""
+                raise nitro_cli.failure(self._arguments[0], process.returncode, stderr)
         finally:
             with self._lock:
                 self._process = None

@@ -150,7 +150,7 @@ class Lifecycle:
     Attributes:
         state: its state.
         enclave: the enclave, if one of ours is known to exist.
-        pcr0: of the image that the next `Run` takes, hex; set by whoever measures it.
+        pcr0: of the image that the next `Run` takes, hex; set by the driver, which measures it.
         error: the last error, or "".
         starts: how often it was started.
         ended: how often it ended by itself.

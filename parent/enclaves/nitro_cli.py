@@ -1,7 +1,7 @@
-"""nitro-cli's language: the arguments it takes, the JSON it prints, the errors it names.
+"""The interface of nitro-cli: its arguments, the JSON that it prints, its errors.
 
 Checked against the source of aws/aws-nitro-enclaves-cli 1.5.0: ``src/lib.rs`` (arguments),
-``common/json_output.rs``, ``common/document_errors.rs``, ``enclave_proc_comm.rs``. Does no I/O.
+``common/json_output.rs``, ``common/document_errors.rs``, ``enclave_proc_comm.rs``. No I/O.
 """
 
 from __future__ import annotations

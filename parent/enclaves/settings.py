@@ -114,7 +114,7 @@ def check_memory(settings: EnclaveSettings, eif_size: int) -> None:
 
 
 def _check_distinct(mistakes: Mistakes, one: Setting, other: Setting) -> None:
-    """Compare two enclaves as they stand in the file, whatever else is wrong with them."""
+    """Compare two enclaves as the file has them; other mistakes in them do not matter."""
     names = [attempt(partial(_value, item, "name", _name)) for item in (one, other)]
     cids = [attempt(partial(_value, item, "cid", _cid)) for item in (one, other)]
     cpus = [attempt(partial(_value, item, "cpus", _cpus)) for item in (one, other)]

@@ -1,8 +1,9 @@
 """Actions of KMS: whether a key policy governs them, their condition keys, their Recipient. No I/O.
 
 Sources: AWS Service Authorization Reference, "Actions, resources, and condition keys for AWS Key
-Management Service", in its forms of 2026-09 and before; which operations take a ``Recipient``, botocore's service model 1.44.8; KMS
-Developer Guide, "AWS KMS condition keys for attested platforms".
+Management Service", in its forms of 2026-09 and before; for which operations take a ``Recipient``,
+botocore's service model 1.44.8; KMS Developer Guide, "AWS KMS condition keys for attested
+platforms".
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_describe_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[st
         ("/dev/zero", "/dev/zero is not a regular file"),
     ],
 )
-def test_describe_what_is_no_file(
+def test_describe_something_that_is_not_a_file(
     name: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reason in fail(capsys, "describe-eif", name)
@@ -229,7 +229,7 @@ def fail_while_writing(path: Path) -> None:
         raise ZeroDivisionError
 
 
-def test_a_fifo_is_no_file(tmp_path: Path) -> None:
+def test_a_fifo_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ConfigurationError, match="is not a regular file"):
         files.read_small(tmp_path / "fifo", 10)

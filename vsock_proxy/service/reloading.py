@@ -45,6 +45,9 @@ class Reloader:
                 self._reload()
             except AgentError as e:
                 log.error("not reloaded, the old settings stay: %s", e)  # noqa: TRY400
+                for each in getattr(e, "errors", (e,)):
+                    if each.hint:
+                        log.error("hint: %s", each.hint)  # noqa: TRY400
             except Exception:
                 log.exception("not reloaded, internal error")
             else:

@@ -34,27 +34,30 @@ class RenewalPolicy:
 
 
 class Renewal:
-    """Tells when to ask the source of the credentials. Times are monotonic seconds.
+    """Tells when to renew. Times are monotonic seconds.
 
     Args:
         policy: how soon, how often.
         uniform: returns a random number between two.
 
     Attributes:
-        due: when to ask; it has passed until the first response.
-        renewed_at: when the source last gave credentials; minus infinity if never.
+        due: when to renew; it has passed until the first response.
         failures: in a row.
     """
 
     def __init__(self, policy: RenewalPolicy, uniform: Callable[[float, float], float]) -> None:
-        self.due = self.renewed_at = float("-inf")
+        self.due = float("-inf")
         self.failures = 0
         self._policy = policy
         self._uniform = uniform
 
     def wait(self, now: float) -> float:
-        """Return how many seconds are left before asking; 0 if that is now."""
+        """Return how many seconds are left before renewing; 0 if that is now."""
         return max(0.0, self.due - now)
+
+    def is_due(self, now: float) -> bool:
+        """Return whether to renew now."""
+        return now >= self.due
 
     def succeeded(self, now: float, lifetime: float | None) -> None:
         """Note credentials that are valid for so many seconds; None: no end is known."""
@@ -62,7 +65,6 @@ class Renewal:
         if lifetime is not None:
             use = min(max(lifetime / 2, self._policy.shortest_use), LONGEST_USE)
         self.failures = 0
-        self.renewed_at = now
         self.due = now + self._uniform(0.8 * use, use)
 
     def failed(self, now: float) -> None:
@@ -70,6 +72,6 @@ class Renewal:
         self.failures += 1
         self.due = now + self._policy.pause.delay(self.failures, self._uniform)
 
-    def ask_now(self, now: float) -> None:
-        """Make it due: KMS rejected the credentials, say."""
+    def renew_at_once(self, now: float) -> None:
+        """Make it due now, for example if KMS rejected the credentials."""
         self.due = min(self.due, now)

@@ -53,7 +53,7 @@ def cache(clock: ManualClock) -> Cache:
 # What credentials are.
 
 
-def test_the_document() -> None:
+def test_the_credentials_response() -> None:
     assert json.loads(credentials_response(lasting(3600))) == {
         "AccessKeyId": "ASIA1",
         "SecretAccessKey": "s3cret",
@@ -78,7 +78,7 @@ def test_the_document() -> None:
         (("AKIA", "s3crét", None), "malformed"),
     ],
 )
-def test_what_is_no_credentials(
+def test_invalid_credentials_are_rejected(
     values: tuple[str | None, str | None, str | None], kind: str
 ) -> None:
     with pytest.raises(CredentialsError) as caught:
@@ -87,7 +87,7 @@ def test_what_is_no_credentials(
     assert "s3cr" not in str(caught.value)
 
 
-def test_expired_ones_are_none() -> None:
+def test_expired_credentials_are_rejected() -> None:
     with pytest.raises(CredentialsError, match=r"expired on 2026-01-02 at 00:00:00Z") as caught:
         checked_credentials("ASIA", "s3cret", "t", START, source="test", now=START)
     assert caught.value.kind == "expired"
@@ -101,7 +101,7 @@ def test_no_secret_in_a_repr() -> None:
 # When the source is asked.
 
 
-def test_it_is_asked_at_once_and_again_at_half_time(cache: Cache, clock: ManualClock) -> None:
+def test_renewal_is_due_at_the_start_and_at_half_time(cache: Cache, clock: ManualClock) -> None:
     assert cache.wait() == 0
     cache.renewed(lasting(600))
     assert cache.wait() == 300
@@ -111,7 +111,7 @@ def test_it_is_asked_at_once_and_again_at_half_time(cache: Cache, clock: ManualC
 
 
 @pytest.mark.parametrize("lifetime", [None, 6 * 3600.0])
-def test_it_is_asked_every_quarter_of_an_hour(cache: Cache, lifetime: float | None) -> None:
+def test_renewal_is_due_every_15_minutes(cache: Cache, lifetime: float | None) -> None:
     cache.renewed(lasting(lifetime))
     assert cache.wait() == LONGEST_USE
 
@@ -121,7 +121,7 @@ def test_a_source_of_very_short_credentials_is_not_flooded(cache: Cache) -> None
     assert cache.wait() == 5
 
 
-def test_expired_credentials_are_no_longer_at_hand(cache: Cache, clock: ManualClock) -> None:
+def test_expired_credentials_leave_the_cache(cache: Cache, clock: ManualClock) -> None:
     cache.renewed(lasting(600))
     clock.elapsed = 599
     assert cache.current()
@@ -130,7 +130,7 @@ def test_expired_credentials_are_no_longer_at_hand(cache: Cache, clock: ManualCl
     assert cache.wait() == 0
 
 
-def test_a_clock_that_was_set_makes_it_ask(cache: Cache, clock: ManualClock) -> None:
+def test_a_wall_clock_that_was_set_makes_renewal_due(cache: Cache, clock: ManualClock) -> None:
     """The wall clock alone: the time that was waited for is not over."""
     cache.renewed(lasting(3600))
     clock._start += timedelta(hours=2)
@@ -152,9 +152,7 @@ def test_pauses_after_failures_grow(cache: Cache, clock: ManualClock) -> None:
     assert cache.wait() == 1
 
 
-def test_a_source_that_fails_is_not_asked_more_once_credentials_expire(
-    cache: Cache, clock: ManualClock
-) -> None:
+def test_expired_credentials_do_not_shorten_the_pauses(cache: Cache, clock: ManualClock) -> None:
     cache.renewed(lasting(600))
     clock.elapsed = 600
     cache.failed(CredentialsError("none", kind="none"))
@@ -164,26 +162,26 @@ def test_a_source_that_fails_is_not_asked_more_once_credentials_expire(
 # What an enclave is told.
 
 
-def test_an_enclave_is_answered_from_what_is_at_hand(cache: Cache) -> None:
+def test_an_enclave_gets_the_cached_credentials(cache: Cache) -> None:
     cache.renewed(lasting(600))
     response = respond(GET, cache, None)
     assert (response.status, response.body) == (200, credentials_response(lasting(600)))
 
 
-def test_before_the_first_answer(cache: Cache) -> None:
+def test_before_the_first_response_of_the_source(cache: Cache) -> None:
     response = respond(GET, cache, None)
     assert response.status == 503
     assert json.loads(response.body)["message"] == "no credentials yet: the parent has just started"
 
 
-def test_an_enclave_hears_what_kind_of_failure_it_is_and_no_more(cache: Cache) -> None:
+def test_an_enclave_is_told_the_kind_of_the_failure_only(cache: Cache) -> None:
     cache.failed(CredentialsError("arn:aws:iam::1:role/r s3cret", kind="refused", hint="hush"))
     response = respond(GET, cache, None)
     assert response.status == 503
     assert response.body == b'{"message": "the parent has no credentials (refused); see its log"}'
 
 
-def test_an_enclave_that_is_not_named_gets_none(cache: Cache) -> None:
+def test_an_enclave_that_is_not_listed_is_rejected(cache: Cache) -> None:
     cache.renewed(lasting(600))
     assert respond(GET, cache, {16, 17}).status == 200
     response = respond(GET, cache, {17})
@@ -208,7 +206,7 @@ def test_there_is_one_path(cache: Cache, path: str) -> None:
         ("[::1", 200), ("[x]", 403),
     ],
 )  # fmt: skip
-def test_a_web_page_whose_name_leads_here(cache: Cache, host: str, status: int) -> None:
+def test_dns_rebinding_is_rejected(cache: Cache, host: str, status: int) -> None:
     cache.renewed(lasting(600))
     assert respond(Request("GET", "/", host), cache, None).status == status
 
@@ -268,7 +266,7 @@ def test_its_status(service: CredentialService, source: Source) -> None:
     assert not service.status().healthy
 
 
-def test_a_source_that_fails_at_the_start_keeps_nothing_from_starting(
+def test_the_service_starts_although_its_source_fails(
     service: CredentialService, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.failing = True
@@ -279,7 +277,7 @@ def test_a_source_that_fails_at_the_start_keeps_nothing_from_starting(
     assert "credentials not renewed (there are none): it failed" in caplog.text
 
 
-def test_it_goes_on_with_those_at_hand(
+def test_the_cached_credentials_are_used_after_a_failure(
     service: CredentialService, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -323,7 +321,7 @@ def test_a_clock_that_jumps_is_noticed(source: Source, monkeypatch: pytest.Monke
     service.stop(1.0)
 
 
-def test_the_end_ends_the_question_too(
+def test_stop_cancels_the_source(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No program of a profile outlives the daemon."""
@@ -341,7 +339,7 @@ def test_the_end_ends_the_question_too(
     assert "not renewed" not in caplog.text
 
 
-def test_other_cids_count_from_the_next_question_on(service: CredentialService) -> None:
+def test_other_cids_apply_to_the_next_request(service: CredentialService) -> None:
     service.renew()
     assert service._respond(GET).status == 200
     here = service.settings.listen
@@ -356,7 +354,7 @@ def test_another_address_needs_a_restart(service: CredentialService) -> None:
     assert service.settings == CredentialSettings(before, cids=frozenset({17}))
 
 
-def test_an_address_that_is_taken(tmp_path: Path, source: Source) -> None:
+def test_an_address_in_use_is_an_error(tmp_path: Path, source: Source) -> None:
     settings = CredentialSettings(listen=UnixAddress(str(tmp_path / "credentials")))
     first, second = (CredentialService(settings, load=source) for _ in range(2))
     first.start()

@@ -233,7 +233,7 @@ def test_metadata_that_are_turned_off_for_botocore_are_not_looked_at(
         ([], "none"),
     ],
 )
-def test_metadata_that_is_no_credentials(aws: Aws, document: object, kind: str) -> None:
+def test_metadata_without_valid_credentials(aws: Aws, document: object, kind: str) -> None:
     aws.imds(document)
     assert failure().kind == kind
 
@@ -269,7 +269,7 @@ def test_pod_identity(pod: Aws) -> None:
         (403, "", "no-response"),
     ],
 )  # fmt: skip
-def test_a_container_endpoint_that_answers_badly(
+def test_invalid_responses_of_a_container_endpoint(
     pod: Aws, status: int, text: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
@@ -362,9 +362,7 @@ def test_an_iam_users_keys(aws: Aws, tmp_path: Path) -> None:
     )
 
 
-def test_a_token_whose_end_nobody_knows_is_good_for_a_quarter_of_an_hour(
-    aws: Aws, tmp_path: Path
-) -> None:
+def test_a_token_without_an_expiration_lasts_15_minutes(aws: Aws, tmp_path: Path) -> None:
     profile(tmp_path)
     now = datetime.now(UTC)
     assert load("session", now=now).expiration == now + timedelta(minutes=15)

@@ -47,7 +47,7 @@ def failure(process: SourceProcess | None = None, profile: str = "it") -> Creden
     return caught.value
 
 
-def test_what_is_found(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -73,7 +73,7 @@ def test_a_programs_credentials(config: Path) -> None:
     )
 
 
-def test_what_lies_in_the_daemons_folder_is_no_code_of_ours(
+def test_modules_in_the_working_directory_are_not_imported(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "botocore.py").write_text("raise SystemExit(7)")
@@ -82,7 +82,7 @@ def test_what_lies_in_the_daemons_folder_is_no_code_of_ours(
     assert failure().kind == "configuration"
 
 
-def test_failures_come_as_they_are(config: Path) -> None:
+def test_failures_keep_their_kind_and_hint(config: Path) -> None:
     config.write_text("")
     error = failure(profile="nobody")
     assert (error.kind, error.hint) == ("configuration", "see ~/.aws/config")
@@ -104,7 +104,7 @@ time.sleep(1000)
 """
 
 
-def test_a_program_that_hangs_is_ended(config: Path, tmp_path: Path) -> None:
+def test_a_program_that_hangs_is_killed(config: Path, tmp_path: Path) -> None:
     process(config, HANGS, tmp_path / "pid")
     source = SourceProcess(timeout=2)
     error = failure(source)
@@ -112,10 +112,11 @@ def test_a_program_that_hangs_is_ended(config: Path, tmp_path: Path) -> None:
     assert "credential_process" in error.hint
     eventually(lambda: gone(tmp_path / "pid"))
     config.write_text("")
-    assert failure(source).kind == "configuration", "it can be asked again"
+    source._timeout = TEST_TIMEOUT  # Python and botocore take their time on a busy machine.
+    assert failure(source).kind == "configuration", "it can be used again"
 
 
-def test_the_end_does_not_wait_for_it(config: Path, tmp_path: Path) -> None:
+def test_cancel_kills_the_process(config: Path, tmp_path: Path) -> None:
     process(config, HANGS, tmp_path / "pid")
     source = SourceProcess()
     errors: list[CredentialsError] = []
@@ -138,9 +139,7 @@ def test_the_end_does_not_wait_for_it(config: Path, tmp_path: Path) -> None:
         ("open('/dev/tty')", "no-response"),
     ],
 )
-def test_a_program_that_asks_a_person_or_answers_badly(
-    config: Path, program: str, kind: str
-) -> None:
+def test_a_program_that_prompts_or_prints_garbage(config: Path, program: str, kind: str) -> None:
     process(config, program)
     assert failure().kind == kind
 
@@ -174,7 +173,7 @@ except CredentialsError as e:
 """
 
 
-def test_nobody_is_asked_for_an_mfa_code_even_on_a_terminal(config: Path) -> None:
+def test_no_prompt_for_an_mfa_code_even_on_a_terminal(config: Path) -> None:
     """A prompt would wait on the terminal for ever."""
     config.write_text(MFA)
     ours, theirs = os.openpty()
@@ -214,7 +213,7 @@ sso_role_name = enclave
 
 
 @pytest.mark.parametrize("text", [SSO, LEGACY_SSO])
-def test_a_login_that_nobody_made(config: Path, text: str) -> None:
+def test_a_profile_that_needs_a_login(config: Path, text: str) -> None:
     config.write_text(text)
     error = failure()
     assert error.kind == "interactive"
@@ -226,7 +225,7 @@ def test_a_loop_of_profiles(config: Path) -> None:
     assert failure().kind == "configuration"
 
 
-def test_an_asker_that_is_killed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_process_that_is_killed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process(config, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
     error = failure()
     assert error.kind == "internal"

@@ -49,7 +49,7 @@ def test_credentials(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["16", "all", "", "{}"])
-def test_cids_that_are_no_list_are_shown_how_to_write_one(tmp_path: Path, text: str) -> None:
+def test_the_hint_for_cids_that_are_not_a_list(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigurationError, match="1: cids: ") as caught:
         load(tmp_path, f"credentials: {{cids: {text}}}")
     assert "cids: [16]" in caught.value.hint

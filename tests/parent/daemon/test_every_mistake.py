@@ -106,7 +106,7 @@ def test_the_heartbeats_port_and_a_cid_that_no_enclave_has(
     assert f"warning: {path}:2: cids: no enclave of this file has CID 17; they have 16" in printed
 
 
-def test_a_warning_alone_is_no_failure(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_alone_does_not_fail(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text(WHOLE.replace("credentials: {cids: [16]}", "credentials: {cids: [16, 17]}"))
     assert main(["check-config", str(path)]) == 0
     printed = capsys.readouterr()
@@ -192,12 +192,12 @@ def test_a_mistake_of_each_kind_is_told_once(path: Path, old: str, new: str, exp
         (b"1: x\n", "1: '1' is not text in YAML"),
     ],
 )
-def test_files_that_are_no_configuration(path: Path, data: bytes, expected: str) -> None:
+def test_files_that_are_not_a_configuration(path: Path, data: bytes, expected: str) -> None:
     found = mistakes(path, data)
     assert found[0][0].strip().startswith(expected)
 
 
-def test_tabs_are_told_of(path: Path) -> None:
+def test_the_hint_for_tabs(path: Path) -> None:
     ((_, hint),) = mistakes(path, b"logs:\n\tcids: any\n")
     assert "spaces" in hint
 

@@ -175,7 +175,7 @@ def status(path: Path, *arguments: str) -> int:
     return cli.main(["status", "--config", str(path), *arguments])
 
 
-def test_a_daemon_is_asked(
+def test_the_state_of_a_daemon_is_shown(
     configuration: Path, components: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = Forward(
@@ -203,7 +203,7 @@ def test_a_daemon_is_asked(
     proxy.stop(1)
 
 
-def test_a_relay_that_is_stuck_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_relay_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(_proxy: object) -> None:
         raise AgentError("no response of the relay within 10 s")
 
@@ -248,7 +248,7 @@ def test_intervals_that_are_out_of_range(interval: str) -> None:
     assert exit_.value.code == 2
 
 
-def test_nobody_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_daemon_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "parent.yaml"
     path.write_text(f"operations: {{listen: 'unix:{tmp_path}/none'}}")
     assert status(path) == 1
@@ -270,7 +270,7 @@ def test_nobody_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (200, b"[" * 100_000, "no response from tcp://127.0.0.1:"),
     ],
 )
-def test_something_else_answers(
+def test_another_program_listens_there(
     tmp_path: Path, code: int, body: bytes, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):

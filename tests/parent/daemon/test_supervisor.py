@@ -67,7 +67,7 @@ def test_the_last_started_is_the_first_to_stop() -> None:
     assert events == ["start a", "start b", "start c", "stop(4) c", "stop(3) b", "stop(1) a"]
 
 
-def test_those_of_one_stage_stop_beside_each_other() -> None:
+def test_components_of_one_stage_stop_at_the_same_time() -> None:
     together = threading.Barrier(2)
 
     class Waiting(Recorder):
@@ -80,7 +80,7 @@ def test_those_of_one_stage_stop_beside_each_other() -> None:
     assert sorted(events) == ["stop(1) a", "stop(1) b"]
 
 
-def test_what_was_started_is_stopped_where_one_fails() -> None:
+def test_a_failed_start_stops_what_was_started() -> None:
     events: list[str] = []
     a, b, c = Recorder("a", events), Recorder("b", events, fails="start"), Recorder("c", events)
     run = supervisor(Stage([a], 1), Stage([b], 1), Stage([c], 1))
@@ -89,7 +89,9 @@ def test_what_was_started_is_stopped_where_one_fails() -> None:
     assert events == ["start a", "start b", "stop(1) c", "stop(1) b", "stop(1) a"]
 
 
-def test_one_that_does_not_stop_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_component_that_fails_to_stop_does_not_stop_the_others_from_stopping(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     events: list[str] = []
     a, b = Recorder("a", events), Recorder("b", events, fails="stop")
     supervisor(Stage([a], 1), Stage([b], 1)).stop()
@@ -149,7 +151,7 @@ def test_a_reload_takes_forwards(
     assert not (tmp_path / "two").exists()
 
 
-def test_a_reload_that_cannot_be_changes_nothing(
+def test_an_invalid_reload_changes_nothing(
     running: Supervisor, configuration: Configuration, tmp_path: Path
 ) -> None:
     (tmp_path / "two").write_text("in the way")
@@ -163,7 +165,7 @@ def test_a_reload_that_cannot_be_changes_nothing(
     assert running._credentials.settings == configuration.credentials
 
 
-def test_a_reload_says_what_takes_a_restart(
+def test_a_reload_logs_what_needs_a_restart(
     running: Supervisor,
     configuration: Configuration,
     tmp_path: Path,

@@ -51,7 +51,7 @@ def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @analyzing
-def test_a_unit_is_what_systemd_understands(unit: Path) -> None:
+def test_systemd_verifies_the_units(unit: Path) -> None:
     done = analyze("verify", "--man=no", "--recursive-errors=no", unit)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -98,7 +98,7 @@ def state(component: EnclaveComponent) -> object:
     return component.status().values["state"]
 
 
-def test_started_watched_restarted_and_ended(host: Host) -> None:
+def test_an_enclave_is_started_watched_restarted_and_terminated(host: Host) -> None:
     component = host.component()
     assert not component.status().healthy
     component.start()
@@ -119,7 +119,7 @@ def test_started_watched_restarted_and_ended(host: Host) -> None:
     assert not component.status().healthy
 
 
-def test_several_take_turns(host: Host) -> None:
+def test_starts_take_turns(host: Host) -> None:
     components = [
         host.component(name=f"e{cid}", cid=cid, memory_mib=64, cpu_count=1) for cid in (16, 17, 18)
     ]
@@ -170,7 +170,7 @@ def test_another_image_in_its_place_is_left_alone(host: Host) -> None:
         ("describe-enclaves=partial", "not every enclave's process responded"),
     ],
 )
-def test_failures_are_said_with_their_hint(host: Host, faults: str, said: str) -> None:
+def test_failures_are_logged_with_their_hint(host: Host, faults: str, said: str) -> None:
     host.faults = faults
     component = host.component()
     component.start()
@@ -188,7 +188,7 @@ def test_starting_again_after_failures(host: Host) -> None:
     assert component.status().values["starts"] == 1
 
 
-def test_a_terminate_that_lies_or_fails_does_not_hold_up_the_end(host: Host) -> None:
+def test_a_terminate_that_fails_does_not_delay_stop(host: Host) -> None:
     host.faults = "terminate-enclave=lie:1"
     component = host.component()
     component.start()
@@ -209,7 +209,7 @@ def test_stopping_is_bounded(host: Host, faults: str) -> None:
     eventually(lambda: not component._thread.is_alive())
 
 
-def test_the_console_goes_to_the_log_and_can_do_nothing_there(
+def test_the_console_goes_to_the_log_neutralised(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "parent.enclaves.console")
@@ -222,9 +222,7 @@ def test_the_console_goes_to_the_log_and_can_do_nothing_there(
     assert not [t for t in threading.enumerate() if t.name == "console/worker"]
 
 
-def test_an_image_that_cannot_be_is_refused_before_anything_runs(
-    host: Host, identity: Identity
-) -> None:
+def test_an_invalid_image_is_rejected_before_anything_runs(host: Host, identity: Identity) -> None:
     big = host.folder / "big.eif"
     big.write_bytes(eifs.eif([*eifs.SECTIONS, (eifs.RAMDISK, bytes(1 << 20))]))
     with pytest.raises(AgentError, match="memory are too few"):
@@ -285,7 +283,7 @@ def expired_pem(identity: Identity) -> bytes:
 
 
 @pytest.mark.parametrize("trouble", ["descriptors", "disk"])
-def test_what_the_system_refuses_does_not_end_the_watch(
+def test_system_errors_do_not_end_the_thread(
     host: Host, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of descriptors, or a disk with holes: the thread that watches the enclave goes on."""
@@ -314,5 +312,5 @@ def test_what_the_system_refuses_does_not_end_the_watch(
     eventually(lambda: component.status().values["starts"] == 2)
 
 
-def test_one_that_never_started_stops(host: Host) -> None:
+def test_stop_without_start(host: Host) -> None:
     host.component().stop(1)

@@ -119,7 +119,7 @@ def test_a_thread_that_fails_ends_the_process(instance: Instance, name: str) -> 
     assert list(instance.running.glob("*.json")) == []
 
 
-def test_systemd_hears_of_all_that_happens(instance: Instance) -> None:
+def test_systemd_is_notified(instance: Instance) -> None:
     instance.configure(
         "proxy: {forwards: [{listen: 'unix:{folder}/one', to: 'unix:{folder}/two'}]}"
     )

@@ -89,7 +89,7 @@ def test_one_is_added_and_one_removed(host: Host) -> None:
     "changes",
     [{"memory_mib": 128}, {"cid": 20}, {"cpu_count": 2}, {"cpu_ids": (7,)}, {"debug": True}],
 )
-def test_one_that_changes_is_ended_and_started_anew(host: Host, changes: dict[str, Any]) -> None:
+def test_a_changed_enclave_is_restarted(host: Host, changes: dict[str, Any]) -> None:
     before = host.ids()
     host.take(host.settings("a", **changes), host.settings("b"))
     after = host.running()
@@ -111,7 +111,7 @@ def test_two_change_places(host: Host) -> None:
     assert {name: each["EnclaveCID"] for name, each in host.running().items()} == {"a": 17, "b": 16}
 
 
-def test_what_the_daemon_does_about_one_changes_while_it_runs(host: Host) -> None:
+def test_restart_and_poll_change_while_it_runs(host: Host) -> None:
     before = host.ids()
     never = Restart(always=False)
     host.take(host.settings("a", restart=never), host.settings("b", poll=0.2))
@@ -126,7 +126,7 @@ def test_what_the_daemon_does_about_one_changes_while_it_runs(host: Host) -> Non
     assert one.status().values["starts"] == 2
 
 
-def test_an_image_that_cannot_be_changes_nothing(host: Host) -> None:
+def test_an_invalid_image_changes_nothing(host: Host) -> None:
     before = host.ids()
     for changes in ({"eif": host.folder / "none"}, {"memory_mib": 1, "eif": big(host)}):
         with pytest.raises(AgentError):
@@ -141,7 +141,7 @@ def big(host: Host) -> Path:
     return path
 
 
-def test_the_end_may_come_meanwhile(host: Host) -> None:
+def test_stop_during_a_reload(host: Host) -> None:
     """No enclave is started once the daemon ends, whatever a reload was about to do."""
     take = host.enclaves.prepare([host.settings("c")])
     ending = threading.Thread(target=host.enclaves.stop, args=(10,))

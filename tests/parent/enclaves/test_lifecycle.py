@@ -96,7 +96,7 @@ def test_every_state_can_be_reached() -> None:
     assert reached == set(State)
 
 
-def test_one_that_ends_is_started_again_later() -> None:
+def test_an_enclave_that_ended_is_restarted_later() -> None:
     machine = running()
     assert machine.next(1) == Wait(5)
     assert machine.next(5) == Look()
@@ -108,7 +108,7 @@ def test_one_that_ends_is_started_again_later() -> None:
     assert machine.next(6) == Run()
 
 
-def test_what_is_not_seen_is_not_started_twice() -> None:
+def test_an_enclave_that_is_not_seen_is_not_started_twice() -> None:
     """An enclave whose process did not answer in time is not one that ended."""
     machine = running()
     for turn in range(BLIND_LOOKS):
@@ -123,7 +123,7 @@ def test_what_is_not_seen_is_not_started_twice() -> None:
     assert machine.healthy
 
 
-def test_one_that_is_just_what_is_wanted_is_taken_over() -> None:
+def test_an_enclave_exactly_as_configured_is_taken_over() -> None:
     machine = lifecycle()
     machine.next(0)
     machine.looked(0, (enclave(7, memory_mib=514),), complete=True)
@@ -146,7 +146,7 @@ def test_one_that_is_just_what_is_wanted_is_taken_over() -> None:
         {"state": "TERMINATING"},
     ],
 )
-def test_anything_else_is_in_the_way_until_it_goes(changes: dict[str, object]) -> None:
+def test_any_other_enclave_is_a_conflict_until_it_ends(changes: dict[str, object]) -> None:
     machine = lifecycle()
     machine.next(0)
     machine.looked(0, (enclave(7, **changes),), complete=True)
@@ -158,7 +158,7 @@ def test_anything_else_is_in_the_way_until_it_goes(changes: dict[str, object]) -
     assert machine.next(5) == Run()
 
 
-def test_an_image_that_nobody_measured_is_no_reason_to_take_anything_over() -> None:
+def test_nothing_is_taken_over_without_measurements() -> None:
     """nitro-cli before 1.2 does not tell PCR0: unknown is not the same as equal."""
     machine = lifecycle()
     machine.pcr0 = ""
@@ -167,7 +167,7 @@ def test_an_image_that_nobody_measured_is_no_reason_to_take_anything_over() -> N
     assert machine.state is State.CONFLICT
 
 
-def test_one_on_other_cpus_is_in_the_way() -> None:
+def test_an_enclave_on_other_cpus_is_a_conflict() -> None:
     machine = lifecycle()
     machine.settings = dataclasses.replace(SETTINGS, cpu_count=0, cpu_ids=(1, 3))
     machine.next(0)
@@ -178,7 +178,7 @@ def test_one_on_other_cpus_is_in_the_way() -> None:
     assert machine.healthy
 
 
-def test_one_that_is_ending_is_waited_for_not_ended_again() -> None:
+def test_an_enclave_that_terminates_is_waited_for() -> None:
     machine = running()
     machine.stop(0)
     assert machine.next(0) == Terminate("i-0-enc1")
@@ -191,7 +191,7 @@ def test_one_that_is_ending_is_waited_for_not_ended_again() -> None:
     assert machine.next(1) == Done()
 
 
-def test_what_is_known_not_to_run_needs_no_ending() -> None:
+def test_stop_is_immediate_if_none_of_ours_exists() -> None:
     machine = lifecycle()
     machine.next(0)
     machine.looked(0, (), complete=True)
@@ -203,7 +203,7 @@ def test_what_is_known_not_to_run_needs_no_ending() -> None:
     assert machine.next(2) == Done()
 
 
-def test_another_chance_for_one_that_stays_away() -> None:
+def test_reconfiguring_retries_a_failed_enclave() -> None:
     machine = running(Restart(always=False))
     machine.looked(5, (), complete=True)
     assert machine.next(9) == Wait(float("inf"))
@@ -211,7 +211,7 @@ def test_another_chance_for_one_that_stays_away() -> None:
     assert (machine.state, machine.failures, machine.next(9)) == (State.WAITING, 0, Look())
 
 
-def test_what_is_in_the_way_is_not_ended() -> None:
+def test_a_conflicting_enclave_is_not_terminated() -> None:
     machine = lifecycle()
     machine.next(0)
     machine.looked(0, (enclave(7, cpu_ids=(1,)),), complete=True)
@@ -219,7 +219,7 @@ def test_what_is_in_the_way_is_not_ended() -> None:
     assert machine.next(1) == Done()
 
 
-def test_a_start_nobody_heard_of_is_found_and_ended() -> None:
+def test_a_start_of_unknown_outcome_is_found_and_terminated() -> None:
     machine = lifecycle()
     machine.next(0)
     machine.looked(0, (), complete=True)
@@ -235,7 +235,7 @@ def test_a_start_nobody_heard_of_is_found_and_ended() -> None:
     assert machine.next(0) == Done()
 
 
-def test_never_is_never_and_giving_up_is_final() -> None:
+def test_policy_never_and_giving_up_are_final() -> None:
     for restart, starts in ((Restart(always=False), 1), (Restart(give_up_after=2), 3)):
         machine = lifecycle(restart)
         now, runs = 0.0, 0
@@ -253,7 +253,7 @@ def test_never_is_never_and_giving_up_is_final() -> None:
         assert machine.next(now + 1e9) == Wait(float("inf"))
 
 
-def test_a_good_time_forgives() -> None:
+def test_a_long_run_resets_the_failures() -> None:
     machine = running(Restart(reset_after=100))
     machine.failures = 9
     machine.looked(99, (), complete=True)
@@ -265,7 +265,7 @@ def test_a_good_time_forgives() -> None:
 
 
 @pytest.mark.parametrize("lying", [False, True])
-def test_the_end_comes_whatever_fails(lying: bool) -> None:
+def test_stop_ends_whatever_fails(lying: bool) -> None:
     """What may still run is said, and is found again by the next daemon."""
     machine = running()
     machine.stop(0)
@@ -292,7 +292,7 @@ def test_backoff_doubles_up_to_its_limit() -> None:
     assert backoff(restart, 3, 0.5) == 3
 
 
-def test_failures_in_a_row_are_waited_for_longer_and_longer() -> None:
+def test_pauses_grow_with_failures_in_a_row() -> None:
     machine = lifecycle(chance=0)
     now = 0.0
     waits: list[float] = []

@@ -88,7 +88,7 @@ def test_the_section_is_read() -> None:
         ("policy: never", "policy: sometimes", "8: policy: 'sometimes' is not one of:"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_line(old: str, new: str, said: str) -> None:
+def test_invalid_settings_are_rejected_with_their_line(old: str, new: str, said: str) -> None:
     assert old in WHOLE
     with pytest.raises(ConfigurationError) as e:
         read(WHOLE.replace(old, new))
@@ -137,7 +137,7 @@ def test_arguments_are_nitro_clis() -> None:
     assert nitro_cli.run_timeout(worker, 7 << 30) == 360
 
 
-def test_answers_are_read() -> None:
+def test_output_is_parsed() -> None:
     (found,) = nitro_cli.parse_describe(json.dumps([DESCRIBED]).encode())
     assert found == Enclave(
         str(DESCRIBED["EnclaveID"]), "worker", 16, (1, 3), 512, "RUNNING", debug=True,
@@ -162,7 +162,7 @@ def test_answers_are_read() -> None:
         {"EnclaveName": "x" * 300},
     ],
 )
-def test_answers_of_another_form_are_refused(changes: dict[str, object]) -> None:
+def test_unexpected_output_is_rejected(changes: dict[str, object]) -> None:
     with pytest.raises(NitroCliError, match="unexpected"):
         nitro_cli.parse_run(json.dumps({**DESCRIBED, **changes}).encode())
 
@@ -172,13 +172,13 @@ def test_answers_of_another_form_are_refused(changes: dict[str, object]) -> None
     lambda inner: st.lists(inner, max_size=4)
     | st.dictionaries(st.sampled_from(sorted(DESCRIBED)), inner, max_size=9),
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
-def test_nothing_else_escapes(data: bytes) -> None:
+def test_any_output_raises_nitro_cli_error_alone(data: bytes) -> None:
     for parse in (nitro_cli.parse_run, nitro_cli.parse_describe):
         with contextlib.suppress(NitroCliError):
             parse(data)
 
 
-def test_the_cause_is_told_not_its_consequence() -> None:
+def test_the_cause_is_reported_not_its_consequence() -> None:
     stderr = (
         b"Start allocating memory...\n[ E27 ] Insufficient memory available. User provided `memory`"
         b" is 5000 MB\x1b[31m, which\nYou can ...\n\nFor more details, please visit https://docs\n"
@@ -300,24 +300,24 @@ def test_credentials_are_not_passed_on() -> None:
     assert set(passed_environment(environment)) == {"PATH", "NITRO_CLI_SOCKETS_PATH"}
 
 
-def test_one_that_is_not_there() -> None:
+def test_nitro_cli_is_not_installed() -> None:
     with pytest.raises(NitroCliError, match="cannot run /no/nitro-cli: No such file"):
         Subprocess("/no/nitro-cli").run(["describe-enclaves"], 1)
 
 
-def test_one_that_hangs_is_ended(tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_killed(tmp_path: Path) -> None:
     program = script(tmp_path, "time.sleep(1000)")
     with pytest.raises(NitroCliError, match="timed out"):
         Subprocess(program).run(["describe-enclaves"], 0.2)
 
 
-def test_one_that_floods_is_ended(tmp_path: Path) -> None:
+def test_a_command_that_prints_too_much_is_killed(tmp_path: Path) -> None:
     program = script(tmp_path, "while True: os.write(2, b'x' * 65536)")
     with pytest.raises(NitroCliError, match=f"over {MAX_OUTPUT} bytes"):
         Subprocess(program).run(["describe-enclaves"], 30)
 
 
-def test_a_daemon_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_daemon_that_keeps_the_pipes_open_is_not_waited_for(tmp_path: Path) -> None:
     """Its pipes are open for as long as it lives; the command itself has ended."""
     gone = tmp_path / "gone"
     os.mkfifo(gone)

@@ -156,7 +156,7 @@ def test_an_ordinary_client() -> None:
         eventually(lambda: server.connected == 0)
 
 
-def test_a_bug_of_ours_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_a_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server:
         response = ask(server, b"GET /bug HTTP/1.1\r\nHost: x\r\n\r\n")
         assert response.endswith(b'{"message": "internal error"}')
@@ -167,7 +167,7 @@ def test_a_bug_of_ours_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTT"])
-def test_a_slow_client_is_cut(sent: bytes) -> None:
+def test_a_slow_client_is_closed(sent: bytes) -> None:
     with serving(Limits(timeout=0.2)) as server, connect(server) as client:
         client.sendall(sent)
         with contextlib.suppress(ConnectionResetError):
@@ -176,7 +176,7 @@ def test_a_slow_client_is_cut(sent: bytes) -> None:
         assert server.counters.expired == 1
 
 
-def test_a_client_that_drips_is_cut() -> None:
+def test_a_client_that_drips_is_closed() -> None:
     with serving(Limits(timeout=0.3)) as server, connect(server) as client:
         over = threading.Event()
 
@@ -192,7 +192,7 @@ def test_a_client_that_drips_is_cut() -> None:
         thread.join(TEST_TIMEOUT)
 
 
-def test_a_client_that_takes_nothing_is_cut() -> None:
+def test_a_client_that_does_not_read_is_closed() -> None:
     with serving(Limits(timeout=0.3)) as server, connect(server) as client:
         client.sendall(b"GET /50000000 HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: server.counters.responses == {200: 1})
@@ -219,7 +219,7 @@ def test_a_flood_leaves_a_short_log(caplog: pytest.LogCaptureFixture) -> None:
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) <= 11
 
 
-def test_stopping_lets_a_client_take_its_answer() -> None:
+def test_stop_drains_responses() -> None:
     with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
         client.sendall(b"GET /5000000 HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: server.counters.responses == {200: 1})
@@ -233,7 +233,7 @@ def test_stopping_lets_a_client_take_its_answer() -> None:
         assert not server.running
 
 
-def test_stopping_waits_no_longer_than_it_may() -> None:
+def test_stop_is_bounded_by_its_timeout() -> None:
     with serving(Limits(timeout=TEST_TIMEOUT)) as server, connect(server) as client:
         eventually(lambda: server.connected == 1)
         server.stop(0.05)

@@ -34,14 +34,14 @@ from vsock_proxy.service.log_lines import LineSplitter
         (rb"\x1b" + b"\x1b", r"\\x1b\x1b"),
     ],
 )
-def test_what_is_hidden_becomes_visible(line: bytes, shown: str) -> None:
+def test_hidden_characters_become_visible(line: bytes, shown: str) -> None:
     assert neutralise(line) == shown
 
 
 @given(
     st.binary(max_size=300) | st.text(max_size=100).map(lambda text: text.encode(errors="ignore"))
 )
-def test_nothing_in_a_line_does_anything(line: bytes) -> None:
+def test_no_line_controls_a_terminal(line: bytes) -> None:
     shown = neutralise(line)
     shown.encode()
     for character in shown:
@@ -75,7 +75,7 @@ def test_little_is_kept_of_a_line_that_never_ends() -> None:
     assert splitter.feed(b"\nnext\n") == [b"x" * 100 + "…".encode(), b"next"]
 
 
-def test_a_budget_is_kept_and_what_is_over_is_counted() -> None:
+def test_a_budget_limits_and_counts() -> None:
     budget = Budget(10, burst=2, period=5)
     assert sum(budget.take(0) for _ in range(100)) == 20
     assert budget.dropped == 80

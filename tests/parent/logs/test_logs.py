@@ -92,7 +92,7 @@ def test_lines_arrive_whole_and_harmless(tmp_path: Path, kept: Kept) -> None:
     assert not sink.status().healthy
 
 
-def test_what_came_before_the_end_is_not_lost(tmp_path: Path, kept: Kept) -> None:
+def test_data_that_arrived_before_stop_is_not_lost(tmp_path: Path, kept: Kept) -> None:
     settings = unix(tmp_path, lines_per_second=100_000)
     sink = LogSink(settings, sink=kept)
     sink.start()
@@ -104,7 +104,7 @@ def test_what_came_before_the_end_is_not_lost(tmp_path: Path, kept: Kept) -> Non
     assert kept.lines == [str(n) for n in range(10_000)]
 
 
-def test_a_flood_is_cut_counted_and_said_and_others_pass(
+def test_a_flood_is_dropped_counted_and_logged(
     tmp_path: Path, kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
@@ -137,7 +137,7 @@ def test_a_flood_is_cut_counted_and_said_and_others_pass(
         server.close()
 
 
-def test_one_that_sends_too_fast_is_read_more_slowly(tmp_path: Path, kept: Kept) -> None:
+def test_a_fast_sender_is_read_more_slowly(tmp_path: Path, kept: Kept) -> None:
     now = 0.0
     settings = unix(tmp_path, bytes_per_second=16384)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -159,7 +159,7 @@ def test_one_that_sends_too_fast_is_read_more_slowly(tmp_path: Path, kept: Kept)
         server.close()
 
 
-def test_a_thousand_connections_later_nothing_is_left(tmp_path: Path, kept: Kept) -> None:
+def test_a_thousand_connections_leave_nothing_behind(tmp_path: Path, kept: Kept) -> None:
     settings = unix(tmp_path, connections_per_second=1000)
     sink = LogSink(settings, sink=kept)
     sink.start()
@@ -172,7 +172,7 @@ def test_a_thousand_connections_later_nothing_is_left(tmp_path: Path, kept: Kept
     sink.stop(10)
 
 
-def test_one_that_connects_in_a_loop_is_refused_counted_and_said(
+def test_connections_in_a_loop_are_rejected_and_counted(
     tmp_path: Path, kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
@@ -215,7 +215,7 @@ def test_one_that_connects_in_a_loop_is_refused_counted_and_said(
         server.close()
 
 
-def test_one_of_another_cid_in_a_loop_costs_no_more(tmp_path: Path, kept: Kept) -> None:
+def test_connections_of_another_cid_in_a_loop(tmp_path: Path, kept: Kept) -> None:
     settings = dataclasses.replace(unix(tmp_path), cids=frozenset({16}))
     with socket.socket(socket.AF_UNIX) as listener:
         assert isinstance(settings.listen, UnixAddress)
@@ -230,7 +230,7 @@ def test_one_of_another_cid_in_a_loop_costs_no_more(tmp_path: Path, kept: Kept) 
         server.close()
 
 
-def test_a_sink_that_fails_loses_lines_and_says_so(tmp_path: Path, kept: Kept) -> None:
+def test_lines_that_cannot_be_written_are_counted_as_lost(tmp_path: Path, kept: Kept) -> None:
     settings = unix(tmp_path)
     sink = LogSink(settings, sink=kept)
     sink.start()
@@ -296,7 +296,7 @@ def test_the_journal_gets_fields(journal: tuple[socket.socket, str]) -> None:
     sink.close()
 
 
-def test_a_journal_that_takes_nothing_blocks_nobody(journal: tuple[socket.socket, str]) -> None:
+def test_a_full_journal_does_not_block(journal: tuple[socket.socket, str]) -> None:
     _, path = journal
     sink = Journal(path)
 
@@ -309,7 +309,7 @@ def test_a_journal_that_takes_nothing_blocks_nobody(journal: tuple[socket.socket
     sink.close()
 
 
-def test_a_journal_that_was_restarted_is_found_again(tmp_path: Path) -> None:
+def test_a_restarted_journal_is_reconnected(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     first = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     first.bind(str(path))
@@ -338,7 +338,7 @@ def test_a_file_has_a_bounded_size(tmp_path: Path) -> None:
     assert "Z worker[16]: line 4999 x" in path.read_text().splitlines()[-1]
 
 
-def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot write"):
         open_sink(LogFile(tmp_path / "none" / "log"))
     full = open_sink(LogFile(tmp_path / "log"))
@@ -394,13 +394,13 @@ def test_the_section_is_read(tmp_path: Path) -> None:
         ("cids: [16]\nconnections: 0", "2: connections: '0' is not an integer"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_line(text: str, said: str) -> None:
+def test_invalid_settings_are_rejected_with_their_line(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as e:
         read(text)
     assert str(e.value).startswith(f"parent.yaml:{said}")
 
 
-def test_an_address_that_is_taken_is_said(tmp_path: Path, kept: Kept) -> None:
+def test_an_address_in_use_is_an_error(tmp_path: Path, kept: Kept) -> None:
     settings = unix(tmp_path)
     first = LogSink(settings, sink=kept)
     first.start()

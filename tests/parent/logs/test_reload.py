@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_open_connections_go_on_and_new_ones_are_held_against_the_new_cids(tmp_path: Path) -> None:
+def test_new_cids_apply_to_new_connections(tmp_path: Path) -> None:
     kept, settings = Kept(), unix(tmp_path)
     sink = LogSink(settings, sink=kept)
     sink.start()

@@ -162,7 +162,7 @@ def test_the_proxys_numbers(tmp_path: Path) -> None:
     assert found["proxy_reloads_total"] == 0
 
 
-def test_a_relay_that_does_not_answer_keeps_nothing_else_back(
+def test_a_stuck_relay_does_not_block_the_other_metrics(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def silent(_proxy: object) -> None:
