@@ -22,7 +22,7 @@ from parent.http_server.connection import Connection
 from parent.http_server.protocol import Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
-from vsock_proxy.service.acceptor import Acceptor, serve_accepted
+from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class HttpServer:
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._exception)
-        acceptor = Acceptor(listener, self)
+        acceptor = AsyncAcceptor(listener, self)
         self._ready.set()
         await self._stopping.wait()
         acceptor.close()
@@ -187,15 +187,15 @@ class HttpServer:
         await asyncio.sleep(0)
         self._warnings.catch_up()
 
-    # The methods of `acceptor.AcceptEvents`, on the server's thread.
+    # The methods of `acceptor.AsyncAcceptEvents`, on the server's thread.
 
     def may_accept(self) -> float:
-        """See `AcceptEvents.may_accept`."""
+        """See `AsyncAcceptEvents.may_accept`."""
         now = time.monotonic()
         return max(self._arrivals.wait(now), self._rejections.wait(now))
 
     def accepted(self, client: socket.socket, peer: object) -> None:
-        """See `AcceptEvents.accepted`."""
+        """See `AsyncAcceptEvents.accepted`."""
         cid = peer_cid(client, peer)
         connection = self.admit(cid)
         if connection is None:
@@ -206,7 +206,7 @@ class HttpServer:
             )
 
     def accept_failed(self, error: OSError) -> None:
-        """See `AcceptEvents.accept_failed`."""
+        """See `AsyncAcceptEvents.accept_failed`."""
         self._warnings.warning(
             "%s: cannot accept connections: %s; retrying in a second", self._name, error.strerror
         )

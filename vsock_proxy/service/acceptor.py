@@ -22,7 +22,7 @@ FAILURE_PAUSE: Final = 1.0
 """Seconds before the next attempt when the kernel refuses, for want of descriptors or memory."""
 
 
-class AcceptEvents(Protocol):
+class AsyncAcceptEvents(Protocol):
     """Receives the connections; called on the loop's thread."""
 
     def may_accept(self) -> float:
@@ -38,10 +38,10 @@ class AcceptEvents(Protocol):
         ...
 
 
-class Acceptor:
+class AsyncAcceptor:
     """Accepts from a listening socket until `close`. To be made on the loop's thread."""
 
-    def __init__(self, listener: socket.socket, events: AcceptEvents) -> None:
+    def __init__(self, listener: socket.socket, events: AsyncAcceptEvents) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._events = events
