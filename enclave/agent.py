@@ -23,7 +23,7 @@ from enclave.recipient.exchange import (
     SECRET_FIELD,
     attested_request,
     check_number_of_bytes,
-    opened_answer,
+    opened_response,
 )
 from enclave.recipient.recipient import NsmRecipient, Recipient
 from vsock_proxy.net.dialing import Dialer, SocketDialer
@@ -201,7 +201,7 @@ class Agent(AttestedOperations):
         request = attested_request(operation, parameters, recipient.attestation_document())
         response = self._kms.call(operation, request)
         try:
-            content = opened_answer(operation, parameters, response.content, recipient.open)
+            content = opened_response(operation, parameters, response.content, recipient.open)
         except AgentError:
             # It may have been another call's: then its connection is out of step.
             self._kms.renew_connections()

@@ -25,7 +25,7 @@ from enclave.kms.endpoint import Endpoint, parse_endpoint
 from enclave.recipient.exchange import (
     KEY_ENCRYPTION_ALGORITHM,
     SECRET_FIELD,
-    opened_answer,
+    opened_response,
 )
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class _Attachment:
             return  # of an error botocore makes its ClientError
         asked, recipient = context[_ASKED]
         try:
-            opened = opened_answer(model.name, asked, parsed, recipient.open)
+            opened = opened_response(model.name, asked, parsed, recipient.open)
         except AgentError:
             self._transport.renew_connections()  # see Agent.call
             raise

@@ -1,14 +1,18 @@
-"""The recipient exchange: what an attested KMS request and its answer look like.
+"""The recipient exchange: attested KMS requests and their responses. No I/O.
 
-Pure, and the only place that knows: the Python API, the command line and everything else go
-through it. Five operations take `Recipient` (AWS KMS API Reference); each brings its secret back
-inside `CiphertextForRecipient` and leaves its plain field empty.
+The only place that knows what they look like: the Python API, the command line and everything else
+go through it. Five operations take `Recipient` (AWS KMS API Reference); each returns its secret in
+`CiphertextForRecipient` and leaves its plain field empty.
+
+What is compared is the second line of defence against a response that belongs to another call; TLS
+and the HTTP client are the first. docs/connections.md says what the comparison cannot tell.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from enclave.errors import ConfigurationError, KmsResponseError
@@ -43,10 +47,10 @@ _SHARED_SECRET_BYTES = (32, 48, 66)
 """One coordinate on P-256 or SM2, P-384, P-521: all that ECDH in KMS has."""
 
 _ECHOED = ("EncryptionAlgorithm", "KeyAgreementAlgorithm", "KeyPairSpec")
-"""What an answer repeats of the request (AWS KMS API Reference, "Response Elements")."""
+"""What a response repeats of the request (AWS KMS API Reference, "Response Elements")."""
 
 _CIPHERTEXT = "CiphertextForRecipient"
-_HINT_FORGED = "the answer is not trusted: whoever ended TLS may not be KMS"
+_HINT_FORGED = "the response is not trusted: what ended TLS may not be KMS"
 
 
 def attested_request(
@@ -80,14 +84,20 @@ def attested_request(
     return {
         **parameters,
         "Recipient": {
-            "AttestationDocument": base64.b64encode(document).decode(),
+            "AttestationDocument": _base64(document),
             "KeyEncryptionAlgorithm": KEY_ENCRYPTION_ALGORITHM,
         },
     }
 
 
+@functools.lru_cache(maxsize=4)
+def _base64(document: bytes) -> str:
+    """Encode a document, which many calls share."""
+    return base64.b64encode(document).decode()
+
+
 def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse a NumberOfBytes that KMS would refuse, before anything is sent.
+    """Reject a NumberOfBytes that KMS would refuse, before anything is sent.
 
     Raises:
         ConfigurationError: it is not in 1..1024, or missing where it must be.
@@ -108,23 +118,23 @@ def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None
         )
 
 
-def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes:
-    """Take the envelope out of an answer, refusing what is not the answer to an attested request.
+def ciphertext_for_recipient(operation: str, response: Mapping[str, Any]) -> bytes:
+    """Return the envelope of a response; reject a response to a request that was not attested.
 
     Args:
         operation: one of `SECRET_FIELD`.
-        answer: KMS's answer; binary values in base64, or as bytes where a library has decoded
+        response: KMS's response; binary values in base64, or as bytes if a library has decoded
             them.
 
     Raises:
-        KmsResponseError: the secret stands in the open, or there is no usable envelope.
+        KmsResponseError: the secret is in the open, or there is no usable envelope.
     """
     secret_field = SECRET_FIELD[operation]
-    if answer.get(secret_field) not in (None, "", b""):
+    if response.get(secret_field) not in (None, "", b""):
         raise KmsResponseError(
             f"KMS sent {secret_field} in the open though Recipient was sent", hint=_HINT_FORGED
         )
-    encoded = answer.get(_CIPHERTEXT)
+    encoded = response.get(_CIPHERTEXT)
     if encoded in (None, "", b""):
         raise KmsResponseError(f"KMS sent no {_CIPHERTEXT}", hint=_HINT_FORGED)
     if isinstance(encoded, bytes):
@@ -137,43 +147,45 @@ def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes
         raise KmsResponseError(f"{_CIPHERTEXT} is not base64") from e
 
 
-def opened_answer(
+def opened_response(
     operation: str,
     parameters: Mapping[str, Any],
-    answer: Mapping[str, Any],
+    response: Mapping[str, Any],
     open_: Callable[[bytes], bytes],
 ) -> dict[str, Any]:
-    """Turn KMS's answer into the one an unattested caller would have had.
+    """Return the response that an unattested caller would have had.
 
     Args:
         operation: one of `SECRET_FIELD`.
-        parameters: what was asked, as given to `attested_request`.
-        answer: KMS's answer, as `ciphertext_for_recipient` takes it.
-        open_: opens the envelope, `Recipient.open`.
+        parameters: of the request, as given to `attested_request`.
+        response: KMS's response, as `ciphertext_for_recipient` takes it.
+        open_: decrypts the envelope, `Recipient.open`.
 
     Returns:
-        The answer with the secret field filled, as bytes, and without CiphertextForRecipient.
+        The response with the secret field filled, as bytes, and without CiphertextForRecipient.
 
     Raises:
-        KmsResponseError: the answer does not fit the request.
+        KmsResponseError: the response does not fit the request.
         DecodingError: the envelope is malformed.
         DecryptionError: the envelope does not open.
     """
-    envelope = ciphertext_for_recipient(operation, answer)
-    _check_key_id(parameters.get("KeyId"), answer.get("KeyId"))
+    envelope = ciphertext_for_recipient(operation, response)
+    _check_key_id(parameters.get("KeyId"), response.get("KeyId"))
     for name in _ECHOED:
-        asked, answered = parameters.get(name), answer.get(name)
-        if None not in (asked, answered) and asked != answered:
-            raise KmsResponseError(f"KMS answered with another {name}", hint=_HINT_FORGED)
+        requested, received = parameters.get(name), response.get(name)
+        if None not in (requested, received) and requested != received:
+            raise KmsResponseError(
+                f"KMS's response has another {name} than the request", hint=_HINT_FORGED
+            )
     secret = open_(envelope)
     _check_secret(operation, parameters, secret)
-    opened = {name: value for name, value in answer.items() if name != _CIPHERTEXT}
+    opened = {name: value for name, value in response.items() if name != _CIPHERTEXT}
     opened[SECRET_FIELD[operation]] = secret
     return opened
 
 
 def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) -> None:
-    """A secret must have the length that was asked for, or the form its operation gives."""
+    """Check that a secret has the requested length, or the form that its operation gives."""
     if not secret:
         raise KmsResponseError("KMS gave an empty secret", hint=_HINT_FORGED)
     if len(secret) > MAX_PLAINTEXT:
@@ -200,7 +212,7 @@ def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) 
 
 
 def _is_one_der_sequence(data: bytes) -> bool:
-    """Whether this is the outside of a DER SEQUENCE, from the first byte to the last (X.690)."""
+    """Return whether this is one DER SEQUENCE, from the first byte to the last (X.690)."""
     if len(data) < 2 or data[0] != 0x30:
         return False
     if data[1] < 0x80:
@@ -209,25 +221,27 @@ def _is_one_der_sequence(data: bytes) -> bool:
     return len(data) == 2 + size + int.from_bytes(data[2 : 2 + size], "big")
 
 
-def _check_key_id(asked: object, answered: object) -> None:
-    """A named key must be the one that answered, as far as its name tells.
+def _check_key_id(requested: object, received: object) -> None:
+    """Check that the response's KeyId is the requested key, as far as its name tells.
 
-    KMS always answers with the key's ARN. An alias hides which key is meant, so of an alias
-    only the partition, region and account can be compared, where its ARN names them.
+    KMS always sends the key's ARN. An alias does not tell which key is meant, so of an alias only
+    the partition, region and account can be compared, if its ARN names them.
     """
-    if not isinstance(asked, str) or not asked:
+    if not isinstance(requested, str) or not requested:
         return
-    if not isinstance(answered, str) or ":key/" not in answered:
-        raise KmsResponseError("KMS did not say which key it used", hint=_HINT_FORGED)
-    if asked.startswith("alias/"):
+    if not isinstance(received, str) or ":key/" not in received:
+        raise KmsResponseError(
+            "KMS's response does not name the key that was used", hint=_HINT_FORGED
+        )
+    if requested.startswith("alias/"):
         return
-    if asked.startswith("arn:"):
+    if requested.startswith("arn:"):
         fits = (
-            answered.split(":")[:5] == asked.split(":")[:5]
-            if ":alias/" in asked
-            else answered == asked
+            received.split(":")[:5] == requested.split(":")[:5]
+            if ":alias/" in requested
+            else received == requested
         )
     else:
-        fits = answered.endswith(f":key/{asked}")
+        fits = received.endswith(f":key/{requested}")
     if not fits:
-        raise KmsResponseError(f"KMS used key {answered}, not {asked}", hint=_HINT_FORGED)
+        raise KmsResponseError(f"KMS used key {received}, not {requested}", hint=_HINT_FORGED)

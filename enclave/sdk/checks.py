@@ -80,7 +80,7 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
 def read_answer(
     operation: str, parameters: Mapping[str, Any], answer: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what `enclave.recipient.exchange.opened_answer` would have made of KMS's response.
+    """Return what `enclave.recipient.exchange.opened_response` would have made of KMS's response.
 
     The C code drops KMS's KeyId: what was asked for stands in its place, where it was asked for.
 
@@ -103,7 +103,7 @@ def read_answer(
     if len(secret) != expected and (expected is not None or not secret):
         raise KmsResponseError(
             f"KMS gave {len(secret)} bytes where {expected or 'some'} were asked for",
-            hint="the answer is not trusted: whoever ended TLS may not be KMS",
+            hint="the response is not trusted: what ended TLS may not be KMS",
         )
     return content
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.errors import AgentError, ConfigurationError, KmsResponseError
-from enclave.recipient.exchange import SECRET_FIELD, attested_request, opened_answer
+from enclave.recipient.exchange import SECRET_FIELD, attested_request, opened_response
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 ENVELOPE = base64.b64encode(b"envelope").decode()
@@ -39,7 +39,7 @@ def answer(operation: str, **changes: Any) -> dict[str, Any]:
 def opened(
     operation: str, parameters: dict[str, Any], secret: bytes = b"s" * 32, **changes: Any
 ) -> dict[str, Any]:
-    return opened_answer(operation, parameters, answer(operation, **changes), lambda _: secret)
+    return opened_response(operation, parameters, answer(operation, **changes), lambda _: secret)
 
 
 def test_the_operations_are_those_of_the_service_model() -> None:
@@ -262,7 +262,7 @@ def test_whatever_the_answer_only_the_named_errors_leave(
     operation: str, content: dict[str, Any], parameters: dict[str, Any]
 ) -> None:
     try:
-        result = opened_answer(operation, parameters, content, lambda _: SECRETS[operation])
+        result = opened_response(operation, parameters, content, lambda _: SECRETS[operation])
     except AgentError:
         return
     assert result[SECRET_FIELD[operation]] == SECRETS[operation]

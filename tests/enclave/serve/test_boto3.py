@@ -133,7 +133,7 @@ def test_errors_of_kms_keep_type_message_and_request_id(client: Any, enclave: En
 
 def test_errors_of_the_agents_have_a_type_and_say_what_to_do(client: Any, enclave: Enclave) -> None:
     enclave.kms.faults.inject("plaintext:1")
-    with pytest.raises(ClientError, match="the answer is not trusted") as e:
+    with pytest.raises(ClientError, match="the response is not trusted") as e:
         client.generate_random(NumberOfBytes=8)
     assert e.value.response["Error"]["Code"] == "EnclaveUntrustedAnswerException"
 
