@@ -2,6 +2,6 @@
 
 `service` responds to requests and does no I/O; `server` and `tls` carry requests and responses,
 `faults` spoils them, `outputs` writes files. `operations/` are KMS's operations, a method each.
-Below them `store` has the keys, grants and aliases, `policy` evaluates policies, `material`,
-`ciphertexts` and `signing` compute, and `specs` lists the key specs.
+Below them `regions` has the keys and aliases, and `store` authorizes by `policy` and `grants`;
+`material`, `ciphertexts` and `signing` compute, and `specs` lists the key specs.
 """

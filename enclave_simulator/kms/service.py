@@ -27,11 +27,12 @@ from enclave_simulator.kms.operations.rotation import RotationOperations
 from enclave_simulator.kms.operations.signing import SigningOperations
 from enclave_simulator.kms.policy import parse_policy
 from enclave_simulator.kms.recipient import MAX_DOCUMENT_AGE, Attested, DocumentVerifier
+from enclave_simulator.kms.regions import Template, UnknownRegionError
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Caller, Credentials, authenticate
 from enclave_simulator.kms.specs import SYMMETRIC
 from enclave_simulator.kms.spoiled import spoiled
 from enclave_simulator.kms.state import dump_state, load_state
-from enclave_simulator.kms.store import KeyStore, Template, UnknownRegionError
+from enclave_simulator.kms.store import KeyStore
 from enclave_simulator.kms.validation import parse_parameters, service_model
 from vsock_proxy.errors import ConfigurationError
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from enclave_simulator.kms.grants import Grant
 from enclave_simulator.kms.keys import STATES, Alias, Family, Key, Material, Materials, Usage
 from enclave_simulator.kms.material import decode_material, encode_material
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.policy import parse_policy
+from enclave_simulator.kms.regions import Region, is_region
 from enclave_simulator.kms.specs import USAGES
-from enclave_simulator.kms.store import KeyStore, Region, is_region
+
+if TYPE_CHECKING:
+    from enclave_simulator.kms.store import KeyStore
 
 T = TypeVar("T")
 

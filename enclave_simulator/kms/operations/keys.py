@@ -18,8 +18,8 @@ from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.operations.lists import metadata, page
 from enclave_simulator.kms.operations.policies import check_lockout
 from enclave_simulator.kms.policy import parse_policy
+from enclave_simulator.kms.regions import default_policy
 from enclave_simulator.kms.specs import SYMMETRIC, unsupported
-from enclave_simulator.kms.store import default_policy
 from enclave_simulator.kms.tags import merge_tags
 
 if TYPE_CHECKING:

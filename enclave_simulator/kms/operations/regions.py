@@ -8,7 +8,7 @@ from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.operations.lists import metadata
 from enclave_simulator.kms.operations.policies import check_lockout
 from enclave_simulator.kms.policy import parse_policy
-from enclave_simulator.kms.store import UnknownRegionError, default_policy
+from enclave_simulator.kms.regions import UnknownRegionError, default_policy
 from enclave_simulator.kms.tags import list_tags, merge_tags
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from enclave_simulator.authority import Authority
 from enclave_simulator.kms.cms import Enveloper
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.recipient import DocumentVerifier
+from enclave_simulator.kms.regions import MAX_REGIONS
 from enclave_simulator.kms.service import KmsService
-from enclave_simulator.kms.store import MAX_REGIONS
 from enclave_simulator.nsm import SimulatedNsm
 from tests.enclave_simulator.documents import attest, rsa_key, spki, vector
 from tests.enclave_simulator.kms.kms_client import ask, openssl_decrypt, recipient, signed
