@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import tarfile
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from parent.eif.root.tree import MAX_ENTRIES, Node
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from parent.eif.root.notes import Notes
     from parent.eif.root.tree import Tree
@@ -177,7 +178,12 @@ def _node(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Node:
     return Node(_TYPES[member.type] | permissions, owner, device=device)
 
 
-def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+@contextlib.contextmanager
+def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[IO[bytes]]:
     stream = archive.extractfile(member)
     assert stream  # noqa: S101 (None only for what is not a file)
-    return stream
+    try:
+        with stream:
+            yield stream
+    except (tarfile.TarError, OSError) as e:
+        raise ConfigurationError(f"cannot read {member.name!r} in the tar: {e}") from e
