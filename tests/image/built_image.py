@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),  # The first test that runs builds the image.
 ]
 
 DATE = 315_532_800
@@ -248,7 +248,7 @@ def test_it_boots(images: Storage, product: tuple[Path, list[str]], tmp_path: Pa
         ("docker build -t app .\n", ""),
         ("docker save app -o app.tar", "buildah push -q localhost/program docker-archive:app.tar"),
         ("--env AWS_REGION=us-east-1", f"--env AWS_REGION=us-east-1 {logged}"),
-        ("boot app.eif", "boot app.eif --timeout 300"),
+        ("boot app.eif", "boot app.eif --timeout 600"),
     ):
         assert documented in recipe
         recipe = recipe.replace(documented, here)
@@ -258,7 +258,7 @@ def test_it_boots(images: Storage, product: tuple[Path, list[str]], tmp_path: Pa
         pytest.skip(f"{e}: {e.hint}")
     done = subprocess.run(
         ["sh", "-eu", "-c", recipe],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=390,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=800,
         env=os.environ | images.environ
         | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip

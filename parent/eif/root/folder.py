@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -127,7 +128,16 @@ class _Reader:
 
 def _opener(source: bytes) -> Callable[[], AbstractContextManager[IO[bytes]]]:
     path = Path(os.fsdecode(source))
-    return lambda: opened(path)
+
+    @contextlib.contextmanager
+    def open_file() -> Iterator[IO[bytes]]:
+        try:
+            with opened(path) as stream:
+                yield stream
+        except OSError as e:
+            raise ConfigurationError(f"cannot read {path}: {e.strerror}") from e
+
+    return open_file
 
 
 def _attributes(source: bytes) -> Iterator[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import tarfile
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
 from parent.eif.root.tree import MAX_ENTRIES, Node
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from parent.eif.root.notes import Notes
     from parent.eif.root.tree import Tree
 
@@ -85,6 +89,12 @@ def apply_layer(archive: tarfile.TarFile, tree: Tree, notes: Notes) -> None:
         ConfigurationError: see `read`.
     """
     members = _members(archive)
+    # What is removed may still get a name of this layer: a hard link to it.
+    below = {
+        member.linkname: found[1]
+        for member in members
+        if member.islnk() and (found := tree.find(member.linkname, follow=False))
+    }
     for member in filter(_is_whiteout, members):
         folder, _, base = member.name.rpartition("/")
         if base == _OPAQUE:
@@ -95,7 +105,7 @@ def apply_layer(archive: tarfile.TarFile, tree: Tree, notes: Notes) -> None:
             tree.remove(f"{folder}/{base[len(WHITEOUT) :]}")
     for member in members:
         if not _is_whiteout(member):
-            _add(archive, member, tree, notes)
+            _add(archive, member, tree, notes, below)
 
 
 def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -126,11 +136,21 @@ def _is_whiteout(member: tarfile.TarInfo) -> bool:
     return member.name.rpartition("/")[2].startswith(WHITEOUT)
 
 
-def _add(archive: tarfile.TarFile, member: tarfile.TarInfo, tree: Tree, notes: Notes) -> None:
+def _add(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    tree: Tree,
+    notes: Notes,
+    below: Mapping[str, Node] = MappingProxyType({}),
+) -> None:
     if member.islnk():
         try:
             tree.link(member.name, member.linkname)
         except KeyError:
+            node = below.get(member.linkname)
+            if node and not node.is_dir:
+                tree.add(member.name, node)
+                return
             raise ConfigurationError(
                 f"{member.name!r} in the tar is a hard link to {member.linkname!r}, which is not "
                 "before it"
@@ -158,7 +178,12 @@ def _node(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Node:
     return Node(_TYPES[member.type] | permissions, owner, device=device)
 
 
-def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+@contextlib.contextmanager
+def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[IO[bytes]]:
     stream = archive.extractfile(member)
     assert stream  # noqa: S101 (None only for what is not a file)
-    return stream
+    try:
+        with stream:
+            yield stream
+    except (tarfile.TarError, OSError) as e:
+        raise ConfigurationError(f"cannot read {member.name!r} in the tar: {e}") from e

@@ -79,6 +79,16 @@ def test_layers_are_merged(
     assert [path.name for path in tmp_path.iterdir()] == [name]  # Nothing is left behind.
 
 
+def test_a_hard_link_to_what_the_same_layer_removes(
+    tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
+    upper = archives.tar(hard_link("kept", "etc/b"), member(".wh.etc"), hard_link("too", "etc/a"))
+    tree, _ = read(archives.write(archives.oci_files(LOWER, upper), tmp_path / "i.tar"), stack)
+    found = contents(tree)
+    assert (found["kept"], found["too"]) == (b"lower b", b"lower a")
+    assert "etc/a" not in found
+
+
 def test_newer_docker_writes_both(tmp_path: Path, stack: contextlib.ExitStack) -> None:
     files = archives.oci_files(LOWER) | {"manifest.json": b"[]"}
     assert read(archives.write(files, tmp_path / "both.tar"), stack)[1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +19,8 @@ from parent.eif.root.notes import Notes
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from parent.eif.root.tree import Tree
 
 ROOT = os.geteuid() == 0
@@ -236,6 +240,18 @@ def test_what_cannot_be_read(root: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"cannot read .*usr: Permission denied"):
             read(root)
         (root / "usr").chmod(0o755)
+
+
+def test_a_disk_that_does_not_give_a_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def failing(path: Path) -> Iterator[IO[bytes]]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        yield  # type: ignore[unreachable]
+
+    tree, _ = read(root)
+    monkeypatch.setattr(folder, "opened", failing)
+    with pytest.raises(ConfigurationError, match=r"cannot read .*root/.*: Input/output error"):
+        b"".join(archive(tree.entries()))
 
 
 def test_a_file_that_changes_while_it_is_read(root: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parent.eif.cpio import archive
 from parent.eif.root import folder, tar
 from parent.eif.root.notes import Notes
 from parent.eif.root.tree import Tree
@@ -140,6 +141,15 @@ def test_damage_is_not_taken_for_the_end() -> None:
     data[1024 + 3] ^= 1
     with pytest.raises(ConfigurationError, match="no header at byte 1024"):
         read(bytes(data))
+
+
+def test_a_tar_that_shrinks_while_it_is_read() -> None:
+    stream = io.BytesIO(archives.tar(member("a", bytes(5000)), member("b")))
+    tree = Tree()
+    tar.read(tar.open_tar(stream), tree, Notes())
+    stream.truncate(3000)
+    with pytest.raises(ConfigurationError, match="cannot read 'a' in the tar"):
+        b"".join(archive(tree.entries()))
 
 
 def test_a_negative_size_does_not_go_on_for_ever() -> None:
