@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 PROG = "enclave-agent"
 
 
-def write(answer: str | bytes) -> None:
-    """Print all of an answer on standard output.
+def write(output: str | bytes) -> None:
+    """Print all of the output of a command.
 
     Raises:
         ConfigurationError: bytes are not for a terminal.
         OSError: it cannot be printed.
     """
-    if isinstance(answer, str):
+    if isinstance(output, str):
         try:
-            sys.stdout.write(answer)
+            sys.stdout.write(output)
         except UnicodeEncodeError as e:
             raise ConfigurationError(
-                f"cannot print the answer in {sys.stdout.encoding}", hint="set PYTHONUTF8=1"
+                f"cannot print the output in {sys.stdout.encoding}", hint="set PYTHONUTF8=1"
             ) from e
     elif sys.stdout.isatty():
         raise ConfigurationError(
             "binary output is not for a terminal", hint="redirect it to a file, or use a pipe"
         )
     else:
-        sys.stdout.buffer.write(answer)
+        sys.stdout.buffer.write(output)
     sys.stdout.flush()
 
 

@@ -93,7 +93,7 @@ def run_describe(arguments: argparse.Namespace, environment: Environment) -> str
     with _nsm(environment) as nsm:
         described = nsm.describe()
         pcrs = [nsm.describe_pcr(index) for index in range(described.max_pcrs)]
-    answer = {
+    value = {
         "ModuleId": described.module_id,
         "Digest": described.digest,
         "Version": f"{described.version_major}.{described.version_minor}.{described.version_patch}",
@@ -102,7 +102,7 @@ def run_describe(arguments: argparse.Namespace, environment: Environment) -> str
             for index, pcr in enumerate(pcrs)
         ],
     }
-    return printer.format("Nsm", answer)
+    return printer.format("Nsm", value)
 
 
 def run_extend_pcr(arguments: argparse.Namespace, environment: Environment) -> str:

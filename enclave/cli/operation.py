@@ -1,4 +1,4 @@
-"""What the KMS commands share: options from the service model, the call, its answer printed."""
+"""The KMS commands: options from the service model, the call, and the response printed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _parameter_options(
         const="input",
         choices=("input", "yaml-input", "output"),
         help="call nothing; print a form for --cli-input-json or --cli-input-yaml, or a sample "
-        "of the answer",
+        "of the response",
     )
     return parser
 
@@ -158,7 +158,7 @@ def make_agent(arguments: argparse.Namespace, environment: Environment, **change
             "sign_requests": arguments.sign_request,
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
-            # Who waits longer for one answer waits longer for the call.
+            # A longer wait for one response is a longer wait for the call.
             "deadline": max(DEADLINE, connect_timeout + read_timeout),
             "environ": environment.environ,
         }

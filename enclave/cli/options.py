@@ -60,8 +60,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "cli_connect_timeout": 10.0,
     "cli_read_timeout": 20.0,
 }
-"""What the shared options are where nobody says. They are not argparse's own defaults: an option
-may stand before the command, and the command's parser must not reset it then.
+"""Defaults of the shared options. They are not argparse's own: an option may stand before the
+command, and the command's parser must not reset it then.
 """
 
 
@@ -79,7 +79,7 @@ class Parser(arguments.Parser):
 
 
 def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
-    """The options of every command, as a parent of its parser."""
+    """Return the options of every command, as a parent of its parser."""
     parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     add = parser.add_argument_group("options of every command").add_argument
     add(
@@ -88,9 +88,9 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         help="default: AWS_DEFAULT_OUTPUT, or json (verify and describe: table); the YAML forms "
         "need PyYAML",
     )
-    add("--query", metavar="JMESPATH", help="print only this part of the answer")
-    add("--verbose", action="store_true", help="show the hops of a call on standard error")
-    add("--debug", action="store_true", help="show everything but secrets on standard error")
+    add("--query", metavar="JMESPATH", help="print only this part of the output")
+    add("--verbose", action="store_true", help="log each step of a call on standard error")
+    add("--debug", action="store_true", help="log everything but secrets on standard error")
     for name in ("--no-paginate", "--no-cli-pager", "--cli-auto-prompt", "--no-cli-auto-prompt"):
         add(name, action=_NoEffect, nargs=0, help=_NO_EFFECT[name])
     add(
@@ -108,29 +108,34 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
 
 
 def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
-    """The options of every command that calls KMS, as a parent of its parser."""
+    """Return the options of every command that calls KMS, as a parent of its parser."""
     parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     add = parser.add_argument_group("options of every KMS command").add_argument
-    add("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION, the profile's")
+    add(
+        "--region",
+        metavar="REGION",
+        help="AWS region (default: AWS_REGION, AWS_DEFAULT_REGION, or the profile's)",
+    )
     add(
         "--profile",
         metavar="NAME",
-        help="keys and region from the files of the AWS CLI, where the enclave has them; "
-        "roles, SSO and credential programs are not followed",
+        help="settings and static keys from the AWS CLI's files, if the enclave has them (default: "
+        "AWS_PROFILE); roles, SSO and credential programs are not followed",
     )
     add(
         "--credentials",
         metavar="SOURCE",
         help="environment, the ADDRESS of the parent's credential service, or auto: the "
-        "environment if it holds any, else the parent's at vsock://3:8002 "
+        "environment if it holds any, otherwise the parent's at vsock://3:8002 "
         f"(default: {DEFAULTS['credentials']})",
     )
     add("--no-sign-request", dest="sign_request", action="store_false",
-        help="use no credentials; KMS itself answers signed requests only")  # fmt: skip
+        help="use no credentials; KMS itself refuses unsigned requests")  # fmt: skip
     add(
         "--endpoint-url",
         metavar="URL",
-        help="https only; else AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, or the region's",
+        help="https only (default: AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL, the profile's, or the "
+        "region's, which AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT choose)",
     )
     add(
         "--proxy",
@@ -141,7 +146,7 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--engine",
         choices=("python", "sdk", "sdk-client"),
-        help="whose code has the key pair attested and opens the answer: python, AWS's C SDK, or "
+        help="whose code has the key pair attested and opens the response: python, AWS's C SDK, or "
         f"the C SDK's own KMS client for the whole call (default: {DEFAULTS['engine']})",
     )
     add("--ca-bundle", metavar="FILE",
@@ -163,7 +168,7 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--cli-read-timeout",
         metavar="SECONDS",
-        help=f"for one whole answer (default: {DEFAULTS['cli_read_timeout']:g}; as above)",
+        help=f"for one whole response (default: {DEFAULTS['cli_read_timeout']:g}; as above)",
     )
     add(
         "--cli-binary-format",
@@ -175,22 +180,22 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
 
 
 _NO_EFFECT = {
-    "--no-paginate": "no effect: no answer here has pages",
+    "--no-paginate": "no effect: these responses have no pages",
     "--no-cli-pager": "no effect: no pager is ever started",
-    "--cli-auto-prompt": "no effect: an enclave has nobody to prompt",
-    "--no-cli-auto-prompt": "no effect: nobody is prompted",
+    "--cli-auto-prompt": "no effect: there is no prompt",
+    "--no-cli-auto-prompt": "no effect: there is no prompt",
 }
 
 
 class _NoEffect(argparse.Action):
-    """An option of the AWS CLI's that has nothing to do here."""
+    """An option of the AWS CLI that has no effect here."""
 
     def __call__(self, *_: Any) -> None:
         pass
 
 
 class _RefusedOption(argparse.Action):
-    """``--no-verify-ssl``: whoever ends TLS could forge every answer."""
+    """``--no-verify-ssl``: what ends TLS could forge every response."""
 
     def __call__(self, *_: Any) -> None:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Answers as the AWS CLI prints them: ``--output`` and ``--query``."""
+"""Output as the AWS CLI formats it: ``--output`` and ``--query``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS = ("json", "text", "table", "yaml", "yaml-stream")
 
 
 class Printer:
-    """Formats answers. Made before anything is asked, so that a bad option costs no call."""
+    """Formats values. Made before the call, so that an invalid option costs no call."""
 
     def __init__(
         self,
@@ -63,37 +63,37 @@ class Printer:
             require_yaml()
         self._select = None if arguments.query is None else _selector(arguments.query)
 
-    def format(self, title: str, answer: Any) -> str:
-        """The text to print, with its line ends.
+    def format(self, title: str, value: Any) -> str:
+        """Return the text to print, with its line ends.
 
         Args:
-            title: the answer's name, which tables show.
-            answer: JSON types only.
+            title: the name of the value, which tables show.
+            value: JSON types only.
 
         Raises:
-            ConfigurationError: the query does not fit the answer, or the answer no table.
+            ConfigurationError: the query does not fit the value, or the value no table.
         """
         if self._select is not None:
-            answer = self._select(answer)
+            value = self._select(value)
         match self.output:
             case "text":
                 from enclave.cli.text import format_text  # noqa: PLC0415 (seldom needed)
 
-                return format_text(answer)
+                return format_text(value)
             case "table":
                 from enclave.cli.table import format_table  # noqa: PLC0415 (as above)
 
                 width = shutil.get_terminal_size((80, 24)).columns
                 return format_table(
-                    title, answer, terminal_width=width, fold=self._fold, colour=self._colour
+                    title, value, terminal_width=width, fold=self._fold, colour=self._colour
                 )
             case "yaml" | "yaml-stream":
-                if answer == {}:
+                if value == {}:
                     return ""
                 from enclave.cli.yaml_format import format_yaml  # noqa: PLC0415 (as above)
 
-                return format_yaml(answer if self.output == "yaml" else [answer])
-        return "" if answer == {} else json.dumps(answer, indent=4, ensure_ascii=False) + "\n"
+                return format_yaml(value if self.output == "yaml" else [value])
+        return "" if value == {} else json.dumps(value, indent=4, ensure_ascii=False) + "\n"
 
 
 def _configured(arguments: argparse.Namespace, environment: Environment) -> str | None:
@@ -107,7 +107,7 @@ def _configured(arguments: argparse.Namespace, environment: Environment) -> str 
 
 
 def _selector(query: str) -> Callable[[Any], Any]:
-    """The part of an answer that a JMESPath expression selects."""
+    """Return a function that selects the part that a JMESPath expression names."""
     import jmespath  # noqa: PLC0415 (seldom needed)
 
     try:
@@ -117,12 +117,12 @@ def _selector(query: str) -> Callable[[Any], Any]:
             f"bad value for --query {query!r}", hint="see https://jmespath.org"
         ) from e
 
-    def select(answer: Any) -> Any:
+    def select(value: Any) -> Any:
         try:
-            return expression.search(answer)
+            return expression.search(value)
         except (jmespath.exceptions.JMESPathError, RecursionError) as e:
             raise BadValueError(
-                f"--query {query!r} does not fit the answer", hint="try it without --query first"
+                f"--query {query!r} does not fit the output", hint="try it without --query first"
             ) from e
 
     return select
