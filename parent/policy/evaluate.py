@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parent.policy.actions import PREFIX, Action, like
+from parent.policy.actions import Action, like, means_attestation
 from parent.policy.measured import Measured
 from parent.policy.principals import Named, named_as
 
@@ -61,7 +61,7 @@ class Request:
             return ()
         if name in self.context:
             return self.context[name]
-        if name.startswith(PREFIX.lower()):
+        if means_attestation(name):
             if isinstance(self.document, Measured):
                 return self.document.value(name)
             return () if self.document is Document.NONE else None

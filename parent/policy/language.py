@@ -12,7 +12,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from parent.policy.actions import ACTIONS, PREFIX, Action, PolicyError, like, matching
+from parent.policy.actions import (
+    ACTIONS,
+    Action,
+    PolicyError,
+    like,
+    matching,
+    means_attestation,
+)
 from parent.policy.located_json import Place, decode
 
 MAX_POLICY = 32 * 1024
@@ -60,7 +67,7 @@ class Condition:
     @property
     def is_attestation(self) -> bool:
         """Whether it means the attestation document, by a key that exists or by another."""
-        return f"{self.key}:".lower().startswith(PREFIX.lower())
+        return means_attestation(self.key)
 
     @property
     def is_known(self) -> bool:

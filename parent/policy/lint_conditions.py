@@ -60,8 +60,15 @@ def _check(statement: Statement, condition: Condition) -> Iterator[Finding]:
             f"write {close}" if close else "write an operator of IAM's",
         )  # fmt: skip
         return
-    if not is_condition_key(key) or (condition.is_attestation and key not in ATTESTATION_KEYS):
+    if condition.is_attestation and key not in ATTESTATION_KEYS:
         yield _no_such_key(statement, condition)
+        return
+    if not is_condition_key(key):
+        yield at(
+            statement, "key",
+            f"{condition}: AWS's service authorization reference has no such condition key",
+            "compare its spelling with the reference's", Severity.WARNING,
+        )  # fmt: skip
         return
     if not condition.values:
         yield at(

@@ -303,6 +303,11 @@ CONDITIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"StringEquals": {IMAGE: A0, "kms:SigningAlgorithm": "x"}},
         {"key-of-other-actions"},
     ),
+    "a key that is newer, or misspelt": (
+        {"StringEquals": {IMAGE: A0, "kms:NoSuchKey": "x"}},
+        {"key"},
+    ),
+    "a key that is newer, alone": ({"StringEquals": {"kms:NoSuchKey": "x"}}, {"key", "unattested"}),
     "encryption context": (
         {"StringEquals": {IMAGE: A0, "kms:EncryptionContext:a": "b"}},
         set(),
@@ -381,7 +386,7 @@ def test_findings_name_the_line() -> None:
 
 WARNINGS = {
     "grant", "deny-equal", "quantifier", "key-of-other-actions", "action", "resource", "no-key",
-    "debug", "data-keys",
+    "debug", "data-keys", "key",
 }  # fmt: skip
 
 
