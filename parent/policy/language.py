@@ -28,6 +28,9 @@ MAX_POLICY = 32 * 1024
 MAX_INPUT = 8 * MAX_POLICY
 """Bytes that are read: a response may hold the policy with its line ends and quotes escaped."""
 
+MAX_STATEMENTS = 500
+"""More do not fit in `MAX_POLICY`."""
+
 OPERATORS = {
     # operator: whether it is met by a value that does not match
     "StringEquals": False, "StringNotEquals": True,
@@ -192,6 +195,8 @@ def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     )
     if not items:
         raise PolicyError(f"{origin}: the policy has no statement")
+    if len(items) > MAX_STATEMENTS:
+        raise PolicyError(f"{origin}: {len(items)} statements, which no key policy has room for")
     statements = tuple(
         _statement(item, number, place.line(index), origin)
         for number, (index, item) in enumerate(items, start=1)
