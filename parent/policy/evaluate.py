@@ -154,7 +154,7 @@ def combine(policy: Policy, request: Request, found: Iterable[Step]) -> Outcome:
         if not directly or request.action.is_on_alias or _is_foreign(request):
             return Outcome.DELEGATED
         return Outcome.UNKNOWN if _depends_on_caller(request, found) else Outcome.ALLOWED
-    # An IAM policy lets nobody use a key whose own policy does not.
+    # An IAM policy alone does not give access to a key: the key's own policy must allow it too.
     return Outcome.UNKNOWN if request.action.is_on_key else Outcome.ALLOWED
 
 

@@ -132,7 +132,7 @@ class Statement:
 
     @property
     def is_for_everyone(self) -> bool:
-        """Whether it names every principal; in an identity-based policy, whoever has it."""
+        """Whether it names every principal; in an identity-based policy, its holder."""
         return self.principals is None or ("*" in self.principals and not self.is_principal_negated)
 
     def covers(self, action: Action) -> bool:

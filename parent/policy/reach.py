@@ -1,4 +1,4 @@
-"""Whom and which requests statements reach, whatever of a request is unknown. No I/O."""
+"""Which callers and requests statements apply to, if parts of a request are unknown. No I/O."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _applies_always(guard: Statement, action: Action) -> bool:
 
 
 def is_denied_to_all(policy: Policy, action: Action) -> bool:
-    """Return whether an action is denied to everyone, whatever the document."""
+    """Return whether an action is denied to everyone, with any document or none."""
     request = Request(action, document=Document.UNKNOWN)
     return any(step(guard, request).applies for guard in guards(policy, action))
 
@@ -110,13 +110,13 @@ def may(statement: Statement, action: Action) -> bool:
 def who(statement: Statement) -> str:
     """Return whom a statement is about, in words."""
     if statement.principals is None:
-        return "whoever has this policy"
+        return "the holder of this policy"
     if statement.is_principal_negated:
         return "everyone but those it names"
     if "*" in statement.principals:
-        return "anyone" if is_open(statement) else "whoever meets the conditions"
+        return "anyone" if is_open(statement) else "any caller that meets the conditions"
     if any(principal_kind(name) is Kind.ACCOUNT for name in statement.principals):
-        return "whoever an IAM policy of the account allows"
+        return "any principal that an IAM policy of the account allows"
     return ", ".join(statement.principals)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from tests.parent.policy.policies import (
 from tests.parent.policy.policies import (
     statements as any_statements,
 )
+from tests.paths import ROOT as ROOT_FOLDER
 
 SECRETS = [action.name for action in GUARDED]
 ANY_ROLE = "arn:aws:iam::111122223333:role/*"
@@ -358,6 +360,10 @@ CASES = {
         {"locked", "deleted-principal"},
     ),
     "of IAM": ([statement(Principal=None, Action="kms:GenerateRandom")], set()),
+    "of IAM, without Recipient": (
+        [statement(Principal=None, Action=["kms:GenerateRandom", "kms:ListKeys"])],
+        {"no-recipient"},
+    ),
     "of IAM, open": (
         [statement(Principal=None, Action="kms:*", Condition=None)],
         {"unattested", "grant"},
@@ -375,6 +381,14 @@ def test_lint(name: str) -> None:
         assert finding.is_error == (finding.severity is Severity.ERROR)
         assert finding.change
         assert str(finding).isprintable()
+
+
+def test_every_rule_is_documented() -> None:
+    section = (ROOT_FOLDER / "docs/key-policy.md").read_text(encoding="utf-8").split("## ")[4]
+    table = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = {rule for cell in table for rule in re.findall(r"`([a-z-]+)`", cell)}
+    found = {rule for _, rules in CASES.values() for rule in rules}
+    assert documented == found | {"platform", "mutable", "size"}
 
 
 def test_findings_name_the_line() -> None:
