@@ -108,22 +108,22 @@ def _check_comparison(statement: Statement, condition: Condition) -> Iterator[Fi
             _RIGHT_OPERATOR,
         )  # fmt: skip
         return
+    weak = condition.if_exists or condition.quantifier == "ForAllValues"
     if not condition.is_negated and not statement.allows:
+        also = "" if weak else ", and a request without a document,"
         yield at(
             statement, "deny-equal",
-            f"{condition}: denies only this image; any other, and a request without a document, "
-            "is not denied",
+            f"{condition}: denies only this image; any other{also} is not denied",
             "to deny what is not this image, write StringNotEqualsIgnoreCase",
             Severity.WARNING,
         )  # fmt: skip
-    weak = condition.if_exists or condition.quantifier == "ForAllValues"
     if weak and statement.allows:
         yield at(
             statement, "if-exists" if condition.if_exists else "quantifier",
             f"{condition}: met by a request without a document",
             f"write {condition.operator}",
         )  # fmt: skip
-    elif condition.quantifier or condition.if_exists:
+    elif condition.quantifier:
         also = (
             "" if statement.allows or not condition.quantifier.startswith("ForAny")
             else ": with ForAnyValue, a request without a document is not denied"

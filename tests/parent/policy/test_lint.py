@@ -158,6 +158,14 @@ USE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         [statement(), denies({"StringEquals": {IMAGE: B0}}, Action="kms:Decrypt")],
         {"deny-equal"},
     ),
+    "a Deny of this image, or of none": (
+        [statement(), denies({"StringEqualsIfExists": {IMAGE: B0}}, Action="kms:Decrypt")],
+        {"deny-equal"},
+    ),
+    "a guard with IfExists": (
+        [DEFAULT, denies({"StringNotEqualsIfExists": {IMAGE: A0}})],
+        set(),
+    ),
     "anybody": ([statement(Principal="*", Condition=None)], {"unattested"}),
     "anybody with the image": ([statement(Principal={"AWS": "*"})], {"anyone"}),
     "anybody of the account": (
