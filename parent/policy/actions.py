@@ -1,9 +1,8 @@
 """Actions of KMS: whether a key policy governs them, their condition keys, their Recipient. No I/O.
 
 Sources: AWS Service Authorization Reference, "Actions, resources, and condition keys for AWS Key
-Management Service", in its forms of 2026-09 and before; for which operations take a ``Recipient``,
-botocore's service model 1.44.8; KMS Developer Guide, "AWS KMS condition keys for attested
-platforms".
+Management Service", of 2026-09; which operations take a ``Recipient``, botocore's service model
+1.44.8; KMS Developer Guide, "AWS KMS condition keys for attested platforms".
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import difflib
 import enum
 import fnmatch
 import functools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,12 @@ TPM_KEYS = {tpm_pcr_key(index).lower(): index for index in range(TPM_PCR_COUNT)}
 ATTESTATION_KEYS = ENCLAVE_KEYS.keys() | TPM_KEYS.keys()
 
 
+def means_attestation(key: str) -> bool:
+    """Return whether a condition key is about the attestation document, or is meant to be."""
+    key = key.lower()
+    return key.startswith("kms:") and re.search(r"recipient|attest|imagesha|pcr", key) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One action of KMS.
@@ -92,10 +98,10 @@ class Action:
         key = key.lower()
         if not key.startswith("kms:"):
             return None
-        if key.startswith(PREFIX.lower()) or key == PREFIX[:-1].lower():
+        if means_attestation(key):
             return self.takes_recipient and key in ATTESTATION_KEYS
-        if self.keys is None:
-            return None if is_condition_key(key) else False
+        if self.keys is None or not is_condition_key(key):
+            return None  # It may be newer than the reference as it was read.
         return _is_in(key, self.keys)
 
 
@@ -251,7 +257,7 @@ _ALL_KEYS = frozenset(key for action in ACTIONS.values() for key in action.keys 
 
 
 def is_condition_key(key: str) -> bool:
-    """Return whether any request to KMS may carry a condition key; of other prefixes, True."""
+    """Return whether the reference lists a condition key; of other prefixes, True."""
     key = key.lower()
     if not key.startswith("kms:"):
         return True

@@ -110,7 +110,7 @@ def _add_lint(verbs: Any) -> None:
     verb.add_argument("policy", metavar="POLICY", type=Path, help=_POLICY)
     verb.add_argument(
         "--immutable", action="store_true",
-        help="nobody shall ever change the policy: somebody who may is an error",
+        help="the policy must never change: a principal that may change it is an error",
     )  # fmt: skip
     _add_platform(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
@@ -128,7 +128,7 @@ def _add_explain(verbs: Any) -> None:
     add("policy", metavar="POLICY", type=Path, help=_POLICY)
     add("--document", metavar="SOURCE", help=f"{_SOURCE}; none: a request without a document")
     add("--action", metavar="NAME", default="kms:Decrypt", help="default: %(default)s")
-    add("--principal", metavar="ARN", help="who calls; default: whoever the policy means")
+    add("--principal", metavar="ARN", help="the caller; default: any that the policy names")
     add("--key", metavar="ARN", help="the key, for statements that name one")
     add(
         "--context", metavar="KEY=VALUE", action="append", default=[],

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parent.policy.actions import PREFIX, Action, like
+from parent.policy.actions import Action, like, means_attestation
 from parent.policy.measured import Measured
 from parent.policy.principals import Named, named_as
 
@@ -61,7 +61,7 @@ class Request:
             return ()
         if name in self.context:
             return self.context[name]
-        if name.startswith(PREFIX.lower()):
+        if means_attestation(name):
             if isinstance(self.document, Measured):
                 return self.document.value(name)
             return () if self.document is Document.NONE else None
@@ -154,7 +154,7 @@ def combine(policy: Policy, request: Request, found: Iterable[Step]) -> Outcome:
         if not directly or request.action.is_on_alias or _is_foreign(request):
             return Outcome.DELEGATED
         return Outcome.UNKNOWN if _depends_on_caller(request, found) else Outcome.ALLOWED
-    # An IAM policy lets nobody use a key whose own policy does not.
+    # An IAM policy alone does not give access to a key: the key's own policy must allow it too.
     return Outcome.UNKNOWN if request.action.is_on_key else Outcome.ALLOWED
 
 

@@ -262,8 +262,10 @@ def remark(check: Check, request: Request) -> str:
         return f"KMS has no operator {condition.operator}" + (f": write {close}" if close else "")
     if not condition.values:
         return "no value is listed, so that none is met"
-    if not is_condition_key(key):
+    if condition.is_attestation and key.lower() not in ATTESTATION_KEYS:
         return "KMS has no such condition key: it is absent from every request"
+    if not is_condition_key(key):
+        return "AWS's service authorization reference has no such condition key"
     if request.action.knows(key) is False:
         if condition.is_attestation:
             return f"requests for {request.action.name} take no Recipient: the key is absent"

@@ -18,7 +18,7 @@ class Options:
     Attributes:
         platform: whose documents; None: a statement with NitroTPM keys only is for instances,
             any other for enclaves.
-        is_immutable: nobody shall ever change the policy.
+        is_immutable: the policy must never change.
     """
 
     platform: Platform | None = None

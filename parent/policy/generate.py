@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _ATTESTED_ON_KEY = tuple(action.name for action in ATTESTED if action.is_on_key)
 
 _GUARDED = (*_ATTESTED_ON_KEY, "kms:ReEncryptFrom")
-"""What the Deny names. ReEncrypt takes no document: whoever may use it moves a ciphertext to a
-key of their own and decrypts it there."""
+"""What the Deny names. ReEncrypt takes no document: a caller who may use it moves a ciphertext to
+a key of their own and decrypts it there."""
 
 ADMINISTRATION = (
     "kms:CancelKeyDeletion",
@@ -54,7 +54,7 @@ ADMINISTRATION = (
     "kms:UpdateKeyDescription",
 )
 """What an administrator needs, and nothing that uses the key. No CreateGrant either, which the
-console's list has: a grant lets somebody use the key."""
+console's list has: a grant lets others use the key."""
 
 IMAGE = "ImageSha384"
 
@@ -107,15 +107,15 @@ def key_policy(
         administrators: ARNs of those who manage the key, and may not use it.
         conditions: what must be as measured: ``ImageSha384``, ``PCR1`` and so on, all of them;
             None: what the platform needs.
-        deny_outside: also deny use without a document to everybody, whatever else allows it: a
-            grant, or an IAM policy where a later statement lets the account in.
+        deny_outside: also deny use without a document to everyone, even if something else allows
+            it: a grant, or an IAM policy where a later statement lets the account in.
 
     Raises:
-        PolicyError: an enclave in debug mode, a missing PCR, nobody to use or manage the key, or
+        PolicyError: an enclave in debug mode, a missing PCR, no role or administrator, or
             conditions that would let other images in.
     """
     if not roles or not administrators:
-        raise PolicyError("a key needs a role that uses it and somebody who manages it")
+        raise PolicyError("a key needs a role that uses it and an administrator")
     statements: list[dict[str, Any]] = [
         {
             "Sid": "Administration",
@@ -224,7 +224,7 @@ def _value(measured: Measured, name: str, key: str) -> str:
         raise PolicyError(f"no {name} in {measured.origin}", hint=_where_from(name, measured))
     if measured.is_debug:
         raise PolicyError(
-            f"{measured.origin}: in debug mode, where PCR0 to PCR2 are zero whatever the image",
+            f"{measured.origin}: in debug mode, in which PCR0 to PCR2 are zero for every image",
             hint="take the measurements of the image",
         )
     # Without a kernel command line, a NitroTPM's PCR12 is zero, and so it shall stay.

@@ -12,7 +12,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from parent.policy.actions import ACTIONS, PREFIX, Action, PolicyError, like, matching
+from parent.policy.actions import (
+    ACTIONS,
+    Action,
+    PolicyError,
+    like,
+    matching,
+    means_attestation,
+)
 from parent.policy.located_json import Place, decode
 
 MAX_POLICY = 32 * 1024
@@ -20,6 +27,9 @@ MAX_POLICY = 32 * 1024
 
 MAX_INPUT = 8 * MAX_POLICY
 """Bytes that are read: a response may hold the policy with its line ends and quotes escaped."""
+
+MAX_STATEMENTS = 500
+"""More do not fit in `MAX_POLICY`."""
 
 OPERATORS = {
     # operator: whether it is met by a value that does not match
@@ -60,7 +70,7 @@ class Condition:
     @property
     def is_attestation(self) -> bool:
         """Whether it means the attestation document, by a key that exists or by another."""
-        return f"{self.key}:".lower().startswith(PREFIX.lower())
+        return means_attestation(self.key)
 
     @property
     def is_known(self) -> bool:
@@ -122,7 +132,7 @@ class Statement:
 
     @property
     def is_for_everyone(self) -> bool:
-        """Whether it names every principal; in an identity-based policy, whoever has it."""
+        """Whether it names every principal; in an identity-based policy, its holder."""
         return self.principals is None or ("*" in self.principals and not self.is_principal_negated)
 
     def covers(self, action: Action) -> bool:
@@ -185,6 +195,8 @@ def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     )
     if not items:
         raise PolicyError(f"{origin}: the policy has no statement")
+    if len(items) > MAX_STATEMENTS:
+        raise PolicyError(f"{origin}: {len(items)} statements, which no key policy has room for")
     statements = tuple(
         _statement(item, number, place.line(index), origin)
         for number, (index, item) in enumerate(items, start=1)

@@ -99,7 +99,7 @@ def _administration(policy: Policy, options: Options) -> Iterator[Finding]:
     elif not changing:
         yield Finding(
             "locked", "the policy", 0,
-            "nobody may ever change it (kms:PutKeyPolicy); KMS takes it only with "
+            "no principal may ever change it (kms:PutKeyPolicy); KMS accepts it only with "
             "--bypass-policy-lockout-safety-check",
             "allow kms:PutKeyPolicy to an administrator; if this is meant, lint with --immutable",
         )  # fmt: skip

@@ -49,19 +49,24 @@ def check(statement: Statement, platform: Platform | None) -> Iterator[Finding]:
 
 
 def _check(statement: Statement, condition: Condition) -> Iterator[Finding]:
-    effect = "allows nobody" if statement.allows else "denies nobody"
     key = condition.key.lower()
     if not condition.is_known:
         close = condition.correction()
         yield at(
             statement, "operator",
-            f"{condition}: KMS has no such operator; the case of its letters counts. The "
-            f"statement {effect}",
+            f"{condition}: KMS has no such operator (the case counts): the statement has no effect",
             f"write {close}" if close else "write an operator of IAM's",
         )  # fmt: skip
         return
-    if not is_condition_key(key) or (condition.is_attestation and key not in ATTESTATION_KEYS):
+    if condition.is_attestation and key not in ATTESTATION_KEYS:
         yield _no_such_key(statement, condition)
+        return
+    if not is_condition_key(key):
+        yield at(
+            statement, "key",
+            f"{condition}: AWS's service authorization reference has no such condition key",
+            "compare its spelling with the reference's", Severity.WARNING,
+        )  # fmt: skip
         return
     if not condition.values:
         yield at(
@@ -103,22 +108,22 @@ def _check_comparison(statement: Statement, condition: Condition) -> Iterator[Fi
             _RIGHT_OPERATOR,
         )  # fmt: skip
         return
+    weak = condition.if_exists or condition.quantifier == "ForAllValues"
     if not condition.is_negated and not statement.allows:
+        also = "" if weak else ", and a request without a document,"
         yield at(
             statement, "deny-equal",
-            f"{condition}: denies only this image; any other, and a request without a document, "
-            "is not denied",
+            f"{condition}: denies only this image; any other{also} is not denied",
             "to deny what is not this image, write StringNotEqualsIgnoreCase",
             Severity.WARNING,
         )  # fmt: skip
-    weak = condition.if_exists or condition.quantifier == "ForAllValues"
     if weak and statement.allows:
         yield at(
             statement, "if-exists" if condition.if_exists else "quantifier",
             f"{condition}: met by a request without a document",
             f"write {condition.operator}",
         )  # fmt: skip
-    elif condition.quantifier or condition.if_exists:
+    elif condition.quantifier:
         also = (
             "" if statement.allows or not condition.quantifier.startswith("ForAny")
             else ": with ForAnyValue, a request without a document is not denied"
@@ -166,7 +171,7 @@ _ZERO_CHANGE = "take the measurements of the image, and run it without debug mod
 def _zero(key: str) -> tuple[str, Severity]:
     index = ENCLAVE_KEYS.get(key.lower())
     if index is not None and index < 3:
-        return "zero is what every enclave in debug mode has, whatever runs in it", Severity.ERROR
+        return "every enclave in debug mode has zero here, for any image", Severity.ERROR
     if index == 8:
         return "zero is what every unsigned image has", Severity.ERROR
     return "zero says that nothing was measured: any image may have it", Severity.WARNING
@@ -179,8 +184,8 @@ def _no_such_key(statement: Statement, condition: Condition) -> Finding:
     effect = {
         ("always", True): "the condition restricts nothing",
         ("always", False): "the statement denies always",
-        ("never", True): "the statement allows nobody",
-        ("never", False): "the statement denies nobody",
+        ("never", True): "the statement has no effect",
+        ("never", False): "the statement has no effect",
     }[result, statement.allows]
     is_other_pcr = re.search(r"pcr\d+$", condition.key.lower())
     close = difflib.get_close_matches(condition.key, [IMAGE_KEY], n=1, cutoff=0.6)
@@ -209,20 +214,19 @@ def _contradictions(statement: Statement) -> Iterator[Finding]:
             values = {value.lower() for value in condition.values}
             index = ENCLAVE_KEYS[key]
             allowed[index] = allowed.get(index, values) & values
-    effect = "allows nobody" if statement.allows else "denies nobody"
     for index, values in allowed.items():
         if not values and any(c.values for c in statement.conditions):
             name = "ImageSha384 and PCR0 are one measurement" if index == 0 else f"PCR{index}"
             yield at(
                 statement, "contradiction",
-                f"{name}: the conditions have no value in common: the statement {effect}",
+                f"{name}: the conditions have no value in common: the statement has no effect",
                 "give the same value, or use only one of the conditions",
             )  # fmt: skip
             break
     if keys & ENCLAVE_KEYS.keys() and keys & TPM_KEYS.keys():
         yield at(
             statement, "contradiction",
-            "no document has PCRs of an enclave and of a NitroTPM: the statement " + effect,
+            "no document has PCRs of an enclave and of a NitroTPM: the statement has no effect",
             "write a statement for each",
         )  # fmt: skip
 
@@ -246,7 +250,8 @@ def _all_differ(statement: Statement) -> Iterator[Finding]:
 
 def _other_actions(statement: Statement) -> Iterator[Finding]:
     """Find named actions whose requests never have a condition's key."""
-    named = [action for action in statement.named_actions() if action.is_on_key]
+    is_of_iam = statement.principals is None
+    named = [action for action in statement.named_actions() if action.is_on_key or is_of_iam]
     for condition in statement.conditions:
         if not is_condition_key(condition.key) or not condition.is_known:
             continue
@@ -276,7 +281,7 @@ def _other_actions(statement: Statement) -> Iterator[Finding]:
 
 
 _FOR_NO_RECIPIENT = (
-    "move these actions to a statement without this condition, if whoever it names may do them "
+    "move these actions to a statement without this condition, if its principals may do them "
     "outside an enclave too; only Decrypt, DeriveSharedSecret, GenerateDataKey and "
     "GenerateDataKeyPair can be bound to an image"
 )

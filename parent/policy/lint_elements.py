@@ -74,15 +74,15 @@ def principals(statement: Statement) -> Iterator[Finding]:
             )  # fmt: skip
         elif kind is Kind.INVALID:
             yield at(
-                statement, "principal", f"{shown} is no principal that KMS knows",
+                statement, "principal", f"{shown} is not a principal that KMS accepts",
                 "name an account, or the ARN of a role or user",
             )  # fmt: skip
     attested = any(c.key.lower() in ATTESTATION_KEYS for c in statement.conditions)
     if statement.allows and attested and statement.principals == ():
+        others = ", ".join(statement.other_principals)[:120]
         yield at(
             statement, "principal",
-            f"{', '.join(statement.other_principals)[:120] or 'nobody'}: no enclave calls KMS as "
-            "such a principal",
+            f"{others or 'no principal'}: no enclave calls KMS as such a principal",
             "name the role of the parents under AWS",
         )  # fmt: skip
 

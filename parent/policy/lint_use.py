@@ -201,7 +201,7 @@ def _demands(condition: Condition) -> bool:
 
 
 def grants(policy: Policy, options: Options) -> Iterator[Finding]:
-    """Yield the statements that let somebody create grants, which ask for no document."""
+    """Yield the statements that allow grants, which do not depend on a document."""
     action = find("CreateGrant")
     undenied = [a.name for a in GUARDED if not denies_without_document(policy, a)]
     for statement in policy.statements:

@@ -267,7 +267,7 @@ def _from_document(data: bytes) -> Measured:
         is_tpm = "nitrotpm_pcrs" in payload
         pcrs = dict(payload["nitrotpm_pcrs" if is_tpm else "pcrs"])
         module_id = str(payload["module_id"])
-    except Exception:  # noqa: BLE001 (a full CBOR decoder, and shapes that nobody checked yet)
+    except Exception:  # noqa: BLE001 (a full CBOR decoder, and shapes that are not checked yet)
         raise PolicyError(
             "neither an attestation document, nor JSON of nitro-cli, nor an enclave image",
             hint=_HINT,

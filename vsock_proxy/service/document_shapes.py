@@ -48,8 +48,7 @@ _OTHERS = (
 def document_bytes(data: bytes) -> bytes:
     """Return the attestation document in some input.
 
-    What looks like none of the shapes is returned as it is: whoever parses it knows best what is
-    wrong with it.
+    Input of no known shape is returned unchanged, for the parser to report what is wrong.
 
     Raises:
         ConfigurationError: it is something else that is recognised, or holds several documents.
@@ -174,7 +173,7 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def _decoded(text: str) -> bytes | None:
-    """Decode hex, base64 or base64url; None if it is none of them."""
+    """Decode hex, base64 or base64url; None for other text."""
     text = "".join(text.split())
     digits = text.removeprefix("0x")
     if re.fullmatch(r"(?:[0-9a-fA-F]{2})+", digits):

@@ -64,7 +64,7 @@ def parsed(*statements: dict[str, Any]) -> Policy:
 
 _HEX = [bytes([n]) * 48 for n in (0, 0xA0, 0xB0, 0xC0)]
 KEYS = [IMAGE, IMAGE.upper(), f"{PCR}0", f"{PCR}1", f"{PCR}8", f"{PCR}16", f"{PCR}32",
-        "kms:RecipientAttestation", f"{TPM}4", "kms:NoSuchKey"]  # fmt: skip
+        "kms:RecipientAttestation", f"{TPM}4", "kms:RecipientPCR0"]  # fmt: skip
 _VALUES = [value.hex() for value in _HEX] + [A0.upper(), "a0*", "?" * 96, "*", "x", ""]
 _OPERATORS = [
     "StringEquals", "StringNotEquals", "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase",

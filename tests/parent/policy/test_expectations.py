@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from tests.parent.policy.policies import (
     parsed,
     statement,
 )
+from tests.paths import ROOT
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.settings import load_settings
 
@@ -100,6 +102,17 @@ def test_what_cannot_be_told_is_neither(tmp_path: Path, policy: object) -> None:
     text = "expect: [{document: old.eif, may: Decrypt, may-not: Decrypt}]"
     results = list(expectations.hold(policy, read(tmp_path, text)))  # type: ignore[arg-type]
     assert [result.holds for result in results] == [False, False]
+
+
+def test_the_documented_file(tmp_path: Path) -> None:
+    text = (ROOT / "docs/key-policy.md").read_text(encoding="utf-8")
+    example = text[text.index("    # expectations.yaml") :].split("\n\n")[0]
+    example = textwrap.dedent(example).replace("release.eif", "old.eif")
+    found = read(tmp_path, example.replace("previous.json", "new.eif"))
+    policy = parsed(statement(Action=["kms:Decrypt", "kms:GenerateDataKey"]))
+    results = list(expectations.hold(policy, found))
+    assert len(results) == 5
+    assert all(result.holds for result in results)
 
 
 def test_context_and_principals_of_one_expectation(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ PARENT = with_parent(OLD, role=ROLE, instance="i-1")
         ),
         ([INSTANCE], {"conditions": ["PCR4"]}, "rejected by lint: .* kernel command line"),
         ([OLD], {"roles": ["arn:aws:iam::111122223333:role/*"]}, "takes no wildcard"),
-        ([OLD], {"roles": ["role/enclave"]}, "no principal that KMS knows"),
+        ([OLD], {"roles": ["role/enclave"]}, "not a principal that KMS accepts"),
         ([OLD], {"roles": ["*"]}, "any principal of any AWS account"),
     ],
 )

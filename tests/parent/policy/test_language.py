@@ -113,6 +113,7 @@ def test_lines(text: str, indent: int | str | None, in_response: bool) -> None:
             r"p:\d+: use has no Principal, and other statements have one",
         ),
         (" " * (MAX_INPUT + 1), "more than"),
+        (json.dumps([{"Effect": "Deny", "Action": "*"}] * 501), "501 statements"),
     ],
 )  # fmt: skip
 def test_what_is_not_a_policy(text: str, message: str) -> None:

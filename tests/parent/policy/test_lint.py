@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from tests.parent.policy.policies import (
 from tests.parent.policy.policies import (
     statements as any_statements,
 )
+from tests.paths import ROOT as ROOT_FOLDER
 
 SECRETS = [action.name for action in GUARDED]
 ANY_ROLE = "arn:aws:iam::111122223333:role/*"
@@ -155,6 +157,14 @@ USE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
     "a Deny of this image only": (
         [statement(), denies({"StringEquals": {IMAGE: B0}}, Action="kms:Decrypt")],
         {"deny-equal"},
+    ),
+    "a Deny of this image, or of none": (
+        [statement(), denies({"StringEqualsIfExists": {IMAGE: B0}}, Action="kms:Decrypt")],
+        {"deny-equal"},
+    ),
+    "a guard with IfExists": (
+        [DEFAULT, denies({"StringNotEqualsIfExists": {IMAGE: A0}})],
+        set(),
     ),
     "anybody": ([statement(Principal="*", Condition=None)], {"unattested"}),
     "anybody with the image": ([statement(Principal={"AWS": "*"})], {"anyone"}),
@@ -303,6 +313,11 @@ CONDITIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"StringEquals": {IMAGE: A0, "kms:SigningAlgorithm": "x"}},
         {"key-of-other-actions"},
     ),
+    "a key that is newer, or misspelt": (
+        {"StringEquals": {IMAGE: A0, "kms:NoSuchKey": "x"}},
+        {"key"},
+    ),
+    "a key that is newer, alone": ({"StringEquals": {"kms:NoSuchKey": "x"}}, {"key", "unattested"}),
     "encryption context": (
         {"StringEquals": {IMAGE: A0, "kms:EncryptionContext:a": "b"}},
         set(),
@@ -353,6 +368,10 @@ CASES = {
         {"locked", "deleted-principal"},
     ),
     "of IAM": ([statement(Principal=None, Action="kms:GenerateRandom")], set()),
+    "of IAM, without Recipient": (
+        [statement(Principal=None, Action=["kms:GenerateRandom", "kms:ListKeys"])],
+        {"no-recipient"},
+    ),
     "of IAM, open": (
         [statement(Principal=None, Action="kms:*", Condition=None)],
         {"unattested", "grant"},
@@ -372,6 +391,14 @@ def test_lint(name: str) -> None:
         assert str(finding).isprintable()
 
 
+def test_every_rule_is_documented() -> None:
+    section = (ROOT_FOLDER / "docs/key-policy.md").read_text(encoding="utf-8").split("## ")[4]
+    table = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = {rule for cell in table for rule in re.findall(r"`([a-z-]+)`", cell)}
+    found = {rule for _, rules in CASES.values() for rule in rules}
+    assert documented == found | {"platform", "mutable", "size"}
+
+
 def test_findings_name_the_line() -> None:
     given = text(ADMINISTRATION, compares("a0"))
     [finding] = lint(parse(given))
@@ -381,7 +408,7 @@ def test_findings_name_the_line() -> None:
 
 WARNINGS = {
     "grant", "deny-equal", "quantifier", "key-of-other-actions", "action", "resource", "no-key",
-    "debug", "data-keys",
+    "debug", "data-keys", "key",
 }  # fmt: skip
 
 
