@@ -1,6 +1,6 @@
-"""The recipient exchange: what an attested KMS request and its answer look like.
+"""The recipient exchange: the form of an attested KMS request and of its response.
 
-Pure, and the only place that knows: the Python API, the command line and everything else go
+No I/O, and the only place that knows: the Python API, the command line and everything else go
 through it. Five operations take `Recipient` (AWS KMS API Reference); each brings its secret back
 inside `CiphertextForRecipient` and leaves its plain field empty.
 """
@@ -43,7 +43,7 @@ _SHARED_SECRET_BYTES = (32, 48, 66)
 """One coordinate on P-256 or SM2, P-384, P-521: all that ECDH in KMS has."""
 
 _ECHOED = ("EncryptionAlgorithm", "KeyAgreementAlgorithm", "KeyPairSpec")
-"""What an answer repeats of the request (AWS KMS API Reference, "Response Elements")."""
+"""Fields that a response repeats of the request (AWS KMS API Reference, "Response Elements")."""
 
 _CIPHERTEXT = "CiphertextForRecipient"
 _HINT_FORGED = "the answer is not trusted: whoever ended TLS may not be KMS"
@@ -87,7 +87,7 @@ def attested_request(
 
 
 def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse a NumberOfBytes that KMS would refuse, before anything is sent.
+    """Reject a NumberOfBytes that KMS would refuse, before anything is sent.
 
     Raises:
         ConfigurationError: it is not in 1..1024, or missing where it must be.
@@ -109,7 +109,7 @@ def check_number_of_bytes(operation: str, parameters: Mapping[str, Any]) -> None
 
 
 def ciphertext_for_recipient(operation: str, answer: Mapping[str, Any]) -> bytes:
-    """Take the envelope out of an answer, refusing what is not the answer to an attested request.
+    """Return the envelope of a response; reject what is no response to an attested request.
 
     Args:
         operation: one of `SECRET_FIELD`.
@@ -143,7 +143,7 @@ def opened_answer(
     answer: Mapping[str, Any],
     open_: Callable[[bytes], bytes],
 ) -> dict[str, Any]:
-    """Turn KMS's answer into the one an unattested caller would have had.
+    """Turn KMS's response into the one that an unattested caller would have.
 
     Args:
         operation: one of `SECRET_FIELD`.
@@ -173,7 +173,7 @@ def opened_answer(
 
 
 def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) -> None:
-    """A secret must have the length that was asked for, or the form its operation gives."""
+    """Check that a secret has the requested length, or the form that its operation gives."""
     if not secret:
         raise KmsResponseError("KMS gave an empty secret", hint=_HINT_FORGED)
     if len(secret) > MAX_PLAINTEXT:
@@ -200,7 +200,7 @@ def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) 
 
 
 def _is_one_der_sequence(data: bytes) -> bool:
-    """Whether this is the outside of a DER SEQUENCE, from the first byte to the last (X.690)."""
+    """Return whether the bytes are one DER SEQUENCE, from the first to the last (X.690)."""
     if len(data) < 2 or data[0] != 0x30:
         return False
     if data[1] < 0x80:
@@ -210,7 +210,7 @@ def _is_one_der_sequence(data: bytes) -> bool:
 
 
 def _check_key_id(asked: object, answered: object) -> None:
-    """A named key must be the one that answered, as far as its name tells.
+    """The response's KeyId must match the requested key, as far as its name tells.
 
     KMS always answers with the key's ARN. An alias hides which key is meant, so of an alias
     only the partition, region and account can be compared, where its ARN names them.
