@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from enclave.logs.handler import SinkHandler
     from enclave.nsm import DevNsm, Nsm, NsmDevice
     from enclave.pool import RandomPool
+    from enclave.process import protect_memory
     from enclave.recipient.keypair import KeyPairAhead
     from enclave.recipient.recipient import Recipient
     from enclave.results import DataKeyPairResult, DataKeyResult, DecryptResult, SharedSecretResult
@@ -81,6 +82,7 @@ __all__ = [
     "SinkHandler",
     "attach",
     "parse",
+    "protect_memory",
     "verify",
 ]
 
@@ -114,6 +116,7 @@ _HOMES = {
     "Nsm": "enclave.nsm",
     "NsmDevice": "enclave.nsm",
     "RandomPool": "enclave.pool",
+    "protect_memory": "enclave.process",
     "KeyPairAhead": "enclave.recipient.keypair",
     "Recipient": "enclave.recipient.recipient",
     "DataKeyPairResult": "enclave.results",

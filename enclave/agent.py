@@ -80,8 +80,8 @@ class Agent(AttestedOperations):
         device: the NSM, for tests. Default: ``/dev/nsm``.
         dialer: makes the connections, for tests. Default: vsock, TCP and UNIX sockets.
         clock: the time, for tests. Default: the system's.
-        clock_watch: compares the system clock with the NSM's each time the document is renewed.
-            Default: one that warns of a drift over 10 s.
+        clock_watch: compares the system clock with the NSM's each time the document is renewed;
+            for ``serve --correct-clock``. Default: one that warns of a drift over 10 s.
         environ: the variables. Default: ``os.environ``.
 
     Attributes:

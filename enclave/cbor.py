@@ -1,4 +1,4 @@
-"""CBOR from outside, read strictly: the one way hostile bytes reach `cbor2`.
+"""CBOR from outside, checked strictly: no other code gives hostile bytes to `cbor2`. No I/O.
 
 `cbor2` is a full decoder: tags become dates, regular expressions, big numbers and shared
 references, nesting is hundreds of levels deep, a map key that comes twice is taken, and what
@@ -18,7 +18,7 @@ from enclave.errors import DecodingError
 
 MAX_DEPTH = 4
 """Containers within containers. The deepest known are three: the list of locked PCRs, in the
-fields, in the one-entry map of a DescribeNSM answer."""
+fields, in the one-entry map of a DescribeNSM response."""
 
 _BREAK = 0xFF
 _FALSE_TRUE_NULL = (20, 21, 22)
@@ -63,7 +63,7 @@ def _check(data: bytes) -> None:
 
 
 def _skip(data: bytes, at: int, depth: int) -> int:
-    """Walk one item that starts at `at`; return where the next one starts."""
+    """Walk one item that starts at `at`; return the start of the next one."""
     major, argument, after = _head(data, at)
     if major in (0, 1):
         return after
@@ -84,7 +84,7 @@ def _skip(data: bytes, at: int, depth: int) -> int:
 
 
 def _skip_entries(data: bytes, at: int, count: int | None, depth: int, *, is_map: bool) -> int:
-    """Walk the `count` entries of a container, or those up to its break where that is None."""
+    """Walk the `count` entries of a container, or those up to its break if that is None."""
     # Keys are compared by value: 5 written in one byte and in two is the same key.
     seen: set[tuple[int, int | bytes]] = set()
     while count != 0:
@@ -111,7 +111,7 @@ def _key(data: bytes, at: int) -> tuple[int, int | bytes]:
 
 
 def _head(data: bytes, at: int) -> tuple[int, int | None, int]:
-    """Read a head: major type, argument (None: indefinite length), and where the head ends."""
+    """Read a head; return major type, argument (None: indefinite length), and its end."""
     if at >= len(data):
         raise _RefusedError("cut short", at)
     major, info = data[at] >> 5, data[at] & 0x1F
@@ -135,7 +135,7 @@ Shape = Callable[[object], object]
 
 
 def take(values: Mapping[Any, object], shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """Take fields out of a map, each checked by its shape; a missing one counts as null.
+    """Return the fields of a map, each checked by its shape; a missing one counts as null.
 
     Fields without a shape are left alone: the NSM may grow one, and no running enclave could be
     upgraded in step.
@@ -153,7 +153,7 @@ def take(values: Mapping[Any, object], shapes: Mapping[str, Shape]) -> dict[str,
 
 
 def number(most: int) -> Callable[[object], int]:
-    """An integer in 0..`most`."""
+    """Return the shape of an integer in 0..`most`."""
 
     def shape(value: object) -> int:
         if type(value) is int and 0 <= value <= most:  # A bool is an int, too: not here.
@@ -164,7 +164,7 @@ def number(most: int) -> Callable[[object], int]:
 
 
 def data(least: int, most: int) -> Callable[[object], bytes]:
-    """A byte string of `least` to `most` bytes."""
+    """Return the shape of a byte string of `least` to `most` bytes."""
 
     def shape(value: object) -> bytes:
         if isinstance(value, bytes) and least <= len(value) <= most:
@@ -175,14 +175,14 @@ def data(least: int, most: int) -> Callable[[object], bytes]:
 
 
 def flag(value: object) -> bool:
-    """True or false."""
+    """Return a Boolean."""
     if isinstance(value, bool):
         return value
     raise ValueError("true or false")
 
 
 def text(value: object) -> str:
-    """1 to 256 characters, none of which does anything to a log or a terminal."""
+    """Return 1 to 256 printable characters, harmless to a log or a terminal."""
     if isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable():
         return value
     raise ValueError("1..256 printable characters")

@@ -1,4 +1,4 @@
-"""Attestation documents, parsed (AWS, "Verifying the root of trust"; RFC 9052 for COSE_Sign1).
+"""Attestation documents, parsed (AWS, "Verifying the root of trust"; RFC 9052). No I/O.
 
 Parsing proves nothing: `enclave.attestation.verify` does.
 """
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 FORMAT = "attestation document"
 
 MAX_DOCUMENT = 32 * 1024
-"""Bytes in a document. Real ones are 4.4 to 5.2 KB and an NSM answer ends at 12 KiB, so this
+"""Bytes in a document. Real ones have 4.4 to 5.2 KB and an NSM response at most 12 KiB, so this
 leaves room for a larger NSM; KMS takes up to 262144, which no NSM could give."""
 
 PROTECTED_HEADER = bytes.fromhex("a1013822")
-"""``{1: -35}``: the algorithm is ES384, and nothing else is said."""
+"""``{1: -35}``: the algorithm is ES384, and there is no other parameter."""
 
 SIGNATURE_SIZE = 96
 """Bytes in an ES384 signature: r and s on P-384."""
@@ -48,7 +48,7 @@ _COSE_SIGN1_TAG = b"\xd2"  # Tag 18. The NSM leaves it out; some tools put it on
 
 @dataclass(frozen=True, slots=True)
 class AttestationDocument:
-    """What a document says.
+    """The fields of a document.
 
     Attributes:
         module_id: the enclave, for example ``i-0827e799ec9232d44-enc019b5640fdf630d6``.
@@ -85,7 +85,7 @@ class AttestationDocument:
 
 
 def parse(data: bytes) -> AttestationDocument:
-    """Read a document, with or without COSE's tag 18.
+    """Parse a document, with or without COSE's tag 18.
 
     Raises:
         DecodingError: it is none, with the offset where one is known.

@@ -1,4 +1,4 @@
-"""Proving an attestation document (AWS, "Verifying the root of trust"). No I/O, and no clock.
+"""Verify an attestation document (AWS, "Verifying the root of trust"). No I/O, and no clock.
 
 Nothing here is secret, so comparisons need not take constant time.
 """
@@ -36,7 +36,7 @@ AWS_ROOT_FINGERPRINT = bytes.fromhex(
 """SHA-256 of the DER of AWS Nitro Enclaves Root G1, which each document carries."""
 
 CLOCK_ALLOWANCE = timedelta(minutes=1)
-"""How far a document may be from the future: its clock and the verifier's are never one."""
+"""How far a document may be from the future: its clock and the verifier's differ."""
 
 _HINTS = {
     "root": "not from AWS: a simulated document verifies only against its simulator's root",
@@ -57,11 +57,10 @@ def verify(
     allow_debug: bool = False,
     root_fingerprint: bytes = AWS_ROOT_FINGERPRINT,
 ) -> AttestationDocument:
-    """Prove a document: signature, certificate chain, times, and what it says.
+    """Verify a document: signature, certificate chain, times, and its fields.
 
     Args:
-        document: the document; one that is parsed already is read anew from its bytes, since
-            only those are signed.
+        document: the document; a parsed one is parsed again from `raw`, the signed bytes.
         at: the present, aware.
         max_age: how old it may be; None: as old as its certificate, which lives three hours,
             lets it be.
@@ -122,7 +121,7 @@ def _check_expectations(
     given: Mapping[str, bytes | None],
     root_fingerprint: bytes,
 ) -> None:
-    """Refuse what no document could meet: hex where bytes belong, most of all."""
+    """Reject expectations that no document can meet, above all hex in place of bytes."""
     if at.utcoffset() is None:
         raise ConfigurationError(
             "the time to verify at has no time zone", hint="use datetime.now(UTC)"

@@ -16,8 +16,8 @@ RNDADDENTROPY = 0x40085203
 """``_IOW('R', 0x03, int [2])`` (<linux/random.h>)."""
 
 BITS_PER_BYTE = 4
-"""Credited of the 8 that a good source gives: the kernel is ready at 256 bits, which 64 such bytes
-are, and half is left for what we cannot know of the source."""
+"""Bits credited of the 8 that a good source gives: half of them, for what is unknown of the source.
+The kernel is ready at 256 bits, which are 64 such bytes."""
 
 MAX_BYTES = 1024
 
@@ -35,10 +35,10 @@ def add_entropy(
     _open: Callable[[str, int], int] = os.open,
     _ioctl: Callable[[int, int, bytearray, bool], int] = fcntl.ioctl,
 ) -> int:
-    """Mix 1..1024 bytes into the kernel's pool; returns the bits credited.
+    """Mix 1..1024 bytes into the kernel's pool; return the bits credited.
 
-    Needs CAP_SYS_ADMIN. What was mixed in cannot be got out again, and bytes that somebody knows
-    do no harm but for their credit.
+    Needs CAP_SYS_ADMIN. What was mixed in cannot be read back, and bytes that an attacker
+    knows do no harm but for their credit.
 
     Raises:
         ConfigurationError: no bytes, or too many.

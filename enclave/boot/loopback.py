@@ -1,4 +1,4 @@
-"""Bringing `lo` up: Nitro's init does not, and 127.0.0.1 is nowhere until somebody does."""
+"""Bring `lo` up: Nitro's init does not, and 127.0.0.1 cannot be reached before."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _IFREQ = struct.Struct("=16sh22x")
 
 
 def raise_loopback(*, _ioctl: Callable[[socket.socket, int, bytes], bytes] = fcntl.ioctl) -> bool:
-    """Bring `lo` up; returns False where it was up already.
+    """Bring `lo` up; return False if it was up already.
 
-    Needs CAP_NET_ADMIN. The address 127.0.0.1/8 is not our business: the kernel adds it when the
-    interface comes up without one (net/ipv4/devinet.c, ``inetdev_event``).
+    Needs CAP_NET_ADMIN. The kernel adds the address 127.0.0.1/8 when the interface
+    comes up without one (net/ipv4/devinet.c, ``inetdev_event``).
 
     Raises:
         OSError: the kernel refused.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        answer = _ioctl(any_socket, SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0))
-        flags: int = _IFREQ.unpack(answer)[1]
+        ifreq = _ioctl(any_socket, SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0))
+        flags: int = _IFREQ.unpack(ifreq)[1]
         if flags & IFF_UP:
             return False
         _ioctl(any_socket, SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | IFF_UP))

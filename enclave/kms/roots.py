@@ -14,6 +14,8 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+import botocore
+
 from enclave.errors import ConfigurationError
 
 FINGERPRINTS: Final = {
@@ -38,8 +40,6 @@ def public_bundle() -> str:
 
     In an image it is measured like any file; a system's own bundle may be missing there.
     """
-    import botocore  # noqa: PLC0415 (not needed where the roots are ready)
-
     return str(Path(botocore.__file__).with_name("cacert.pem"))
 
 

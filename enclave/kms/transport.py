@@ -173,9 +173,9 @@ class Transport:
                 hint = "the server wants a client certificate, which KMS does not: is it KMS?"
             return KmsUnreachableError(f"TLS with {self._where} failed: {error}", hint=hint)
         text = str(error)
-        hint = "trust a private CA with --ca-bundle; never turn verification off"
+        hint = "name a private CA with --ca-bundle; docs/trust.md has the CAs trusted without"
         if "mismatch" in text:
-            hint = "the proxy leads to another host than the endpoint names"
+            hint = "its subjectAltName lacks the host: does the proxy lead to another one?"
         elif "expired" in text or "not yet valid" in text:
             hint = "is the enclave's clock right?"
         return KmsUnreachableError(

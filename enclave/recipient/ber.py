@@ -1,4 +1,4 @@
-"""A strict cursor over BER, just wide enough for CMS (X.690).
+"""A strict cursor over BER, as much of it as CMS needs (X.690). No I/O.
 
 It walks forward once, never recurses on input, and never looks ahead further than a header.
 Both length forms are taken, definite and indefinite, because KMS uses both in one message.
@@ -15,7 +15,7 @@ _END_OF_CONTENTS = b"\0\0"
 
 
 class BerReader:
-    """Reads elements in order; each call names the tag it expects and what it is, for errors."""
+    """Reads elements in order. Each call gives the expected tag, and its name for errors."""
 
     __slots__ = ("_data", "_format", "_open", "_pos")
 
@@ -33,7 +33,7 @@ class BerReader:
         self._open.append((self._open[-1][0], True) if end is None else (end, False))
 
     def leave(self, what: str) -> None:
-        """Step out of the element entered last: nothing may be left in it."""
+        """Step out of the element entered last, which must be at its end."""
         end, marked = self._open.pop()
         if marked:
             if self._data[self._pos : min(self._pos + 2, end)] != _END_OF_CONTENTS:
@@ -43,7 +43,7 @@ class BerReader:
             raise self._error(f"{what} goes on where it should end")
 
     def primitive(self, tag: int, what: str) -> bytes:
-        """Read the contents of a primitive element."""
+        """Return the contents of a primitive element."""
         end = self._header(tag, what)
         if end is None:  # X.690 8.1.3.2: only a constructed element may be indefinite.
             raise self._error(f"{what} has no length")
@@ -51,14 +51,14 @@ class BerReader:
         return self._data[start:end]
 
     def expect(self, tag: int, value: bytes, what: str) -> None:
-        """Read a primitive element that can have but one value."""
+        """Read a primitive element that must have this value."""
         start = self._pos
         if self.primitive(tag, what) != value:
             self._pos = start
             raise self._error(f"{what} is not the one expected")
 
     def peek(self) -> int | None:
-        """The tag that comes next in the element entered last; None at its end."""
+        """Return the next tag in the element entered last; None at its end."""
         end, marked = self._open[-1]
         if self._pos >= end:
             return None
@@ -67,12 +67,12 @@ class BerReader:
         return self._data[self._pos]
 
     def finish(self) -> None:
-        """Nothing may follow."""
+        """Raise `DecodingError` if bytes follow."""
         if self._pos != len(self._data):
             raise self._error("bytes follow its end")
 
     def _header(self, tag: int, what: str) -> int | None:
-        """Step over tag and length; return where the contents end, None for indefinite."""
+        """Step over tag and length; return the end of the contents, None if it is indefinite."""
         limit = self._open[-1][0]
         data, pos = self._data, self._pos
         if pos + 2 > limit:

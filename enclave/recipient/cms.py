@@ -1,4 +1,4 @@
-"""CiphertextForRecipient: CMS EnvelopedData (RFC 5652 section 6) as AWS KMS writes it.
+"""CiphertextForRecipient: CMS EnvelopedData (RFC 5652 section 6) as AWS KMS writes it. No I/O.
 
 One key-transport recipient, RSAES-OAEP with SHA-256 throughout, AES-256-CBC. Anything else is
 refused by name. Both BER forms that KMS has been seen to send are read, and DER.
@@ -44,7 +44,7 @@ _OAEP_SHA256 = OAEP(mgf=MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=
 
 @dataclass(frozen=True, slots=True)
 class EnvelopedData:
-    """What one envelope holds, still closed.
+    """The contents of one envelope, still encrypted.
 
     Attributes:
         key_identifier: SHA-256 of the recipient's SubjectPublicKeyInfo in DER, 32 bytes.
@@ -60,7 +60,7 @@ class EnvelopedData:
 
 
 def parse_enveloped_data(data: bytes) -> EnvelopedData:
-    """Read an envelope of at most `MAX_ENVELOPE` bytes.
+    """Parse an envelope of at most `MAX_ENVELOPE` bytes.
 
     Raises:
         DecodingError: it is not the CMS that KMS sends; says where and why.
@@ -98,7 +98,7 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
 
 
 def open_enveloped_data(data: bytes, key: RSAPrivateKey, key_identifier: bytes) -> bytes:
-    """Open an envelope that was made for `key`.
+    """Decrypt an envelope that was made for `key`.
 
     Args:
         data: the envelope, at most `MAX_ENVELOPE` bytes.

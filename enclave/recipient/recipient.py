@@ -1,4 +1,4 @@
-"""The recipient: an RSA key pair born in the enclave and the document that vouches for it."""
+"""The recipient: an RSA key pair made in the enclave, and the document that attests it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REFRESH_AFTER = 120.0
-"""Seconds a document is used before a new one is asked for. KMS is reported to refuse documents
-older than five minutes; AWS documents no figure."""
+"""Seconds after which a document is renewed. KMS is reported to reject documents older than five
+minutes; AWS documents no figure."""
 
 USABLE_FOR = 240.0
 """Seconds a document may be used while the NSM fails to give a new one."""
 
 
 class Recipient(Protocol):
-    """Whoever can be named in `Recipient` and open what comes back."""
+    """Holds a key pair and its attestation document, and decrypts CiphertextForRecipient."""
 
     def attestation_document(self) -> bytes:
-        """A document for this recipient's public key, young enough for KMS.
+        """Return a document for this recipient's public key, young enough for KMS.
 
         Raises:
             NsmError: the NSM did not give one.
@@ -45,7 +45,7 @@ class Recipient(Protocol):
         ...
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
-        """Open CiphertextForRecipient.
+        """Decrypt CiphertextForRecipient.
 
         Raises:
             DecodingError: it is malformed.
@@ -55,7 +55,7 @@ class Recipient(Protocol):
 
 
 class YoungDocument:
-    """An attestation document, asked for anew about every two minutes. Safe for many threads."""
+    """An attestation document, renewed about every two minutes. Safe for many threads."""
 
     def __init__(self, fetch: Callable[[], bytes], clock: Clock) -> None:
         """Take how to get one; `fetch` raises `NsmError`."""
@@ -71,7 +71,7 @@ class YoungDocument:
         self._refreshing = threading.Lock()
 
     def get(self) -> bytes:
-        """The document, young enough for KMS; see `Recipient.attestation_document`."""
+        """Return the document, young enough for KMS; see `Recipient.attestation_document`."""
         age = self._clock.monotonic() - self._fetched
         if age < REFRESH_AFTER:
             return self._document
@@ -143,7 +143,7 @@ class NsmRecipient:
 
 
 def log_opened(envelope: bytes, secret: bytes) -> None:
-    """Tell the sizes, which are no secret."""
+    """Log the sizes, which are not secret."""
     log.info(
         "CiphertextForRecipient of %d bytes opened: %d bytes inside", len(envelope), len(secret)
     )

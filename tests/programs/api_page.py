@@ -30,6 +30,7 @@ GROUPS = {
     "Attestation documents": ("verify", "parse", "AttestationDocument"),
     "The NSM": ("Nsm", "DevNsm", "NsmDevice", "Recipient"),
     "Logs": ("SinkHandler",),
+    "The process": ("protect_memory",),
     "Errors": (),  # every other name: the family of AgentError
 }
 
