@@ -165,13 +165,13 @@ class Agent(AttestedOperations):
         self._preparing = threading.Lock()
         forking.register(self)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: a child makes its own key pair, at its first call."""
         self._preparing = threading.Lock()
         self._recipient = self._key_pair = None
         device, self._opened_device = self._opened_device, None
         if device is not None:
-            device.after_fork()  # before it is closed, which takes its lock
+            device._after_fork()  # noqa: SLF001 (before it is closed, which takes its lock)
             device.close()
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 class ForkAware(Protocol):
     """An object with state that must not be shared between a process and its child."""
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Replace locks and drop what belongs to the parent process. Runs in the child."""
         ...
 
@@ -31,14 +31,14 @@ _aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def register(aware: ForkAware) -> None:
-    """Have `aware.after_fork` called in each child, as long as the object lives."""
+    """Have `aware._after_fork` called in each child, as long as the object lives."""
     _aware.add(aware)
 
 
 def _in_child() -> None:
     importing.release()
     for aware in tuple(_aware):
-        aware.after_fork()
+        aware._after_fork()  # noqa: SLF001 (its own kind)
 
 
 os.register_at_fork(

@@ -150,13 +150,13 @@ class RandomPool:
         *,
         capacity: int = CAPACITY,
         refillers: int = REFILLERS,
-        on_change: Callable[[], None] = lambda: None,
-        uniform: Callable[[float, float], float] = random.uniform,
+        on_change: Callable[[], None] | None = None,
+        uniform: Callable[[float, float], float] | None = None,
     ) -> None:
         check_settings(capacity, refillers)
         self._fetch = fetch
         self._on_change = on_change
-        self._uniform = uniform
+        self._uniform = uniform or random.uniform
         self._store = RandomStore(capacity)
         self._coming = 0
         self._failures = 0
@@ -319,14 +319,15 @@ class RandomPool:
                 if not self._closed:
                     self._store.add(fetched)
                     self._serve()
-        self._on_change()
+        if self._on_change is not None:
+            self._on_change()
 
     def _new_locks(self) -> None:
         self._lock = threading.Lock()
         self._emptied = threading.Condition(self._lock)
         self._waiters: deque[_Waiter] = deque()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: the bytes are the parent process's."""
         self._new_locks()
         self._forked = True

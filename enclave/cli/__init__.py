@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from enclave.cli import console
-from enclave.cli.environment import Surroundings
+from enclave.cli.environment import Environment
 from enclave.cli.errors import EXIT_OTHER, exit_code
 from enclave.cli.options import DEFAULTS, Parser, common_options, kms_options
 from enclave.errors import AgentError, AttestationError
@@ -23,7 +23,9 @@ from vsock_proxy.service.console import keep_exit_status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {
+    from enclave.cli.command import Command
+
+MODULES = {
     "generate-random": "enclave.cli.generate_random",
     "decrypt": "enclave.cli.kms",
     "generate-data-key": "enclave.cli.kms",
@@ -37,43 +39,42 @@ COMMANDS = {
     "extend-pcr": "enclave.cli.nsm",
     "lock-pcr": "enclave.cli.nsm",
 }
-"""The commands and their modules, in the order of ``--help``. A module has ``add_parser(subparsers,
-common)``, which adds its commands and sets ``run``: from the arguments to what is to be printed, or
-to the exit code of what has ended.
+"""The modules of the commands, in the order of ``--help``. A module has ``COMMANDS``, from names to
+`Command`, and ``add_parser(subparsers, common)``, which adds their parsers.
 """
 
 
 @keep_exit_status
-def main(argv: Sequence[str] | None = None, *, surroundings: Surroundings | None = None) -> int:
-    """Run one command; returns the exit code.
+def main(argv: Sequence[str] | None = None, *, environment: Environment | None = None) -> int:
+    """Run one command; return the exit code.
 
     Args:
-        argv: the words after the program's name; None: those it was started with.
-        surroundings: the NSM, the clock and so on; production code leaves it out.
+        argv: the words after the program's name; None for those that the process has.
+        environment: the NSM, the clock and so on; production code leaves it out.
     """
     if argv is None:  # as a program; whoever calls this function keeps its process as it is
         protect_memory()
-    debug, command = False, ""
+    environment = environment or Environment()
+    debug, name = False, ""
     try:
         arguments = _parse(sys.argv[1:] if argv is None else list(argv))
-        arguments.surroundings = surroundings or Surroundings()
-        debug, command = arguments.debug, f" {arguments.command}"
+        debug, name = arguments.debug, f" {arguments.command}"
+        command: Command = import_module(MODULES[arguments.command]).COMMANDS[arguments.command]
         # serve --log-to: there are two processes from here on, and one of them only waits.
-        divide = getattr(arguments, "divide", None)
-        if divide and (code := divide(arguments)) is not None:
-            return int(code)
+        if command.divide and (code := command.divide(arguments)) is not None:
+            return code
         with console.logging_to_stderr(debug=debug, verbose=arguments.verbose):
-            answer = arguments.run(arguments)
-        if isinstance(answer, int):
-            return answer
-        console.write(answer)
+            output = command.run(arguments, environment)
+        if isinstance(output, int):
+            return output
+        console.write(output)
     except AttestationError as e:
         for failure in e.failures:
             console.complain(f"attestation document refused: {failure}")
         console.hint(e.hint)
         return EXIT_OTHER
     except AgentError as e:
-        console.complain(e, e.hint or f"see {console.PROG}{command} --help")
+        console.complain(e, e.hint or f"see {console.PROG}{name} --help")
         return exit_code(e)
     except BrokenPipeError:
         return EXIT_OTHER  # the reader of our output knows that it has gone
@@ -110,8 +111,8 @@ def _parse(argv: list[str]) -> Namespace:
         prog=console.PROG, dest="command", required=True, metavar="COMMAND"
     )
     # Only what may have been named is imported: it decides how soon the first byte is there.
-    named = [COMMANDS[word] for word in argv if word in COMMANDS]
+    named = [MODULES[word] for word in argv if word in MODULES]
     common = common_options()
-    for module in dict.fromkeys(named or COMMANDS.values()):
+    for module in dict.fromkeys(named or MODULES.values()):
         import_module(module).add_parser(subparsers, common)
     return parser.parse_args(argv, Namespace(**DEFAULTS))

@@ -1,4 +1,4 @@
-"""What commands take from outside, in one place: tests hand in their own, nothing else can."""
+"""The dependencies of commands: agents, the NSM, the time, variables. Tests bring their own."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _device() -> AbstractContextManager[NsmDevice]:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The world as a command sees it; by default the real one.
+class Environment:
+    """Dependencies of a command; the defaults are the real ones.
 
     Attributes:
         agent: makes an `Agent` from its arguments.

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from enclave.cli.command import Command
 from enclave.cli.model import OWN_HELP, Parameter
-from enclave.cli.operation import add_command
+from enclave.cli.operation import add_command, run
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +23,8 @@ PARAMETERS = (
     ),
     Parameter("Recipient", "structure", required=False, help=OWN_HELP["Recipient"]),
 )
+
+COMMANDS = {"generate-random": Command(run)}
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from botocore import xform_name
+
+from enclave.cli.command import Command
 from enclave.cli.model import parameters
-from enclave.cli.operation import add_command
+from enclave.cli.operation import add_command, run
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +19,8 @@ _HELP = {
     "GenerateDataKeyPair": "a key pair whose private key only this enclave reads",
     "DeriveSharedSecret": "a secret shared between a KMS key and a peer's key",
 }
+
+COMMANDS = {xform_name(operation, "-"): Command(run) for operation in _HELP}
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:

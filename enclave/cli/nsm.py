@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.cli import files
 from enclave.cli.binary import HELP, binary
+from enclave.cli.command import Command
 from enclave.cli.output import Printer
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from enclave.cli.environment import Environment
     from enclave.nsm import Nsm
 
 _LIMIT = "at most 1024 bytes"
@@ -38,16 +40,14 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write it there as it is, not in base64; - is standard output, if no terminal",
     )
-    attest.set_defaults(run=run_attest)
 
-    describe = subparsers.add_parser(
+    subparsers.add_parser(
         "describe",
         help="the NSM, and the PCRs with their locks",
         description="Ask the NSM who it is, and for every PCR. As a table, unless --output says "
         "otherwise.",
         parents=[common],
     )
-    describe.set_defaults(run=run_describe)
 
     extend = subparsers.add_parser(
         "extend-pcr",
@@ -58,7 +58,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     )
     extend.add_argument("--index", type=int, required=True, metavar="N", help="16 to 31")
     extend.add_argument("--data", required=True, metavar="BYTES", help="at most 4032 bytes")
-    extend.set_defaults(run=run_extend_pcr)
 
     lock = subparsers.add_parser(
         "lock-pcr",
@@ -70,16 +69,15 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     which = lock.add_mutually_exclusive_group(required=True)
     which.add_argument("--index", type=int, metavar="N", help="16 to 31")
     which.add_argument("--below", type=int, metavar="N", help="lock PCRs 0 to N - 1; N is 0 to 32")
-    lock.set_defaults(run=run_lock_pcr)
 
 
-def run_attest(arguments: argparse.Namespace) -> str | bytes:
+def run_attest(arguments: argparse.Namespace, environment: Environment) -> str | bytes:
     """The document: in base64, as it is, or into a file."""
     given = {
         name: binary(f"--{name.replace('_', '-')}", getattr(arguments, name))
         for name in ("nonce", "user_data", "public_key")
     }
-    with _nsm(arguments) as nsm:
+    with _nsm(environment) as nsm:
         document = nsm.attest(**given)
     if arguments.output_file == "-":
         return document
@@ -89,10 +87,10 @@ def run_attest(arguments: argparse.Namespace) -> str | bytes:
     return base64.b64encode(document).decode() + "\n"
 
 
-def run_describe(arguments: argparse.Namespace) -> str:
+def run_describe(arguments: argparse.Namespace, environment: Environment) -> str:
     """The NSM and its PCRs."""
-    printer = Printer(arguments, default="table", fold=True)
-    with _nsm(arguments) as nsm:
+    printer = Printer(arguments, environment, default="table", fold=True)
+    with _nsm(environment) as nsm:
         described = nsm.describe()
         pcrs = [nsm.describe_pcr(index) for index in range(described.max_pcrs)]
     answer = {
@@ -107,18 +105,18 @@ def run_describe(arguments: argparse.Namespace) -> str:
     return printer.format("Nsm", answer)
 
 
-def run_extend_pcr(arguments: argparse.Namespace) -> str:
+def run_extend_pcr(arguments: argparse.Namespace, environment: Environment) -> str:
     """The PCR's new value."""
-    printer = Printer(arguments)
+    printer = Printer(arguments, environment)
     data = binary("--data", arguments.data) or b""
-    with _nsm(arguments) as nsm:
+    with _nsm(environment) as nsm:
         value = nsm.extend_pcr(arguments.index, data)
     return printer.format("Pcr", {"Index": arguments.index, "Value": value.hex()})
 
 
-def run_lock_pcr(arguments: argparse.Namespace) -> str:
+def run_lock_pcr(arguments: argparse.Namespace, environment: Environment) -> str:
     """Nothing to print: it is locked, or an error says why not."""
-    with _nsm(arguments) as nsm:
+    with _nsm(environment) as nsm:
         if arguments.index is not None:
             nsm.lock_pcr(arguments.index)
         else:
@@ -127,8 +125,16 @@ def run_lock_pcr(arguments: argparse.Namespace) -> str:
 
 
 @contextlib.contextmanager
-def _nsm(arguments: argparse.Namespace) -> Iterator[Nsm]:
+def _nsm(environment: Environment) -> Iterator[Nsm]:
     from enclave.nsm import Nsm  # noqa: PLC0415 (not for --help)
 
-    with arguments.surroundings.device() as device:
+    with environment.device() as device:
         yield Nsm(device)
+
+
+COMMANDS = {
+    "attest": Command(run_attest),
+    "describe": Command(run_describe),
+    "extend-pcr": Command(run_extend_pcr),
+    "lock-pcr": Command(run_lock_pcr),
+}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from botocore import xform_name
 
 from enclave.aws_settings import AwsSettings
+from enclave.cli.command import Command
 from enclave.cli.console import PROG
 from enclave.cli.errors import BadValueError, KmsRuleError, MissingSettingError
 from enclave.cli.model import check, operation_model
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from enclave.agent import Agent
+    from enclave.cli.environment import Environment
     from enclave.cli.model import Parameter
     from enclave.recipient.keypair import KeyPairAhead
 
@@ -56,7 +58,7 @@ def add_command(
         "fileb://PATH for bytes.",
         parents=[_parameter_options(operation, parameters), kms_options(), common],
     )
-    command.set_defaults(run=run, operation=operation, parameters=parameters)
+    command.set_defaults(operation=operation, parameters=parameters)
 
 
 def _usage(parameter: Parameter) -> str:
@@ -90,7 +92,7 @@ def _parameter_options(
     return parser
 
 
-def run(arguments: argparse.Namespace) -> str:
+def run(arguments: argparse.Namespace, environment: Environment) -> str:
     """Make the call; returns what to print."""
     operation = arguments.operation
     if arguments.generate_cli_skeleton in ("input", "yaml-input"):
@@ -98,8 +100,8 @@ def run(arguments: argparse.Namespace) -> str:
         from enclave.cli.skeleton import input_skeleton  # noqa: PLC0415 (loads the model)
 
         return input_skeleton(operation, yaml=arguments.generate_cli_skeleton == "yaml-input")
-    parameters = _given(arguments)
-    printer = Printer(arguments)
+    parameters = _given(arguments, environment)
+    printer = Printer(arguments, environment)
     if arguments.generate_cli_skeleton == "output":
         from enclave.cli.skeleton import output_sample  # noqa: PLC0415 (as above)
 
@@ -107,7 +109,7 @@ def run(arguments: argparse.Namespace) -> str:
     _check_rules(operation, parameters)
     # A caller's own document needs no key of ours.
     key_pair = None if "Recipient" in parameters else key_pair_ahead(arguments)
-    with make_agent(arguments, key_pair=key_pair) as agent:
+    with make_agent(arguments, environment, key_pair=key_pair) as agent:
         content: dict[str, Any] = on_the_wire(
             agent.call(operation, on_the_wire(parameters)).content
         )
@@ -123,18 +125,18 @@ def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
     return KeyPairAhead()
 
 
-def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
+def make_agent(arguments: argparse.Namespace, environment: Environment, **changes: Any) -> Agent:
     """Make an agent as the options of every KMS command have it.
 
     Args:
         arguments: the options.
+        environment: makes the agent, and has the variables.
         changes: arguments of `Agent` that replace those.
 
     Raises:
         MissingSettingError: there is no region.
         BadValueError: an option, a variable, or a setting of the profile cannot be used.
     """
-    environ = arguments.surroundings.environ
     if arguments.profile is not None and arguments.credentials != DEFAULTS["credentials"]:
         raise ConfigurationError("--credentials and --profile at once", hint="give one of them")
     if arguments.endpoint_url is not None:
@@ -145,7 +147,7 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
 
     try:
         settings = {
-            "region": _region(arguments),
+            "region": _region(arguments, environment),
             "endpoint_url": arguments.endpoint_url,
             "profile": arguments.profile,
             "proxy": arguments.proxy,
@@ -158,9 +160,9 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
             "read_timeout": read_timeout,
             # Who waits longer for one answer waits longer for the call.
             "deadline": max(DEADLINE, connect_timeout + read_timeout),
-            "environ": environ,
+            "environ": environment.environ,
         }
-        agent: Agent = arguments.surroundings.agent(**{**settings, **changes})
+        agent: Agent = environment.agent(**{**settings, **changes})
     except MissingSettingError:
         raise
     except ConfigurationError as e:
@@ -168,15 +170,15 @@ def make_agent(arguments: argparse.Namespace, **changes: Any) -> Agent:
     return agent
 
 
-def _settings(arguments: argparse.Namespace) -> AwsSettings:
+def _settings(arguments: argparse.Namespace, environment: Environment) -> AwsSettings:
     try:
-        return AwsSettings(arguments.surroundings.environ, profile=arguments.profile)
+        return AwsSettings(environment.environ, profile=arguments.profile)
     except ConfigurationError as e:
         raise BadValueError(str(e), hint=e.hint) from e
 
 
-def _region(arguments: argparse.Namespace) -> str:
-    region: str | None = arguments.region or _settings(arguments).region
+def _region(arguments: argparse.Namespace, environment: Environment) -> str:
+    region: str | None = arguments.region or _settings(arguments, environment).region
     if not region:
         raise MissingSettingError(
             "no AWS region", hint="name one with --region, AWS_REGION, or in the profile"
@@ -193,7 +195,7 @@ def _seconds(option: str, given: str | float) -> float:
         ) from e
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+def _given(arguments: argparse.Namespace, environment: Environment) -> dict[str, Any]:
     """Return the parameters, blobs as bytes, checked as far as can be here."""
     operation = arguments.operation
     document = _document(arguments)
@@ -211,16 +213,16 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     if not document and parameters.keys() <= {"NumberOfBytes"}:
         return parameters  # nothing the model could say, and reading it takes its time
     shape = operation_model(operation).input_shape
-    decoded: dict[str, Any] = with_blobs(shape, parameters, _binary_format(arguments))
+    decoded: dict[str, Any] = with_blobs(shape, parameters, _binary_format(arguments, environment))
     check(operation, decoded)
     return decoded
 
 
-def _binary_format(arguments: argparse.Namespace) -> str:
+def _binary_format(arguments: argparse.Namespace, environment: Environment) -> str:
     """Return how text for blobs is encoded: by the option, or else by the profile."""
     given: str | None = arguments.cli_binary_format
     if given is None:
-        given = _settings(arguments).cli_binary_format or BASE64
+        given = _settings(arguments, environment).cli_binary_format or BASE64
     if given not in (BASE64, RAW):
         raise BadValueError(
             f"cli_binary_format of the profile is {given!r}", hint=f"{BASE64} or {RAW}"
@@ -270,3 +272,6 @@ def _in_order(operation: str, content: dict[str, Any]) -> dict[str, Any]:
         return content
     names: Iterable[str] = operation_model(operation).output_shape.members
     return {name: content[name] for name in names if content.get(name) is not None}
+
+
+COMMANDS = {xform_name(operation, "-"): Command(run) for operation in SECRET_FIELD}

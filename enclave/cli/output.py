@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from enclave.cli.environment import Environment
+
 FORMATS = ("json", "text", "table", "yaml", "yaml-stream")
 
 
@@ -21,12 +23,18 @@ class Printer:
     """Formats answers. Made before anything is asked, so that a bad option costs no call."""
 
     def __init__(
-        self, arguments: argparse.Namespace, *, default: str = "json", fold: bool = False
+        self,
+        arguments: argparse.Namespace,
+        environment: Environment,
+        *,
+        default: str = "json",
+        fold: bool = False,
     ) -> None:
         """Read the options.
 
         Args:
-            arguments: with ``output``, ``query``, ``color`` and ``surroundings``.
+            arguments: with ``output``, ``query``, ``color`` and ``profile``.
+            environment: has the variables.
             default: the format if neither an option nor a variable nor the profile names one.
             fold: cut long cells of tables into lines, so that they fit the terminal.
 
@@ -34,7 +42,7 @@ class Printer:
             ConfigurationError: an invalid expression, or YAML without PyYAML.
             BadValueError: an output format that does not exist.
         """
-        environ = arguments.surroundings.environ
+        environ = environment.environ
         self._fold = fold
         self._colour = arguments.color == "on" or (
             arguments.color == "auto"
@@ -42,7 +50,7 @@ class Printer:
             and environ.get("TERM") != "dumb"
             and sys.stdout.isatty()
         )
-        self.output = arguments.output or _configured(arguments) or default
+        self.output = arguments.output or _configured(arguments, environment) or default
         if self.output not in FORMATS:
             raise BadValueError(
                 f"the output format {self.output!r} does not exist",
@@ -88,12 +96,12 @@ class Printer:
         return "" if answer == {} else json.dumps(answer, indent=4, ensure_ascii=False) + "\n"
 
 
-def _configured(arguments: argparse.Namespace) -> str | None:
+def _configured(arguments: argparse.Namespace, environment: Environment) -> str | None:
     """Return the format that a variable or the profile names."""
     from enclave.aws_settings import AwsSettings  # noqa: PLC0415 (seldom needed)
 
     try:
-        return AwsSettings(arguments.surroundings.environ, profile=arguments.profile).output
+        return AwsSettings(environment.environ, profile=arguments.profile).output
     except ConfigurationError as e:
         raise BadValueError(str(e), hint=e.hint) from e
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.cli import console, files
 from enclave.cli.binary import HELP, binary, fixed
+from enclave.cli.command import Command
 from enclave.cli.output import Printer
 from enclave.errors import ConfigurationError, DecodingError
 from vsock_proxy.service.document_shapes import SHAPES, document_bytes
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
     from enclave.attestation import AttestationDocument
+    from enclave.cli.environment import Environment
 
 _PCR = re.compile(r"([0-9]{1,2})=(.+)")
 _NAMED_PCRS = (0, 1, 2, 3, 4, 8)
@@ -61,10 +63,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="trust this root certificate, by the SHA-256 of its DER, in place of AWS's: for "
         "documents of a simulator, which prove nothing about any enclave",
     )
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> str:
+def run(arguments: argparse.Namespace, environment: Environment) -> str:
     """Verify a document, and return what it says.
 
     Raises:
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> str:
     # COSE and X.509 take a moment to load: not for --help.
     from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, verify  # noqa: PLC0415
 
-    printer = Printer(arguments, default="table")
+    printer = Printer(arguments, environment, default="table")
     root = AWS_ROOT_FINGERPRINT
     if arguments.simulated_root is not None:
         root = fixed("--simulated-root", arguments.simulated_root, _FINGERPRINT)
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> str:
         raise ConfigurationError("argument --max-age: not a number of seconds")
     document = verify(
         _document(arguments),
-        at=_time(arguments),
+        at=_time(arguments, environment),
         max_age=timedelta(seconds=arguments.max_age) if arguments.max_age else None,
         pcrs=_expected_pcrs(arguments),
         nonce=binary("--nonce", arguments.nonce),
@@ -110,10 +111,9 @@ def _document(arguments: argparse.Namespace) -> bytes:
         raise DecodingError("attestation document", str(e), hint=e.hint) from None
 
 
-def _time(arguments: argparse.Namespace) -> datetime:
+def _time(arguments: argparse.Namespace, environment: Environment) -> datetime:
     if arguments.at is None:
-        now: datetime = arguments.surroundings.now()
-        return now
+        return environment.now()
     try:
         at = datetime.fromisoformat(arguments.at)
     except ValueError as e:
@@ -164,3 +164,6 @@ def _brief(value: Any) -> Any:
     if isinstance(value, str) and len(value) > 2 * _DIGEST:
         return f"{value[:64]}... ({len(value) // 2} bytes)"
     return value
+
+
+COMMANDS = {"verify": Command(run)}

@@ -1,4 +1,4 @@
-"""Which provider a program gets: by its own word, by the environment, or from the parent."""
+"""Chooses the credentials provider: the program's own, the environment, or the parent."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def choose_provider(
     dialer: Dialer | None = None,
     clock: Clock | None = None,
 ) -> CredentialsProvider:
-    """Decide, once, where credentials come from.
+    """Return the provider for a program's choice; the choice is made once.
 
     Args:
-        asked: credentials, a provider, or a word: ``environment``; an address at which a
-            credential service listens; or ``auto``, which is the environment if
-            AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_SESSION_TOKEN is set in it, and else
-            the parent's service at `DEFAULT_SERVICE`. Half of them in the environment are an
-            error of the environment's, not a reason to look elsewhere.
+        asked: credentials, a provider, ``environment``, the address of a credential service, or
+            ``auto``: the environment if AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or
+            AWS_SESSION_TOKEN is set in it, otherwise the parent's service at `DEFAULT_SERVICE`.
+            Half of the variables are an error, and the parent is not asked then.
         environ: where variables are looked up.
-        dialer: for the parent's service.
+        dialer: makes the connections to the parent's service.
         clock: time.
 
     Raises:
-        ConfigurationError: the word is none of these.
+        ConfigurationError: the text is none of these.
     """
     if isinstance(asked, Credentials):
         return StaticCredentials(asked)

@@ -1,4 +1,4 @@
-"""Credentials from the variables that every AWS SDK reads."""
+"""Credentials from the environment variables that every AWS SDK reads."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _HINT = f"set {NAMES[0]}, {NAMES[1]} and, for a role, {NAMES[2]}"
 
 
 def has_any(environ: Mapping[str, str]) -> bool:
-    """Whether somebody meant the environment to hold credentials, whole or not."""
+    """Return whether the environment holds credentials, whole or in part."""
     return any(environ.get(name) for name in NAMES[:3])
 
 
 class EnvironmentCredentials:
-    """AWS_ACCESS_KEY_ID and its companions."""
+    """Provides AWS_ACCESS_KEY_ID and its companions."""
 
     def __init__(self, environ: Mapping[str, str], *, clock: Clock | None = None) -> None:
         self._environ = environ
@@ -39,7 +39,7 @@ class EnvironmentCredentials:
         timeout: float = DEFAULT_TIMEOUT,  # noqa: ARG002 (nothing to wait for)
         rejected: Credentials | None = None,  # noqa: ARG002 (others, if they were replaced)
     ) -> Credentials:
-        """See `CredentialsProvider.credentials`; read anew each time, so they can be replaced."""
+        """See `CredentialsProvider.credentials`; read each time, so that they can be replaced."""
         if not has_any(self._environ):
             raise CredentialsError("no AWS credentials", hint=_HINT)
         return whole_credentials(self._environ, NAMES, now=self._clock.now(), hint=_HINT)

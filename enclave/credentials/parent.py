@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 DEFAULT_SERVICE = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 """Where the parent's credential service listens."""
 
-_POLICY = RenewalPolicy(shortest_use=1.0, pause=Backoff(first=0.1, most=15.0, jitter=0.5))
-"""Renewals because of rejections are at least `shortest_use` apart as well."""
+POLICY = RenewalPolicy(shortest_use=1.0, pause=Backoff(first=0.1, most=15.0, jitter=0.5))
+"""Renewals because of rejections are at least `shortest_use` apart, too."""
 
 
 class ParentCredentials:
@@ -74,11 +74,11 @@ class ParentCredentials:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()  # held for moments, never while anything is waited for
         self._failure: CredentialsError | None = None
-        self._schedule = Renewal(_POLICY, self._uniform)
+        self._times = Renewal(POLICY, self._uniform)
         self._renewed_for_rejection = float("-inf")
         self._renewal: Future[Credentials] | None = None
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: the thread that renews stayed behind in the parent process."""
         self._start_afresh()
 
@@ -89,15 +89,15 @@ class ParentCredentials:
         with self._lock:
             now = self._clock.monotonic()
             if rejected is not None and rejected == self._current:
-                if now < self._renewed_for_rejection + _POLICY.shortest_use:
+                if now < self._renewed_for_rejection + POLICY.shortest_use:
                     return rejected  # The service was asked a moment ago and has no others.
                 self._current = None
-                self._schedule.renew_at_once(now)
+                self._times.renew_at_once(now)
                 self._renewed_for_rejection = now
             current = self._current
             if current is not None and self._has_expired(current):
                 current = None
-            due = self._schedule.is_due(now) or (current is None and self._failure is None)
+            due = self._times.is_due(now) or (current is None and self._failure is None)
             if due and self._renewal is None:
                 self._renewal = self._start_renewal()
             renewal, failure = self._renewal, self._failure
@@ -149,12 +149,12 @@ class ParentCredentials:
             renewal.set_result(credentials)
 
     def _succeeded(self, credentials: Credentials) -> None:
-        lifetime = None
+        left = None
         if credentials.expiration is not None:
-            lifetime = (credentials.expiration - self._clock.now()).total_seconds()
+            left = (credentials.expiration - self._clock.now()).total_seconds()
         with self._lock:
             self._current, self._failure = credentials, None
-            self._schedule.succeeded(self._clock.monotonic(), lifetime)
+            self._times.succeeded(self._clock.monotonic(), left)
             self._renewal = None
         log.info("credentials from %s, valid until %s", self._address, credentials.expiration)
 
@@ -163,7 +163,7 @@ class ParentCredentials:
             error = CredentialsError(f"internal error: {type(error).__name__}")
         with self._lock:
             self._failure = error
-            self._schedule.failed(self._clock.monotonic())
+            self._times.failed(self._clock.monotonic())
             self._renewal = None
             cached = self._current is not None and not self._has_expired(self._current)
         if cached:

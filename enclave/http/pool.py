@@ -170,7 +170,7 @@ class ConnectionPool:
         for connection in idle:
             state.drop(connection)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: two processes must not speak on one connection."""
         inherited, self._state = self._state, _State(self._size)
         self._state.closed = inherited.closed

@@ -32,7 +32,7 @@ class Endpoint:
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    """Read an endpoint URL.
+    """Parse an endpoint URL.
 
     Raises:
         ConfigurationError: it is not https, or not a plain URL of a host.

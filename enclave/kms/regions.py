@@ -12,7 +12,9 @@ import json
 import logging
 import re
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
+
+import botocore
 
 from enclave.errors import ConfigurationError
 from enclave.kms.endpoint import Endpoint
@@ -86,7 +88,8 @@ def _missing(partition: _Partition, kind: str, variable: str) -> ConfigurationEr
 
 @functools.cache
 def _partitions() -> tuple[_Partition, ...]:
-    data = json.loads(resources.files("botocore").joinpath("data/partitions.json").read_bytes())
+    # `importlib.resources` would load 38 modules for it.
+    data = json.loads((Path(botocore.__file__).parent / "data/partitions.json").read_bytes())
     return tuple(
         _Partition(
             partition["id"],

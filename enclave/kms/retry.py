@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from enclave.errors import AgentError, CredentialsError, KmsRefusedError, KmsUnreachableError
+from vsock_proxy.service.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 """Attempts in one call, as in botocore's standard retry mode."""
 
-_FIRST, _MOST = 0.1, 5.0
-"""Seconds: upper bounds of the first wait and of every wait."""
+_BACKOFF: Final = Backoff(first=0.1, most=5.0, jitter=1.0)
 
 _TRANSIENT: Final = frozenset(
     {
@@ -63,8 +63,5 @@ def is_worth_retrying(error: AgentError) -> bool:
 
 
 def wait_before(attempt: int, uniform: Callable[[float, float], float]) -> float:
-    """Return the seconds to wait before attempt number `attempt` (the first retry is attempt 2).
-
-    Exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter").
-    """
-    return uniform(0.0, min(_MOST, _FIRST * 2.0 ** (attempt - 2)))
+    """Return the seconds to wait before attempt number `attempt` (the first retry is attempt 2)."""
+    return _BACKOFF.delay(attempt - 1, uniform)

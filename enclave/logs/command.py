@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from enclave.cli.command import Command
 from enclave.errors import ConfigurationError
 from enclave.logs.options import DEFAULT_SINK, LogOptions, add_options
+
+if TYPE_CHECKING:
+    from enclave.cli.environment import Environment
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -25,10 +29,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS
     )
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """Run COMMAND to its end; return its exit code.
 
     Raises:
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             "COMMAND is missing", hint="enclave-agent log -- COMMAND [ARGS...]"
         )
     try:
-        program = child.spawn(command, arguments.surroundings.environ)
+        program = child.spawn(command, environment.environ)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
         error = ConfigurationError(f"cannot run {command[0]!r}: {reason}")
@@ -73,3 +76,6 @@ def divide(arguments: argparse.Namespace) -> int | None:
 
     program = child.divide()
     return None if program is None else follow(program, options)
+
+
+COMMANDS = {"log": Command(run)}

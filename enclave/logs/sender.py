@@ -156,7 +156,7 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="log-sender", daemon=True)
         self._thread.start()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: a child has no thread that sends; its lines wait, bounded."""
         self._changed = threading.Condition()
 

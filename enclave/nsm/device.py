@@ -90,7 +90,7 @@ class DevNsm:
         except OSError as e:
             raise _unavailable(f"cannot open {PATH}", e) from e
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: another thread may have been in the middle of an exchange."""
         self._lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The key pair KMS encrypts for, made ahead where a program knows that it will need one."""
+"""The RSA key pair that KMS encrypts for, and making one in the background."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 KEY_BITS: Final = 2048
-"""The one size KMS is known to take in an attestation document."""
+"""The only size that KMS is known to accept in an attestation document."""
 
 
 def new_private_key() -> rsa.RSAPrivateKey:
-    """Make a key pair, in some 30 ms at best and several times as many at worst."""
+    """Make a key pair: some 30 ms at best, and several times as long at worst."""
     return rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
 
 
 class KeyPairAhead:
-    """A key pair that is being made, in a thread, from when this object is.
+    """Makes a key pair in a thread, from the moment this object is made.
 
-    Python may load modules meanwhile: with a second CPU the key costs a program no time.
+    Meanwhile Python may load modules: with a second CPU the key costs a program no time.
     """
 
     def __init__(self) -> None:
         self._made: list[rsa.RSAPrivateKey] = []
-        # No daemon: a process that ended in the middle would pull OpenSSL from under it.
+        # Not a daemon thread: a process that exits meanwhile would pull OpenSSL from under it.
         self._thread = threading.Thread(target=self._make, name="key pair")
-        with contextlib.suppress(RuntimeError):  # The system has no more threads: see below.
+        with contextlib.suppress(RuntimeError):  # no more threads: `private_key` makes it
             self._thread.start()
 
     def private_key(self) -> rsa.RSAPrivateKey:
-        """Wait for the private key, and give it away: the second caller gets another one."""
+        """Wait for the private key and hand it over; a second call returns another one."""
         if self._thread.ident is not None:
             self._thread.join()
         return self._made.pop() if self._made else new_private_key()

@@ -66,7 +66,7 @@ class YoungDocument:
         self._document = b""
         self._fetched = float("-inf")
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: another thread may have been in the middle of a renewal."""
         self._refreshing = threading.Lock()
 

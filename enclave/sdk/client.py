@@ -107,7 +107,7 @@ class SdkClient:
             places.put(None)
         return places
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `forking.ForkAware`: the workers are the parent process's."""
         self._closed = threading.Event()
         self._places = self._free_places()

@@ -18,19 +18,21 @@ from enclave.boot import (
     run_boot_duties,
     seed_from_kms,
 )
+from enclave.cli.command import Command
 from enclave.cli.operation import key_pair_ahead, make_agent
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
+from enclave.process import limit_heaps
 from enclave.serve.user import find_user
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from enclave.cli.environment import Surroundings
+    from enclave.cli.environment import Environment
     from enclave.clock_watch import ClockWatch
 
 log = logging.getLogger(__name__)
@@ -83,10 +85,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
-    parser.set_defaults(run=run, divide=divide)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """Serve until SIGTERM or SIGINT, or until COMMAND has ended; returns the exit code.
 
     Raises:
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         ListenError: the address cannot be listened on.
         AgentError: COMMAND was not run, because this is why no call would succeed.
     """
-    environ = arguments.surroundings.environ
+    environ = environment.environ
     address = listen_address(arguments.listen)
     command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if command and isinstance(address, UnixAddress):
@@ -115,9 +116,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
     if arguments.pool:
         check_settings(arguments.pool_size)
+    limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-    watch = _do_boot_duties(boot, arguments.surroundings, arguments.engine)
+    watch = _do_boot_duties(boot, environment, arguments.engine)
     key_pair = key_pair_ahead(arguments)
     # What takes a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
@@ -129,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         agent = held.enter_context(
             make_agent(
                 arguments,
+                environment,
                 deadline=arguments.deadline,
                 max_connections=arguments.max_calls,
                 key_pair=key_pair,
@@ -158,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: str) -> ClockWatch:
+def _do_boot_duties(options: BootOptions, environment: Environment, engine: str) -> ClockWatch:
     from enclave.nsm import Nsm  # noqa: PLC0415 (as in `run`)
 
     system = System()
@@ -168,7 +171,7 @@ def _do_boot_duties(options: BootOptions, surroundings: Surroundings, engine: st
         system = System(seed_from_nsm=seed_entropy)
     watch = clock_watch(options, system=system)
     try:
-        with surroundings.device() as device:
+        with environment.device() as device:
             run_boot_duties(options, Nsm(device), system=system, watch=watch)
     except NsmUnavailableError as e:
         # Every attested call will say so as well; the endpoint can still report its state.
@@ -216,3 +219,6 @@ def command_environment(environ: Mapping[str, str], region: str | None) -> dict[
     if not any(env.get(name) for name in _CREDENTIAL_SOURCES):
         env |= {"AWS_ACCESS_KEY_ID": "enclave-agent", "AWS_SECRET_ACCESS_KEY": "unused"}
     return env
+
+
+COMMANDS = {"serve": Command(run, divide)}

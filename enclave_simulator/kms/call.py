@@ -129,9 +129,7 @@ class Call:
     def _of_request(self) -> dict[str, tuple[str, ...]]:
         given = self.parameters
         context: dict[str, tuple[str, ...]] = {
-            key: (given[name],)
-            for name, key in _REQUEST_KEYS.items()
-            if given.get(name) is not None
+            _REQUEST_KEYS[name]: (value,) for name, value in given.items() if name in _REQUEST_KEYS
         }
         if self.operation in _DEFAULT_ALGORITHM:
             context.setdefault("kms:encryptionalgorithm", (SYMMETRIC,))

@@ -31,7 +31,7 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Caller, Credentia
 from enclave_simulator.kms.specs import SYMMETRIC
 from enclave_simulator.kms.spoiled import spoiled
 from enclave_simulator.kms.state import dump_state, load_state
-from enclave_simulator.kms.store import KeyStore, Template
+from enclave_simulator.kms.store import KeyStore, Template, UnknownRegionError
 from enclave_simulator.kms.validation import parse_parameters, service_model
 from vsock_proxy.errors import ConfigurationError
 
@@ -206,9 +206,10 @@ class KmsService:
         if fault in RESPONSE_FAULTS:
             return spoiled(fault, name, caller, request_id)
         delivery = fault if fault in DELIVERY_FAULTS else ""
+        noted = self._on_event is not None or name in _CRYPTOGRAPHIC
         call = Call(
             name, caller, {}, None, self._content_forms[0], fault, now, request_id,
-            self._identifiers.uuid(),
+            self._identifiers.uuid() if noted else "",
         )  # fmt: skip
         response: dict[str, Any] | None = None
         error: KmsError | None = None
@@ -236,7 +237,13 @@ class KmsService:
         if service != _SERVICE or name not in self._operations:
             raise KmsError("UnknownOperationException")
         caller = authenticate(request, self._credentials, self._region, now)
-        self._store.region(caller.region, now)
+        try:
+            self._store.region(caller.region, now)
+        except UnknownRegionError as e:
+            raise KmsError(
+                "InvalidSignatureException",
+                f"Credential should be scoped to a valid Region, not '{e}'.",
+            ) from e
         return name, document, caller
 
     def _prepare(self, call: Call, document: Any) -> Call:

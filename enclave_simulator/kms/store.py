@@ -71,6 +71,10 @@ class Template:
     policy: Policy | None
 
 
+class UnknownRegionError(Exception):
+    """A name that is not a Region's, or one Region too many."""
+
+
 class KeyStore:
     """The keys and aliases of one account, and IAM's permissions of its callers.
 
@@ -112,15 +116,12 @@ class KeyStore:
         """Return a Region; whatever is due anywhere is carried out first.
 
         Raises:
-            KmsError: InvalidSignatureException: it is not a Region, or there are too many.
+            UnknownRegionError: it is not a Region, or there are too many.
         """
         region = self.regions.get(name)
         if region is None:
-            if not _REGION.fullmatch(name) or len(self.regions) >= MAX_REGIONS:
-                raise KmsError(
-                    "InvalidSignatureException",
-                    f"Credential should be scoped to a valid Region, not '{name}'.",
-                )
+            if not is_region(name) or len(self.regions) >= MAX_REGIONS:
+                raise UnknownRegionError(name)
             region = Region(name)
             for template in self._templates:
                 self._instantiate(template, region, now)

@@ -120,7 +120,7 @@ def sign(
 
     Raises:
         EifError: it is not an image, is damaged, has its signature before other sections, or has
-            flags of which nobody knows how they are measured.
+            flags whose measurement is not published.
         AgentError: it cannot be signed.
     """
     unsigned = image.read(source)

@@ -27,7 +27,7 @@ from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from parent.eif.root.tree import Tree
 
@@ -101,12 +101,12 @@ class _Parts:
     """What an image is made of.
 
     Attributes:
-        ramdisks: in their order.
+        ramdisks: in their order, and whether each is to be compressed.
         size: bytes of all their contents, as far as it is known before.
         notes: differences between the root and the image.
     """
 
-    ramdisks: list[Iterable[bytes]] = field(default_factory=list)
+    ramdisks: list[tuple[Iterable[bytes], bool]] = field(default_factory=list)
     size: int = 0
     notes: Notes = field(default_factory=Notes)
 
@@ -128,13 +128,17 @@ def run(arguments: argparse.Namespace) -> int:
         with progress(parts.size + size(arguments.kernel), "building") as advance:
             pcrs = build(
                 output,
-                kernel=read_chunks(arguments.kernel),
+                kernel=_counted(read_chunks(arguments.kernel), advance),
                 cmdline=arguments.cmdline,
-                ramdisks=parts.ramdisks,
+                ramdisks=[
+                    cpio.gzipped(_counted(ramdisk, advance))
+                    if compress
+                    else _counted(ramdisk, advance)
+                    for ramdisk, compress in parts.ramdisks
+                ],
                 metadata=metadata,
                 architecture=kernel.architecture,
                 signer=signer,
-                progress=advance,
             )
     print_json({"Measurements": measurements(pcrs)})
     return 0
@@ -175,16 +179,16 @@ def _parts(
     base: debian.Debian | None,
     stack: contextlib.ExitStack,
 ) -> _Parts:
-    pack = _gzipped_archive if arguments.gzip else cpio.archive
     parts = _Parts(notes=Notes(os.geteuid() if hasattr(os, "geteuid") else 0))
     if arguments.nsm_module and not arguments.init:
         raise ConfigurationError("--nsm-module goes beside --init, which is missing")
     if arguments.init:
-        parts.ramdisks.append(pack(_boot_ramdisk(arguments, kernel, parts.notes)))
+        boot = _boot_ramdisk(arguments, kernel, parts.notes)
+        parts.ramdisks.append((cpio.archive(boot), arguments.gzip))
     if base:
-        parts.ramdisks.append(pack(base.boot_ramdisk()))
+        parts.ramdisks.append((cpio.archive(base.boot_ramdisk()), arguments.gzip))
     for path in arguments.ramdisk:
-        parts.ramdisks.append(read_chunks(path))
+        parts.ramdisks.append((read_chunks(path), False))
         parts.size += size(path)
     if arguments.rootfs:
         with progress(_size(arguments.rootfs), "unpacking") as advance:
@@ -203,7 +207,7 @@ def _parts(
             tree, container, arguments.command, arguments.env, kernel.architecture, parts.notes
         )
         entries = ramdisks.application_ramdisk(tree.entries(), run.words, run.environment)
-        parts.ramdisks.append(pack(entries))
+        parts.ramdisks.append((cpio.archive(entries), arguments.gzip))
         parts.size += tree.size()
     elif arguments.command or arguments.env or arguments.add:
         raise ConfigurationError("a command, --env or --add, but no --rootfs that they are for")
@@ -237,8 +241,11 @@ def _boot_ramdisk(
     return ramdisks.boot_ramdisk(init, module)
 
 
-def _gzipped_archive(entries: Iterable[cpio.Entry]) -> Iterator[bytes]:
-    return cpio.gzipped(cpio.archive(entries))
+def _counted(chunks: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:
+    """Pass chunks on, and count them: before compression, for the total is of what comes in."""
+    for chunk in chunks:
+        yield chunk
+        advance(len(chunk))
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

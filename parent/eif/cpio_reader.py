@@ -2,7 +2,7 @@
 
 Source: Linux, ``init/initramfs.c``. A ramdisk is a sequence of archives in the "newc" format, each
 as it is or compressed, with zeros between them. It is untrusted input: contents are hashed and
-never kept, and what is not an archive is one named error.
+never kept, and anything else than an archive is a `RamdiskError`.
 """
 
 from __future__ import annotations
@@ -93,15 +93,15 @@ def read(chunks: Iterable[bytes]) -> Ramdisk:
     """Read a ramdisk.
 
     Raises:
-        RamdiskError: it is none, is cut short, or compressed in a way that Python does not know.
+        RamdiskError: it is not a ramdisk, cut short, or compressed in a way Python does not know.
     """
     ramdisk = Ramdisk()
     source = _Source(iter(chunks))
     try:
         while source.skip_zeros():
             name, plain = _plain(source)
-            # Archives that are not compressed may follow one another: they are told apart by
-            # nothing, and are one for whoever compares.
+            # Uncompressed archives that follow one another count as one: builders concatenate
+            # them, and nothing marks the border.
             if not ramdisk.compression or name != "none" or ramdisk.compression[-1] != "none":
                 ramdisk.compression.append(name)
             start = len(ramdisk.members)
@@ -239,7 +239,7 @@ def _read_archive(source: _Source, ramdisk: Ramdisk) -> None:
             digits = header if header.isalnum() else b"?"  # int() takes signs and spaces.
             numbers = [int(digits[at : at + 8], 16) for at in range(6, _HEADER, 8)]
         except ValueError:
-            raise RamdiskError("an entry with a number that is none") from None
+            raise RamdiskError("an entry with an invalid number") from None
         inode, mode, uid, gid, links, time, size, major, minor, *device, name_size, _ = numbers
         if not 1 <= name_size <= MAX_PATH + 1:
             raise RamdiskError(f"a name of {name_size} bytes")

@@ -60,7 +60,7 @@ class Description:
         return tuple(signature.validity(self.signature.certificate, at)) if self.signature else ()
 
     def failures(self, at: datetime) -> tuple[str, ...]:
-        """Return everything that speaks against starting an enclave from it.
+        """Return each reason not to start an enclave from it.
 
         Args:
             at: the present, aware.
@@ -79,13 +79,13 @@ def describe(stream: IO[bytes], *, progress: Callable[[int], None] | None = None
         progress: called with the number of bytes of each piece read.
 
     Raises:
-        EifError: it is not an image, or has flags of which nobody knows how they are measured. A
-            wrong CRC or signature is said, not raised.
+        EifError: it is not an image, or has flags whose measurement is not published. A wrong CRC
+            or signature is reported in the result.
     """
     read = image.read(stream)
     about = read.small(stream, SectionType.METADATA)
     signed = read.small(stream, SectionType.SIGNATURE)
-    told = metadata.decode(about[0], offset=about[1]) if about else None
+    about_image = metadata.decode(about[0], offset=about[1]) if about else None
     vouched = signature.decode(signed[0], offset=signed[1]) if signed else None
     digests = image.digest(stream, read, progress=progress)
     rule, pcr0 = _pcr0(read, digests, vouched)
@@ -94,17 +94,19 @@ def describe(stream: IO[bytes], *, progress: Callable[[int], None] | None = None
     if vouched:
         pcrs[8] = vouched.pcr8
         doubts = tuple(signature.failures(vouched, pcr0, at=None))
-    return Description(read, pcrs, digests.crc == read.header.crc, vouched, doubts, told, rule)
+    return Description(
+        read, pcrs, digests.crc == read.header.crc, vouched, doubts, about_image, rule
+    )
 
 
 def _pcr0(read: Image, digests: Digests, vouched: Signature | None) -> tuple[str, bytes]:
     """Return how PCR0 is computed, and PCR0.
 
-    The published rule leaves the header out. Of an image with flags that it reserves, only a
-    signature tells how the builder, and so the hypervisor that compares, counted them.
+    The published rule leaves the header out. For an image with flags that this rule reserves, the
+    signature shows how the builder counted them, as the hypervisor must: it compares the two.
 
     Raises:
-        EifError: nothing tells.
+        EifError: there is no signature, or it fits no rule.
     """
     if not read.header.reserved_flags:
         return PLAIN_RULE, digests.pcr0
@@ -113,7 +115,7 @@ def _pcr0(read: Image, digests: Digests, vouched: Signature | None) -> tuple[str
             return rule, pcr0
     why = "its signature fits none of the likely ways" if vouched else "it is not signed"
     raise EifError(
-        f"PCR0 cannot be told: the header has the flags {read.header.flags:#06x}, how these are "
+        f"PCR0 is unknown: the header has the flags {read.header.flags:#06x}, how these are "
         f"measured is not published, and {why}",
         offset=0,
         hint="Bottlerocket's eif-builder writes such images; ask its launcher for the PCRs",
@@ -144,7 +146,7 @@ def as_nitro_cli(description: Description) -> dict[str, Any]:
     """Return the JSON of ``nitro-cli describe-eif``: its names, in its order.
 
     Source: aws-nitro-enclaves-cli, ``EifDescribeInfo`` and ``describe_eif``. Where a signature
-    is wrong this says ``"SignatureCheck": false``; ``nitro-cli`` ends with an error.
+    is wrong this has ``"SignatureCheck": false``; ``nitro-cli`` ends with an error.
     """
     told = description.metadata
     document: dict[str, Any] = {

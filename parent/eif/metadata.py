@@ -1,4 +1,4 @@
-"""The metadata section: what the builder says of an image. Nothing measures it. Pure.
+"""The metadata section: what the builder says about an image. It is not measured. No I/O.
 
 Source: aws-nitro-enclaves-image-format, ``EifIdentityInfo``. JSON of five entries, of which the
 last two may be anything.
@@ -25,8 +25,8 @@ class Metadata:
         name: of the image.
         version: of the image.
         build: text by `BUILD_FIELDS`.
-        docker: what ``docker inspect`` said, or None.
-        custom: what the builder was told to put in, or None.
+        docker: the output of ``docker inspect``, or None.
+        custom: the user's own entries, or None.
     """
 
     name: str
@@ -52,10 +52,10 @@ def decode(data: bytes, *, offset: int) -> Metadata | None:
 
     Args:
         data: the payload.
-        offset: where it stands in the file.
+        offset: of the payload in the file.
 
     Raises:
-        EifError: it is something else.
+        EifError: it is not a metadata section.
     """
     try:
         document = parse_json(data)
@@ -77,7 +77,7 @@ def parse_json(data: bytes) -> Any:
     """Parse JSON as AWS's tools would: strictly.
 
     Raises:
-        ValueError: it is no JSON, holds what JSON has no word for, or text that is not Unicode.
+        ValueError: it is not JSON, holds NaN or an infinite number, or text that is not Unicode.
     """
     try:
         value = json.loads(data.decode(), parse_constant=_refuse_constant)
@@ -102,7 +102,7 @@ def in_order(value: Any) -> Any:
 def _take(document: Any, name: str, kind: type) -> Any:
     value = document.get(name, _MISSING) if isinstance(document, dict) else _MISSING
     if value is _MISSING or not isinstance(value, kind):
-        raise ValueError(f"{name} is not there, or not what it should be")
+        raise ValueError(f"{name} is missing or of the wrong type")
     return value
 
 

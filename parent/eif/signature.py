@@ -1,4 +1,4 @@
-"""The signature section: who vouches for an image. No I/O.
+"""The signature section: who signed an image. No I/O.
 
 Source: aws-nitro-enclaves-image-format, ``eif_signer.rs`` and ``eif_reader.rs``. The section is
 CBOR, ``[{"signing_certificate": PEM, "signature": COSE_Sign1}]``, in which bytes are written as
@@ -91,7 +91,7 @@ class Signature:
 def decode(data: bytes, *, offset: int) -> Signature:
     """Read the payload of a signature section.
 
-    The array has room for signatures over other PCRs, but nobody writes or reads any.
+    The array has room for signatures over other PCRs, but no tool writes or reads them.
 
     Args:
         data: the payload.
@@ -129,9 +129,9 @@ def decode(data: bytes, *, offset: int) -> Signature:
 
 
 def failures(signature: Signature, pcr0: bytes, *, at: datetime | None) -> Iterator[str]:
-    """Yield everything that keeps a signature from vouching for an image.
+    """Yield each reason why a signature is not valid for an image.
 
-    Whether the signer is anybody to trust is not looked at: that is for PCR8 in a key policy.
+    Whether the signer is trusted is not checked: a key policy decides that, by PCR8.
 
     Args:
         signature: what the image's section says.

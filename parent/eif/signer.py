@@ -178,7 +178,7 @@ class KmsKey:
         digest = hashes.Hash(algorithm.hash)
         digest.update(message)
         try:
-            answer = self._client().sign(
+            response = self._client().sign(
                 KeyId=self._arn,
                 Message=digest.finalize(),
                 MessageType="DIGEST",
@@ -191,7 +191,7 @@ class KmsKey:
                 f"cannot sign with {self._arn}: {e}",
                 hint="credentials and network as for: aws kms describe-key --key-id ...",
             ) from e
-        signed = answer.get("Signature")
+        signed = response.get("Signature")
         if not isinstance(signed, bytes) or not signed:
             raise SigningError(f"KMS's response has no signature by {self._arn}")
         return signed

@@ -1,7 +1,7 @@
 """Actions of KMS: whether a key policy governs them, their condition keys, their Recipient. No I/O.
 
 Sources: AWS Service Authorization Reference, "Actions, resources, and condition keys for AWS Key
-Management Service"; which operations take a ``Recipient``, botocore's service model 1.44.8; KMS
+Management Service", in its forms of 2026-09 and before; which operations take a ``Recipient``, botocore's service model 1.44.8; KMS
 Developer Guide, "AWS KMS condition keys for attested platforms".
 """
 
@@ -116,15 +116,16 @@ _ON_KEYS: dict[str, tuple[str, ...]] = {
     "CancelKeyDeletion": (),
     "CreateAlias": (),
     "CreateGrant": (
-        "EncryptionContext:", "EncryptionContextKeys", "GrantConstraintType",
-        "GrantIsForAWSResource", "GrantOperations", "GranteePrincipal", "RetiringPrincipal",
+        "EncryptionContext:", "EncryptionContextKeys", "GrantConstraintSourceArn",
+        "GrantConstraintType", "GrantIsForAWSResource", "GrantOperations", "GranteePrincipal",
+        "GranteeServicePrincipal", "RetiringPrincipal", "RetiringServicePrincipal",
     ),
     "Decrypt": _CIPHER,
     "DeleteAlias": (),
     "DeleteImportedKeyMaterial": (),
     "DeriveSharedSecret": ("KeyAgreementAlgorithm", _ALIAS),
     "DescribeKey": (_ALIAS,),
-    "DisableKey": (),
+    "DisableKey": ("TrailingDaysWithoutKeyUsage",),
     "DisableKeyRotation": (),
     "EnableKey": (),
     "EnableKeyRotation": ("RotationPeriodInDays",),
@@ -134,6 +135,7 @@ _ON_KEYS: dict[str, tuple[str, ...]] = {
     "GenerateDataKeyPairWithoutPlaintext": _PAIR,
     "GenerateDataKeyWithoutPlaintext": _CIPHER,
     "GenerateMac": _MAC,
+    "GetKeyLastUsage": (),
     "GetKeyPolicy": (),
     "GetKeyRotationStatus": (),
     "GetParametersForImport": ("WrappingAlgorithm", "WrappingKeySpec"),
@@ -150,7 +152,9 @@ _ON_KEYS: dict[str, tuple[str, ...]] = {
     "RetireGrant": ("EncryptionContext:", "EncryptionContextKeys", "GrantConstraintType"),
     "RevokeGrant": ("GrantIsForAWSResource",),
     "RotateKeyOnDemand": (),
-    "ScheduleKeyDeletion": ("ScheduleKeyDeletionPendingWindowInDays",),
+    "ScheduleKeyDeletion": (
+        "ScheduleKeyDeletionPendingWindowInDays", "TrailingDaysWithoutKeyUsage",
+    ),
     "Sign": _SIGNATURE,
     "SynchronizeMultiRegionKey": (),
     "TagResource": (),
@@ -179,8 +183,8 @@ _WITHOUT_KEY: dict[str, tuple[str, ...]] = {
     "UpdateCustomKeyStore": (_CALLER,),
 }  # fmt: skip
 
-_NOT_LISTED = ("Decapsulate", "Encapsulate", "GetKeyLastUsage")
-"""Newer than the reference as it was read (2026-11): operations on a key, without Recipient."""
+_NOT_LISTED = ("Decapsulate", "Encapsulate")
+"""Newer than the reference as it was read: operations on a key, without Recipient."""
 
 _RECIPIENT = (
     "Decrypt", "DeriveSharedSecret", "GenerateDataKey", "GenerateDataKeyPair", "GenerateRandom",

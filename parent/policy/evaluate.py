@@ -230,8 +230,11 @@ def _is_met(condition: Condition, values: tuple[str, ...] | None) -> Truth:
         if values is None:
             return True if len(wanted) == 2 else None if wanted else False
         return str(not values).lower() in wanted
-    absent = (
-        condition.if_exists
+    # ForAnyValue is not met by an absent key, IfExists is; AWS documents neither's precedence.
+    absent: Truth = (
+        None
+        if condition.if_exists and condition.quantifier == "ForAnyValue"
+        else condition.if_exists
         or condition.quantifier == "ForAllValues"
         or (condition.is_negated and condition.quantifier != "ForAnyValue")
     )
@@ -239,7 +242,7 @@ def _is_met(condition: Condition, values: tuple[str, ...] | None) -> Truth:
         return absent
     if not condition.values:
         # Nothing matches no value; whether that meets a negated operator is not documented.
-        return None if absent else False
+        return False if absent is False else None
     if values is None:
         return None
     compare = _COMPARISONS.get(condition.operator)

@@ -18,6 +18,7 @@ from enclave.credentials import ParentCredentials
 from enclave.logs.sender import Sender
 from enclave.nsm import DevNsm
 from enclave.pool import RandomPool
+from enclave.recipient.keypair import KEY_BITS, KeyPairAhead
 from enclave_simulator.parent.credentials import CredentialServer, simulated_document
 from tests.forked import run_in_child
 from tests.waiting import TEST_TIMEOUT
@@ -118,6 +119,16 @@ def test_a_child_has_a_key_pair_of_its_own(enclave: Enclave) -> None:
     with held_by_another_thread(locks_in(ours)):
         run_in_child(in_child)
     assert agent.recipient() is ours
+
+
+def test_a_child_makes_the_key_pair_that_another_thread_was_making() -> None:
+    ahead = KeyPairAhead()
+
+    def in_child() -> None:
+        assert ahead.private_key().key_size == KEY_BITS
+
+    run_in_child(in_child)
+    ahead.private_key()
 
 
 def test_a_child_of_a_process_in_the_middle_of_the_first_call(enclave: Enclave) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
@@ -117,3 +118,35 @@ def test_another_process_of_the_same_user_cannot_read_its_memory(how: str, seen:
     if how == "plain" and done.stdout == "denied\n":
         pytest.skip("this system lets no process read another's memory (Yama, ptrace_scope)")
     assert done.stdout == f"{seen}\n"
+
+
+HEAPS = """
+import ctypes, os, threading
+libc = ctypes.CDLL(None)
+met = threading.Barrier(9)
+def allocate():
+    kept = [bytes(1000) for _ in range(100)]
+    met.wait(10)  # each thread has allocated
+    met.wait(10)  # and the heaps have been counted
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for each in threads:
+    each.start()
+met.wait(10)
+read, write = os.pipe()
+kept = os.dup(2)
+os.dup2(write, 2)
+libc.malloc_stats()
+libc.fflush(None)
+os.dup2(kept, 2)
+met.wait(10)
+print(os.read(read, 65536).count(b"Arena"))
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="only glibc has heaps for threads"
+)
+def test_threads_share_heaps() -> None:
+    limited = "from enclave.process import limit_heaps; limit_heaps(2)"
+    assert int(run(limited + HEAPS)) <= 2
+    assert int(run(HEAPS)) > 2

@@ -34,8 +34,8 @@ def spki(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 def attest(nsm: SimulatedNsm, public_key: bytes | None = None, **fields: Any) -> bytes:
     request = {"user_data": None, "nonce": None, "public_key": public_key, **fields}
-    answer = cbor2.loads(nsm.exchange(cbor2.dumps({"Attestation": request})))
-    document = answer["Attestation"]["document"]
+    response = cbor2.loads(nsm.exchange(cbor2.dumps({"Attestation": request})))
+    document = response["Attestation"]["document"]
     assert isinstance(document, bytes)
     return document
 

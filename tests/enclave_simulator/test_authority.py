@@ -85,7 +85,7 @@ def test_a_leaf_lives_three_hours() -> None:
 
 
 @pytest.mark.parametrize("days", [1, 10, 300, -300])
-def test_intermediates_are_issued_again_when_time_has_moved(days: int) -> None:
+def test_intermediates_are_renewed_when_time_has_moved(days: int) -> None:
     authority = Authority.generate()
     first = authority.issue_leaf(MODULE_ID, NOW)
     later = NOW + timedelta(days=days)
@@ -98,7 +98,7 @@ def test_intermediates_are_issued_again_when_time_has_moved(days: int) -> None:
         assert certificate.not_valid_after_utc >= second.not_after
 
 
-def test_intermediates_are_kept_while_they_serve() -> None:
+def test_intermediates_are_kept_while_they_are_valid() -> None:
     authority = Authority.generate()
     first = authority.issue_leaf(MODULE_ID, NOW)
     second = authority.issue_leaf(MODULE_ID, NOW + timedelta(hours=3))
@@ -118,6 +118,6 @@ def test_two_authorities_share_nothing() -> None:
     assert Authority.generate().fingerprint != Authority.generate().fingerprint
 
 
-def test_names_do_not_claim_to_be_amazon() -> None:
+def test_names_are_not_amazons() -> None:
     for certificate in certificates(attest(SimulatedNsm(Authority.generate()))):
         assert "Amazon" not in certificate.subject.rfc4514_string()

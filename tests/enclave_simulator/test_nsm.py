@@ -36,9 +36,9 @@ def ask(nsm: SimulatedNsm, request: object) -> Any:
 
 
 def refused(nsm: SimulatedNsm, request: object) -> str:
-    answer = ask(nsm, request)
-    assert list(answer) == ["Error"]
-    code = answer["Error"]
+    response = ask(nsm, request)
+    assert list(response) == ["Error"]
+    code = response["Error"]
     assert code in ERROR_CODES
     return str(code)
 
@@ -47,8 +47,8 @@ def refused(nsm: SimulatedNsm, request: object) -> str:
 
 
 def test_describe_nsm(nsm: SimulatedNsm) -> None:
-    answer = cbor2.loads(nsm.exchange(bytes.fromhex("6b44657363726962654e534d")))
-    assert answer == {
+    response = cbor2.loads(nsm.exchange(bytes.fromhex("6b44657363726962654e534d")))
+    assert response == {
         "DescribeNSM": {
             "digest": "SHA384",
             "max_pcrs": 32,
@@ -63,14 +63,14 @@ def test_describe_nsm(nsm: SimulatedNsm) -> None:
 
 def test_get_random_returns_256_bytes_of_its_source() -> None:
     nsm = SimulatedNsm(AUTHORITY, random=lambda size: b"r" * size)
-    answer = cbor2.loads(nsm.exchange(bytes.fromhex("6947657452616e646f6d")))
-    assert answer == {"GetRandom": {"random": b"r" * 256}}
+    response = cbor2.loads(nsm.exchange(bytes.fromhex("6947657452616e646f6d")))
+    assert response == {"GetRandom": {"random": b"r" * 256}}
 
 
 def test_describe_pcr(nsm: SimulatedNsm) -> None:
     assert ask(nsm, {"DescribePCR": {"index": 5}}) == {"DescribePCR": {"data": ZERO, "lock": True}}
-    answer = ask(nsm, {"DescribePCR": {"index": 31}})
-    assert answer == {"DescribePCR": {"data": ZERO, "lock": False}}
+    response = ask(nsm, {"DescribePCR": {"index": 31}})
+    assert response == {"DescribePCR": {"data": ZERO, "lock": False}}
 
 
 @pytest.mark.parametrize("data", [b"hello", b"", "hello"], ids=["bytes", "empty", "text"])
@@ -144,8 +144,8 @@ def test_a_request_may_have_4096_bytes(nsm: SimulatedNsm) -> None:
 
 @given(st.binary(max_size=MAX_REQUEST + 10))
 def test_whatever_the_bytes_the_response_is_cbor(request: bytes) -> None:
-    answer = cbor2.loads(SimulatedNsm(AUTHORITY).exchange(request))
-    assert isinstance(answer, dict | str)
+    response = cbor2.loads(SimulatedNsm(AUTHORITY).exchange(request))
+    assert isinstance(response, dict | str)
 
 
 scalars = (
@@ -166,8 +166,8 @@ arguments = st.dictionaries(
 def test_whatever_the_arguments_the_response_is_the_requests_or_an_error(
     name: str, values: dict[str, object]
 ) -> None:
-    answer = ask(SimulatedNsm(AUTHORITY), {name: values})
-    assert answer == name or name in answer or answer["Error"] in ERROR_CODES
+    response = ask(SimulatedNsm(AUTHORITY), {name: values})
+    assert response == name or name in response or response["Error"] in ERROR_CODES
 
 
 # The PCRs at boot
@@ -262,8 +262,8 @@ def test_fields_come_back_as_sent_and_null_when_absent(nsm: SimulatedNsm) -> Non
         b"u" * 1024,
         b"n" * 1024,
     )
-    answer = ask(nsm, {"Attestation": {}})["Attestation"]["document"]
-    assert [payload(answer)[name] for name in OPTIONAL] == [None] * 3
+    response = ask(nsm, {"Attestation": {}})["Attestation"]["document"]
+    assert [payload(response)[name] for name in OPTIONAL] == [None] * 3
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -19,17 +19,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enclave_simulator.kms.tls import CertificateAuthority, generate_key, key_pem
 from enclave_simulator.machine import debian, qemu
 from enclave_simulator.machine.errors import UnavailableError
-from parent.eif.root.folder import read as read_folder
-from parent.eif.root.notes import Notes
 from tests.image.buildah import Storage, make_base, missing, storage
 from tests.image.test_dockerfile import ENTERS
 from tests.image.test_lock import pins
 from tests.parent.eif import archives
 from tests.paths import ROOT
-from tests.programs.boot import image as boot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,30 +231,36 @@ def test_a_program_beside_it(product: tuple[Path, list[str]]) -> None:
     assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 8
 
 
-def test_it_boots(product: tuple[Path, list[str]], tmp_path: Path) -> None:
-    """With a real kernel's /dev/nsm, AF_VSOCK, lo and entropy pool, all its duties done; what it
-    says comes through the parent's log sink."""
-    root, command = product
-    cache = debian.cache_folder()
+def test_it_boots(images: Storage, product: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """The commands of docs/image.md for a laptop; buildah in the place of Docker.
+
+    With a real kernel's /dev/nsm, AF_VSOCK, lo and entropy pool, all its duties done; what the
+    program prints comes through the parent's log sink.
+    """
+    _, command = product
+    text = (ROOT / "docs" / "image.md").read_text()
+    recipe = (
+        "enclave-simulator setup-machine"
+        + text.partition("```sh\nenclave-simulator setup-machine")[2].partition("```")[0]
+    )
+    logged = shlex.join(["--", *command[:2], "--log-to", "vsock://3:8003", *command[2:]])
+    for documented, here in (
+        ("docker build -t app .\n", ""),
+        ("docker save app -o app.tar", "buildah push -q localhost/program docker-archive:app.tar"),
+        ("--env AWS_REGION=us-east-1", f"--env AWS_REGION=us-east-1 {logged}"),
+        ("boot app.eif", "boot app.eif --timeout 300"),
+    ):
+        assert documented in recipe
+        recipe = recipe.replace(documented, here)
     try:
-        qemu.set_up(cache)
-        boot.fetch(cache)
+        qemu.set_up(debian.cache_folder())
     except UnavailableError as e:
         pytest.skip(f"{e}: {e.hint}")
-    key = generate_key()
-    (tmp_path / "ca.key").write_bytes(key_pem(key))
-    boot.pack(
-        cache,
-        tmp_path / "app.eif",
-        read_folder(root, Notes()).entries(),
-        [*command[:2], "--log-to", "vsock://3:8003", *command[2:]],
-        ["PATH=/usr/bin"],
-        kms_ca=CertificateAuthority(key=key).certificate_pem,
-    )
     done = subprocess.run(
-        [sys.executable, "-m", "enclave_simulator.cli", "boot", str(tmp_path / "app.eif"),
-         f"--kms-ca={tmp_path}", f"--folder={tmp_path}", f"--cache={cache}", "--timeout=300"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=350,
+        ["sh", "-eu", "-c", recipe],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=390,
+        env=os.environ | images.environ
+        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     print(done.stdout + done.stderr)
     (line,) = (line for line in done.stderr.splitlines() if '"Plaintext"' in line)

@@ -249,7 +249,7 @@ _Key = tuple[Address, int]
 
 
 def _keys(forwards: Sequence[Forward]) -> list[_Key]:
-    """Number the forwards that listen on the same address: on port 0, the system's choice."""
+    """Give numbers to forwards that listen on the same address, which is on port 0."""
     seen: Counter[Address] = Counter()
     keys = []
     for forward in forwards:

@@ -28,7 +28,7 @@ class AcceptEvents(Protocol):
         ...
 
     def accepted(self, client: Stream, peer: object) -> None:
-        """A client was accepted; `peer` is its address. Descriptors may be opened."""
+        """Take an accepted client with the address `peer`. Descriptors may be opened."""
         ...
 
     def paused(self, reason: str) -> None:
@@ -87,7 +87,7 @@ class Acceptor:
             self._loop.modify(self._listener.fileno(), select.EPOLLIN)
 
     def ready(self, _fd: int, _events: int) -> None:
-        """A connection is in the backlog."""
+        """Accept at the end of this turn: a connection is in the backlog."""
         self._loop.later(self._accept)
 
     def _accept(self) -> None:

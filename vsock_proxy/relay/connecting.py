@@ -29,15 +29,14 @@ class ConnectEvents(Protocol):
     """How an opening ends: in exactly one of the first two."""
 
     def connected(self, opening: Opening, server: Stream, events: int) -> None:
-        """The target is connected, and both sockets are the callee's. `server` is watched: the
-        loop keeps sending its events to `opening` until `Loop.hand_over`; `events` are those so
-        far.
+        """Take both sockets: the target is connected. `server` is watched: the loop keeps sending
+        its events to `opening` until `Loop.hand_over`; `events` are those so far.
         """
         ...
 
     def not_connected(self, opening: Opening, error: OSError) -> None:
-        """No address could be connected to; `error` is that of the last one. The client's
-        socket is the callee's to close.
+        """Close the client's socket: no address could be connected to. `error` is that of the
+        last one.
         """
         ...
 
@@ -100,7 +99,7 @@ class Opening:
         self._resolver.find(self._resolved)
 
     def ready(self, fd: int, events: int) -> None:
-        """The attempt succeeded or failed."""
+        """Handle the success or failure of the attempt."""
         server = self._server
         if server is None or server.fileno() != fd:
             return

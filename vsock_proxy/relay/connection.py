@@ -58,7 +58,7 @@ class RelayEvents(Protocol):
     """How a connection ends."""
 
     def closed(self, connection: RelayedConnection, failure: OSError | None) -> None:
-        """The connection is closed; `failure` is None after an orderly end."""
+        """Note that the connection is closed; `failure` is None after an orderly end."""
         ...
 
 

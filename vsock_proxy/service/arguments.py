@@ -113,5 +113,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean ...? `` for what is nearest to a mistyped word, or ``""``."""
     from difflib import get_close_matches  # noqa: PLC0415 (only for errors)
 
-    near = get_close_matches(word, list(known), n=1, cutoff=0.7)
+    near = get_close_matches(word, list(known), n=1, cutoff=0.65)
     return f"did you mean {near[0]}? " if near else ""

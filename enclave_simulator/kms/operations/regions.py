@@ -8,7 +8,7 @@ from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.operations.lists import metadata
 from enclave_simulator.kms.operations.policies import check_lockout
 from enclave_simulator.kms.policy import parse_policy
-from enclave_simulator.kms.store import default_policy
+from enclave_simulator.kms.store import UnknownRegionError, default_policy
 from enclave_simulator.kms.tags import list_tags, merge_tags
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class RegionOperations:
         if "Policy" in given:
             policy = parse_policy(given["Policy"])
             check_lockout(self._store, call, policy, key)
-        region = self._store.region(given["ReplicaRegion"], call.now)
+        try:
+            region = self._store.region(given["ReplicaRegion"], call.now)
+        except UnknownRegionError as e:
+            raise KmsError("ValidationException", f"{e} is not a Region of this partition") from e
         replica = self._store.replicate(key, region, policy=policy, now=call.now)
         replica.description, replica.tags = given.get("Description", ""), tags
         # KMS replies while it is still at it.

@@ -101,7 +101,7 @@ def resolve(
 
 
 def check_environment(environment: Iterable[str]) -> None:
-    """Check variables that somebody named.
+    """Check the variables of the command line.
 
     Raises:
         ConfigurationError: one has no name or no value.

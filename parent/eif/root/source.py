@@ -1,4 +1,4 @@
-"""A root file system from whatever a user has: a folder, a tar, or a container image."""
+"""A root file system from a folder, a tar, or a container image."""
 
 from __future__ import annotations
 
@@ -46,8 +46,24 @@ def read(
         progress: called with the number of bytes of each piece unpacked or checked.
 
     Raises:
-        ConfigurationError: it cannot be read, or is none of these.
+        ConfigurationError: it cannot be read, or is something else.
     """
+    try:
+        return _read(path, architecture, notes, stack, keep_owners, spool, progress)
+    except OSError as e:
+        # The disk is full, or the folder for temporary files is not there.
+        raise ConfigurationError(f"cannot unpack {path}: {e.strerror or e}") from e
+
+
+def _read(
+    path: Path,
+    architecture: str,
+    notes: Notes,
+    stack: contextlib.ExitStack,
+    keep_owners: bool,  # noqa: FBT001 (private)
+    spool: Path | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[Tree, Container | None]:
     here = Notes(notes.user)
     if path.is_dir():
         tree = folder.read(path, here, keep_owners=keep_owners)

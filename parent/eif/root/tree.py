@@ -1,6 +1,6 @@
 """A root file system in memory: names, links and attributes. No I/O.
 
-Contents stay where they are until somebody opens them. Paths are resolved as inside a chroot: a
+Contents stay where they are until they are read. Paths are resolved as inside a chroot: a
 symbolic link leads nowhere outside the tree, whatever its target says.
 """
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.agent import Agent
 from enclave.cli import main
-from enclave.cli.environment import Surroundings
+from enclave.cli.environment import Environment
 from enclave.nsm import DevNsm
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
@@ -78,12 +78,12 @@ class CommandLine:
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def run(self, *words: str) -> Done:
-        code = main(words, surroundings=self.surroundings())
+        code = main(words, environment=self.environment())
         out, err = self.capture.readouterr()
         return Done(code, out, err)
 
-    def surroundings(self) -> Surroundings:
-        made = Surroundings(agent=self.agent, device=self._device, environ=self.environ)
+    def environment(self) -> Environment:
+        made = Environment(agent=self.agent, device=self._device, environ=self.environ)
         now = self.now
         return made if now is None else replace(made, now=lambda: now)
 
@@ -135,12 +135,18 @@ def command_line(
             "WITH_CONTEXT": agent.call("Encrypt", context).content["CiphertextBlob"],
             "PEER": agent.call("GetPublicKey", {"KeyId": "alias/agree"}).content["PublicKey"],
         }
-    (tmp_path / "ciphertext").write_bytes(base64.b64decode(variables["CIPHERTEXT"]))
+    ciphertext = base64.b64decode(variables["CIPHERTEXT"])
+    (tmp_path / "ciphertext").write_bytes(ciphertext)
     (tmp_path / "recipient.der").write_bytes(RECIPIENT)
     (tmp_path / "base64.txt").write_text(variables["CIPHERTEXT"])
+    (tmp_path / "base64_lines.txt").write_text(variables["CIPHERTEXT"] + "\n")
+    (tmp_path / "base64_wrapped.txt").write_bytes(base64.encodebytes(ciphertext))
+    (tmp_path / "bytes.json").write_text('{"NumberOfBytes": 4}')
     (tmp_path / "large").write_bytes(bytes(1025))
     (tmp_path / "config").write_text(
         "[profile mine]\nregion = eu-central-1\n[profile role]\nrole_arn = arn:aws:iam::1:role/x\n"
+        "[profile text]\noutput = text\n[profile fips]\nregion = us-gov-west-1\n"
+        "use_fips_endpoint = true\nuse_dualstack_endpoint = true\n"
     )
     (tmp_path / "credentials").write_text(
         f"[mine]\naws_access_key_id = {SIMULATED_CREDENTIALS.access_key_id}\n"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enclave.cli import COMMANDS, main
+from enclave.cli import MODULES, main
 from enclave.cli.generate_random import PARAMETERS
 from enclave.cli.model import operation_model, parameters
 from enclave.cli.options import Parser, common_options
@@ -34,13 +34,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def subparsers() -> Mapping[str, argparse.ArgumentParser]:
     action = Parser(prog="enclave-agent").add_subparsers()
     common = common_options()
-    for module in dict.fromkeys(COMMANDS.values()):
+    for module in dict.fromkeys(MODULES.values()):
         import_module(module).add_parser(action, common)
     return action.choices
 
 
 def test_the_table_names_what_the_modules_add() -> None:
-    assert set(subparsers()) == set(COMMANDS)
+    assert set(subparsers()) == set(MODULES)
+    for name, module in MODULES.items():
+        assert name in import_module(module).COMMANDS
 
 
 def test_what_is_written_down_of_generate_random_is_what_the_model_says() -> None:
@@ -64,7 +66,7 @@ def test_the_model_holds_nothing_we_do_not_read(operation: str) -> None:
                 assert kind in {"string", "blob", "integer", "boolean"}, name
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", MODULES)
 def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         subparsers()[name].parse_args(["--help"])
@@ -242,3 +244,33 @@ def test_a_bug_is_two_lines(command_line: CommandLine, monkeypatch: pytest.Monke
     assert (done.exit_code, done.out) == (255, "")
     debugged = command_line.run("generate-random", "--number-of-bytes", "8", "--debug")
     assert "Traceback" in debugged.err
+
+
+def test_describe_fits_80_columns(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command_line.run("describe").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    monkeypatch.setenv("COLUMNS", "200")
+    assert max(map(len, command_line.run("describe").out.splitlines())) > 100
+
+
+@pytest.mark.parametrize(
+    ("variables", "option", "coloured"),
+    [({}, "on", True), ({}, "off", False), ({}, "auto", False), ({"NO_COLOR": "1"}, "on", True)],
+)
+def test_colour_in_a_pipe(
+    command_line: CommandLine, variables: dict[str, str], option: str, coloured: bool
+) -> None:
+    command_line.environ.update(variables)
+    assert ("\x1b[" in command_line.run("describe", "--color", option).out) == coloured
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colour_on_a_terminal(
+    command_line: CommandLine, no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    command_line.environ.update({"TERM": "xterm", "NO_COLOR": no_color})
+    assert ("\x1b[" in command_line.run("describe").out) == coloured

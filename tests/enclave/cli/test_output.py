@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from argparse import Namespace
 from typing import Any
 
@@ -98,3 +99,31 @@ def test_nothing_is_no_table() -> None:
 
 def test_json_keeps_characters() -> None:
     assert json.loads(format_yaml("é")) == "é"
+
+
+PCRS = {"Pcrs": [{"Index": n, "Locked": True, "Value": "0123456789abcdef" * 6} for n in (0, 31)]}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_folded_table_fits_the_terminal_and_loses_nothing(width: int) -> None:
+    lines = format_table("Nsm", PCRS, terminal_width=width, fold=True).splitlines()
+    assert max(map(len, lines)) <= width
+    cells = "".join(line.split("|")[-3].strip() for line in lines if "0123" in line)
+    assert cells == "0123456789abcdef" * 12
+
+
+def test_a_table_is_not_folded_further_than_can_be_read() -> None:
+    assert format_table("Nsm", PCRS, terminal_width=20, fold=True) == format_table(
+        "Nsm", PCRS, terminal_width=20
+    )
+
+
+@given(VALUES.filter(lambda value: isinstance(value, list | dict)))
+@example(NESTED)
+def test_colour_changes_nothing_but_colour(value: Any) -> None:
+    try:
+        plain = format_table("Title", value)
+    except ConfigurationError:
+        reject()
+    coloured = format_table("Title", value, colour=True)
+    assert re.sub("\x1b\\[[0-9]+m", "", coloured) == plain

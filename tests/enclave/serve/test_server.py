@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.client
 import json
 import socket
@@ -511,3 +512,8 @@ def test_no_descriptor_is_left(kms: Kms) -> None:
         for data in (request(), REFUSED["bare LF"], get(b"/readyz")):
             endpoint.exchange(data)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@given(st.integers(0, 4_000_000_000))
+def test_dates_are_http_dates(seconds: int) -> None:
+    assert server.http_date(seconds) == email.utils.formatdate(seconds, usegmt=True)

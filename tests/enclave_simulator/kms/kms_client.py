@@ -65,7 +65,7 @@ def signed(
 
 
 def ask(service: KmsService, request: Request) -> tuple[int, dict[str, Any]]:
-    """What the service answers, without any network."""
+    """What the service responses, without any network."""
     response = service.handle(request)
     document = json.loads(response.body)
     assert isinstance(document, dict)
@@ -106,7 +106,7 @@ class Client:
         self.connection.close()
 
     def start(self, request: Request) -> http.client.HTTPResponse:
-        """Send, and read the head of the answer."""
+        """Send, and read the head of the response."""
         self.connection.request(request.method, request.target, request.body, request.headers)
         return self.connection.getresponse()
 

@@ -61,7 +61,7 @@ def running(authority: Authority, folder: Path, *options: str) -> Iterator[Runni
             process.communicate(timeout=TEST_TIMEOUT)
 
 
-def test_it_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> None:
+def test_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> None:
     with running(nitro_authority, tmp_path, "--fault", "throttle:1") as kms:
         assert kms.status == f"STATUS=listening on tcp://127.0.0.1:{kms.port}"
         with Client(kms) as client:
@@ -87,7 +87,7 @@ def test_with_its_key_an_authority_stays_trusted(
     assert key.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_of_another_kind_is_no_authoritys(nitro_authority: Authority, tmp_path: Path) -> None:
+def test_a_key_of_another_kind_is_rejected(nitro_authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(nitro_authority.root_pem)
     (tmp_path / "ca.key").write_text("no key")
     ended = subprocess.run(
@@ -124,7 +124,7 @@ def test_credentials_come_from_a_file(nitro_authority: Authority, tmp_path: Path
         response.read()
 
 
-def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) -> None:
+def test_keys_of_the_options_are_created(nitro_authority: Authority, tmp_path: Path) -> None:
     principal = "arn:aws:sts::111122223333:assumed-role/enclave/i-1"
     allow = {"Effect": "Allow", "Action": "kms:DescribeKey", "Resource": "*"}
     for file, who in (("key.json", {"Principal": {"AWS": principal}}), ("caller.json", {})):
@@ -138,15 +138,15 @@ def test_keys_are_made_at_the_start(nitro_authority: Authority, tmp_path: Path) 
     ]
     with running(nitro_authority, tmp_path, *options) as kms, Client(kms) as client:
         for alias, spec in (("alias/a", "SYMMETRIC_DEFAULT"), ("alias/b", "ECC_NIST_P384")):
-            status, answer = client.call("DescribeKey", {"KeyId": alias})
-            assert (status, answer["KeyMetadata"]["KeySpec"]) == (200, spec)
-            assert answer["KeyMetadata"]["AWSAccountId"] == "111122223333"
+            status, response = client.call("DescribeKey", {"KeyId": alias})
+            assert (status, response["KeyMetadata"]["KeySpec"]) == (200, spec)
+            assert response["KeyMetadata"]["AWSAccountId"] == "111122223333"
         for alias, kind in (("alias/a", "identity-based"), ("alias/b", "resource-based")):
             described = client.call("DescribeKey", {"KeyId": alias})[1]
             key_id = described["KeyMetadata"]["KeyId"]
-            _, answer = client.call("GetKeyPolicy", {"KeyId": key_id})
-            assert answer["Message"].startswith(f"User: {principal} is not authorized")
-            assert answer["Message"].endswith(
+            _, response = client.call("GetKeyPolicy", {"KeyId": key_id})
+            assert response["Message"].startswith(f"User: {principal} is not authorized")
+            assert response["Message"].endswith(
                 f"because no {kind} policy allows the kms:GetKeyPolicy action"
             )
 
@@ -245,7 +245,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
-def test_faults_are_listed_and_checked_before_anything_starts(
+def test_faults_are_listed_and_checked_first(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

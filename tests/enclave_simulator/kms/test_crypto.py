@@ -58,12 +58,12 @@ def test_a_ciphertext_changed_anywhere_does_not_decrypt() -> None:
     for position in range(len(blob)):
         changed = bytearray(blob)
         changed[position] ^= 1
-        status, answer = decrypt(service, bytes(changed))
+        status, response = decrypt(service, bytes(changed))
         assert status == 400
         # Where the key's name was hit, it is a key nobody has.
         names_key = 4 <= position < 20
         expected = "AccessDeniedException" if names_key else "InvalidCiphertextException"
-        assert answer["__type"] == expected
+        assert response["__type"] == expected
 
 
 def test_a_ciphertext_names_its_key(kms: Any, key: str, keys: dict[str, str]) -> None:
@@ -76,7 +76,7 @@ def test_a_ciphertext_names_its_key(kms: Any, key: str, keys: dict[str, str]) ->
     assert refusal(kms, "decrypt", CiphertextBlob=b"nonsense")[0] == "InvalidCiphertextException"
 
 
-def test_a_ciphertext_of_a_key_that_is_not_there() -> None:
+def test_a_ciphertext_of_an_absent_key() -> None:
     _, blob = sealed_elsewhere()
     assert decrypt(KmsService(AUTHORITY.root_pem), blob)[1] == {
         "__type": "AccessDeniedException",
@@ -85,9 +85,7 @@ def test_a_ciphertext_of_a_key_that_is_not_there() -> None:
     }
 
 
-def test_rsa_keys_encrypt_for_anyone_who_has_the_public_half(
-    kms: Any, keys: dict[str, str]
-) -> None:
+def test_rsa_ciphertexts_of_other_programs_decrypt(kms: Any, keys: dict[str, str]) -> None:
     key, algorithm = keys["rsa"], "RSAES_OAEP_SHA_256"
     sealed = kms.encrypt(KeyId=key, Plaintext=b"secret", EncryptionAlgorithm=algorithm)
     published = kms.get_public_key(KeyId=key)
@@ -167,7 +165,7 @@ def test_data_key_pairs(kms: Any, key: str, spec: str) -> None:
     assert sealed["PublicKey"] != made["PublicKey"]
 
 
-def test_data_key_pairs_there_are_not(kms: Any, key: str) -> None:
+def test_data_key_pairs_that_are_not_simulated(kms: Any, key: str) -> None:
     error = refusal(kms, "generate_data_key_pair", KeyId=key, KeyPairSpec="SM2")
     assert error == ("UnsupportedOperationException", unsupported("KeySpec SM2").message)
 
@@ -185,7 +183,7 @@ def test_both_sides_derive_the_same_secret(kms: Any, keys: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize("peer", ["garbage", "other-curve", "rsa"])
-def test_the_other_side_must_be_on_the_curve(kms: Any, keys: dict[str, str], peer: str) -> None:
+def test_the_peer_key_must_be_on_the_same_curve(kms: Any, keys: dict[str, str], peer: str) -> None:
     public = {
         "garbage": b"garbage",
         "other-curve": spki(ec.generate_private_key(ec.SECP384R1())),
@@ -240,7 +238,7 @@ def test_operations_for_another_kind_of_key(kms: Any, keys: dict[str, str]) -> N
         ("generate_data_key_pair_without_plaintext", {"KeyPairSpec": "ECC_NIST_P256"}),
     ],
 )
-def test_dry_run_only_says_that_it_would_work(
+def test_dry_run_responds_with_its_exception(
     kms: Any, key: str, operation: str, parameters: dict[str, Any]
 ) -> None:
     assert refusal(kms, operation, KeyId=key, DryRun=True, **parameters) == (
@@ -252,7 +250,7 @@ def test_dry_run_only_says_that_it_would_work(
     assert error[0] == "DisabledException"
 
 
-# Whatever comes
+# Arbitrary parameters
 
 OPERATIONS = sorted(KmsService(AUTHORITY.root_pem)._operations)
 MEMBERS = sorted(
@@ -270,7 +268,7 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(OPERATIONS), st.dictionaries(st.sampled_from(MEMBERS), VALUES))
-def test_whatever_the_parameters_the_answer_is_kms_shaped(
+def test_whatever_the_parameters_the_response_is_kms_shaped(
     operation: str, parameters: dict[str, Any]
 ) -> None:
     service = KmsService(AUTHORITY.root_pem)
@@ -278,11 +276,11 @@ def test_whatever_the_parameters_the_answer_is_kms_shaped(
     service.add_key("alias/agree", spec="ECC_NIST_P256")
     for given_ in (parameters, {"KeyId": "alias/x", **parameters}):
         response = service.handle(signed(operation, given_))
-        answer = json.loads(response.body or "{}")
+        document = json.loads(response.body or "{}")
         if response.status == 200:
             members = service_model().operation_model(operation).output_shape
-            assert answer.keys() <= (members.members.keys() if members else set())
+            assert document.keys() <= (members.members.keys() if members else set())
         else:
             assert response.status == 400
-            assert answer.pop("__type").endswith("Exception")
-            assert answer.keys() <= {"message", "Message"}
+            assert document.pop("__type").endswith("Exception")
+            assert document.keys() <= {"message", "Message"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 import pytest
 
 from enclave_simulator.kms.outputs import EventFile, report_refusal
@@ -13,6 +15,7 @@ from enclave_simulator.kms.policy import Access, parse_policy
 from enclave_simulator.kms.refusals import explain
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.nsm import MODULE_ID, _sign1
 from tests.enclave_simulator.documents import attest, payload, rsa_key, spki
 from tests.enclave_simulator.kms.kms_client import ACCOUNT, REGION, recipient, signed
 
@@ -184,3 +187,69 @@ def test_events_are_appended_a_line_each(tmp_path: Path) -> None:
         {"number": 0},
         {"number": 1},
     ]
+
+
+def test_wrong_pcr_and_no_document_are_one_text_and_a_replay_is_accepted(
+    watched: Watched, document: bytes
+) -> None:
+    """As users report of the real KMS (docs/simulated-kms.md)."""
+    sealed, texts = {}, []
+    for pcr in ("00" * 48, payload(document)["pcrs"][0].hex()):
+        given = policy({"StringEquals": {PCR0: pcr}})
+        key = watched.call("CreateKey", Policy=given)["KeyMetadata"]["Arn"]
+        sealed[key] = watched.call("Encrypt", KeyId=key, Plaintext="AAAA")["CiphertextBlob"]
+    wrong, right = sealed
+    for key, parameters in (
+        (wrong, {"Recipient": recipient(document)}),
+        (wrong, {}),
+        (right, {}),
+    ):
+        response = watched.call("Decrypt", CiphertextBlob=sealed[key], **parameters)
+        assert response["__type"] == "AccessDeniedException"
+        texts.append(response["Message"].replace(key, "KEY"))
+    assert len(set(texts)) == 1
+    assert "PCR" not in texts[0]
+    flipped = document[:-1] + bytes([document[-1] ^ 1])
+    for _ in range(2):
+        attested = {"Recipient": recipient(document)}
+        response = watched.call("Decrypt", CiphertextBlob=sealed[right], **attested)
+        assert "CiphertextForRecipient" in response
+    response = watched.call("Decrypt", CiphertextBlob=sealed[right], Recipient=recipient(flipped))
+    assert response["__type"] == "ValidationException"
+
+
+def test_document_of_a_nitrotpm_has_its_own_condition_keys_and_fields(
+    watched: Watched, nitro_authority: Authority
+) -> None:
+    now = datetime.now(UTC)
+    leaf = nitro_authority.issue_leaf(MODULE_ID, now)
+    pcrs = {index: bytes([index]) * 48 for index in range(24)}
+    signed_payload = cbor2.dumps(
+        {
+            "module_id": "i-0123456789abcdef0-tpm0000000000000000",
+            "digest": "SHA384",
+            "timestamp": int(now.timestamp() * 1000),
+            "nitrotpm_pcrs": pcrs,
+            "certificate": leaf.certificate,
+            "cabundle": list(leaf.cabundle),
+            "public_key": spki(rsa_key()),
+            "user_data": None,
+            "nonce": None,
+        }
+    )
+    document = _sign1(signed_payload, leaf.key)
+    for name, value, allowed in (
+        ("NitroTPMPCR4", pcrs[4].hex(), True),
+        ("NitroTPMPCR4", pcrs[7].hex(), False),
+        ("PCR4", pcrs[4].hex(), False),
+        ("ImageSha384", pcrs[0].hex(), False),
+    ):
+        given = policy({"StringEquals": {f"kms:RecipientAttestation:{name}": value}})
+        key = watched.call("CreateKey", Policy=given)["KeyMetadata"]["KeyId"]
+        sealed = watched.call("Encrypt", KeyId=key, Plaintext="AAAA")["CiphertextBlob"]
+        response = watched.call("Decrypt", CiphertextBlob=sealed, Recipient=recipient(document))
+        assert ("CiphertextForRecipient" in response) == allowed, name
+        if allowed:
+            fields = watched.events[-1]["additionalEventData"]["recipient"]
+            assert fields["attestationDocumentNitroTPMPCR4"] == base64.b64encode(pcrs[4]).decode()
+            assert "attestationDocumentEnclaveImageDigest" not in fields

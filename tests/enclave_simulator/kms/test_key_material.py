@@ -192,6 +192,9 @@ def test_related_multi_region_keys_decrypt_each_others_ciphertexts(
     assert refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion="us-west-2")[0] == (
         "AlreadyExistsException"
     )
+    assert refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion="nowhere")[0] == (
+        "ValidationException"
+    )
     kms.update_primary_region(KeyId=key_id, PrimaryRegion="us-west-2")
     described = kms.describe_key(KeyId=key_id)["KeyMetadata"]["MultiRegionConfiguration"]
     assert described["MultiRegionKeyType"] == "REPLICA"

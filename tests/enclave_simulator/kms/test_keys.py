@@ -94,7 +94,7 @@ def test_an_alias_names_a_key(kms: Any, key: str) -> None:
         ("alias/x", ABSENT, ("NotFoundException", f"Key '{PREFIX}key/{ABSENT}' does not exist")),
     ],
 )
-def test_aliases_there_cannot_be(
+def test_invalid_aliases(
     kms: Any, key: str, name: str, target: str | None, error: tuple[str, str]
 ) -> None:
     type_, text = refusal(kms, "create_alias", AliasName=name, TargetKeyId=target or key)
@@ -102,7 +102,7 @@ def test_aliases_there_cannot_be(
     assert text.startswith(error[1])
 
 
-def test_an_alias_is_given_once(kms: Any, key: str) -> None:
+def test_an_alias_name_is_unique(kms: Any, key: str) -> None:
     kms.create_alias(AliasName="alias/once", TargetKeyId=key)
     assert refusal(kms, "create_alias", AliasName="alias/once", TargetKeyId=key) == (
         "AlreadyExistsException",
@@ -205,7 +205,7 @@ def test_a_policy_holds_at_once(kms: Any, key: str) -> None:
         )
 
 
-def test_nobody_locks_himself_out_unasked(kms: Any, key: str) -> None:
+def test_lockout_is_rejected_unless_bypassed(kms: Any, key: str) -> None:
     policy = allowing("kms:Encrypt")
     assert refusal(kms, "put_key_policy", KeyId=key, Policy=policy) == LOCKED_OUT
     assert refusal(kms, "create_key", Policy=policy) == LOCKED_OUT
@@ -213,7 +213,7 @@ def test_nobody_locks_himself_out_unasked(kms: Any, key: str) -> None:
     assert refusal(kms, "put_key_policy", KeyId=key, Policy=policy)[0] == "AccessDeniedException"
 
 
-def test_what_is_no_policy_changes_nothing(kms: Any, key: str) -> None:
+def test_a_malformed_policy_changes_nothing(kms: Any, key: str) -> None:
     before = kms.get_key_policy(KeyId=key)["Policy"]
     error = refusal(kms, "put_key_policy", KeyId=key, Policy="{}")
     assert error[0] == "MalformedPolicyDocumentException"
@@ -237,8 +237,8 @@ def test_iam_gates_what_has_no_key(nitro_authority: Authority) -> None:
     del policy["Statement"][0]["Principal"]
     service = KmsService(nitro_authority.root_pem, caller_policy=json.dumps(policy))
     assert ask(service, signed("GenerateRandom", {"NumberOfBytes": 1}))[0] == 200
-    status, answer = ask(service, signed("ListKeys", {}))
-    assert (status, answer) == (
+    status, response = ask(service, signed("ListKeys", {}))
+    assert (status, response) == (
         400,
         {
             "__type": "AccessDeniedException",

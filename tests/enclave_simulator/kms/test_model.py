@@ -20,7 +20,7 @@ AUTHORITY = Authority.generate()
 OWNER = "arn:aws:iam::000000000000:root"
 PRINCIPALS = [OWNER, "arn:aws:iam::000000000000:role/enclave", "nobody"]
 SLOW = {"RSA_3072", "RSA_4096"}
-TYPES: dict[str, Any] = {
+TYPES: dict[str, type[Any]] = {
     "string": str, "boolean": bool, "integer": int, "timestamp": float, "list": list,
     "structure": dict, "blob": str, "map": dict,
 }  # fmt: skip
@@ -28,7 +28,8 @@ TYPES: dict[str, Any] = {
 
 def conforms(shape: Any, value: Any) -> bool:
     """Whether a response's value has the types of its shape."""
-    if not isinstance(value, TYPES[shape.type_name]):
+    expected = TYPES[shape.type_name]
+    if type(value) is not expected:
         return False
     match shape.type_name:
         case "structure":

@@ -95,7 +95,7 @@ DENIED = "with an explicit deny in a resource-based policy"
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
-def test_whom_and_what_a_statement_is_about(changes: dict[str, Any], applies: bool) -> None:
+def test_principals_actions_and_resources(changes: dict[str, Any], applies: bool) -> None:
     assert refused(statement(**changes)) == ("" if applies else SILENT)
     denial = statement(Effect="Deny", **changes)
     assert refused(statement(), denial) == (DENIED if applies else "")
@@ -141,7 +141,7 @@ def test_conditions(condition: dict[str, Any], attested: bool, unattested: bool)
         assert refused(statement(), denial, context=context) == (DENIED if holds else "")
 
 
-def test_of_many_values_any_or_all_must_match() -> None:
+def test_for_any_value_and_for_all_values() -> None:
     context = {"kms:encryptioncontextkeys": ("a", "b")}
     for quantifier, expected, holds in (
         ("ForAnyValue", ["a"], True),
@@ -193,7 +193,7 @@ def test_without_a_key_iam_alone_decides() -> None:
     )
 
 
-# What is no policy
+# Malformed policies
 
 
 def malformed(text: str, *, of_key: bool = True) -> str:
@@ -238,11 +238,11 @@ def malformed(text: str, *, of_key: bool = True) -> str:
         (document(statement(Condition={"ForSome:StringEquals": {}})), "'ForSome:"),
     ],
 )  # fmt: skip
-def test_what_is_no_policy(text: str, message: str) -> None:
+def test_malformed_policies(text: str, message: str) -> None:
     assert message in malformed(text)
 
 
-def test_a_policy_of_callers_names_nobody() -> None:
+def test_a_callers_policy_has_no_principal() -> None:
     assert "Principal" in malformed(document(statement()), of_key=False)
 
 
@@ -258,7 +258,9 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from([*statement(), "Condition"]), JSON)
-def test_whatever_the_policy_only_kms_errors_leave(whole: Any, element: str, part: Any) -> None:
+def test_whatever_the_policy_only_kms_errors_are_raised(
+    whole: Any, element: str, part: Any
+) -> None:
     for text in (json.dumps(whole), document(statement(**{element: part}))):
         try:
             policy = parse_policy(text)

@@ -49,14 +49,14 @@ def attested(simulated_nsm: SimulatedNsm) -> dict[str, Any]:
     return {**TRUE, "Recipient": recipient(attest(simulated_nsm, spki(rsa_key())))}
 
 
-# The true thing
+# Without faults
 
 
 def test_one_connection_serves_many_calls(client: Client, attested: dict[str, Any]) -> None:
     for _ in range(3):
-        status, answer = client.call("GenerateRandom", attested)
+        status, response = client.call("GenerateRandom", attested)
         assert status == 200
-        assert "Plaintext" not in answer
+        assert "Plaintext" not in response
 
 
 def test_headers_are_those_of_kms(client: Client) -> None:
@@ -89,7 +89,9 @@ def test_every_kms_name_gets_its_certificate(kms_simulator: KmsSimulator, host: 
 @pytest.mark.parametrize(
     "host", ["localhost", "example.com", "kms.evil.amazonaws.com.example.com", "kms"]
 )
-def test_other_names_get_none(kms_simulator: KmsSimulator, host: str) -> None:
+def test_other_names_get_no_certificate_of_their_own(
+    kms_simulator: KmsSimulator, host: str
+) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         connect(kms_simulator, host)
 
@@ -107,11 +109,13 @@ def converse(simulator: KmsSimulator, wire: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
-def test_pipelined_requests_are_answered_in_turn(kms_simulator: KmsSimulator) -> None:
+def test_pipelined_requests_get_responses_in_order(kms_simulator: KmsSimulator) -> None:
     requests = [signed("GenerateRandom", {"NumberOfBytes": n}) for n in (1, 2, 3)]
     wire = b"".join(map(raw, requests[:2])) + raw(requests[2], "Connection: close")
-    answers = converse(kms_simulator, wire).split(b"HTTP/1.1 200")[1:]
-    plaintexts = [json.loads(answer.partition(b"\r\n\r\n")[2])["Plaintext"] for answer in answers]
+    responses = converse(kms_simulator, wire).split(b"HTTP/1.1 200")[1:]
+    plaintexts = [
+        json.loads(response.partition(b"\r\n\r\n")[2])["Plaintext"] for response in responses
+    ]
     assert [len(base64.b64decode(plaintext)) for plaintext in plaintexts] == [1, 2, 3]
 
 
@@ -129,9 +133,7 @@ def test_pipelined_requests_are_answered_in_turn(kms_simulator: KmsSimulator) ->
     ],
     ids=["garbage", "no-host", "HEAD", "CONNECT", "smuggling", "endless-header", "large-body"],
 )  # fmt: skip
-def test_what_is_not_http_is_refused_and_closed(
-    kms_simulator: KmsSimulator, wire: bytes, status: bytes
-) -> None:
+def test_invalid_http_is_rejected(kms_simulator: KmsSimulator, wire: bytes, status: bytes) -> None:
     assert converse(kms_simulator, wire).startswith(b"HTTP/1.1 " + status)
 
 
@@ -142,7 +144,7 @@ def test_a_connection_without_a_request_is_closed_in_time(
         assert converse(simulator, b"POST / HTTP/1.1\r\n") == b""
 
 
-def test_closing_drops_connections_that_are_open(nitro_authority: Authority) -> None:
+def test_close_aborts_open_connections(nitro_authority: Authority) -> None:
     simulator = KmsSimulator(KmsService(nitro_authority.root_pem))
     with connect(simulator) as connection:
         simulator.close()
@@ -155,15 +157,15 @@ def test_closing_drops_connections_that_are_open(nitro_authority: Authority) -> 
 
 
 def error(client: Client, attested: dict[str, Any]) -> tuple[int, str]:
-    status, answer = client.call("GenerateRandom", attested)
-    return status, answer["__type"]
+    status, response = client.call("GenerateRandom", attested)
+    return status, response["__type"]
 
 
 def opened(client: Client, attested: dict[str, Any], folder: Path) -> bytes | None:
-    status, answer = client.call("GenerateRandom", attested)
+    status, response = client.call("GenerateRandom", attested)
     assert status == 200
-    assert "Plaintext" not in answer
-    return openssl_decrypt(base64.b64decode(answer["CiphertextForRecipient"]), folder)
+    assert "Plaintext" not in response
+    return openssl_decrypt(base64.b64decode(response["CiphertextForRecipient"]), folder)
 
 
 @pytest.mark.parametrize(
@@ -189,8 +191,8 @@ def test_errors(
 
 def test_refuse_has_kms_own_text(kms_simulator: KmsSimulator, client: Client) -> None:
     kms_simulator.faults.inject("refuse")
-    _, answer = client.call("GenerateRandom", TRUE)
-    assert answer["Message"].endswith(
+    _, response = client.call("GenerateRandom", TRUE)
+    assert response["Message"].endswith(
         "is not authorized to perform: kms:GenerateRandom on resource: * because no "
         "identity-based policy allows the kms:GenerateRandom action"
     )
@@ -214,9 +216,9 @@ def test_garbage(kms_simulator: KmsSimulator, client: Client) -> None:
 
 def test_plaintext(kms_simulator: KmsSimulator, client: Client, attested: dict[str, Any]) -> None:
     kms_simulator.faults.inject("plaintext")
-    status, answer = client.call("GenerateRandom", attested)
-    assert (status, list(answer)) == (200, ["Plaintext"])
-    assert len(base64.b64decode(answer["Plaintext"])) == 32
+    status, response = client.call("GenerateRandom", attested)
+    assert (status, list(response)) == (200, ["Plaintext"])
+    assert len(base64.b64decode(response["Plaintext"])) == 32
 
 
 def test_no_ciphertext(
@@ -242,7 +244,7 @@ def test_lengths(
 
 
 @pytest.mark.parametrize("fault", ["wrong-key", "corrupt-cms"])
-def test_envelopes_that_do_not_open(
+def test_envelopes_that_do_not_decrypt(
     kms_simulator: KmsSimulator,
     client: Client,
     attested: dict[str, Any],
@@ -260,10 +262,10 @@ def test_wrong_key_names_another_key(
     identifiers = []
     for fault in ("wrong-key:1", "corrupt-cms:1"):
         kms_simulator.faults.inject(fault)
-        _, answer = client.call("GenerateRandom", attested)
-        identifiers.append(base64.b64decode(answer["CiphertextForRecipient"])[33:65])
-    _, answer = client.call("GenerateRandom", attested)
-    true = base64.b64decode(answer["CiphertextForRecipient"])[33:65]
+        _, response = client.call("GenerateRandom", attested)
+        identifiers.append(base64.b64decode(response["CiphertextForRecipient"])[33:65])
+    _, response = client.call("GenerateRandom", attested)
+    true = base64.b64decode(response["CiphertextForRecipient"])[33:65]
     assert identifiers[0] != true
     assert identifiers[1] == true
 
@@ -335,7 +337,7 @@ def test_faults_come_one_after_another(kms_simulator: KmsSimulator, client: Clie
 @pytest.mark.parametrize(
     "text", ["", "nonsense", "throttle:", "throttle:0", "throttle:-1", "cut:x"]
 )
-def test_what_is_no_fault(text: str) -> None:
+def test_invalid_faults(text: str) -> None:
     with pytest.raises(ConfigurationError):
         parse_fault(text)
 
@@ -358,7 +360,9 @@ def test_the_control_path(kms_simulator: KmsSimulator, client: Client) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{}", b'{"fault": "x"}', b'{"fault": 5}'])
-def test_the_control_path_takes_no_nonsense(kms_simulator: KmsSimulator, body: bytes) -> None:
+def test_the_control_path_rejects_invalid_requests(
+    kms_simulator: KmsSimulator, body: bytes
+) -> None:
     response = kms_simulator.service.handle(Request("POST", CONTROL_PATH, {}, body))
     assert response.status == 400
     assert kms_simulator.faults.pending() == []

@@ -19,6 +19,7 @@ from enclave_simulator.kms.cms import Enveloper
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.recipient import DocumentVerifier
 from enclave_simulator.kms.service import KmsService
+from enclave_simulator.kms.store import MAX_REGIONS
 from enclave_simulator.nsm import SimulatedNsm
 from tests.enclave_simulator.documents import attest, rsa_key, spki, vector
 from tests.enclave_simulator.kms.kms_client import ask, openssl_decrypt, recipient, signed
@@ -55,29 +56,29 @@ def generate_random(service: KmsService, **parameters: Any) -> tuple[int, dict[s
 
 
 @pytest.mark.parametrize("count", [1, 32, 1024])
-def test_without_recipient_the_plaintext_comes(service: KmsService, count: int) -> None:
-    status, answer = generate_random(service, NumberOfBytes=count)
+def test_without_recipient_the_response_has_the_plaintext(service: KmsService, count: int) -> None:
+    status, response = generate_random(service, NumberOfBytes=count)
     assert status == 200
-    assert list(answer) == ["Plaintext"]
-    assert len(base64.b64decode(answer["Plaintext"], validate=True)) == count
+    assert list(response) == ["Plaintext"]
+    assert len(base64.b64decode(response["Plaintext"], validate=True)) == count
 
 
-def test_random_bytes_come_from_the_source_given() -> None:
+def test_random_bytes_are_of_the_given_source() -> None:
     service = KmsService(AUTHORITY.root_pem, random=lambda size: b"r" * size)
-    _, answer = generate_random(service, NumberOfBytes=5)
-    assert base64.b64decode(answer["Plaintext"]) == b"rrrrr"
+    _, response = generate_random(service, NumberOfBytes=5)
+    assert base64.b64decode(response["Plaintext"]) == b"rrrrr"
 
 
-def test_openssl_opens_what_comes_for_the_recipient(document: bytes, tmp_path: Path) -> None:
+def test_openssl_decrypts_ciphertext_for_recipient(document: bytes, tmp_path: Path) -> None:
     service = KmsService(AUTHORITY.root_pem, random=lambda size: b"r" * size)
     forms = set()
     for count in (1, 32, 1000, 1024):
-        status, answer = generate_random(
+        status, response = generate_random(
             service, NumberOfBytes=count, Recipient=recipient(document)
         )
         assert status == 200
-        assert "Plaintext" not in answer
-        ciphertext = base64.b64decode(answer["CiphertextForRecipient"])
+        assert "Plaintext" not in response
+        ciphertext = base64.b64decode(response["CiphertextForRecipient"])
         assert openssl_decrypt(ciphertext, tmp_path) == b"r" * count
         forms.add(ciphertext[431])
     assert forms == {0xA0, 0x80}, "both forms of the encrypted content come in turn"
@@ -132,8 +133,8 @@ def test_openssl_opens_what_comes_for_the_recipient(document: bytes, tmp_path: P
     ],
 )
 def test_wrong_values(service: KmsService, parameters: dict[str, Any], message: str) -> None:
-    status, answer = ask(service, signed("GenerateRandom", parameters))
-    assert (status, answer) == (400, {"__type": "ValidationException", "message": message})
+    status, response = ask(service, signed("GenerateRandom", parameters))
+    assert (status, response) == (400, {"__type": "ValidationException", "message": message})
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,10 @@ def test_wrong_values(service: KmsService, parameters: dict[str, Any], message: 
     ],
 )
 def test_wrong_types(service: KmsService, body: bytes, message: str | None) -> None:
-    status, answer = ask(service, signed("GenerateRandom", body))
+    status, response = ask(service, signed("GenerateRandom", body))
     assert status == 400
-    assert answer.pop("__type") == "SerializationException"
-    assert answer == ({"message": message} if message else {})
+    assert response.pop("__type") == "SerializationException"
+    assert response == ({"message": message} if message else {})
 
 
 @pytest.mark.parametrize(
@@ -168,8 +169,8 @@ def test_wrong_types(service: KmsService, body: bytes, message: str | None) -> N
     ],
 )
 def test_custom_key_stores(service: KmsService, name: str, error: str) -> None:
-    status, answer = generate_random(service, NumberOfBytes=1, CustomKeyStoreId=name)
-    assert (status, answer["__type"]) == (400, error)
+    status, response = generate_random(service, NumberOfBytes=1, CustomKeyStoreId=name)
+    assert (status, response["__type"]) == (400, error)
     assert generate_random(service, NumberOfBytes=1, CustomKeyStoreId="cks-connected")[0] == 200
 
 
@@ -190,7 +191,7 @@ def test_unknown_operations(service: KmsService, target: str | None) -> None:
 @pytest.mark.parametrize(
     "change", [{"method": "GET"}, {"headers": {}}, {"headers": {"content-type": "text/plain"}}]
 )
-def test_what_is_not_json_1_1_is_answered_in_no_protocol(
+def test_other_protocols_get_an_unknown_operation(
     service: KmsService, change: dict[str, Any]
 ) -> None:
     request = dataclasses.replace(signed("GenerateRandom", {}), **change)
@@ -198,13 +199,13 @@ def test_what_is_not_json_1_1_is_answered_in_no_protocol(
     assert (response.status, response.body) == (404, b"<UnknownOperationException/>\n")
 
 
-def test_every_answer_has_its_own_request_id(service: KmsService) -> None:
+def test_every_response_has_its_own_request_id(service: KmsService) -> None:
     request = signed("GenerateRandom", {"NumberOfBytes": 1})
     ids = {service.handle(request).request_id for _ in range(3)}
     assert len(ids) == 3
 
 
-def test_unsigned_requests_are_refused(service: KmsService) -> None:
+def test_unsigned_requests_are_rejected(service: KmsService) -> None:
     request = signed("GenerateRandom", {"NumberOfBytes": 1})
     del request.headers["authorization"]
     assert ask(service, request) == (
@@ -216,7 +217,7 @@ def test_unsigned_requests_are_refused(service: KmsService) -> None:
     )
 
 
-def test_only_callers_kms_knows_count_and_meet_faults(service: KmsService) -> None:
+def test_only_known_callers_are_counted_and_meet_faults(service: KmsService) -> None:
     request = signed("GenerateRandom", {"NumberOfBytes": 1})
     service.faults.inject("throttle:1")
     unsigned = dataclasses.replace(
@@ -236,15 +237,15 @@ def test_only_callers_kms_knows_count_and_meet_faults(service: KmsService) -> No
         inner,
     ) | st.lists(inner, max_size=3),
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
-def test_whatever_the_body_the_answer_is_kms_shaped(body: bytes) -> None:
+def test_whatever_the_body_the_response_is_kms_shaped(body: bytes) -> None:
     service = KmsService(AUTHORITY.root_pem)
-    status, answer = ask(service, signed("GenerateRandom", body))
+    status, response = ask(service, signed("GenerateRandom", body))
     if status == 200:
-        assert list(answer) == ["Plaintext"]
+        assert list(response) == ["Plaintext"]
     else:
         assert status == 400
-        assert answer["__type"].endswith("Exception")
-        assert {*answer} <= {"__type", "message"}
+        assert response["__type"].endswith("Exception")
+        assert {*response} <= {"__type", "message"}
 
 
 # The Recipient's document
@@ -258,7 +259,7 @@ def refusal(document: bytes, *, now: datetime | None = None, root: bytes | None 
     return str(refused.value.message)
 
 
-def test_a_verified_document_says_whose_it_is(document: bytes) -> None:
+def test_a_verified_document_has_its_module_id(document: bytes) -> None:
     attested = DocumentVerifier(AUTHORITY.root_pem).verify(document, datetime.now(UTC))
     assert attested.module_id == NSM.module_id
     assert list(attested.pcrs) == list(range(16))
@@ -285,7 +286,7 @@ def test_a_real_document_verifies_under_the_real_root() -> None:
 
 
 @pytest.mark.parametrize("minutes", [6, -6])
-def test_the_age_counts_however_well_known_the_document_is(document: bytes, minutes: int) -> None:
+def test_the_age_of_a_cached_document_is_checked(document: bytes, minutes: int) -> None:
     verifier = DocumentVerifier(AUTHORITY.root_pem)
     now = datetime.now(UTC)
     verifier.verify(document, now)
@@ -321,7 +322,7 @@ def test_a_chain_of_another_authority_below_our_root_does_not_verify(document: b
     assert "chain" in refusal(rebuilt(other, 2, cbor2.dumps(fields)))
 
 
-def test_a_leaf_is_no_authority(document: bytes) -> None:
+def test_a_leaf_cannot_certify(document: bytes) -> None:
     fields = cbor2.loads(cbor2.loads(document)[2])
     fields["cabundle"].append(fields["certificate"])
     assert "chain" in refusal(rebuilt(document, 2, cbor2.dumps(fields)))
@@ -353,19 +354,19 @@ def test_the_public_key_must_be_rsa_2048(key: bytes | str | None, text: str) -> 
 
 
 @given(st.binary(max_size=200))
-def test_whatever_the_document_only_kms_errors_leave(garbage: bytes) -> None:
+def test_whatever_the_document_only_kms_errors_are_raised(garbage: bytes) -> None:
     assert refusal(garbage).startswith("The attestation document is not valid: ")
 
 
 @given(st.data())
-def test_a_document_damaged_anywhere_is_refused(data: st.DataObject) -> None:
+def test_a_document_changed_anywhere_is_rejected(data: st.DataObject) -> None:
     document = bytearray(attest(NSM, spki(rsa_key())))
     position = data.draw(st.integers(0, len(document) - 1))
     document[position] ^= data.draw(st.integers(1, 255))
     assert refusal(bytes(document)).startswith("The attestation document is not valid: ")
 
 
-def test_verified_documents_are_remembered_but_not_for_ever(
+def test_verified_documents_are_cached_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("enclave_simulator.kms.recipient._CACHED_DOCUMENTS", 4)
@@ -407,3 +408,34 @@ def test_envelopes_have_the_bytes_of_kms(name: str, size: int, form: Any) -> Non
         return bytes(masked)
 
     assert structure(simulated) == structure(real)
+
+
+# Regions
+
+
+@pytest.mark.parametrize("region", ["nowhere", "us-east-1a", "", "US-EAST-1", "a" * 300])
+def test_region_that_is_none_is_rejected(service: KmsService, region: str) -> None:
+    status, document = ask(service, signed("ListKeys", {}, region=region))
+    assert (status, document["__type"]) == (400, "InvalidSignatureException")
+
+
+def test_regions_are_bounded(service: KmsService) -> None:
+    for number in range(MAX_REGIONS):
+        region = f"us-{'a' * (number + 1)}-1"
+        assert ask(service, signed("ListKeys", {}, region=region))[0] == 200
+    assert ask(service, signed("ListKeys", {}, region="us-east-1"))[0] == 400
+    assert ask(service, signed("ListKeys", {}, region="us-a-1"))[0] == 200
+
+
+def test_added_key_is_another_one_in_each_region(service: KmsService) -> None:
+    key_id = service.add_key("alias/both")
+    for region in ("us-east-1", "eu-west-1"):
+        _, document = ask(service, signed("DescribeKey", {"KeyId": "alias/both"}, region=region))
+        assert document["KeyMetadata"]["KeyId"] == key_id
+        assert region in document["KeyMetadata"]["Arn"]
+    parameters = {"KeyId": "alias/both", "Plaintext": "AAAA"}
+    _, sealed = ask(service, signed("Encrypt", parameters, region="us-east-1"))
+    blob = {"CiphertextBlob": sealed["CiphertextBlob"]}
+    assert ask(service, signed("Decrypt", blob, region="us-east-1"))[0] == 200
+    _, document = ask(service, signed("Decrypt", blob, region="eu-west-1"))
+    assert document["__type"] == "AccessDeniedException"

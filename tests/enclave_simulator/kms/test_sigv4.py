@@ -39,12 +39,12 @@ def refusal(
 
 
 @pytest.mark.parametrize("credentials", KNOWN.values(), ids=["simulated", "lasting", "temporary"])
-def test_what_botocore_signs_is_taken(credentials: Credentials) -> None:
+def test_botocores_signatures_are_accepted(credentials: Credentials) -> None:
     request = signed("GenerateRandom", {"NumberOfBytes": 1}, credentials=credentials)
     assert verify(request, region="eu-west-1") is credentials
 
 
-def test_nothing_is_signed() -> None:
+def test_an_unsigned_request() -> None:
     request = signed("GenerateRandom", {})
     request.headers.pop("authorization")
     error = refusal(request)
@@ -71,7 +71,7 @@ def test_a_wrong_session_token(token: str | None) -> None:
     assert error.type == "UnrecognizedClientException"
 
 
-def test_a_session_token_that_does_not_belong_there() -> None:
+def test_an_unexpected_session_token() -> None:
     surplus = dataclasses.replace(LASTING, session_token="token")
     error = refusal(signed("GenerateRandom", {}, credentials=surplus))
     assert error.type == "UnrecognizedClientException"
@@ -126,7 +126,7 @@ def test_the_clocks_differ_by_more_than_five_minutes(minutes: int, text: str) ->
         ),
     ],
 )
-def test_half_a_signature(header: str, text: str) -> None:
+def test_incomplete_signatures(header: str, text: str) -> None:
     error = refusal(with_headers(signed("GenerateRandom", {}), authorization=header))
     assert error.type == "IncompleteSignatureException"
     assert error.message is not None
@@ -173,7 +173,7 @@ def test_secrets_stay_out_of_reprs_and_errors() -> None:
 
 
 @given(st.text(), st.text(), st.text())
-def test_whatever_the_headers_only_kms_errors_leave(rest: str, date: str, token: str) -> None:
+def test_whatever_the_headers_only_kms_errors_are_raised(rest: str, date: str, token: str) -> None:
     request = with_headers(
         signed("GenerateRandom", {}),
         authorization="AWS4-HMAC-SHA256 " + rest,

@@ -42,7 +42,7 @@ def get(port: int, path: str) -> tuple[int, dict[str, str]]:
     return response.status, document
 
 
-def test_it_gives_what_the_simulated_kms_takes(port: int) -> None:
+def test_credentials_are_those_of_the_simulated_kms(port: int) -> None:
     status, document = get(port, "/")
     assert status == 200
     assert set(document) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
@@ -50,11 +50,11 @@ def test_it_gives_what_the_simulated_kms_takes(port: int) -> None:
     assert document["Token"] == SIMULATED_CREDENTIALS.session_token
 
 
-def test_it_has_one_path(port: int) -> None:
+def test_other_paths_are_not_found(port: int) -> None:
     assert get(port, "/latest/meta-data") == (404, {"message": "no such path"})
 
 
-def test_credentials_last_as_long_as_was_asked_for() -> None:
+def test_credentials_have_the_lifetime_of_the_option() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     expiration = datetime.fromisoformat(simulated_document(90)["Expiration"])
     assert before + timedelta(seconds=90) <= expiration <= datetime.now(UTC) + timedelta(seconds=90)
@@ -70,6 +70,6 @@ def test_the_command_listens_on_a_unix_socket(tmp_path: Path) -> None:
         connection.settimeout(TEST_TIMEOUT)
         connection.connect(path)
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        answer = b"".join(iter(lambda: connection.recv(4096), b""))
-    assert b"200 OK" in answer
-    assert b'"AccessKeyId"' in answer
+        response = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert b"200 OK" in response
+    assert b'"AccessKeyId"' in response

@@ -24,7 +24,7 @@ def blocked_in(thread: threading.Thread) -> int:
     return int(dict(line.split(":", 1) for line in status.splitlines())["SigBlk"], 16)
 
 
-def test_lines_are_printed_and_signals_left_to_others(
+def test_lines_are_printed_and_signals_are_not_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, before = str(tmp_path / "sink"), blocked()
@@ -38,7 +38,7 @@ def test_lines_are_printed_and_signals_left_to_others(
     assert lines == [r"enclave: \x1b[31mred", *["enclave: line"] * 3000]
 
 
-def test_who_listens_there_already_stays(tmp_path: Path) -> None:
+def test_an_existing_listener_is_left_alone(tmp_path: Path) -> None:
     path, before = str(tmp_path / "sink"), blocked()
     with socket.socket(socket.AF_UNIX) as own, socket.socket(socket.AF_UNIX) as enclave:
         own.settimeout(30)

@@ -52,25 +52,27 @@ def test_ready(command: dict[str, str]) -> None:
     assert service.process.returncode == 1  # asked kindly, it returned from main
 
 
-def test_it_ends_before_it_is_ready(command: dict[str, str]) -> None:
+def test_service_ends_before_it_is_ready(command: dict[str, str]) -> None:
     with pytest.raises(ServiceError, match="ended with 1") as caught:
         Service("service", ["fail"], env=command)
     assert caught.value.hint == "cannot do that"
 
 
-def test_it_never_gets_ready(command: dict[str, str]) -> None:
+def test_service_never_gets_ready(command: dict[str, str]) -> None:
     with pytest.raises(ServiceError, match="not ready within"):
         Service("service", ["silent"], env=command, ready_within=0.2)
 
 
-def test_it_will_not_end(command: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_that_ignores_sigterm_is_killed(
+    command: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("enclave_simulator.parent.processes._STOP_WITHIN", 0.1)
     with Service("service", ["deaf"], env=command) as service:
         pass
     assert service.process.returncode == -signal.SIGKILL
 
 
-def test_it_dies_with_who_started_it(command: dict[str, str]) -> None:
+def test_service_dies_with_its_starter(command: dict[str, str]) -> None:
     script = """
 import time
 from enclave_simulator.parent.processes import Service

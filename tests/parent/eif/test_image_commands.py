@@ -298,14 +298,17 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("options", [[], ["--gzip"]])
 def test_progress_goes_to_a_terminal_and_covers_the_root(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
 ) -> None:
     (folder / "root/large").write_bytes(bytes(20 << 20))
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    assert cli.main([*WITH_INIT, "--rootfs", "root", "--", "/bin/app"]) == 0
+    assert cli.main([*WITH_INIT, *options, "--rootfs", "root", "--", "/bin/app"]) == 0
     shown = terminal.getvalue().split("\r")
     percents = [int(each.split()[1]) for each in shown if each.startswith("building: ")]
     assert percents == sorted(set(percents))

@@ -78,11 +78,16 @@ _NAMES = [action.name for action in ACTIONS.values()]
 _PATTERNS = [*_NAMES, "kms:*", "*", "kms:GenerateDataKey*", "kms:Re*", "KMS:decrypt", "kms:?ign"]
 
 _values = st.lists(st.sampled_from(_VALUES), min_size=1, max_size=3)
-_comparison = st.tuples(
-    st.sampled_from(["", "ForAnyValue:", "ForAllValues:"]),
-    st.sampled_from(_OPERATORS),
-    st.sampled_from(["", "IfExists"]),
-).map("".join)
+_comparison = (
+    st.tuples(
+        st.sampled_from(["", "ForAnyValue:", "ForAllValues:"]),
+        st.sampled_from(_OPERATORS),
+        st.sampled_from(["", "IfExists"]),
+    )
+    .filter(lambda parts: parts[::2] != ("ForAnyValue:", "IfExists"))
+    .map("".join)
+)
+"""Without the one combination whose meaning AWS does not document."""
 _condition = st.one_of(
     st.tuples(_comparison, st.sampled_from(KEYS), _values),
     st.tuples(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from enclave.agent import Agent
 from enclave.cli import main
-from enclave.cli.environment import Surroundings
+from enclave.cli.environment import Environment
 from enclave_simulator.authority import Authority
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
@@ -71,14 +71,14 @@ class World:
         """Run ``enclave-agent``; return its exit code and what it prints."""
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         err = io.StringIO()
-        surroundings = Surroundings(
+        environment = Environment(
             agent=self._agent,
             device=lambda: contextlib.nullcontext(self._nsm),
             environ=environ,
         )
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                code = main(words, surroundings=surroundings)
+                code = main(words, environment=environment)
             except SystemExit as e:  # --help
                 code = int(e.code or 0)
         out.seek(0)

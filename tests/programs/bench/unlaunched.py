@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enclave.cli import main
-from enclave.cli.environment import Surroundings
+from enclave.cli.environment import Environment
 from vsock_proxy.net.addresses import Address, UnixAddress, VsockAddress
 from vsock_proxy.net.dialing import SocketDialer
 
@@ -51,7 +51,7 @@ class FolderDialer:
         return SocketDialer().dial(address, timeout)
 
 
-def surroundings(folder: Path) -> Surroundings:
+def environment(folder: Path) -> Environment:
     """What the command line takes from outside."""
     nsm = SocketNsm(folder / "nsm")
 
@@ -64,8 +64,8 @@ def surroundings(folder: Path) -> Surroundings:
     def device() -> Iterator[SocketNsm]:
         yield nsm
 
-    return Surroundings(agent=agent, device=device)
+    return Environment(agent=agent, device=device)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[2:], surroundings=surroundings(Path(sys.argv[1]))))
+    sys.exit(main(sys.argv[2:], environment=environment(Path(sys.argv[1]))))

@@ -170,7 +170,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
                          "unknown digest"),
     "a blob is missing": ({k: v for k, v in GOOD.items() if k != blob(GOOD, 3)}, "a file 'blobs/"),
     "manifest damaged": (GOOD | {blob(GOOD, 3): GOOD[blob(GOOD, 3)] + b" "}, "was damaged"),
-    "layer damaged": (GOOD | {blob(GOOD, 0): gzip.compress(UPPER)}, "was damaged"),
+    "layer damaged": (GOOD | {blob(GOOD, 0): gzip.compress(UPPER, mtime=0)}, "was damaged"),
     "layer cut short": (GOOD | {blob(GOOD, 0): GOOD[blob(GOOD, 0)][:-20]}, "be decompressed"),
     "an endless index": (endless(), "an index that ends"),
     "docker: two": (changed(DOCKER, "manifest.json",
@@ -231,7 +231,7 @@ def test_zstandard(tmp_path: Path, stack: contextlib.ExitStack) -> None:
         ("root.tar", b"", "is empty"),
         ("root.tar", archives.tar(), "is empty"),
         ("root.eif", b".eif" + bytes(1000), "neither a folder, a tar nor a container image"),
-        ("root.tar.gz", gzip.compress(LOWER)[:-9], "cannot be decompressed"),
+        ("root.tar.gz", gzip.compress(LOWER, mtime=0)[:-9], "cannot be decompressed"),
         ("root.tar", archives.tar(member("manifest.json", b'{"not": "docker"}')), ""),
         ("root.tar", archives.tar(member("manifest.json", b"{")), ""),
         ("root.tar", archives.tar(member("oci-layout", b"{}")), ""),
@@ -246,6 +246,14 @@ def test_what_is_no_root(
             read(tmp_path / name, stack)
     else:
         assert read(tmp_path / name, stack)[1] is None  # A file of that name is just a file.
+
+
+def test_no_room_to_unpack(tmp_path: Path, stack: contextlib.ExitStack) -> None:
+    path = archives.write(archives.oci_files(LOWER), tmp_path / "image.tar")
+    (tmp_path / "root.tar.gz").write_bytes(gzip.compress(LOWER))
+    for packed in (path, tmp_path / "root.tar.gz"):
+        with pytest.raises(ConfigurationError, match=r"cannot unpack .*: No such file"):
+            source.read(packed, "x86_64", Notes(), stack, spool=tmp_path / "gone")
 
 
 def test_an_empty_folder(tmp_path: Path, stack: contextlib.ExitStack) -> None:

@@ -245,5 +245,5 @@ def test_a_file_that_changes_while_it_is_read(root: Path) -> None:
         b"".join(archive(tree.entries()))
     (root / "empty").unlink()
     os.mkfifo(root / "empty")
-    with pytest.raises(ConfigurationError, match="is not a file"):
+    with pytest.raises(ConfigurationError, match="is not a regular file"):
         b"".join(archive(tree.entries()))
