@@ -113,7 +113,7 @@ def test_credentials_from_the_parent() -> None:
         *AGENT, "generate-random", "--number-of-bytes", "32", "--verbose",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "credentials from vsock://3:8002, good until " in done.stderr
+    assert "credentials from vsock://3:8002, valid until " in done.stderr
     assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
 
 

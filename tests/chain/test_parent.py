@@ -147,7 +147,7 @@ def test_an_enclave_needs_nothing_else(parent: Parent) -> None:
         eventually(lambda: health(parent)[0] == 200)
         done = parent.agent("--verbose")
         assert len(bytes_of(done)) == 32
-        assert "credentials from vsock://3:8002, good until " in done.stderr
+        assert "credentials from vsock://3:8002, valid until " in done.stderr
         assert "through vsock://3:8000, TLSv1.3" in done.stderr
         assert parent.metric('proxy_relayed_total{forward="kms"}') == 1
         assert (parent.metric('proxy_bytes_total{direction="up",forward="kms"}') or 0) > 5000
