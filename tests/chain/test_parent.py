@@ -151,7 +151,7 @@ def test_an_enclave_needs_nothing_else(parent: Parent) -> None:
         assert "through vsock://3:8000, TLSv1.3" in done.stderr
         assert parent.metric('proxy_relayed_total{forward="kms"}') == 1
         assert (parent.metric('proxy_bytes_total{direction="up",forward="kms"}') or 0) > 5000
-        assert parent.metric('credentials_answers_total{status="200"}') == 1
+        assert parent.metric('credentials_responses_total{status="200"}') == 1
         assert (parent.metric("credentials_time_to_expiry_seconds") or 0) > 600
         assert set(health(parent)[1]["components"]) == {"proxy", "credentials", "logs"}
         text = parent.get("/metrics")[1] + parent.get("/healthz")[1]
