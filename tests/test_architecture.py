@@ -183,7 +183,9 @@ def test_protocol_logic_does_no_io() -> None:
         "vsock_proxy.service.renewal",
         "vsock_proxy.service.document_shapes",
         "vsock_proxy.service.log_lines",
+        "vsock_proxy.service.mistakes",
         "vsock_proxy.service.settings",
+        "vsock_proxy.service.yaml_nodes",
     ]
     forbidden = {"socket", "os", "time", "random", "subprocess", "threading", "asyncio", "ssl"}
     for name in pure:

@@ -17,12 +17,8 @@ from parent.logs.settings import LogSettings, read_logs_section
 from parent.operations import OperationsSettings, read_operations_section
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.proxy.section import ProxySettings, read_proxy_section
-from vsock_proxy.service.settings import (
-    ConfigurationErrors,
-    attempt,
-    each_error,
-    load_settings,
-)
+from vsock_proxy.service.mistakes import ConfigurationErrors, attempt, each_error
+from vsock_proxy.service.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -21,7 +21,7 @@ from vsock_proxy.net.addresses import (
     TcpAddress,
     VsockAddress,
 )
-from vsock_proxy.service.settings import attempt
+from vsock_proxy.service.mistakes import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

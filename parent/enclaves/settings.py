@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT
-from vsock_proxy.service.settings import Mistakes, attempt
+from vsock_proxy.service.mistakes import Mistakes, attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

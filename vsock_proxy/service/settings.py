@@ -19,22 +19,23 @@ import difflib
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import yaml
 
-from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_PORT, Address, parse_address
 from vsock_proxy.service.files import named, opened
+from vsock_proxy.service.mistakes import Mistakes, SettingError, attempt
+from vsock_proxy.service.yaml_nodes import compose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
-    from types import TracebackType
 
 MAX_SIZE = 256 * 1024
 """Bytes of a file. AWS's allowlist of all KMS endpoints has 4,331; 5,000 entries like those fit,
-which PyYAML reads in 0.7 s: a reload holds up nothing for longer than that."""
+which PyYAML reads in 0.7 s of CPU, in a reload beside the relay."""
 
 MAX_DEPTH = 20
 """Nested lists and mappings."""
@@ -52,89 +53,6 @@ _URL_PORTS = {"http": "80", "https": "443"}
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-
-class SettingError(ConfigurationError):
-    """One mistake in a file.
-
-    Attributes:
-        source: the file.
-        line: from 1.
-    """
-
-    def __init__(self, source: str, line: int, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{source}:{line}: {message}", hint=hint)
-        self.source = source
-        self.line = line
-
-
-class ConfigurationErrors(ConfigurationError):  # noqa: N818 (a plural)
-    """Several mistakes.
-
-    Attributes:
-        errors: each of them; none is a `ConfigurationErrors` itself. If there is only one, its hint
-            is also that of the whole.
-    """
-
-    def __init__(self, errors: Iterable[AgentError]) -> None:
-        self.errors = tuple(errors)
-        hint = self.errors[0].hint if len(self.errors) == 1 else ""
-        super().__init__("; ".join(map(str, self.errors)), hint=hint)
-
-
-def each_error(error: AgentError) -> tuple[AgentError, ...]:
-    """Return the errors in a `ConfigurationErrors`; any other error alone."""
-    return error.errors if isinstance(error, ConfigurationErrors) else (error,)
-
-
-def attempt(read: Callable[[], T]) -> T | None:
-    """Return what `read` returns; None if it raises ConfigurationError."""
-    try:
-        return read()
-    except ConfigurationError:
-        return None
-
-
-class Mistakes:
-    """Collects errors in a ``with`` block and raises them together at its end.
-
-    Attributes:
-        errors: those so far.
-    """
-
-    def __init__(self) -> None:
-        self.errors: list[AgentError] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: object, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, ConfigurationError):
-            self.add(error)
-        elif error is not None:
-            return
-        if len(self.errors) == 1:
-            raise self.errors[0]
-        if self.errors:
-            raise ConfigurationErrors(_in_order(self.errors))
-
-    def add(self, error: ConfigurationError) -> None:
-        """Add an error, or several."""
-        self.errors.extend(each_error(error))
-
-    def take(self, read: Callable[[], T]) -> T:
-        """Return what `read` returns; if it raises, note that and return None in its place.
-
-        None is a lie to the type checker, and harmless: what comes after the block is reached
-        only if nothing failed. Inside the block, look at `errors` before using the value.
-        """
-        try:
-            return read()
-        except ConfigurationError as e:
-            self.add(e)
-            return cast("T", None)
 
 
 class Keys(Mistakes):
@@ -475,87 +393,10 @@ def parse_settings(data: bytes, *, source: str) -> Setting:
     """
     if len(data) > MAX_SIZE:
         raise ConfigurationError(f"{source}: more than {MAX_SIZE} bytes")
-    try:
-        loader = _Composer(data)
-        try:
-            document = loader.get_single_node()
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as e:
-        raise _not_yaml(source, e) from e
-    except yaml.reader.ReaderError as e:
-        raise _unreadable(source, data, e) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigurationError(f"{source}: not YAML: not text") from e
+    document = compose(data, source=source, depth=MAX_DEPTH)
     if document is None:
         raise ConfigurationError(f"{source}: empty")
     return Setting(source, "", document)
-
-
-class _Composer(yaml.SafeLoader):
-    """Makes nodes, never objects: nothing in a file can name a Python type."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            # Not needed here, and a few can stand for billions of values.
-            raise _RejectedError("aliases are not allowed", event)
-        if self._depth >= MAX_DEPTH:
-            raise _RejectedError("too many nested levels", event)
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
-
-
-class _RejectedError(yaml.MarkedYAMLError):
-    def __init__(self, problem: str, event: Any) -> None:
-        super().__init__(problem=problem, problem_mark=event.start_mark)
-
-
-def _not_yaml(source: str, error: yaml.MarkedYAMLError) -> ConfigurationError:
-    problem = error.problem or error.context or "syntax error"
-    hint = ""
-    if "'\\t'" in problem:
-        hint = "YAML is indented with spaces, never with tabs"
-    if error.problem_mark is None:
-        return ConfigurationError(f"{source}: not YAML: {problem}", hint=hint)
-    return SettingError(source, error.problem_mark.line + 1, f"not YAML: {problem}", hint=hint)
-
-
-def _unreadable(source: str, data: bytes, error: yaml.reader.ReaderError) -> ConfigurationError:
-    """Name the line of what is not text: PyYAML tells its position, in bytes or in characters."""
-    position: int = error.position
-    if error.encoding != "unicode":
-        return SettingError(
-            source,
-            data[:position].count(b"\n") + 1,
-            f"not YAML: byte 0x{error.character:02x} is not {error.encoding.upper()}",
-            hint="save the file as UTF-8",
-        )
-    line = data.decode(errors="replace")[:position].count("\n") + 1
-    return SettingError(
-        source, line, f"not YAML: the character U+{error.character:04X} is not allowed"
-    )
-
-
-def _in_order(errors: Iterable[AgentError]) -> list[AgentError]:
-    """Sort by line within each file; files as they came, what has no line first."""
-    every = list(errors)
-    sources: dict[str, int] = {}
-    for error in every:
-        if isinstance(error, SettingError):
-            sources.setdefault(error.source, len(sources))
-
-    def place(error: AgentError) -> tuple[int, int]:
-        return (sources[error.source], error.line) if isinstance(error, SettingError) else (-1, 0)
-
-    return sorted(every, key=place)
 
 
 def _meant(text: str) -> Address | None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from parent.cli import main
 from parent.daemon.configuration import SECTIONS, Configuration, load_configuration
 from vsock_proxy.errors import AgentError, ConfigurationError
-from vsock_proxy.service.settings import MAX_SIZE, each_error
+from vsock_proxy.service.mistakes import each_error
+from vsock_proxy.service.settings import MAX_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
-from vsock_proxy.service.settings import (
-    MAX_DEPTH,
-    MAX_SIZE,
-    ConfigurationErrors,
-    Setting,
-    load_settings,
-    parse_settings,
-)
+from vsock_proxy.service.mistakes import ConfigurationErrors
+from vsock_proxy.service.settings import MAX_DEPTH, MAX_SIZE, Setting, load_settings, parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
