@@ -227,8 +227,8 @@ def test_another_key_than_the_one_named_is_refused(asked: str) -> None:
 
 
 @pytest.mark.parametrize("answered", [..., None, "", 5, "alias/mine", ARN.rpartition("/")[2]])
-def test_an_answer_that_does_not_say_which_key(answered: Any) -> None:
-    with pytest.raises(KmsResponseError, match="which key"):
+def test_a_response_that_names_no_key(answered: Any) -> None:
+    with pytest.raises(KmsResponseError, match="does not name the key"):
         opened("GenerateDataKey", {"KeyId": "alias/mine"}, KeyId=answered)
 
 
