@@ -98,6 +98,6 @@ def test_unnamed_enclave_is_distinguished(address: Address, kept: Kept) -> None:
         sender = send_to_sink(address, report=said.append)
         while not said:
             sender.put([b"x"])
-        eventually(lambda: refusing.status().values["refused"])
+        eventually(lambda: refusing.status().values["rejected"])
         sender.close(0)
     assert kept.lines == []

@@ -130,7 +130,7 @@ def test_who_may_not_come_gets_nothing(place: Place, server: Server, tmp_path: P
             parent.access_key()
         with parent.dial("logs") as enclave:
             assert closed_without_a_byte(enclave)
-        assert parent.health()["logs"]["values"]["closed_without_a_byte"] == 1
+        assert parent.health()["logs"]["values"]["rejected"] == 1
         assert not parent.log.exists() or not parent.log.read_text()
         refusal = b'enclave_parent_proxy_rejected_total{forward="open",reason="cid"} 1.0'
         assert refusal in parent.get("/metrics").splitlines()
