@@ -132,6 +132,7 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.recipient.exchange",
         "enclave.http.request",
         "enclave.http.response",
+        "enclave.kms.body",
         "enclave.kms.retry",
         "enclave.kms.signing",
         "enclave.logs.link",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.clock import Clock, SystemClock
 from enclave.errors import AgentError, ConfigurationError, KmsRefusedError, KmsResponseError
+from enclave.kms.body import Body, encode_body
 from enclave.kms.retry import (
     MAX_ATTEMPTS,
     REJECTED_CREDENTIALS,
@@ -49,8 +50,6 @@ _HINTS = {
     "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
     "NotFoundException": "keys are regional: is this the region of the key?",
 }
-
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +133,7 @@ class KmsClient:
             KmsRefusedError: KMS refused the request.
             KmsResponseError: KMS's response is malformed.
         """
-        try:
-            body = _encode(parameters).encode()
-        except (TypeError, ValueError, RecursionError) as e:
-            raise ConfigurationError(
-                f"parameters of {operation} that are not JSON: {e}",
-                hint="as on the wire: text, numbers, lists and objects; binary values in base64",
-            ) from e
+        body = encode_body(operation, parameters)
         deadline = self._clock.monotonic() + self._seconds
         for attempt in range(1, self._max_attempts + 1):
             try:
@@ -159,7 +152,7 @@ class KmsClient:
         """Use none of the connections that there are again: a response did not fit its request."""
         self._transport.renew_connections()
 
-    def _attempt(self, operation: str, body: bytes, deadline: float) -> KmsResponse:
+    def _attempt(self, operation: str, body: Body, deadline: float) -> KmsResponse:
         if self._credentials is None:
             return self._post(operation, body, None, deadline)
         credentials = self._credentials.credentials(timeout=self._left(deadline))
@@ -178,7 +171,7 @@ class KmsClient:
             return self._post(operation, body, renewed, deadline)
 
     def _post(
-        self, operation: str, body: bytes, credentials: Credentials | None, deadline: float
+        self, operation: str, body: Body, credentials: Credentials | None, deadline: float
     ) -> KmsResponse:
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
@@ -188,14 +181,14 @@ class KmsClient:
             headers = signed_headers(
                 url=self._url,
                 headers=headers,
-                body=body,
+                digest=body.digest,
                 credentials=credentials,
                 region=self._region,
                 at=self._clock.now(),
             )
         response = self._transport.post(
             headers,
-            body,
+            body.data,
             connect_timeout=self._connect_timeout,
             read_timeout=self._read_timeout,
             timeout=self._left(deadline),

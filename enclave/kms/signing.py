@@ -46,17 +46,17 @@ def signed_headers(
     *,
     url: str,
     headers: Mapping[str, str],
-    body: bytes,
+    digest: str,
     credentials: Credentials,
     region: str,
     at: datetime,
 ) -> dict[str, str]:
-    """Return the headers to send with a POST of `body`: those given, and the ones that sign them.
+    """Return the headers to send with a POST: those given, and the ones that sign them.
 
     Args:
         url: where the request goes; its host and path are signed. It has no query.
         headers: content type and target; each name once.
-        body: signed by its SHA-256.
+        digest: SHA-256 of the body, in hex.
         credentials: of the enclave's role.
         region: the region KMS runs in.
         at: time of signing, UTC; KMS allows it to be five minutes off.
@@ -73,7 +73,7 @@ def signed_headers(
     names = ";".join(sorted(to_sign))
     canonical = "".join(f"{name}:{to_sign[name]}\n" for name in sorted(to_sign))
     # The empty line is the query's.
-    request = f"POST\n{path}\n\n{canonical}\n{names}\n{sha256(body).hexdigest()}"
+    request = f"POST\n{path}\n\n{canonical}\n{names}\n{digest}"
     date = timestamp[:8]
     scope = f"{date}/{region}/{_SERVICE}/aws4_request"
     text = f"{_ALGORITHM}\n{timestamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"

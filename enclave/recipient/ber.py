@@ -42,18 +42,18 @@ class BerReader:
         elif self._pos != end:
             raise self._error(f"{what} goes on where it should end")
 
-    def primitive(self, tag: int, what: str) -> bytes:
-        """Return the contents of a primitive element."""
+    def primitive(self, tag: int, what: str) -> slice:
+        """Step over a primitive element; return where its contents are."""
         end = self._header(tag, what)
         if end is None:  # X.690 8.1.3.2: only a constructed element may be indefinite.
             raise self._error(f"{what} has no length")
         start, self._pos = self._pos, end
-        return self._data[start:end]
+        return slice(start, end)
 
     def expect(self, tag: int, value: bytes, what: str) -> None:
         """Read a primitive element that must have this value."""
         start = self._pos
-        if self.primitive(tag, what) != value:
+        if self._data[self.primitive(tag, what)] != value:
             self._pos = start
             raise self._error(f"{what} is not the one expected")
 

@@ -1,7 +1,7 @@
 """CiphertextForRecipient: CMS EnvelopedData (RFC 5652 section 6) as AWS KMS writes it. No I/O.
 
 One key-transport recipient, RSAES-OAEP with SHA-256 throughout, AES-256-CBC. Anything else is
-refused by name. Both BER forms that KMS has been seen to send are read, and DER.
+rejected by name. Both BER forms that KMS has been seen to send are read, and DER.
 
 Reading it is this project's own: see docs/adr/0003-own-cms-reader.md.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
@@ -59,12 +59,50 @@ class EnvelopedData:
     ciphertext: bytes = field(repr=False)
 
 
+class _Layout(NamedTuple):
+    """Where the parts of an envelope are, and every byte between them.
+
+    All envelopes for one key and one length of secret have the same layout, and whether an envelope
+    is valid depends on its layout alone: the contents of the parts are opaque to the parser.
+    """
+
+    size: int
+    key_identifier: slice
+    encrypted_key: slice
+    iv: slice
+    ciphertext: tuple[slice, ...]
+    fixed: tuple[tuple[slice, bytes], ...]
+
+    def fits(self, data: bytes) -> bool:
+        """Return whether an envelope has this layout."""
+        return len(data) == self.size and all(data[where] == value for where, value in self.fixed)
+
+    def read(self, data: bytes) -> EnvelopedData:
+        """Return the parts of an envelope that has this layout."""
+        pieces = [data[piece] for piece in self.ciphertext]
+        return EnvelopedData(
+            data[self.key_identifier], data[self.encrypted_key], data[self.iv], b"".join(pieces)
+        )
+
+
+_latest: _Layout | None = None
+"""The layout of the last valid envelope. Replaced as a whole: threads need no lock."""
+
+
 def parse_enveloped_data(data: bytes) -> EnvelopedData:
     """Parse an envelope of at most `MAX_ENVELOPE` bytes.
 
     Raises:
         DecodingError: it is not the CMS that KMS sends; says where and why.
     """
+    global _latest  # noqa: PLW0603 (a cache of one)
+    layout = _latest
+    if layout is None or not layout.fits(data):
+        layout = _latest = _parse_layout(data)
+    return layout.read(data)
+
+
+def _parse_layout(data: bytes) -> _Layout:
     if len(data) > MAX_ENVELOPE:
         raise DecodingError(_FORMAT, f"{len(data)} bytes, more than {MAX_ENVELOPE}")
     ber = BerReader(data, _FORMAT)
@@ -88,13 +126,37 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
     ber.leave("content")
     ber.leave("ContentInfo")
     ber.finish()
-    if len(key_identifier) != 32:
-        raise DecodingError(_FORMAT, f"subjectKeyIdentifier of {len(key_identifier)} bytes")
-    if len(iv) != 16:
-        raise DecodingError(_FORMAT, f"initialisation vector of {len(iv)} bytes")
-    if not ciphertext or len(ciphertext) % 16:
-        raise DecodingError(_FORMAT, f"encrypted content of {len(ciphertext)} bytes")
-    return EnvelopedData(key_identifier, encrypted_key, iv, ciphertext)
+    if (length := _length(key_identifier)) != 32:
+        raise DecodingError(_FORMAT, f"subjectKeyIdentifier of {length} bytes")
+    if (length := _length(iv)) != 16:
+        raise DecodingError(_FORMAT, f"initialisation vector of {length} bytes")
+    if not (length := sum(map(_length, ciphertext))) or length % 16:
+        raise DecodingError(_FORMAT, f"encrypted content of {length} bytes")
+    return _Layout(
+        len(data),
+        key_identifier,
+        encrypted_key,
+        iv,
+        ciphertext,
+        _between(data, (encrypted_key, iv, *ciphertext)),
+    )
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def _between(data: bytes, parts: tuple[slice, ...]) -> tuple[tuple[slice, bytes], ...]:
+    """Return every byte that is in none of these parts, which are in order."""
+    gaps = [
+        slice(start, stop)
+        for start, stop in zip(
+            (0, *(part.stop for part in parts)),
+            (*(part.start for part in parts), len(data)),
+            strict=True,
+        )
+    ]
+    return tuple((gap, data[gap]) for gap in gaps)
 
 
 def open_enveloped_data(data: bytes, key: RSAPrivateKey, key_identifier: bytes) -> bytes:
@@ -125,7 +187,7 @@ def open_enveloped_data(data: bytes, key: RSAPrivateKey, key_identifier: bytes) 
         raise DecryptionError from None
 
 
-def _key_transport_recipient(ber: BerReader) -> tuple[bytes, bytes]:
+def _key_transport_recipient(ber: BerReader) -> tuple[slice, slice]:
     ber.enter(_SEQUENCE, "KeyTransRecipientInfo")
     ber.expect(_INTEGER, b"\x02", "KeyTransRecipientInfo version")
     key_identifier = ber.primitive(_CONTEXT_0, "subjectKeyIdentifier")
@@ -157,12 +219,12 @@ def _sha256(ber: BerReader, what: str) -> None:
     ber.leave(what)
 
 
-def _encrypted_content(ber: BerReader) -> bytes:
+def _encrypted_content(ber: BerReader) -> tuple[slice, ...]:
     if ber.peek() == _CONTEXT_0:
-        return ber.primitive(_CONTEXT_0, "encryptedContent")
+        return (ber.primitive(_CONTEXT_0, "encryptedContent"),)
     ber.enter(_CONTEXT_0_CONSTRUCTED, "encryptedContent")
     pieces = []
     while ber.peek() is not None:
         pieces.append(ber.primitive(_OCTETS, "piece of encryptedContent"))
     ber.leave("encryptedContent")
-    return b"".join(pieces)
+    return tuple(pieces)

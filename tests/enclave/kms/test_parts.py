@@ -67,7 +67,7 @@ def test_the_signature_is_awss() -> None:
     headers = signed_headers(
         url="https://kms.us-east-1.amazonaws.com/",
         headers={"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "TrentService.G"},
-        body=body,
+        digest=hashlib.sha256(body).hexdigest(),
         credentials=Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "session"),
         region="us-east-1",
         at=at,

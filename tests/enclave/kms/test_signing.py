@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -109,12 +110,17 @@ def test_every_signature_is_botocores(
     request: dict[str, Any] = {
         "url": url,
         "headers": headers,
-        "body": body,
         "region": region,
         "at": at,
     }
-    ours = signed_headers(**request, credentials=Credentials(key_id, secret, token))
-    assert ours == by_botocore(**request, credentials=BotocoreCredentials(key_id, secret, token))
+    ours = signed_headers(
+        **request,
+        digest=hashlib.sha256(body).hexdigest(),
+        credentials=Credentials(key_id, secret, token),
+    )
+    assert ours == by_botocore(
+        **request, body=body, credentials=BotocoreCredentials(key_id, secret, token)
+    )
 
 
 def test_a_signing_key_serves_one_day_and_old_secrets_do_not_accumulate() -> None:
@@ -125,7 +131,7 @@ def test_a_signing_key_serves_one_day_and_old_secrets_do_not_accumulate() -> Non
         signed_headers(
             url="https://kms.us-east-1.amazonaws.com/",
             headers={},
-            body=b"",
+            digest=hashlib.sha256(b"").hexdigest(),
             credentials=Credentials("AKIDEXAMPLE", secret),
             region="us-east-1",
             at=when,

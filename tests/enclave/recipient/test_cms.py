@@ -19,7 +19,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enclave.errors import DecodingError, DecryptionError
-from enclave.recipient.cms import MAX_ENVELOPE, open_enveloped_data, parse_enveloped_data
+from enclave.recipient import cms
+from enclave.recipient.cms import (
+    MAX_ENVELOPE,
+    EnvelopedData,
+    open_enveloped_data,
+    parse_enveloped_data,
+)
 from tests.enclave.recipient.envelopes import Envelope, key_identifier, private_key, rebuilt
 from tests.vectors import vector
 
@@ -181,6 +187,39 @@ def test_it_reads_no_more_than_asn1crypto(data: st.DataObject) -> None:
     assert ours.encrypted_key == recipient["encrypted_key"].native
     assert ours.iv == encrypted["content_encryption_algorithm"]["parameters"].native
     assert ours.ciphertext == encrypted["encrypted_content"].native
+
+
+@given(st.data())
+def test_the_layout_that_is_kept_changes_no_outcome(data: st.DataObject) -> None:
+    """An envelope parses as it would alone, whatever valid envelope came before it."""
+    before = Envelope(plaintext=bytes(data.draw(st.sampled_from([16, 32, 1024])))).der()
+    der = bytearray(Envelope(iv=bytes(range(16))).der())
+    for _ in range(data.draw(st.integers(0, 2))):
+        der[data.draw(st.integers(0, len(der) - 1))] ^= data.draw(st.integers(1, 255))
+    cms._latest = None
+    alone = outcome(bytes(der))
+    for earlier in (before, Envelope().der()):
+        parse_enveloped_data(earlier)
+        assert outcome(bytes(der)) == alone
+
+
+def outcome(der: bytes) -> EnvelopedData | str:
+    try:
+        return parse_enveloped_data(der)
+    except DecodingError as e:
+        return str(e)
+
+
+@pytest.mark.parametrize("at", ["first", "last", "between"])
+def test_a_byte_outside_the_parts_is_always_compared(at: str) -> None:
+    der = Envelope().der()
+    kept = cms._parse_layout(der)
+    assert sum(len(value) for _, value in kept.fixed) == len(der) - 256 - 16 - 64
+    position = {"first": 0, "last": len(der) - 1 - 64, "between": kept.iv.start - 1}[at]
+    changed = bytearray(der)
+    changed[position] ^= 0x01
+    assert kept.fits(der)
+    assert not kept.fits(bytes(changed))
 
 
 def test_no_secret_in_the_repr() -> None:

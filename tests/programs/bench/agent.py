@@ -10,7 +10,6 @@ calls have them.
 
 from __future__ import annotations
 
-import base64
 import statistics
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 
 from enclave import Agent, Credentials
+from enclave.kms.body import encode_body
 from enclave.kms.signing import signed_headers
 from enclave.recipient.cms import parse_enveloped_data
 from enclave.recipient.exchange import attested_request
@@ -139,16 +139,18 @@ def _decryption() -> Callable[[], object]:
 def _parts(document: bytes) -> dict[str, Callable[[], object]]:
     envelope = Envelope(plaintext=bytes(32)).der()
     parameters = {"NumberOfBytes": 32}
-    body = base64.b64encode(document + bytes(64))
+    request = attested_request("GenerateRandom", parameters, document)
+    digest = encode_body("GenerateRandom", request).digest
     at = datetime.now(UTC)
     return {
         "RSA-2048 decryption": _decryption(),
         "CMS reading": lambda: parse_enveloped_data(envelope),
         "request with document": lambda: attested_request("GenerateRandom", parameters, document),
+        "JSON and its hash": lambda: encode_body("GenerateRandom", request),
         "SigV4 signature": lambda: signed_headers(
             url="https://kms.eu-central-1.amazonaws.com/",
             headers={"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "T.G"},
-            body=body,
+            digest=digest,
             credentials=CREDENTIALS,
             region="eu-central-1",
             at=at,

@@ -1,0 +1,60 @@
+"""Bodies of KMS requests: JSON that means the parameters, whatever is kept between requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave.errors import ConfigurationError
+from enclave.kms.body import encode_body
+
+names = st.text(min_size=1, max_size=8)
+leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
+)
+recipients = st.fixed_dictionaries(
+    {
+        "AttestationDocument": st.sampled_from(["Zmlyc3Q=", "c2Vjb25k", 'a"\\\u00e9']),
+        "KeyEncryptionAlgorithm": st.sampled_from(["RSAES_OAEP_SHA_256", "another"]),
+    }
+)
+
+
+@given(
+    parameters=st.dictionaries(names, values, max_size=4),
+    recipient=st.none() | recipients | values,
+    first=st.booleans(),
+)
+def test_the_body_means_the_parameters_and_the_digest_is_its_own(
+    parameters: dict[str, Any], recipient: object, *, first: bool
+) -> None:
+    """Over many examples the kept documents are met again, beside other parameters."""
+    given_ = dict(parameters)
+    if recipient is not None:
+        own = {"Recipient": recipient}
+        given_ = {**own, **given_} if first else {**given_, **own}
+    body = encode_body("Decrypt", given_)
+    assert json.loads(body.data) == given_
+    assert body.digest == hashlib.sha256(body.data).hexdigest()
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, float("nan"), object()])
+@pytest.mark.parametrize("attested", [True, False])
+def test_what_is_not_json_is_an_error_with_the_operations_name(
+    value: object, *, attested: bool
+) -> None:
+    parameters: dict[str, Any] = {"Plaintext": value}
+    if attested:
+        parameters["Recipient"] = {
+            "AttestationDocument": "AAAA",
+            "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+        }
+    with pytest.raises(ConfigurationError, match="parameters of Encrypt that are not JSON") as e:
+        encode_body("Encrypt", parameters)
+    assert "base64" in e.value.hint
