@@ -85,8 +85,11 @@ class _Layout(NamedTuple):
         )
 
 
-_latest: _Layout | None = None
-"""The layout of the last valid envelope. Replaced as a whole: threads need no lock."""
+_KEPT = 4
+"""KMS writes two forms, and programs ask for few lengths of secret."""
+
+_known: tuple[_Layout, ...] = ()
+"""Layouts of the last valid envelopes. Replaced as a whole: threads need no lock."""
 
 
 def parse_enveloped_data(data: bytes) -> EnvelopedData:
@@ -95,10 +98,12 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
     Raises:
         DecodingError: it is not the CMS that KMS sends; says where and why.
     """
-    global _latest  # noqa: PLW0603 (a cache of one)
-    layout = _latest
-    if layout is None or not layout.fits(data):
-        layout = _latest = _parse_layout(data)
+    global _known  # noqa: PLW0603 (a small cache)
+    for layout in _known:
+        if layout.fits(data):
+            return layout.read(data)
+    layout = _parse_layout(data)
+    _known = (layout, *_known[: _KEPT - 1])
     return layout.read(data)
 
 
