@@ -26,6 +26,11 @@ from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
 from enclave.process import limit_heaps
+from enclave.serve.program_environment import (
+    command_environment,
+    ignores_endpoint,
+    proxy_in_the_way,
+)
 from enclave.serve.user import find_user
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
@@ -41,14 +46,6 @@ DEFAULT_LISTEN: Final = "tcp://127.0.0.1:8009"
 
 DEADLINE: Final = 45.0
 """Seconds in which every call is answered: before the SDKs stop listening, after 60 s."""
-
-_CREDENTIAL_SOURCES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-)
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -116,6 +113,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
     if arguments.pool:
         check_settings(arguments.pool_size)
+    _warn_of_variables(environ, address, around=bool(command))
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
@@ -198,6 +196,24 @@ def listen_address(text: str) -> Address:
     )
 
 
+def _warn_of_variables(environ: Mapping[str, str], address: Address, *, around: bool) -> None:
+    """Warn if this environment, as programs may have it, leads an SDK past the endpoint."""
+    if around and ignores_endpoint(environ):
+        log.warning(
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is set: AWS SDKs in COMMAND ignore "
+            "AWS_ENDPOINT_URL_KMS, and with it this endpoint"
+        )
+    if isinstance(address, TcpAddress) and not around:  # COMMAND gets a NO_PROXY
+        name = proxy_in_the_way(environ, address.host)
+        if name is not None:
+            log.warning(
+                "%s is set: programs that have it too may send their requests for this endpoint, "
+                "plaintext included, to that proxy; set NO_PROXY=%s for them",
+                name,
+                address.host,
+            )
+
+
 def _without_own_url(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without this endpoint's own URL, which is there for the programs beside."""
     return {
@@ -205,20 +221,6 @@ def _without_own_url(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if not (name in ("AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL") and value[:7] == "http://")
     }
-
-
-def command_environment(environ: Mapping[str, str], region: str | None) -> dict[str, str]:
-    """What COMMAND is started with beside the URL: its SDK must find a region, and credentials.
-
-    The endpoint ignores signatures, so that credentials that mean nothing will do where there are
-    none; an SDK does not send a request without any.
-    """
-    env = dict(environ)
-    if region and not env.get("AWS_REGION"):
-        env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = region
-    if not any(env.get(name) for name in _CREDENTIAL_SOURCES):
-        env |= {"AWS_ACCESS_KEY_ID": "enclave-agent", "AWS_SECRET_ACCESS_KEY": "unused"}
-    return env
 
 
 COMMANDS = {"serve": Command(run, divide)}

@@ -14,8 +14,10 @@ from enclave.kms.retry import is_worth_retrying
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
 from enclave.serve.pooled import PooledRandom
+from enclave.serve.program_environment import endpoint_environment
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import Endpoint
+from vsock_proxy.net.addresses import TcpAddress
 from vsock_proxy.net.listening import local_address
 from vsock_proxy.service.child import exit_code
 from vsock_proxy.service.notify import notify
@@ -126,8 +128,9 @@ class Service:
         await _either(self._ready(readiness), self._stop)
         if self._stop.is_set():
             return 0
+        assert isinstance(address, TcpAddress)  # noqa: S101 (`command` lets no other through)
         url = str(address).replace("tcp://", "http://")
-        env = {**self._environ, "AWS_ENDPOINT_URL_KMS": url}
+        env = {**self._environ, **endpoint_environment(self._environ, address.host, url)}
         identity: dict[str, Any] = {}
         if (user := self._user) is not None:
             env |= user.environ

@@ -144,6 +144,49 @@ def test_the_program_gets_the_signal_and_decides() -> None:
     assert (done.stderr, done.returncode) == ("", 9)
 
 
+def test_nothing_goes_to_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The AWS CLI would send the plaintext there: it obeys HTTP_PROXY for 127.0.0.1 as well."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, url)
+        aws = (str(AWS), "kms", "generate-random", "--number-of-bytes", "32", "--output", "text")
+        done = run(*SIMULATOR, "--", *SERVE, "--listen", "tcp://127.0.0.1:0", "--", *aws)
+        assert (len(done.stdout.strip()), done.stderr, done.returncode) == (44, "", 0)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+@pytest.mark.parametrize(
+    ("variables", "command", "warning"),
+    [
+        ({"HTTP_PROXY": "http://p"}, (), "HTTP_PROXY is set: programs that have it too"),
+        ({"HTTP_PROXY": "http://p", "NO_PROXY": "127.0.0.1"}, (), ""),
+        ({"HTTP_PROXY": "http://p"}, ("--", "true"), ""),
+        ({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, ("--", "true"), "ignore AWS_ENDPOINT"),
+    ],
+)
+def test_variables_that_lead_past_the_endpoint_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    command: tuple[str, ...],
+    warning: str,
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"  # so that it ends at once
+        done = run(*SERVE, "--region", "us-east-1", "--listen", address, *command)
+    assert done.returncode == 255
+    assert warning in done.stderr
+    assert bool(warning) == ("is set" in done.stderr)
+
+
 def test_the_aws_sdk_for_javascript() -> None:
     """Runs where `make test-clients` has installed it."""
     folder = ROOT / ".clients"

@@ -1,0 +1,91 @@
+"""The environment variables of the programs that use the endpoint. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
+"""How URLs name this machine. Python compares the host with its brackets, others without."""
+
+_NO_PROXY: Final = ("no_proxy", "NO_PROXY")
+_PROXY_VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+"""The variables by which programs find a proxy for an ``http://`` URL; curl and Python read the
+first of them, others the second."""
+
+_CREDENTIAL_SOURCES: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+
+
+def command_environment(environ: Mapping[str, str], region: str | None) -> dict[str, str]:
+    """Return the variables for COMMAND, apart from the endpoint's: a region, and credentials.
+
+    The endpoint ignores signatures, so meaningless credentials are enough if there are none; an
+    SDK sends no request without any.
+    """
+    env = dict(environ)
+    if region and not env.get("AWS_REGION"):
+        env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = region
+    if not any(env.get(name) for name in _CREDENTIAL_SOURCES):
+        env |= {"AWS_ACCESS_KEY_ID": "enclave-agent", "AWS_SECRET_ACCESS_KEY": "unused"}
+    return env
+
+
+def endpoint_environment(environ: Mapping[str, str], host: str, url: str) -> dict[str, str]:
+    """Return the variables by which SDKs find the endpoint, and reach it without a proxy.
+
+    SDKs send requests for ``http://127.0.0.1`` to the proxy of HTTP_PROXY, plaintext included,
+    unless NO_PROXY names the host.
+
+    Args:
+        environ: the variables that are there; entries of NO_PROXY are kept.
+        host: of the endpoint.
+        url: of the endpoint.
+    """
+    changes = {"AWS_ENDPOINT_URL_KMS": url}
+    for name, other in (_NO_PROXY, _NO_PROXY[::-1]):
+        # A program may read only one of the two, and prefer it: so each gets what there is.
+        listed = environ[name] if name in environ else environ.get(other, "")
+        changes[name] = _with_loopback(listed, host)
+    return changes
+
+
+def _with_loopback(listed: str, host: str) -> str:
+    if listed.strip() == "*":
+        return listed  # it means every host only if it stands alone
+    entries = [entry.strip() for entry in listed.split(",") if entry.strip()]
+    for name in (*_LOOPBACK_NAMES, *((f"[{host}]", host) if ":" in host else (host,))):
+        if name not in entries:
+            entries.append(name)
+    return ",".join(entries)
+
+
+def proxy_in_the_way(environ: Mapping[str, str], host: str) -> str | None:
+    """Return the variable by which a program may send its requests for the endpoint to a proxy.
+
+    None if there is none, or both NO_PROXY and no_proxy, as far as they are set, list the host.
+    """
+    proxies = [name for name in _PROXY_VARIABLES if environ.get(name)]
+    if not proxies:
+        return None
+    lists = [environ[name] for name in _NO_PROXY if name in environ]
+    if lists and all(_lists(listed, host) for listed in lists):
+        return None
+    return proxies[0]
+
+
+def _lists(listed: str, host: str) -> bool:
+    entries = {entry.strip() for entry in listed.split(",")}
+    return listed.strip() == "*" or not entries.isdisjoint({host, f"[{host}]"})
+
+
+def ignores_endpoint(environ: Mapping[str, str]) -> bool:
+    """Return whether SDKs are told to ignore AWS_ENDPOINT_URL_KMS."""
+    return environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"

@@ -1,0 +1,108 @@
+"""The variables of programs that use the endpoint: none leads an SDK past it, or to a proxy."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.utils import get_environ_proxies
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave.serve.program_environment import (
+    command_environment,
+    endpoint_environment,
+    ignores_endpoint,
+    proxy_in_the_way,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROXY = {"HTTP_PROXY": "http://proxy:1", "http_proxy": "http://proxy:1"}
+
+
+def proxies_of(environ: Mapping[str, str], url: str) -> Mapping[str, str]:
+    """Return the proxies botocore would use, in a program with these variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        found: Mapping[str, str] = get_environ_proxies(url)
+    return found
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1"])
+@pytest.mark.parametrize(
+    "listed",
+    [{}, {"NO_PROXY": "corp.example"}, {"no_proxy": ""}, {"NO_PROXY": "*", "no_proxy": "*"},
+     {"NO_PROXY": "*,a", "no_proxy": " b , "}],
+)  # fmt: skip
+def test_sdks_reach_the_endpoint_without_a_proxy(listed: dict[str, str], host: str) -> None:
+    url = f"http://[{host}]:8009" if ":" in host else f"http://{host}:8009"
+    env = {**PROXY, **listed}
+    env |= endpoint_environment(env, host, url)
+    assert env["AWS_ENDPOINT_URL_KMS"] == url
+    assert proxies_of(env, url) == {}
+    assert proxy_in_the_way(env, host) is None
+
+
+def test_other_hosts_are_reached_as_before() -> None:
+    env = {**PROXY, "NO_PROXY": "corp.example"}
+    assert proxies_of(env, "http://corp.example") == {}
+    env |= endpoint_environment(env, "127.0.0.1", "http://127.0.0.1:8009")
+    # no_proxy comes first in Python: without the entries of NO_PROXY it would hide them.
+    assert env["no_proxy"] == env["NO_PROXY"] == "corp.example,127.0.0.1,localhost,::1,[::1]"
+    assert proxies_of(env, "http://corp.example") == {}
+    assert "http" in proxies_of(env, "http://elsewhere.example")
+
+
+_lists = st.lists(st.sampled_from(["a.example", "127.0.0.1", ".b", "::1", "10.0.0.0/8"])).map(
+    ",".join
+)
+
+
+@given(st.dictionaries(st.sampled_from(["no_proxy", "NO_PROXY"]), _lists))
+def test_no_entry_is_lost_or_there_twice(environ: dict[str, str]) -> None:
+    changed = endpoint_environment(environ, "127.0.0.1", "http://127.0.0.1:8009")
+    for name, listed in environ.items():
+        before, after = listed.split(","), changed[name].split(",")
+        assert set(before) - {""} <= set(after)
+        assert after[len(before) :] == [each for each in after[len(before) :] if each not in before]
+    assert endpoint_environment({**environ, **changed}, "127.0.0.1", "http://127.0.0.1:8009") == (
+        changed
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://p"}, None),
+        ({"HTTP_PROXY": ""}, None),
+        ({"HTTP_PROXY": "http://p"}, "HTTP_PROXY"),
+        ({"all_proxy": "http://p", "NO_PROXY": "localhost"}, "all_proxy"),
+        ({"http_proxy": "http://p", "NO_PROXY": "a, 127.0.0.1"}, None),
+        ({"http_proxy": "http://p", "NO_PROXY": "127.0.0.1", "no_proxy": "a"}, "http_proxy"),
+        ({"http_proxy": "http://p", "no_proxy": "*"}, None),
+    ],
+)
+def test_a_proxy_in_the_way_is_named(environ: dict[str, str], named: str | None) -> None:
+    assert proxy_in_the_way(environ, "127.0.0.1") == named
+
+
+def test_a_program_gets_a_region_and_credentials_if_it_has_none() -> None:
+    env = command_environment({}, "us-east-1")
+    assert env["AWS_REGION"] == env["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert env["AWS_ACCESS_KEY_ID"]
+    own = {"AWS_REGION": "eu-west-1", "AWS_PROFILE": "p"}
+    assert command_environment(own, "us-east-1") == own
+
+
+@pytest.mark.parametrize(("value", "ignored"), [("true", True), ("TRUE", True), ("false", False)])
+def test_a_variable_by_which_sdks_ignore_the_endpoint_is_noticed(value: str, ignored: bool) -> None:
+    assert ignores_endpoint({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": value}) == ignored
+    assert not ignores_endpoint({})
