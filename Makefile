@@ -3,15 +3,22 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# One environment, filled in two steps: what `make run` needs, and the rest. Where the rest is
+# there, so is the first.
+RUNS   := $(if $(wildcard $(READY)),$(READY),$(VENV)/.runs)
+SET_UP := tests/programs/set_up.py
+
+# Two targets must not fill it at the same time.
+.NOTPARALLEL:
 
 .PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image check bench api fuzz-eif \
   image eif lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' Makefile
 
-run: $(READY)   ## the main job in a simulated enclave: prints 32 attested random bytes
+run: $(RUNS)    ## the main job in a simulated enclave: prints 32 attested random bytes
 	@$(BIN)/enclave-simulator run -- $(BIN)/enclave-agent generate-random --number-of-bytes 32 --verbose
 
 test: $(READY)  ## all tests but the long ones
@@ -32,6 +39,9 @@ test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux
 
 test-image: $(READY) ## the enclave image built twice, run and booted (needs root, buildah, mmdebstrap)
 	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
+
+test-clean:     ## README's two commands on a minimal Debian (needs root, mmdebstrap)
+	@$(PYTHON) tests/programs/clean.py $(SUITES)
 
 api: $(READY)   ## docs/api.md, from the docstrings
 	@$(BIN)/python -m tests.programs.api_page
@@ -96,15 +106,21 @@ lock:           ## requirements/*.txt from pyproject.toml; LOCK=--upgrade takes 
 setup: $(READY) ## only the virtual environment
 
 $(READY): pyproject.toml
+	$(call set-up,dev)
+	@touch $(VENV)/.runs
+
+$(VENV)/.runs: pyproject.toml
+	$(call set-up,simulator)
+
+define set-up
+	@command -v $(PYTHON) >/dev/null || { echo "make: error: no $(PYTHON)" >&2; \
+	  echo "make: hint: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: error: $(PYTHON) is older than Python 3.11"; \
-	    echo "make: hint: name a newer one, e.g. make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "make: error: $(PYTHON) cannot make a virtual environment"; \
-	    echo "make: hint: on Debian, apt-get install python3-venv"; exit 1; }
-	@echo "setting up $(VENV) (once; about half a minute)" >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	  { echo "make: error: $(PYTHON) is older than Python 3.11" >&2; \
+	    echo "make: hint: name a newer one, e.g. make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) $(SET_UP) $(VENV) $(1)
 	@touch $@
+endef
 
 clean:          ## remove everything that was made
 	rm -rf $(VENV) .clients .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
