@@ -157,9 +157,7 @@ def report(suite: str, text: str, begin: float) -> None:
 
 def run(*command: str, **options: object) -> str:
     """Run a program that must succeed; return what it prints."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=True, **options
-    )  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **options)  # type: ignore[call-overload]
     return str(done.stdout)
 
 
