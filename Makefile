@@ -3,40 +3,50 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# One environment, filled in two steps: what `make run` needs, and the rest. Where the rest is
+# there, so is the first.
+RUNS   := $(if $(wildcard $(READY)),$(READY),$(VENV)/.runs)
+SET_UP := tests/programs/set_up.py
 
-.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image check bench api fuzz-eif \
+# Two targets must not fill it at the same time.
+.NOTPARALLEL:
+
+.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image test-clean check bench api fuzz-eif \
   image eif lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' Makefile
 
-run: $(READY)   ## the main job in a simulated enclave: prints 32 attested random bytes
+run: $(RUNS)    ## the main job in a simulated enclave: 32 random bytes
 	@$(BIN)/enclave-simulator run -- $(BIN)/enclave-agent generate-random --number-of-bytes 32 --verbose
 
 test: $(READY)  ## all tests but the long ones
 	$(BIN)/pytest -n auto
 
-test-clients: $(READY) ## the local endpoint with the AWS SDK for JavaScript (needs npm; 18 MB)
+test-clients: $(READY) ## the endpoint with the AWS SDK for JavaScript (needs npm)
 	@command -v npm >/dev/null || { echo "make: error: no npm"; \
 	  echo "make: hint: on Debian, apt-get install npm"; exit 1; }
 	@mkdir -p .clients
 	@npm install --no-audit --no-fund --silent --prefix .clients @aws-sdk/client-kms@3.1164.0
 	$(BIN)/pytest -n 2 tests/chain/test_serve.py
 
-test-storm: $(READY) ## the proxy killed and started again in the middle of 10,000 calls
+test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm
 
-test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK, in user-mode Linux (about a minute)
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (about a minute)
 	$(BIN)/python -m tests.programs.guest
 
-test-image: $(READY) ## the enclave image built twice, run and booted (needs root, buildah, mmdebstrap)
+test-image: $(READY) ## the image built twice, and run (root, buildah, mmdebstrap)
 	$(BIN)/pytest -s -p no:randomly tests/image/built_image.py
+
+test-clean:     ## README's commands on a clean Debian (root, mmdebstrap)
+	@$(PYTHON) tests/programs/clean.py $(SUITES)
 
 api: $(READY)   ## docs/api.md, from the docstrings
 	@$(BIN)/python -m tests.programs.api_page
 
-test-aws-cli: $(READY) ## enclave-agent beside AWS CLI version 2: output and exit codes (needs mmdebstrap)
+test-aws-cli: $(READY) ## enclave-agent beside AWS CLI 2: output, exit codes
 	$(BIN)/python -m tests.programs.aws_cli
 
 check: $(READY) ## ruff and mypy strict
@@ -44,16 +54,16 @@ check: $(READY) ## ruff and mypy strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed of the agent, the endpoint and the relay; BENCH=relay for one, ROUNDS=10
+bench: $(READY) ## speed of agent, endpoint and relay; BENCH=relay for one
 	$(BIN)/python -m tests.programs.bench $(BENCH)
 
-fuzz-eif: $(READY) ## a million mutated enclave images against the reader (minutes)
+fuzz-eif: $(READY) ## a million mutated enclave images, read (minutes)
 	$(BIN)/python -m tests.programs.fuzz_eif $(or $(COUNT),1000000) $(SEED)
 
-machine-tools: $(READY) ## a QEMU for enclave-simulator boot, unpacked from Debian's packages
+machine-tools: $(READY) ## a QEMU for enclave-simulator boot, from Debian
 	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE))
 
-boot-test: $(READY) ## build an enclave image, boot it under QEMU, run the main job inside
+boot-test: $(READY) ## an enclave image, booted under QEMU: the main job inside
 	$(BIN)/python -m tests.programs.boot $(if $(CACHE),--cache $(CACHE))
 
 # docs/image.md tells what these may be.
@@ -85,7 +95,7 @@ UV      := uv==0.13.8
 COMPILE := .lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-build \
              --generate-hashes --custom-compile-command 'make lock' $(LOCK)
 
-lock:           ## requirements/*.txt from pyproject.toml; LOCK=--upgrade takes what is newest
+lock:           ## requirements/*.txt from pyproject.toml; LOCK=--upgrade
 	@test -d .lock || $(PYTHON) -m venv .lock
 	@.lock/bin/pip install --quiet --disable-pip-version-check $(UV)
 	$(COMPILE) --output-file requirements/enclave.txt pyproject.toml
@@ -96,15 +106,21 @@ lock:           ## requirements/*.txt from pyproject.toml; LOCK=--upgrade takes 
 setup: $(READY) ## only the virtual environment
 
 $(READY): pyproject.toml
+	$(call set-up,dev)
+	@touch $(VENV)/.runs
+
+$(VENV)/.runs: pyproject.toml
+	$(call set-up,simulator)
+
+define set-up
+	@command -v $(PYTHON) >/dev/null || { echo "make: error: no $(PYTHON)" >&2; \
+	  echo "make: hint: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: error: $(PYTHON) is older than Python 3.11"; \
-	    echo "make: hint: name a newer one, e.g. make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "make: error: $(PYTHON) cannot make a virtual environment"; \
-	    echo "make: hint: on Debian, apt-get install python3-venv"; exit 1; }
-	@echo "setting up $(VENV) (once; about half a minute)" >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	  { echo "make: error: $(PYTHON) is older than Python 3.11" >&2; \
+	    echo "make: hint: name a newer one, e.g. make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) $(SET_UP) $(VENV) $(1)
 	@touch $@
+endef
 
 clean:          ## remove everything that was made
 	rm -rf $(VENV) .clients .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
