@@ -14,7 +14,7 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 
 
 def binary(option: str, given: str | None) -> bytes | None:
-    """What an option gave, as bytes; None where it was not given.
+    """Return the value of an option as bytes; None if it was not given.
 
     Raises:
         ConfigurationError: it is none of the forms.

@@ -50,7 +50,7 @@ def write(path: str, data: bytes) -> None:
 
 
 def loaded(value: str) -> str | bytes:
-    """The file's text for ``file://PATH``, its bytes for ``fileb://PATH``, else the value itself.
+    """Return the text of ``file://PATH``, the bytes of ``fileb://PATH``, or the value itself.
 
     Raises:
         ConfigurationError: it cannot be read, or is not text where text belongs.

@@ -53,7 +53,7 @@ class Parameter:
 
 
 def parameters(operation: str) -> tuple[Parameter, ...]:
-    """The inputs of an operation, in the model's order."""
+    """Return the inputs of an operation, in the model's order."""
     shape = operation_model(operation).input_shape
     return tuple(
         Parameter(
@@ -67,7 +67,7 @@ def parameters(operation: str) -> tuple[Parameter, ...]:
 
 
 def operation_model(operation: str) -> Any:
-    """The model's part on one operation (`botocore.model.OperationModel`)."""
+    """Return the model of one operation (`botocore.model.OperationModel`)."""
     return _service_model().operation_model(operation)
 
 
@@ -98,7 +98,7 @@ def check(operation: str, given: Mapping[str, Any]) -> None:
 
 
 def first_sentence(documentation: str) -> str:
-    """The first sentence of the model's HTML, as text."""
+    """Return the first sentence of the model's HTML, as text."""
     import html  # noqa: PLC0415 (loads every character's name)
 
     text = html.unescape(re.sub(r"<[^>]*>", " ", documentation))

@@ -72,7 +72,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_attest(arguments: argparse.Namespace, environment: Environment) -> str | bytes:
-    """The document: in base64, as it is, or into a file."""
+    """Return the document in base64 or as it is, or write it to a file."""
     given = {
         name: binary(f"--{name.replace('_', '-')}", getattr(arguments, name))
         for name in ("nonce", "user_data", "public_key")
@@ -88,7 +88,7 @@ def run_attest(arguments: argparse.Namespace, environment: Environment) -> str |
 
 
 def run_describe(arguments: argparse.Namespace, environment: Environment) -> str:
-    """The NSM and its PCRs."""
+    """Describe the NSM and its PCRs."""
     printer = Printer(arguments, environment, default="table", fold=True)
     with _nsm(environment) as nsm:
         described = nsm.describe()
@@ -106,7 +106,7 @@ def run_describe(arguments: argparse.Namespace, environment: Environment) -> str
 
 
 def run_extend_pcr(arguments: argparse.Namespace, environment: Environment) -> str:
-    """The PCR's new value."""
+    """Extend a PCR; return its new value."""
     printer = Printer(arguments, environment)
     data = binary("--data", arguments.data) or b""
     with _nsm(environment) as nsm:

@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
 
 
 def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
-    """A key pair in the making, while what an Agent needs is loaded; C makes its own."""
+    """Start making a key pair while an Agent's modules load; None if C code makes its own."""
     if arguments.engine != "python":
         return None
     from enclave.recipient.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
@@ -254,7 +254,7 @@ def _check_rules(operation: str, parameters: dict[str, Any]) -> None:
 
 
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What ``--cli-input-json`` or ``--cli-input-yaml`` says."""
+    """Return the parameters of ``--cli-input-json`` or ``--cli-input-yaml``."""
     if arguments.cli_input_json is not None and arguments.cli_input_yaml is not None:
         raise ConfigurationError(
             "--cli-input-json and --cli-input-yaml at once", hint="give one of them"
@@ -267,7 +267,7 @@ def _document(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _in_order(operation: str, content: dict[str, Any]) -> dict[str, Any]:
-    """The fields the AWS CLI prints, in its order: the model's."""
+    """Return the fields that the AWS CLI prints, in the order of the model."""
     if content.keys() == {SECRET_FIELD[operation]}:
         return content
     names: Iterable[str] = operation_model(operation).output_shape.members

@@ -73,7 +73,7 @@ class _Reader:
         found[key] = value()
 
     def _values(self) -> Any:
-        """What follows ``Key=``: a value, a list in brackets or without, or a structure."""
+        """Read what follows ``Key=``: a value, a list with or without brackets, or a structure."""
         if self._is_over():
             return ""
         if self._next() in "[{":

@@ -158,7 +158,7 @@ def _collect_structures(
 
 
 def _names(values: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The names of scalars and of structures and lists, sorted."""
+    """Return the names of scalars, and of structures and lists, sorted."""
     found: tuple[set[str], set[str]] = set(), set()
     for name, each in itertools.chain.from_iterable(value.items() for value in values):
         found[isinstance(each, dict | list)].add(name)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def format_text(value: Any) -> str:
-    """The lines, with their ends; "" for an empty list."""
+    """Return the lines, with their ends; "" for an empty list."""
     return "".join(f"{line}\n" for line in _lines(value, ()))
 
 

@@ -19,7 +19,7 @@ _HINT_DOCUMENT = "--generate-cli-skeleton prints a document to fill in"
 
 
 def read_option(parameter: Parameter, given: Any) -> Any:
-    """What was given for one parameter: JSON types, and bytes from ``fileb://``.
+    """Return the value given for one parameter: JSON types, and bytes from ``fileb://``.
 
     Raises:
         ConfigurationError: it cannot be that.
@@ -58,7 +58,7 @@ def read_document(option: str, given: str) -> dict[str, Any]:
 
 
 def with_blobs(shape: Any, value: Any, binary_format: str, path: str = "") -> Any:
-    """The value with the text of blobs, wherever the shape has them, as bytes.
+    """Return the value with the text of every blob in its shape as bytes.
 
     Raises:
         ConfigurationError: a blob is not base64.
