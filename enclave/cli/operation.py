@@ -147,7 +147,7 @@ def make_agent(arguments: argparse.Namespace, environment: Environment, **change
 
     try:
         settings = {
-            "region": _region(arguments, environment),
+            "region": region_of(arguments, environment),
             "endpoint_url": arguments.endpoint_url,
             "profile": arguments.profile,
             "proxy": arguments.proxy,
@@ -177,7 +177,12 @@ def _settings(arguments: argparse.Namespace, environment: Environment) -> AwsSet
         raise BadValueError(str(e), hint=e.hint) from e
 
 
-def _region(arguments: argparse.Namespace, environment: Environment) -> str:
+def region_of(arguments: argparse.Namespace, environment: Environment) -> str:
+    """Return the region that the options, the variables or the profile name.
+
+    Raises:
+        MissingSettingError: none of them does.
+    """
     region: str | None = arguments.region or _settings(arguments, environment).region
     if not region:
         raise MissingSettingError(

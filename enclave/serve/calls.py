@@ -7,19 +7,19 @@ import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import AgentError, KmsUnreachableError
 from enclave.pool import MAX_TAKEN
 from enclave.serve.protocol import (
-    Answer,
     Call,
     EndpointError,
-    call_answer,
-    error_answer,
+    Response,
+    call_response,
+    error_response,
     pooled_bytes,
-    random_answer,
+    random_response,
     request_ids,
     usable_request_id,
 )
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from enclave.kms.client import KmsResponse
     from enclave.serve.pooled import PooledRandom
+
+    MakeCall = Callable[[str, Mapping[str, Any]], KmsResponse]
+    """`Agent.call`: blocks, and raises AgentError."""
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +46,9 @@ class Counts:
 
     Attributes:
         calls: all of them.
-        pooled: those answered with bytes from the pool.
-        failed: those answered with an error, throttled ones included.
-        throttled: those refused because too many were waiting.
+        pooled: those that got bytes from the pool.
+        failed: those that got an error, throttled ones included.
+        throttled: those rejected because too many were waiting.
     """
 
     calls: int = 0
@@ -55,18 +58,25 @@ class Counts:
 
 
 class Calls:
-    """Answers calls, on an event loop, by a blocking `Agent.call` in threads.
+    """Makes calls for an event loop, by a blocking `Agent.call` in threads.
+
+    Args:
+        regions: makes calls to KMS of each region; the first is for callers that name none.
+        threads: calls made at the same time.
+        deadline: seconds for one call.
+        max_waiting: calls that wait for a thread.
+        pool: random bytes fetched ahead, of the first region.
 
     Attributes:
         counts: what became of calls.
         busy: calls being made or waiting now.
-        complaints: where failures are logged.
-        request_id: makes ids for answers KMS has no part in.
+        warnings: where failures are logged.
+        request_id: makes ids for responses that are not KMS's.
     """
 
     def __init__(
         self,
-        call: Callable[[str, Mapping[str, Any]], KmsResponse],
+        regions: Mapping[str, MakeCall],
         *,
         threads: int,
         deadline: float,
@@ -75,63 +85,87 @@ class Calls:
     ) -> None:
         self.counts = Counts()
         self.busy = 0
-        self.complaints = Throttle(log, time.monotonic)
+        self.warnings = Throttle(log, time.monotonic)
         self.request_id = request_ids(os.urandom(10))
-        self._call = call
+        self._regions = regions
+        self._default = next(iter(regions))
         self._deadline = deadline
         self._most = threads + max_waiting
         self._pool = pool
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="KMS call")
 
-    def answer_now(self, call: Call) -> Answer | None:
-        """The answer, where the pool has it at hand."""
-        if self._pool is None or (number := pooled_bytes(call, MAX_TAKEN)) is None:
+    def checked(self, call: Call) -> Call:
+        """Return a call with the region it is made in: the one its caller signed for.
+
+        Raises:
+            EndpointError: this endpoint does not serve that region.
+        """
+        if call.region is None:
+            return replace(call, region=self._default)
+        if call.region not in self._regions:
+            raise EndpointError(
+                "EnclaveRegionException",
+                f"the request is signed for {call.region}, and this endpoint serves "
+                + ", ".join(self._regions),
+                hint="give the client that region, or enclave-agent serve one more --region",
+            )
+        return call
+
+    def respond_now(self, call: Call) -> Response | None:
+        """Return the response if the pool has the bytes; otherwise None."""
+        pool = self._pool_for(call)
+        if pool is None or (number := pooled_bytes(call, MAX_TAKEN)) is None:
             return None
-        taken = self._pool.take_now(number)
+        taken = pool.take_now(number)
         if taken is None:
             return None
         self.counts.calls += 1
         self.counts.pooled += 1
-        return random_answer(taken, self.request_id())
+        return random_response(taken, self.request_id())
 
-    async def answer(self, call: Call) -> Answer:
-        """The answer, good or bad, within the deadline."""
+    async def respond(self, call: Call) -> Response:
+        """Return the response, the result or an error, within the deadline."""
         self.counts.calls += 1
         ours = self.request_id()
         try:
-            return await self._answer(call, ours)
+            return await self._respond(call, ours)
         except AgentError as e:
             self.counts.failed += 1
-            self.complaints.warning("%s failed: %s [request %s]", call.operation, e, ours)
-            return error_answer(e, ours)
+            self.warnings.warning("%s failed: %s [request %s]", call.operation, e, ours)
+            return error_response(e, ours)
 
-    async def _answer(self, call: Call, ours: str) -> Answer:
+    async def _respond(self, call: Call, ours: str) -> Response:
         if self.busy >= self._most:
             self.counts.throttled += 1
             raise EndpointError(
                 "ThrottlingException",
                 f"{self.busy} calls are being made or waiting",
-                hint="KMS is slow, or more is asked for than it gives",
+                hint="KMS is slow, or there are more requests than it serves",
             )
         self.busy += 1
         try:
             async with asyncio.timeout(self._deadline):
-                if self._pool is not None and (number := pooled_bytes(call, MAX_TAKEN)):
-                    taken = await self._pool.take(number)
+                pool = self._pool_for(call)
+                if pool is not None and (number := pooled_bytes(call, MAX_TAKEN)):
+                    taken = await pool.take(number)
                     self.counts.pooled += 1
-                    return random_answer(taken, ours)
+                    return random_response(taken, ours)
+                make = self._regions[call.region or self._default]
                 # A call that still waits for a thread is withdrawn when this is cancelled.
-                answer = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._call, call.operation, call.parameters
+                result = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, make, call.operation, call.parameters
                 )
-                return call_answer(answer.content, usable_request_id(answer.request_id, ours))
+                return call_response(result.content, usable_request_id(result.request_id, ours))
         except TimeoutError as e:
             raise KmsUnreachableError(
-                f"no answer from KMS within {self._deadline:g} s",
+                f"no response from KMS within {self._deadline:g} s",
                 hint="is vsock-proxy running on the parent, and does it reach KMS?",
             ) from e
         finally:
             self.busy -= 1
+
+    def _pool_for(self, call: Call) -> PooledRandom | None:
+        return self._pool if call.region in (None, self._default) else None
 
     def close(self) -> None:
         """Withdraw what waits. Calls under way end by themselves, unheard."""

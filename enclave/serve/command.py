@@ -10,6 +10,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from enclave.aws_settings import AwsSettings
 from enclave.boot import (
     BootOptions,
     System,
@@ -19,7 +20,7 @@ from enclave.boot import (
     seed_from_kms,
 )
 from enclave.cli.command import Command
-from enclave.cli.operation import key_pair_ahead, make_agent
+from enclave.cli.operation import key_pair_ahead, make_agent, region_of
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
@@ -35,17 +36,18 @@ from enclave.serve.user import find_user
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from enclave.cli.environment import Environment
     from enclave.clock_watch import ClockWatch
+    from enclave.serve.user import User
 
 log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN: Final = "tcp://127.0.0.1:8009"
 
 DEADLINE: Final = 45.0
-"""Seconds in which every call is answered: before the SDKs stop listening, after 60 s."""
+"""Seconds for each call: it ends before SDKs stop waiting, after 60 s."""
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -54,28 +56,34 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "serve",
         help="a local KMS endpoint for every AWS SDK in the enclave",
         usage="enclave-agent serve [options] [-- COMMAND [ARGS...]]",
-        description="Serve KMS to the programs in this enclave, who reach it through "
-        "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:8009 or --endpoint-url. What KMS can attest is "
-        "attested; the caller gets the secret as from KMS itself. Signatures of callers are "
-        "ignored: the enclave's own credentials sign. GET /healthz and /readyz tell how it is. "
-        "With COMMAND: runs it, with AWS_ENDPOINT_URL_KMS set, once KMS can be reached, and ends "
-        "when it ends, with its exit code.",
+        description="Serve KMS to the programs in this enclave, which reach it through "
+        "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:8009 or --endpoint-url. The operations that KMS can "
+        "attest are attested; the caller gets the secret as from KMS itself. Signatures of callers "
+        "are not verified: the enclave's own credentials sign. GET /healthz and /readyz report its "
+        "state. With COMMAND: runs it once KMS can be reached, with AWS_ENDPOINT_URL_KMS and "
+        "NO_PROXY set, and exits when it does, with its exit code.",
         parents=[common, kms_options()],
+        conflict_handler="resolve",  # for --region
     )
     add = parser.add_argument
+    add("--region", action=_Regions, metavar="REGION[=ADDRESS]",
+        help="AWS region, and the address of its proxy if it is not --proxy; may be given several "
+        "times: the region in a caller's signature chooses, the first is for requests without a "
+        "signature (default: AWS_REGION, AWS_DEFAULT_REGION, or the profile's)")  # fmt: skip
     add("--listen", metavar="ADDRESS", default=DEFAULT_LISTEN,
         help="tcp://LOOPBACK_ADDRESS:PORT or unix:/PATH (default: %(default)s)")  # fmt: skip
     add("--pool", action="store_true",
-        help="answer GenerateRandom of up to 256 bytes from attested answers of 1,024 bytes "
+        help="serve GenerateRandom of up to 256 bytes from attested responses of 1,024 bytes "
         "fetched ahead; each byte is given out once")  # fmt: skip
     add("--pool-size", type=int, default=CAPACITY, metavar="BYTES",
         help="bytes fetched ahead, at most (default: %(default)s)")  # fmt: skip
     add("--max-clients", type=int, default=256, metavar="N",
-        help="connections of clients at the same time (default: %(default)s)")  # fmt: skip
+        help="connections of clients at the same time; fewer if the limit of file descriptors "
+        "allows no more (default: %(default)s)")  # fmt: skip
     add("--max-calls", type=int, default=16, metavar="N",
         help="calls to KMS at the same time; others wait (default: %(default)s)")  # fmt: skip
     add("--deadline", type=float, default=DEADLINE, metavar="SECONDS",
-        help="within which a call is answered, good or bad (default: %(default)g)")  # fmt: skip
+        help="for each call, its retries included (default: %(default)g)")  # fmt: skip
     add("--user", metavar="NAME",
         help="run COMMAND as this user, by name or UID:GID, who cannot read the agent's memory "
         "(default: the agent's own user; docs/trust.md)")  # fmt: skip
@@ -84,79 +92,136 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     log_options.add_options(parser, prefix="log-", default=None)
 
 
+class _Regions(argparse.Action):
+    """Collects the regions with their proxies in `regions`; `region` is the first."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: Any,
+        _option: str | None = None,
+    ) -> None:
+        region, _, proxy = value.partition("=")
+        regions = {**getattr(namespace, "regions", {})}
+        if not region or region in regions:
+            raise ConfigurationError(
+                f"--region {value}: {'given twice' if region else 'no region'}",
+                hint="give each region once: --region us-east-1 --region eu-west-1=vsock://3:8001",
+            )
+        regions[region] = proxy or None
+        namespace.regions = regions
+        namespace.region = next(iter(regions))
+
+
 def run(arguments: argparse.Namespace, environment: Environment) -> int:
-    """Serve until SIGTERM or SIGINT, or until COMMAND has ended; returns the exit code.
+    """Serve until SIGTERM or SIGINT, or until COMMAND has ended; return the exit code.
 
     Raises:
-        ConfigurationError: an option.
+        ConfigurationError: an option is invalid.
         ListenError: the address cannot be listened on.
-        AgentError: COMMAND was not run, because this is why no call would succeed.
+        AgentError: COMMAND was not run, because every call would end in this error.
     """
     environ = environment.environ
     address = listen_address(arguments.listen)
     command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
-    if command and isinstance(address, UnixAddress):
-        raise ConfigurationError(
-            "no SDK finds a UNIX socket through AWS_ENDPOINT_URL_KMS",
-            hint="leave --listen out, or run the program beside the agent",
-        )
-    user = None
-    if arguments.user is not None:
-        if not command:
-            raise ConfigurationError(
-                "--user without a COMMAND", hint="the agent itself runs as whoever starts it"
-            )
-        user = find_user(arguments.user)
-    for name in ("max_clients", "max_calls"):
-        if not 1 <= getattr(arguments, name) <= 65_536:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
-    if arguments.pool:
-        check_settings(arguments.pool_size)
+    user = _check_options(arguments, address, command)
     _warn_of_variables(environ, address, around=bool(command))
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
     watch = _do_boot_duties(boot, environment, arguments.engine)
     key_pair = key_pair_ahead(arguments)
-    # What takes a while to load; the key is made meanwhile.
+    # Modules that take a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
 
-    from enclave.serve.service import Service  # noqa: PLC0415
+    from enclave.serve.service import ServeOptions, serve  # noqa: PLC0415
     from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
-        agent = held.enter_context(
-            make_agent(
-                arguments,
-                environment,
-                deadline=arguments.deadline,
-                max_connections=arguments.max_calls,
-                key_pair=key_pair,
-                clock_watch=watch,
-                environ=_without_own_url(environ),
+        agents = {
+            region: held.enter_context(
+                make_agent(
+                    arguments,
+                    environment,
+                    deadline=arguments.deadline,
+                    max_connections=arguments.max_calls,
+                    key_pair=key_pair,
+                    clock_watch=watch,
+                    environ=_without_own_url(environ),
+                    **changes,
+                )
             )
-        )
+            for region, changes in _regions(arguments, environment).items()
+        }
         listener = held.enter_context(listening(address))
         if boot.seed_from_kms:
             # Needs KMS, which may be slow to come up: nobody waits for it.
+            agent = next(iter(agents.values()))
             threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
-        service = Service(
-            agent,
-            command,
-            command_environment(environ, arguments.region),
+        options = ServeOptions(
+            command=command,
+            environ=command_environment(environ, next(iter(agents))),
             user=user,
             pool_size=arguments.pool_size if arguments.pool else None,
             clients=arguments.max_clients,
             calls=arguments.max_calls,
             deadline=arguments.deadline,
         )
-        code = asyncio.run(service.run(listener))
-    if service.busy:
+        ended = asyncio.run(serve(agents, listener, options))
+    if ended.busy:
         # Threads that wait for KMS would hold the exit up until their deadline.
         logging.shutdown()
-        os._exit(code)
-    return code
+        os._exit(ended.code)
+    return ended.code
+
+
+def _check_options(
+    arguments: argparse.Namespace, address: Address, command: Sequence[str]
+) -> User | None:
+    """Raise ConfigurationError for an invalid option; return the user of ``--user``."""
+    if command and isinstance(address, UnixAddress):
+        raise ConfigurationError(
+            "no SDK finds a UNIX socket through AWS_ENDPOINT_URL_KMS",
+            hint="leave --listen out, or run the program beside the agent",
+        )
+    if arguments.user is not None and not command:
+        raise ConfigurationError(
+            "--user without a COMMAND", hint="the agent itself runs as the user who starts it"
+        )
+    for name in ("max_clients", "max_calls"):
+        if not 1 <= getattr(arguments, name) <= 65_536:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
+    if not 0 < arguments.deadline <= 86_400:
+        raise ConfigurationError(
+            f"the deadline is {arguments.deadline:g} s",
+            hint="more than 0, at most a day: every wait has a deadline here",
+        )
+    if arguments.pool:
+        check_settings(arguments.pool_size)
+    return find_user(arguments.user) if arguments.user is not None else None
+
+
+def _regions(arguments: argparse.Namespace, environment: Environment) -> dict[str, dict[str, Any]]:
+    """Return each region with the arguments of its agent; the first is the default region."""
+    given: dict[str, str | None] = getattr(arguments, "regions", {})
+    if not given:
+        return {region_of(arguments, environment): {}}
+    if len(given) > 1 and (arguments.endpoint_url or _endpoint_url(arguments, environment)):
+        raise ConfigurationError(
+            "an endpoint URL is that of one region, and there are several --region",
+            hint="leave out --endpoint-url, AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL",
+        )
+    return {
+        region: {"region": region} | ({"proxy": proxy} if proxy else {})
+        for region, proxy in given.items()
+    }
+
+
+def _endpoint_url(arguments: argparse.Namespace, environment: Environment) -> str | None:
+    environ = _without_own_url(environment.environ)
+    return AwsSettings(environ, profile=arguments.profile).endpoint_url
 
 
 def _do_boot_duties(options: BootOptions, environment: Environment, engine: str) -> ClockWatch:
@@ -164,7 +229,7 @@ def _do_boot_duties(options: BootOptions, environment: Environment, engine: str)
 
     system = System()
     if engine == "sdk":  # with sdk-client no C code is loaded into this process
-        from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for who asks for it)
+        from enclave.sdk.entropy import seed_entropy  # noqa: PLC0415 (for this engine only)
 
         system = System(seed_from_nsm=seed_entropy)
     watch = clock_watch(options, system=system)
@@ -172,16 +237,16 @@ def _do_boot_duties(options: BootOptions, environment: Environment, engine: str)
         with environment.device() as device:
             run_boot_duties(options, Nsm(device), system=system, watch=watch)
     except NsmUnavailableError as e:
-        # Every attested call will say so as well; the endpoint can still report its state.
+        # Every attested call will end in this error; the endpoint can still report its state.
         log.warning("no boot duties: %s", e)
     return watch
 
 
 def listen_address(text: str) -> Address:
-    """Where to listen; only where nobody outside the enclave can connect.
+    """Return the address to listen on; only one that nobody outside the enclave can connect to.
 
     Raises:
-        ConfigurationError: it is somewhere else, or no address.
+        ConfigurationError: it is another one, or not an address.
     """
     address = parse_address(text)
     if isinstance(address, UnixAddress):
@@ -215,7 +280,7 @@ def _warn_of_variables(environ: Mapping[str, str], address: Address, *, around: 
 
 
 def _without_own_url(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without this endpoint's own URL, which is there for the programs beside."""
+    """Return the variables without this endpoint's own URL, which is there for other programs."""
     return {
         name: value
         for name, value in environ.items()

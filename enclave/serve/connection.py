@@ -1,4 +1,9 @@
-"""One client of the endpoint: what it sends, what it is sent, and how long that may take."""
+"""One client of the endpoint: its requests, its responses, and the time for each.
+
+A turn of the event loop is short whatever a client sends: a connection takes one `step` at a time,
+which parses a few KiB or responds to one request, and further steps wait for their turn among those
+of all clients. Meanwhile nothing more is read from it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from enclave.serve.http_reader import RequestReader
-from enclave.serve.protocol import Answer, EndpointError, Request, http_bytes
+from enclave.serve.protocol import EndpointError, Request, Response, http_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -15,17 +20,26 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+RECEIVE: Final = 16_384
+"""Bytes read from a client at once, and so the most that it can have sent ahead."""
+
+_PIECE: Final = 1_024
+"""Bytes parsed before looking whether there is a request: 25 of the shortest."""
+
+_PIECES: Final = 8
+"""Pieces parsed in one step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients are given. Times in seconds.
+    """The limits of clients. Times in seconds.
 
     Attributes:
         clients: connections at the same time.
-        idle_timeout: between an answer and the next request.
+        idle_timeout: between a response and the next request.
         request_timeout: for a whole request, from its first byte.
-        write_timeout: for a client to take what is written.
-        linger_timeout: for a client that was refused to stop sending.
+        write_timeout: for a client to read what is written.
+        linger_timeout: for a client that was rejected to stop sending.
     """
 
     clients: int = 256
@@ -35,95 +49,111 @@ class Limits:
     linger_timeout: float = 2.0
 
 
-class Owner(Protocol):
-    """Who answers what a connection reads; `server.Endpoint`.
+class Server(Protocol):
+    """What a connection needs of its server; `server.EndpointServer`.
 
     Attributes:
-        limits: what clients are given.
-        draining: whether each answer shall be its connection's last.
+        limits: the limits of clients.
+        draining: whether each response is its connection's last.
+        receive_buffer: of `RECEIVE` bytes, for whichever connection is being read.
     """
 
     limits: Limits
     draining: bool
-
-    def admit(self, connection: Connection) -> bool:
-        """Take a new client in, or tell that there are too many."""
-        ...
+    receive_buffer: bytearray
 
     def release(self, connection: Connection) -> None:
-        """A client has gone."""
+        """Note that a client has disconnected."""
         ...
 
-    def answer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
-        """The answer to a request, or, where it is not at hand, what will have it."""
+    def schedule(self, connection: Connection) -> None:
+        """Have `Connection.advance` called in a later turn of the loop."""
         ...
 
-    def refusal(self, error: EndpointError) -> Answer:
-        """The answer to what is no request."""
+    def respond(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """Return the response to a request, or, if that takes a call, its coroutine."""
         ...
 
-    def failure(self, error: BaseException) -> Answer:
-        """The answer where there is a bug of ours."""
+    def rejection(self, error: EndpointError) -> Response:
+        """Return the response to an invalid request."""
+        ...
+
+    def failure(self, error: BaseException) -> Response:
+        """Return the response after an internal error."""
         ...
 
     def date(self) -> str:
-        """The Date header."""
+        """Return the Date header."""
         ...
 
 
 State = Literal["idle", "reading", "calling", "writing", "closing"]
 
 
-class Connection(asyncio.Protocol):
-    """One client: its requests are answered one after the other.
+class Connection(asyncio.BufferedProtocol):
+    """One client: it gets its responses one after the other, in the order of its requests.
+
+    Args:
+        server: responds.
 
     Attributes:
         expires: loop time at which what it is doing now has taken too long.
+        scheduled: for the server: whether it waits for its turn.
     """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, server: Server) -> None:
         self.expires = _NEVER
-        self._owner = owner
+        self.scheduled = False
+        self._server = server
         self._loop = asyncio.get_running_loop()
         self._reader = RequestReader()
+        self._received = b""  # and not parsed yet, from `_at` on
+        self._at = 0
+        self._transport: asyncio.Transport | None = None
         self._state: State | None = None
-        self._task: asyncio.Task[Answer] | None = None
+        self._task: asyncio.Task[Response] | None = None
         self._request: Request | None = None
-        self._full = False  # it does not take what is written
+        self._full = False  # the client does not read what is written
+        self._ended = False  # the client sends no more, but may read (half-closed)
         self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment] # it is one
-        if not self._owner.admit(self):
-            self._refuse(
-                EndpointError("ServiceUnavailable", "too many clients are connected", status=503)
-            )
+        self._transport = transport  # type: ignore[assignment] # it is one
+        if self._closing:  # before it was made
+            transport.close()
         self._settle()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self._owner.release(self)
+        """See `asyncio.BaseProtocol`. What the client has requested is dropped."""
+        self._closing = True
+        self._drop_requests()
         if self._task is not None:
             self._task.cancel()
+        self._server.release(self)
 
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+    def get_buffer(self, _sizehint: int) -> bytearray:
+        """See `asyncio.BufferedProtocol`."""
+        return self._server.receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
         if self._closing:
-            return  # What follows a refusal is read only so that the refusal arrives.
-        self._reader.feed(data)
-        if self._reader.expects_continue:
-            self._reader.expects_continue = False
-            self._transport.write(_CONTINUE)
-        self._advance()
+            return  # What follows a rejection is read only so that the response arrives.
+        received = bytes(memoryview(self._server.receive_buffer)[:nbytes])
+        self._received = self._received[self._at :] + received
+        self._at = 0
+        if not self.scheduled:
+            self.advance()
 
     def eof_received(self) -> bool:
-        """See `asyncio.Protocol`. A client that stops sending has gone, whole requests or not."""
-        if self._reader.reading and self._task is None and not self._closing:
-            self._refuse(
-                EndpointError("MalformedHttpRequestException", "the request ended in the middle")
-            )
-        return False
+        """See `asyncio.Protocol`. A client that sends no more still gets its responses."""
+        if self._closing:
+            return False
+        self._ended = True
+        if not self.scheduled:
+            self.advance()
+        return not self._closing
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -133,7 +163,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
         self._full = False
-        self._advance()
+        self._settle()
 
     def finish(self) -> None:
         """Close as soon as no call is under way."""
@@ -141,9 +171,9 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def expire(self) -> None:
-        """Its time is up."""
+        """Close, or abort: its time is over."""
         if self._state == "reading":
-            self._refuse(
+            self._reject(
                 EndpointError(
                     "RequestTimeoutException", "the request did not arrive in time", status=408
                 )
@@ -151,71 +181,112 @@ class Connection(asyncio.Protocol):
         elif self._state == "idle":
             self._close()
         else:
-            self._transport.abort()
+            self.abort()
 
     def abort(self) -> None:
-        """Cut it."""
-        self._transport.abort()
+        """Close now; what was not sent is lost."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
 
-    def _advance(self) -> None:
-        """Answer what has been read, as far as that goes now."""
-        requests = self._reader.requests
-        while self._task is None and not self._full and not self._closing:
-            if requests:
-                self._request = requests.popleft()
-                answer = self._owner.answer(self._request)
-                if isinstance(answer, Answer):
-                    self._send(answer)
-                else:
-                    self._task = self._loop.create_task(answer)
-                    self._task.add_done_callback(self._called)
-            elif self._reader.error is not None:
-                self._refuse(self._reader.error)
-            else:
-                break
+    def advance(self) -> None:
+        """Take one step, if there is one to take."""
+        if self._may_step():
+            self._step()
         self._settle()
 
-    def _called(self, task: asyncio.Task[Answer]) -> None:
+    def _may_step(self) -> bool:
+        """Return whether `_step` has something to do."""
+        if self._task is not None or self._full or self._closing:
+            return False
+        return bool(self._reader.requests or self._received or self._reader.error or self._ended)
+
+    def _step(self) -> None:
+        """Parse a few KiB until there is a request, and respond to it; or reject, or close."""
+        reader = self._reader
+        if not reader.requests:
+            self._parse()
+        if reader.requests:
+            self._request = reader.requests.popleft()
+            response = self._server.respond(self._request)
+            if isinstance(response, Response):
+                self._send(response)
+            else:
+                self._task = self._loop.create_task(response)
+                self._task.add_done_callback(self._called)
+        elif reader.error is not None:
+            self._reject(reader.error)
+        elif self._ended and not self._received:
+            if reader.reading:
+                self._reject(
+                    EndpointError(
+                        "MalformedHttpRequestException", "the request ended in the middle"
+                    )
+                )
+            else:
+                self._close()
+
+    def _parse(self) -> None:
+        reader, received = self._reader, self._received
+        for _ in range(_PIECES):
+            if self._at >= len(received) or reader.requests or reader.error is not None:
+                break
+            reader.feed(received[self._at : self._at + _PIECE])
+            self._at += _PIECE
+        if self._at >= len(received) or reader.error is not None:
+            self._received, self._at = b"", 0
+        if reader.expects_continue and not self._received and self._transport is not None:
+            reader.expects_continue = False
+            self._transport.write(_CONTINUE)
+
+    def _called(self, task: asyncio.Task[Response]) -> None:
         self._task = None
         if task.cancelled():
             return
         error = task.exception()
-        answer = task.result() if error is None else self._owner.failure(error)
-        if not self._transport.is_closing():
-            self._send(answer)
-            self._advance()
+        response = task.result() if error is None else self._server.failure(error)
+        if not self._closing:
+            self._send(response)
+            self._settle()
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, response: Response) -> None:
         request, self._request = self._request, None
-        close = request is None or not request.keep_alive or self._owner.draining
+        close = request is None or not request.keep_alive or self._server.draining
+        close = close or (self._ended and not self._received and not self._reader.requests)
         if request is not None and request.method == "HEAD":
-            answer = replace(answer, body=b"")
-        self._transport.write(http_bytes(answer, date=self._owner.date(), close=close))
-        self._state = None  # whatever comes next gets its full time
+            response = replace(response, body=b"")
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(http_bytes(response, date=self._server.date(), close=close))
+        self._state = None  # the next state gets its full time
         if close:
             self._close()
 
-    def _refuse(self, error: EndpointError) -> None:
-        """Answer what is not a request, and close."""
+    def _reject(self, error: EndpointError) -> None:
+        """Respond to what is not a valid request, and close."""
         self._request = None
-        self._send(self._owner.refusal(error))
+        self._send(self._server.rejection(error))
 
     def _close(self) -> None:
-        """Close once all is written, and in a way that lets the client read it: a connection with
-        unread bytes is reset, which throws away what was written.
+        """Close once all is written, and such that the client can read it: closing a connection
+        with unread bytes resets it, which throws away what was written.
         """
+        unread = self._reader.reading or self._reader.error is not None or bool(self._received)
         self._closing = True
-        self._reader.requests.clear()
-        if self._reader.reading or self._reader.error is not None:
-            if not self._transport.is_closing():
+        self._drop_requests()
+        if self._transport is not None:
+            if not unread or self._ended:
+                self._transport.close()
+            elif not self._transport.is_closing():
                 self._transport.write_eof()
-        else:
-            self._transport.close()
         self._settle()
 
+    def _drop_requests(self) -> None:
+        self._reader.requests.clear()
+        self._received, self._at = b"", 0
+
     def _settle(self) -> None:
-        """Start the time for what it is doing now, and read on or not."""
-        limits = self._owner.limits
+        """Start the time for what it is doing now; read on or not; ask for the next turn."""
+        limits = self._server.limits
         state: State
         if self._closing:
             state, seconds = "closing", limits.linger_timeout
@@ -230,10 +301,12 @@ class Connection(asyncio.Protocol):
         if state != self._state:
             self._state = state
             self.expires = self._loop.time() + seconds
-        if self._transport.is_closing():
+        if self._may_step() and not self.scheduled:
+            self._server.schedule(self)
+        if self._transport is None or self._transport.is_closing() or self._ended:
             return
         # A client may send ahead, but not more than was read at once.
-        if self._full or (self._reader.requests and not self._closing):
+        if not self._closing and (self._full or self._received or self._reader.requests):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

@@ -1,4 +1,4 @@
-"""The pool of random bytes for an event loop: requests wait in order, without a thread each."""
+"""The pool of random bytes for an event loop: requests wait in order, and take no thread each."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class PooledRandom:
         self._pool = RandomPool(fetch, capacity=capacity, on_change=self._changed)
 
     def take_now(self, number_of_bytes: int) -> bytes | None:
-        """Bytes that are here already, unless others are waiting for them."""
+        """Return bytes that the pool holds, unless others are waiting for them."""
         return None if self._waiting else self._pool.take_now(number_of_bytes)
 
     async def take(self, number_of_bytes: int) -> bytes:
-        """Bytes, after those who came before.
+        """Return bytes, after the requests that came before.
 
         Raises:
             AgentError: see `RandomPool.take`; here the caller ends the wait.
@@ -42,7 +42,7 @@ class PooledRandom:
                 self._waiting.remove(place)
 
     def close(self) -> None:
-        """Wipe the pool; whoever waits is cancelled."""
+        """Wipe the pool; requests that wait are cancelled."""
         self._pool.close()
         for _, waiter in self._waiting:
             waiter.cancel()
@@ -55,7 +55,7 @@ class PooledRandom:
     def _serve(self) -> None:
         while self._waiting:
             number_of_bytes, waiter = self._waiting[0]
-            if not waiter.done():  # else it was cancelled just now
+            if not waiter.done():  # otherwise it was cancelled just now
                 taken = self._pool.take_now(number_of_bytes)
                 if taken is not None:
                     waiter.set_result(taken)

@@ -1,7 +1,7 @@
-"""KMS's side of the conversation: what an HTTP request asks for, and how KMS words an answer.
+"""KMS's protocol, the server's side: which call a request is, and how KMS words a response.
 
-Pure: no sockets, no threads, no clock. Source: the KMS API Reference (JSON 1.1 protocol, "Common
-Error Types") and, for spellings it does not give, what KMS is seen to send.
+No I/O. Source: the KMS API Reference (JSON 1.1 protocol, "Common Error Types") and, for spellings
+it does not give, what KMS was seen to send.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"
-PROBES: Final = frozenset({"/healthz", "/readyz"})
 
 _TARGET = re.compile(r"TrentService\.([A-Za-z0-9]{1,64})")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,128}")
@@ -45,11 +44,12 @@ _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
     404: "Not Found",
+    405: "Method Not Allowed",
     408: "Request Timeout",
-    411: "Length Required",
     413: "Content Too Large",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
@@ -57,14 +57,15 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, read.
+    """One HTTP request.
 
     Attributes:
         method: for example ``POST``.
         target: path and query as they came, for example ``/``.
         headers: those this endpoint uses, names in lower case; each was there once.
-        body: as it came.
-        keep_alive: whether the client means to send another.
+        body: without the frames of its chunks.
+        keep_alive: whether the connection stays open for another.
+        region: the region in the scope of its signature; None without such a signature.
     """
 
     method: str
@@ -72,11 +73,12 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = field(default=b"", repr=False)
     keep_alive: bool = True
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer; `body` may hold a secret."""
+class Response:
+    """One HTTP response; `body` may hold a secret."""
 
     status: int
     body: bytes = field(repr=False)
@@ -86,14 +88,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a KMS operation, JSON types only."""
+    """A call of a KMS operation.
+
+    Attributes:
+        operation: as the KMS API names it.
+        parameters: JSON types only.
+        region: the region that the caller signed for; None if it did not sign.
+    """
 
     operation: str
     parameters: dict[str, Any] = field(repr=False)
+    region: str | None = None
 
 
 class EndpointError(AgentError):
-    """A request that this endpoint answers itself, with an error worded as KMS words them.
+    """A request that this endpoint rejects itself, with an error worded as KMS words them.
 
     Attributes:
         type: as the KMS API Reference names it.
@@ -107,10 +116,10 @@ class EndpointError(AgentError):
 
 
 def check_host(host: str | None) -> None:
-    """Take only requests that were meant for this machine itself.
+    """Reject a request that was not addressed to this machine.
 
     A web page can make a browser on the same machine call any name that its owner points at
-    127.0.0.1 (DNS rebinding); Host then says that name.
+    127.0.0.1 (DNS rebinding); Host then is that name.
 
     Raises:
         EndpointError: Host is missing, or is not ``localhost`` or a loopback address.
@@ -143,21 +152,18 @@ def _refuse_constant(name: str) -> NoReturn:
 _JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def called(request: Request) -> Call:
-    """What a request that is no probe asks KMS for. Its signature is not looked at: whoever can
-    connect may call, and the enclave's own credentials sign what goes to KMS.
+def read_call(request: Request) -> Call:
+    """Return the KMS call that a request is.
+
+    Its signature is not verified: who can connect may call, and the enclave's own credentials
+    sign what goes to KMS.
 
     Raises:
         EndpointError: it is not a KMS request.
     """
     found = _TARGET.fullmatch(request.headers.get("x-amz-target", ""))
     if request.method != "POST" or request.target != "/" or found is None:
-        raise EndpointError(
-            "UnknownOperationException",
-            "this is no KMS operation",
-            status=404,
-            hint="POST to / with X-Amz-Target: TrentService.OPERATION; or GET /healthz, /readyz",
-        )
+        raise _unknown_operation(request, is_kms=found is not None)
     operation = found[1]
     try:
         parameters = _JSON.decode(request.body.decode())
@@ -170,17 +176,27 @@ def called(request: Request) -> Call:
         if recipient is None:
             del parameters["Recipient"]
         elif not isinstance(recipient, dict) or not recipient.get("AttestationDocument"):
-            # Half a Recipient might bring the secret in the clear, as if there were none.
+            # KMS might take half a Recipient for none, and send the secret in the clear.
             raise EndpointError(
                 "ValidationException",
                 "Recipient has no AttestationDocument",
                 hint="leave Recipient out: this endpoint adds it",
             )
-    return Call(operation, parameters)
+    return Call(operation, parameters, request.region)
+
+
+def _unknown_operation(request: Request, *, is_kms: bool) -> EndpointError:
+    message = "this is not a KMS operation"
+    hint = "POST to / with X-Amz-Target: TrentService.OPERATION; or GET /healthz, /readyz"
+    if is_kms and request.method == "POST":
+        # An SDK that was given a URL with a path, or takes this endpoint for a proxy.
+        message = f"KMS is served at the path /, not at {request.target[:64]!r}"
+        hint = "remove the path from the endpoint URL (AWS_ENDPOINT_URL_KMS, --endpoint-url)"
+    return EndpointError("UnknownOperationException", message, status=404, hint=hint)
 
 
 def pooled_bytes(call: Call, most: int) -> int | None:
-    """How many random bytes a call asks for, where a pool may answer it; else None."""
+    """Return how many random bytes a call requests, if a pool may serve it; otherwise None."""
     number = call.parameters.get("NumberOfBytes")
     if (
         call.operation == "GenerateRandom"
@@ -192,23 +208,23 @@ def pooled_bytes(call: Call, most: int) -> int | None:
     return None
 
 
-# Answers
+# Responses
 
 
-def call_answer(content: Mapping[str, Any], request_id: str) -> Answer:
-    """A good answer of `Agent.call`'s: bytes, the secrets, as base64."""
+def call_response(content: Mapping[str, Any], request_id: str) -> Response:
+    """Return the response with the content of `Agent.call`'s: bytes, the secrets, in base64."""
     body = json.dumps(content, default=_base64, separators=(",", ":")).encode()
-    return Answer(200, body, request_id)
+    return Response(200, body, request_id)
 
 
-def random_answer(secret: bytes, request_id: str) -> Answer:
-    """KMS's answer to GenerateRandom; the same as `call_answer`, and faster."""
-    return Answer(200, b'{"Plaintext":"%s"}' % base64.b64encode(secret), request_id)
+def random_response(secret: bytes, request_id: str) -> Response:
+    """Return KMS's response to GenerateRandom; the same as `call_response`'s, and faster."""
+    return Response(200, b'{"Plaintext":"%s"}' % base64.b64encode(secret), request_id)
 
 
 def _base64(value: object) -> str:
     if not isinstance(value, bytes | bytearray):
-        raise TypeError(f"{type(value).__name__} in an answer of KMS's")
+        raise TypeError(f"{type(value).__name__} in a response of KMS's")
     return base64.b64encode(value).decode()
 
 
@@ -216,23 +232,23 @@ _OWN_ERRORS: Final[tuple[tuple[type[AgentError], str, int], ...]] = (
     (NsmError, "EnclaveAttestationException", 400),
     (CredentialsError, "EnclaveCredentialsException", 400),
     (KmsUnreachableError, "EnclaveUntrustedPeerException", 400),
-    (KmsResponseError, "EnclaveUntrustedAnswerException", 400),
-    (DecodingError, "EnclaveUntrustedAnswerException", 400),
-    (DecryptionError, "EnclaveUntrustedAnswerException", 400),
+    (KmsResponseError, "EnclaveUntrustedResponseException", 400),
+    (DecodingError, "EnclaveUntrustedResponseException", 400),
+    (DecryptionError, "EnclaveUntrustedResponseException", 400),
     (AttestationError, "EnclaveAttestationException", 400),
     (ConfigurationError, "ValidationException", 400),
 )
-"""Errors on this side of KMS that a second try does not mend. SDKs try again after statuses 500,
-502, 503 and 504 and after the types they know, so that these have another status and other types.
+"""Errors on this side of KMS that a retry does not mend. SDKs retry after statuses 500, 502, 503
+and 504 and after the types they know, so these have another status and other types.
 """
 
 
-def error_answer(error: AgentError, request_id: str) -> Answer:
-    """An error as KMS words it, and such that SDKs try again exactly where that may help.
+def error_response(error: AgentError, request_id: str) -> Response:
+    """Return an error as KMS words it, such that SDKs retry exactly if that may help.
 
     Args:
-        error: what a call failed with.
-        request_id: ours, for where KMS gave none.
+        error: the error of a call or of a request.
+        request_id: ours, used if KMS gave none.
     """
     message = f"{error} ({error.hint})" if error.hint else str(error)
     type_, status = "InternalFailure", 500
@@ -240,7 +256,7 @@ def error_answer(error: AgentError, request_id: str) -> Answer:
         case EndpointError():
             type_, status = error.type, error.status
         case KmsRefusedError():
-            # As it came; of an answer that was not KMS's own only the status is known.
+            # As it came; of a response that was not KMS's own only the status is known.
             type_, message, status = error.type, error.kms_message, error.status
             request_id = usable_request_id(error.request_id, request_id)
             if " " in type_ or not 400 <= status <= 599:
@@ -256,40 +272,40 @@ def error_answer(error: AgentError, request_id: str) -> Answer:
     if message:
         # KMS's own inconsistency: authorization capitalizes "Message". SDKs read both.
         fields["Message" if type_ == "AccessDeniedException" else "message"] = message
-    return Answer(status, json.dumps(fields).encode(), request_id)
+    return Response(status, json.dumps(fields).encode(), request_id)
 
 
 def usable_request_id(given: str | None, ours: str) -> str:
-    """KMS's request id, if it may go into a header as it is, else ours."""
+    """Return KMS's request id if it is a valid header value, otherwise ours."""
     return given if given and _REQUEST_ID.fullmatch(given) else ours
 
 
 def request_ids(seed: bytes) -> Callable[[], str]:
-    """Make request ids for answers that KMS has no part in: they look like KMS's, and count.
+    """Return a maker of request ids for responses that are not KMS's: they look alike, and count.
 
     Args:
-        seed: 10 bytes that tell this process from others; no secret.
+        seed: 10 bytes that tell this process from others; not secret.
     """
     head = f"{seed[:4].hex()}-{seed[4:6].hex()}-{seed[6:8].hex()}-{seed[8:10].hex()}-"
     counter = itertools.count(1)
     return lambda: f"{head}{next(counter):012x}"
 
 
-def http_bytes(answer: Answer, *, date: str, close: bool) -> bytes:
-    """An answer as it goes over the wire.
+def http_bytes(response: Response, *, date: str, close: bool) -> bytes:
+    """Return a response as it goes over the wire.
 
     Args:
-        answer: with a status of `_REASONS`, or any of KMS's.
+        response: with a status of `_REASONS`, or any of KMS's.
         date: for the Date header (RFC 9110, section 6.6.1).
         close: whether this is the connection's last.
     """
     head = (
-        f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, '')}\r\n"
+        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\n"
         f"Date: {date}\r\n"
-        f"Content-Type: {answer.content_type}\r\n"
-        f"Content-Length: {len(answer.body)}\r\n"
+        f"Content-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\n"
         f"Cache-Control: no-cache, no-store\r\n"
-        f"x-amzn-RequestId: {answer.request_id}\r\n"
+        f"x-amzn-RequestId: {response.request_id}\r\n"
         f"{'Connection: close' if close else 'Connection: keep-alive'}\r\n\r\n"
     )
-    return head.encode("latin-1") + answer.body
+    return head.encode("latin-1") + response.body

@@ -1,9 +1,10 @@
-"""Whether a call would succeed now: the answer to ``GET /readyz``."""
+"""Whether a call would succeed now, for ``GET /readyz``."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,21 @@ from enclave.errors import AgentError, KmsRefusedError, KmsUnreachableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+log = logging.getLogger(__name__)
+
 GOOD_FOR = 10.0
 BAD_FOR = 1.0
-"""Seconds for which a result stands, so that a prober cannot hammer KMS."""
+"""Seconds for which a result is used, so that a prober cannot load KMS."""
 
 PATIENCE = 5.0
-"""Seconds after which an unfinished probe counts as a bad one; it goes on, for the next to ask."""
+"""Seconds after which an unfinished probe counts as failed; it goes on, for the next request."""
 
 
 class Readiness:
-    """Asks for one attested call, at most one at a time, and remembers what came of it.
+    """Makes an attested call as a probe, at most one at a time, and keeps its result for a while.
 
     Args:
-        probe: makes an attested call; blocks, and raises AgentError.
+        probe: makes the call; blocks, and raises AgentError.
         good_for, bad_for, patience: seconds, see the constants.
     """
 
@@ -45,18 +48,18 @@ class Readiness:
         self._probing: asyncio.Future[AgentError | None] | None = None
 
     async def obstacle(self) -> AgentError | None:
-        """What stands in the way of a call; None where nothing does."""
+        """Return the error that a call would end in; None if it would succeed."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._until:
             return self._known
         if self._probing is None:
             self._probing = loop.create_future()
-            # A thread of its own: behind a full queue of calls it would tell of the queue.
+            # A thread of its own: in the queue of calls it would measure the queue.
             threading.Thread(target=self._run, args=(loop,), name="probe", daemon=True).start()
         try:
             return await asyncio.wait_for(asyncio.shield(self._probing), self._patience)
         except TimeoutError:
-            return KmsUnreachableError(f"no answer from KMS yet, after {self._patience:g} s")
+            return KmsUnreachableError(f"no response from KMS yet, after {self._patience:g} s")
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         found: AgentError | None = None
@@ -67,6 +70,10 @@ class Readiness:
             found = None if e.type == "AccessDeniedException" else e
         except AgentError as e:
             found = e
+        except Exception as e:
+            # A bug of ours; without a result no probe would ever be made again.
+            log.debug("internal error", exc_info=e)
+            found = AgentError(f"internal error: {type(e).__name__}", hint="a bug in enclave-agent")
         with contextlib.suppress(RuntimeError):  # The loop has ended before this probe.
             loop.call_soon_threadsafe(self._settle, found)
 

@@ -1,4 +1,4 @@
-"""Carries HTTP between clients and `Calls`, with a limit to everything a client can take up."""
+"""Serves HTTP clients of the endpoint, with a limit on everything a client can take up."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import time
+from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from enclave.serve.connection import Connection, Limits
-from enclave.serve.protocol import Answer, EndpointError, Request, called, check_host, error_answer
+from enclave.serve.connection import RECEIVE, Connection, Limits
+from enclave.serve.protocol import (
+    EndpointError,
+    Request,
+    Response,
+    check_host,
+    error_response,
+    http_bytes,
+    read_call,
+)
+from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
+from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Coroutine
 
     from enclave.serve.calls import Calls
@@ -23,18 +34,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP: Final = 1.0
-"""Seconds between two looks for clients whose time is up: by so much limits may be exceeded."""
+"""Seconds between two looks for clients whose time is over: by so much limits may be exceeded."""
+
+STEPS_PER_TURN: Final = 4
+"""Steps of clients that have sent ahead, all of them together, in one turn of the loop."""
+
+REJECTED_HELD: Final = 8
+"""Rejected clients whose connection stays open until they have read the response."""
+
+_REJECTIONS_PER_SWEEP: Final = 500
+"""Clients rejected at 0.05 ms each; more wait in the kernel's backlog."""
 
 _JSON: Final = "application/json"
 
 
-class Endpoint:
-    """The endpoint, on one listening socket, on the running loop.
+class EndpointServer:
+    """The endpoint on one listening socket, on the running loop.
+
+    Args:
+        calls: makes the calls to KMS.
+        readiness: tells whether one would succeed.
+        limits: the limits of clients.
+        check_hosts: for TCP, see `protocol.check_host`.
+        clock_drift: returns how far the system clock is ahead of the NSM's, in seconds.
 
     Attributes:
-        limits: what clients are given.
+        limits: the limits of clients.
         connections: those that are open.
-        draining: whether it is about to end.
+        draining: whether each response is its connection's last.
+        receive_buffer: see `connection.Server`.
     """
 
     def __init__(
@@ -46,39 +74,37 @@ class Endpoint:
         check_hosts: bool = True,
         clock_drift: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """Make one.
-
-        Args:
-            calls: makes the calls to KMS.
-            readiness: tells whether one would succeed.
-            limits: what clients are given.
-            check_hosts: for TCP, see `protocol.check_host`.
-            clock_drift: tells how far the system clock is ahead of the NSM's, in seconds.
-        """
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
         self.draining = False
-        self.complaints = calls.complaints
+        self.receive_buffer = bytearray(RECEIVE)
         self._calls = calls
         self._readiness = readiness
         self._check_hosts = check_hosts
         self._clock_drift = clock_drift
-        self._clients_refused = 0
+        self._warnings = Throttle(log, time.monotonic)
+        self._invalid = Throttle(log, time.monotonic)
+        self._waiting: deque[Connection] = deque()  # for their turn
+        self._turn_due = False
+        self._rejected: deque[socket.socket] = deque()
+        self._rejections = self._rejections_now = 0
+        self._cannot_accept = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._date = (0, "")
 
     async def start(self, listener: socket.socket) -> None:
         """Accept clients from now on."""
         self._loop = asyncio.get_running_loop()
         self._empty = asyncio.Event()
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=1024
-        )
+        listener.listen(1024)
+        self._listener = listener
+        self._acceptor = AsyncAcceptor(listener, self)
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, and let calls under way end."""
         self.draining = True
-        self._server.close()
+        self._stop_accepting()
         for connection in tuple(self.connections):
             connection.finish()
         with contextlib.suppress(TimeoutError):
@@ -88,34 +114,97 @@ class Endpoint:
                     await self._empty.wait()
 
     def close(self) -> None:
-        """Cut what is left."""
-        self._server.close()
+        """Abort what is left."""
+        self._stop_accepting()
         self._sweeper.cancel()
+        self._release_rejected(0)
         if self.connections:
-            log.warning("cutting %d clients that are still connected", len(self.connections))
+            log.warning("aborting %d clients that are still connected", len(self.connections))
         for connection in tuple(self.connections):
             connection.abort()
-        self.complaints.catch_up()
+        self._catch_up()
 
-    # What `connection.Owner` has
+    def _stop_accepting(self) -> None:
+        if self._listener.fileno() != -1:
+            self._acceptor.close()
+            self._listener.close()
 
-    def admit(self, connection: Connection) -> bool:
-        """See `Owner.admit`."""
-        admitted = len(self.connections) < self.limits.clients
-        if not admitted:
-            self._clients_refused += 1
-            self.complaints.warning("refused a client: there are %d", len(self.connections))
+    # The methods of `acceptor.AsyncAcceptEvents`.
+
+    def may_accept(self) -> float:
+        """See `AsyncAcceptEvents.may_accept`."""
+        return 0 if self._rejections_now < _REJECTIONS_PER_SWEEP else SWEEP / 10
+
+    def accepted(self, client: socket.socket, _peer: object) -> None:
+        """See `AsyncAcceptEvents.accepted`."""
+        self._cannot_accept = False
+        if len(self.connections) >= self.limits.clients:
+            self._reject(client)
+            return
+        connection = Connection(self)
         self.connections.add(connection)
-        return admitted
+        serve_accepted(client, lambda: connection, lambda: self.release(connection), self._tasks)
+
+    def accept_failed(self, error: OSError) -> None:
+        """See `AsyncAcceptEvents.accept_failed`. Logged once until accepting succeeds."""
+        if not self._cannot_accept:
+            self._cannot_accept = True
+            self._warnings.warning(
+                "cannot accept clients: %s; retrying every second", error.strerror
+            )
+
+    def _reject(self, client: socket.socket) -> None:
+        """Respond to a client that is one too many, without a connection of its own."""
+        self._rejections += 1
+        self._rejections_now += 1
+        self._warnings.warning(
+            "rejected a client: limit of %d connections reached (--max-clients)",
+            self.limits.clients,
+        )
+        error = EndpointError("ServiceUnavailable", "too many clients are connected", status=503)
+        response = error_response(error, self._calls.request_id())
+        with contextlib.suppress(OSError):
+            client.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+            client.send(http_bytes(response, date=self.date(), close=True))
+            client.shutdown(socket.SHUT_WR)
+        self._rejected.append(client)
+        self._release_rejected(REJECTED_HELD)
+
+    def _release_rejected(self, keep: int) -> None:
+        while len(self._rejected) > keep:
+            self._rejected.popleft().close()
+
+    # The methods of `connection.Server`.
 
     def release(self, connection: Connection) -> None:
-        """See `Owner.release`."""
+        """See `Server.release`."""
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
 
-    def answer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
-        """See `Owner.answer`."""
+    def schedule(self, connection: Connection) -> None:
+        """See `Server.schedule`. Clients take turns, however much each has sent ahead."""
+        connection.scheduled = True
+        self._waiting.append(connection)
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        for _ in range(min(STEPS_PER_TURN, len(self._waiting))):
+            connection = self._waiting.popleft()
+            connection.scheduled = False
+            try:
+                connection.advance()  # which may schedule it again, behind the others
+            except Exception as e:  # noqa: BLE001 (a bug of ours must not stop the others' turns)
+                self.failure(e)
+                connection.abort()
+        self._turn_due = bool(self._waiting)
+        if self._turn_due:
+            self._loop.call_soon(self._take_turns)
+
+    def respond(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """See `Server.respond`."""
         try:
             if self._check_hosts:
                 check_host(request.headers.get("host"))
@@ -124,43 +213,44 @@ class Endpoint:
                     return self._health()
                 if request.target == "/readyz":
                     return self._ready()
-            call = called(request)
+            call = self._calls.checked(read_call(request))
         except EndpointError as e:
-            return self.refusal(e)
-        return self._calls.answer_now(call) or self._calls.answer(call)
+            return self.rejection(e)
+        return self._calls.respond_now(call) or self._calls.respond(call)
 
-    def refusal(self, error: EndpointError) -> Answer:
-        """See `Owner.refusal`; also for what is a request, but not for KMS."""
-        log.info("refused a request: %s", error)
-        return error_answer(error, self._calls.request_id())
+    def rejection(self, error: EndpointError) -> Response:
+        """See `Server.rejection`; also for a request that is valid, but not one for KMS."""
+        if log.isEnabledFor(logging.INFO):
+            self._invalid.warning("rejected a request: %s", error)
+        return error_response(error, self._calls.request_id())
 
-    def failure(self, error: BaseException) -> Answer:
-        """See `Owner.failure`."""
-        log.error("internal error: %s", type(error).__name__)
+    def failure(self, error: BaseException) -> Response:
+        """See `Server.failure`."""
+        self._warnings.warning("internal error: %s", type(error).__name__)
         log.debug("internal error", exc_info=error)
-        return error_answer(
+        return error_response(
             EndpointError("InternalFailure", "a bug in enclave-agent", status=500),
             self._calls.request_id(),
         )
 
     def date(self) -> str:
-        """See `Owner.date`; made once a second."""
+        """See `Server.date`; made once a second."""
         now = int(time.time())
         if now != self._date[0]:
             self._date = now, http_date(now)
         return self._date[1]
 
-    def _health(self) -> Answer:
+    def _health(self) -> Response:
         facts = {
             "status": "ok",
             "clients": len(self.connections),
-            "clients_refused": self._clients_refused,
+            "clients_rejected": self._rejections,
             "busy": self._calls.busy,
             **asdict(self._calls.counts),
         }
-        return Answer(200, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
+        return Response(200, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
 
-    async def _ready(self) -> Answer:
+    async def _ready(self) -> Response:
         obstacle = await self._readiness.obstacle()
         facts: dict[str, Any] = {"status": "ready"}
         if obstacle is not None:
@@ -168,15 +258,22 @@ class Endpoint:
         if (drift := self._clock_drift()) is not None:
             facts["clock_drift_seconds"] = round(drift, 3)
         status = 200 if obstacle is None else 503
-        return Answer(status, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
+        return Response(status, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
 
     def _sweep(self) -> None:
         now = self._loop.time()
         for connection in tuple(self.connections):
             if connection.expires < now:
                 connection.expire()
-        self.complaints.catch_up()
+        if not self._rejections_now:
+            self._release_rejected(0)
+        self._rejections_now = 0
+        self._catch_up()
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+
+    def _catch_up(self) -> None:
+        for throttle in (self._warnings, self._invalid, self._calls.warnings):
+            throttle.catch_up()
 
 
 def http_date(seconds: int) -> str:

@@ -1,4 +1,4 @@
-"""The endpoint as a process has it: signals, the pool, the program it runs for, and the end."""
+"""The endpoint as a process: signals, the pool, the program it runs for, and the end."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import contextlib
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from enclave.errors import ConfigurationError
 from enclave.kms.retry import is_worth_retrying
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
+from enclave.serve.diagnostics import diagnostics_to_log
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.program_environment import endpoint_environment
 from enclave.serve.readiness import Readiness
-from enclave.serve.server import Endpoint
+from enclave.serve.server import REJECTED_HELD, EndpointServer
 from vsock_proxy.net.addresses import TcpAddress
 from vsock_proxy.net.listening import local_address
 from vsock_proxy.service.child import exit_code
+from vsock_proxy.service.descriptors import raise_descriptor_limit
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
@@ -34,140 +37,192 @@ log = logging.getLogger(__name__)
 DRAIN: Final = 10.0
 """Seconds that calls under way get to end by themselves after SIGTERM."""
 
-READY_WITHIN: Final = 60.0
-"""Seconds before the program is given up: a parent may start its proxy after the enclave."""
+READY_TIMEOUT: Final = 60.0
+"""Seconds until the program is given up: a parent may start its proxy after the enclave."""
 
 _READY_INTERVAL = 0.2
 
+SPARE_DESCRIPTORS: Final = 16
+"""File descriptors for all but connections: standard streams, the NSM, the loop, modules."""
 
-class Service:
-    """The endpoint and what runs with it, on one event loop. Runs once.
 
-    Args:
-        agent: makes the calls.
-        command: the program to run once calls succeed, and its arguments; or nothing.
-        environ: its variables, beside the endpoint's URL.
-        user: whom it runs as; None: the agent's own user.
-        pool_size: bytes of the pool; None: no pool.
-        clients: connections of clients, at most.
-        calls: calls to KMS at the same time, at most.
-        deadline: seconds for one call.
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """The options of `serve`.
 
     Attributes:
-        busy: calls that were still under way at the end.
+        command: the program to run once calls succeed, and its arguments; or nothing.
+        environ: its variables, apart from the endpoint's.
+        user: whom it runs as; None: the agent's own user.
+        pool_size: bytes of the pool; None: no pool.
+        clients: connections of clients at the same time.
+        calls: calls to KMS at the same time.
+        deadline: seconds for one call.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        command: Sequence[str],
-        environ: Mapping[str, str],
-        *,
-        user: User | None = None,
-        pool_size: int | None,
-        clients: int,
-        calls: int,
-        deadline: float,
-    ) -> None:
-        self.busy = 0
-        self._agent = agent
-        self._command = command
-        self._environ = environ
-        self._user = user
-        self._pool_size = pool_size
-        self._limits = Limits(clients=clients)
-        self._threads = calls
-        self._deadline = deadline
+    command: Sequence[str]
+    environ: Mapping[str, str]
+    user: User | None = None
+    pool_size: int | None
+    clients: int
+    calls: int
+    deadline: float
+
+
+class Ended(NamedTuple):
+    """How `serve` has ended: the exit code, and how many calls were still under way."""
+
+    code: int
+    busy: int
+
+
+def fit_clients(clients: int, calls: int, regions: int) -> int:
+    """Raise the limit of file descriptors for so many clients; return how many it allows.
+
+    Args:
+        clients: connections of clients that are wanted.
+        calls: connections to KMS of one region.
+        regions: regions of KMS.
+
+    Raises:
+        ConfigurationError: the limit allows none.
+    """
+    others = calls * regions + REJECTED_HELD + SPARE_DESCRIPTORS
+    allowed = raise_descriptor_limit(clients + others)
+    fitting = min(clients, allowed - others)
+    if fitting < 1:
+        raise ConfigurationError(
+            f"the limit of {allowed} file descriptors leaves none for clients",
+            hint=f"raise the hard limit (ulimit -Hn) to more than {others}, or lower --max-calls",
+        )
+    if fitting < clients:
+        log.warning(
+            "%d file descriptors (ulimit -Hn) are enough for %d clients, not for %d",
+            allowed, fitting, clients,
+        )  # fmt: skip
+    return fitting
+
+
+async def serve(
+    agents: Mapping[str, Agent], listener: socket.socket, options: ServeOptions
+) -> Ended:
+    """Serve until a signal, or until the program has ended.
+
+    Args:
+        agents: make the calls, by region; the first region is the default.
+        listener: the listening socket.
+        options: everything else.
+
+    Raises:
+        ConfigurationError: the program cannot be run, the pool cannot be made, or there are too
+            few file descriptors.
+        AgentError: the program was not run, because every call would end in this error.
+    """
+    limits = Limits(clients=fit_clients(options.clients, options.calls, len(agents)))
+    agent = next(iter(agents.values()))
+    stop = _Stop()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
+        pool = None
+        if options.pool_size is not None:
+            pool = PooledRandom(agent.generate_random, capacity=options.pool_size)
+            stack.callback(pool.close)
+        calls = Calls(
+            {region: each.call for region, each in agents.items()},
+            threads=options.calls,
+            deadline=options.deadline,
+            pool=pool,
+        )
+        stack.callback(calls.close)
+        readiness = Readiness(lambda: [each.generate_random(32) for each in agents.values()])
+        server = EndpointServer(
+            calls,
+            readiness,
+            limits=limits,
+            check_hosts=listener.family != socket.AF_UNIX,
+            clock_drift=lambda: agent.clock_drift,
+        )
+        await server.start(listener)
+        stack.callback(server.close)
+        address = local_address(listener)
+        log.info("serving KMS on %s", address)
+        notify(f"READY=1\nSTATUS=listening on {address}")
+        code = 0
+        try:
+            if options.command:
+                code = await _run_command(options, stop, readiness, address)
+            else:
+                await stop.requested.wait()
+        finally:
+            notify("STOPPING=1")
+            await _either(server.drain(DRAIN), stop.hurry)
+            busy = calls.busy
+        return Ended(code, busy)
+
+
+class _Stop:
+    """Signals: the program gets them while it runs; otherwise the first stops, the next hurries.
+
+    Attributes:
+        requested: set by the first signal.
+        hurry: set by the next.
+        process: the program, once it runs.
+    """
+
+    def __init__(self) -> None:
+        self.requested, self.hurry = asyncio.Event(), asyncio.Event()
+        self.process: asyncio.subprocess.Process | None = None
         self._signals = 0
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def run(self, listener: socket.socket) -> int:
-        """Serve until a signal, or until the program has ended; returns the exit code.
-
-        Raises:
-            ConfigurationError: the program cannot be run, or the pool not made.
-            AgentError: the program was not run, for this is why no call would succeed.
-        """
-        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        with contextlib.ExitStack() as stack:
-            pool = None
-            if self._pool_size is not None:
-                pool = PooledRandom(self._agent.generate_random, capacity=self._pool_size)
-                stack.callback(pool.close)
-            calls = Calls(
-                self._agent.call, threads=self._threads, deadline=self._deadline, pool=pool
-            )
-            stack.callback(calls.close)
-            readiness = Readiness(lambda: self._agent.generate_random(32))
-            endpoint = Endpoint(
-                calls,
-                readiness,
-                limits=self._limits,
-                check_hosts=listener.family != socket.AF_UNIX,
-                clock_drift=lambda: self._agent.clock_drift,
-            )
-            await endpoint.start(listener)
-            stack.callback(endpoint.close)
-            address = local_address(listener)
-            log.info("serving KMS on %s", address)
-            notify(f"READY=1\nSTATUS=listening on {address}")
-            try:
-                if self._command:
-                    return await self._run_command(readiness, address)
-                await self._stop.wait()
-                return 0
-            finally:
-                notify("STOPPING=1")
-                await _either(endpoint.drain(DRAIN), self._hurry)
-                self.busy = calls.busy
-
-    async def _run_command(self, readiness: Readiness, address: Address) -> int:
-        await _either(self._ready(readiness), self._stop)
-        if self._stop.is_set():
-            return 0
-        assert isinstance(address, TcpAddress)  # noqa: S101 (`command` lets no other through)
-        url = str(address).replace("tcp://", "http://")
-        env = {**self._environ, **endpoint_environment(self._environ, address.host, url)}
-        identity: dict[str, Any] = {}
-        if (user := self._user) is not None:
-            env |= user.environ
-            identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=env, **identity
-            )
-        except (OSError, ValueError) as e:  # ValueError: NUL in an argument
-            reason = getattr(e, "strerror", None) or str(e)
-            raise ConfigurationError(
-                f"cannot run {self._command[0]!r}: {reason}",
-                hint="can the user of --user execute it?" if user else "is it in PATH?",
-            ) from e
-        return exit_code(await self._process.wait())
-
-    async def _ready(self, readiness: Readiness) -> None:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + READY_WITHIN
-        while (obstacle := await readiness.obstacle()) is not None:
-            if loop.time() > ends or not is_worth_retrying(obstacle):
-                raise obstacle
-            await asyncio.sleep(_READY_INTERVAL)
 
     def _signalled(self, number: int) -> None:
         self._signals += 1
-        if self._process is not None and self._process.returncode is None:
+        if self.process is not None and self.process.returncode is None:
             # The program decides when it ends; the keyboard's interrupt has reached it already.
             with contextlib.suppress(ProcessLookupError):
                 if self._signals > 1:
-                    self._process.kill()
+                    self.process.kill()
                 elif number == signal.SIGTERM:
-                    self._process.terminate()
-        elif self._signals == 1 and not self._stop.is_set():
-            self._stop.set()
+                    self.process.terminate()
+        elif self._signals == 1 and not self.requested.is_set():
+            self.requested.set()
         else:
-            self._hurry.set()
+            self.hurry.set()
+
+
+async def _run_command(
+    options: ServeOptions, stop: _Stop, readiness: Readiness, address: Address
+) -> int:
+    await _either(_ready(readiness), stop.requested)
+    if stop.requested.is_set():
+        return 0
+    assert isinstance(address, TcpAddress)  # noqa: S101 (`command` lets no other through)
+    url = str(address).replace("tcp://", "http://")
+    env = {**options.environ, **endpoint_environment(options.environ, address.host, url)}
+    identity: dict[str, Any] = {}
+    if (user := options.user) is not None:
+        env |= user.environ
+        identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+    try:
+        stop.process = await asyncio.create_subprocess_exec(*options.command, env=env, **identity)
+    except (OSError, ValueError) as e:  # ValueError: NUL in an argument
+        reason = getattr(e, "strerror", None) or str(e)
+        raise ConfigurationError(
+            f"cannot run {options.command[0]!r}: {reason}",
+            hint="can the user of --user execute it?" if user else "is it in PATH?",
+        ) from e
+    return exit_code(await stop.process.wait())
+
+
+async def _ready(readiness: Readiness) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + READY_TIMEOUT
+    while (obstacle := await readiness.obstacle()) is not None:
+        if loop.time() > deadline or not is_worth_retrying(obstacle):
+            raise obstacle
+        await asyncio.sleep(_READY_INTERVAL)
 
 
 async def _either(work: Coroutine[Any, Any, None], event: asyncio.Event) -> None:

@@ -88,7 +88,7 @@ class AsyncAcceptor:
 
 def serve_accepted(
     client: socket.socket,
-    make: Callable[[], asyncio.Protocol],
+    make: Callable[[], asyncio.BaseProtocol],
     failed: Callable[[], None],
     tasks: set[asyncio.Task[None]],
 ) -> None:

@@ -15,7 +15,7 @@ from enclave.kms.client import KmsResponse
 from enclave.serve.calls import Calls
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
-from enclave.serve.server import Endpoint
+from enclave.serve.server import EndpointServer
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
 
@@ -35,7 +35,7 @@ def request(body: bytes = PLAIN, *headers: bytes) -> bytes:
 
 
 class Kms:
-    """Stands for `Agent.call`: answers at once, or, when held, once it is let go."""
+    """Stands for `Agent.call`: responds at once, or, when held, once it is let go."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -70,7 +70,7 @@ class Served:
     """
 
     port: int
-    endpoint: Endpoint
+    endpoint: EndpointServer
     calls: Calls
     loop: asyncio.AbstractEventLoop
 
@@ -86,7 +86,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(TEST_TIMEOUT)
 
     def exchange(self, data: bytes) -> Response:
-        """Send bytes, and read one answer."""
+        """Send bytes, and read one response."""
         with self.connect() as client:
             client.sendall(data)
             return read_response(client)
@@ -123,6 +123,7 @@ def served(
     max_waiting: int = 256,
     deadline: float = TEST_TIMEOUT,
     clock_drift: Callable[[], float | None] = lambda: None,
+    regions: Mapping[str, Callable[[str, Mapping[str, Any]], KmsResponse]] | None = None,
 ) -> Iterator[Served]:
     """Serve on a free port of 127.0.0.1 for the length of a ``with`` block."""
     loop = asyncio.new_event_loop()
@@ -137,9 +138,13 @@ def served(
         async def start() -> Served:
             pool = PooledRandom(fetch) if fetch is not None else None
             calls = Calls(
-                call, threads=threads, deadline=deadline, max_waiting=max_waiting, pool=pool
+                regions or {"eu-central-1": call},
+                threads=threads,
+                deadline=deadline,
+                max_waiting=max_waiting,
+                pool=pool,
             )
-            endpoint = Endpoint(
+            endpoint = EndpointServer(
                 calls,
                 Readiness(probe, **(readiness or {})),
                 limits=limits,
@@ -180,7 +185,7 @@ class Response:
 
 
 def read_response(client: socket.socket) -> Response:
-    """One answer; only for clients that have sent one request, as it may read further."""
+    """One response; only for clients that have sent one request, as it may read further."""
     response = http.client.HTTPResponse(client)
     response.begin()
     headers = {name.lower(): value for name, value in response.getheaders()}

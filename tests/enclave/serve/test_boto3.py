@@ -64,10 +64,10 @@ def client(make_client: MakeClient) -> Any:
 
 
 def test_random_bytes_are_attested_and_carry_the_request_id(client: Any, enclave: Enclave) -> None:
-    answer = client.generate_random(NumberOfBytes=32)
-    assert len(answer["Plaintext"]) == 32
-    assert "CiphertextForRecipient" not in answer
-    assert len(answer["ResponseMetadata"]["RequestId"]) == 36
+    response = client.generate_random(NumberOfBytes=32)
+    assert len(response["Plaintext"]) == 32
+    assert "CiphertextForRecipient" not in response
+    assert len(response["ResponseMetadata"]["RequestId"]) == 36
     assert enclave.nsm.calls["Attestation"] == 1
 
 
@@ -135,7 +135,7 @@ def test_errors_of_the_agents_have_a_type_and_say_what_to_do(client: Any, enclav
     enclave.kms.faults.inject("plaintext:1")
     with pytest.raises(ClientError, match="the response is not trusted") as e:
         client.generate_random(NumberOfBytes=8)
-    assert e.value.response["Error"]["Code"] == "EnclaveUntrustedAnswerException"
+    assert e.value.response["Error"]["Code"] == "EnclaveUntrustedResponseException"
 
 
 @pytest.mark.parametrize("fault", ["throttle:4", "unavailable:4", "reset:4"])
@@ -144,9 +144,9 @@ def test_the_sdk_tries_again_where_the_agent_gave_up(
 ) -> None:
     client = make_client(mode="standard", total_max_attempts=3)
     enclave.kms.faults.inject(fault)
-    answer = client.generate_random(NumberOfBytes=8)
-    assert len(answer["Plaintext"]) == 8
-    assert answer["ResponseMetadata"]["RetryAttempts"] == 1  # 3 attempts of the agent's, then 2
+    response = client.generate_random(NumberOfBytes=8)
+    assert len(response["Plaintext"]) == 8
+    assert response["ResponseMetadata"]["RetryAttempts"] == 1  # 3 attempts of the agent's, then 2
 
 
 def test_the_sdk_does_not_try_again_where_that_cannot_help(

@@ -36,7 +36,7 @@ def test_a_call_is_read() -> None:
     request = kms_request(
         b'{"KeyId": "k", "EncryptionContext": {"a": "b"}}', "TrentService.Decrypt"
     )
-    assert protocol.called(request) == Call(
+    assert protocol.read_call(request) == Call(
         "Decrypt", {"KeyId": "k", "EncryptionContext": {"a": "b"}}
     )
 
@@ -60,9 +60,9 @@ def test_a_call_is_read() -> None:
     ],
     ids=str,
 )
-def test_what_is_no_kms_operation_is_not_known(request_: Request) -> None:
+def test_other_requests_are_unknown_operations(request_: Request) -> None:
     with pytest.raises(EndpointError) as e:
-        protocol.called(request_)
+        protocol.read_call(request_)
     assert (e.value.type, e.value.status) == ("UnknownOperationException", 404)
 
 
@@ -87,26 +87,39 @@ def test_what_is_no_kms_operation_is_not_known(request_: Request) -> None:
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(EndpointError) as e:
-        protocol.called(kms_request(body))
+        protocol.read_call(kms_request(body))
     assert (e.value.type, e.value.status) == ("SerializationException", 400)
 
 
 @given(st.binary() | st.text().map(str.encode))
 def test_whatever_the_body_a_call_or_a_refusal_comes_of_it(body: bytes) -> None:
     try:
-        call = protocol.called(kms_request(body))
+        call = protocol.read_call(kms_request(body))
     except EndpointError:
         return
     assert isinstance(call.parameters, dict)
 
 
+def test_a_path_of_the_endpoint_url_is_named() -> None:
+    request = Request("POST", "/x/\0", {"x-amz-target": "TrentService.Decrypt"}, b"{}")
+    with pytest.raises(EndpointError, match=r"at the path /, not at '/x/\\x00'") as e:
+        protocol.read_call(request)
+    assert "AWS_ENDPOINT_URL_KMS" in e.value.hint
+
+
+def test_the_region_of_the_signature_is_kept() -> None:
+    headers = {"x-amz-target": "TrentService.Decrypt"}
+    request = Request("POST", "/", headers, b"{}", region="eu-west-1")
+    assert protocol.read_call(request).region == "eu-west-1"
+
+
 def test_a_recipient_of_the_callers_is_left_alone() -> None:
     document = {"Recipient": {"AttestationDocument": "aa", "KeyEncryptionAlgorithm": "R"}}
-    assert protocol.called(kms_request(json.dumps(document).encode())).parameters == document
+    assert protocol.read_call(kms_request(json.dumps(document).encode())).parameters == document
 
 
 def test_a_recipient_of_null_is_none_so_that_the_call_is_attested() -> None:
-    call = protocol.called(kms_request(b'{"NumberOfBytes": 1, "Recipient": null}'))
+    call = protocol.read_call(kms_request(b'{"NumberOfBytes": 1, "Recipient": null}'))
     assert call.parameters == {"NumberOfBytes": 1}
 
 
@@ -115,7 +128,7 @@ def test_half_a_recipient_is_refused_for_it_might_bring_the_secret_in_the_clear(
     recipient: str,
 ) -> None:
     with pytest.raises(EndpointError, match="no AttestationDocument") as e:
-        protocol.called(kms_request(f'{{"Recipient": {recipient}}}'.encode()))
+        protocol.read_call(kms_request(f'{{"Recipient": {recipient}}}'.encode()))
     assert e.value.type == "ValidationException"
 
 
@@ -123,7 +136,7 @@ def test_half_a_recipient_is_refused_for_it_might_bring_the_secret_in_the_clear(
     "host",
     ["127.0.0.1", "127.0.0.1:8009", "localhost:8009", "LocalHost", "[::1]:8009", "127.9.9.9"],
 )
-def test_loopback_hosts_are_answered(host: str) -> None:
+def test_loopback_hosts_are_accepted(host: str) -> None:
     protocol.check_host(host)
 
 
@@ -162,16 +175,16 @@ def test_only_small_and_plain_requests_may_come_from_a_pool(
 
 
 def test_a_secret_comes_out_as_kms_gives_it() -> None:
-    answer = protocol.call_answer({"KeyId": "k", "Plaintext": b"\0secret"}, "r-1")
-    assert json.loads(answer.body) == {
+    response = protocol.call_response({"KeyId": "k", "Plaintext": b"\0secret"}, "r-1")
+    assert json.loads(response.body) == {
         "KeyId": "k",
         "Plaintext": base64.b64encode(b"\0secret").decode(),
     }
-    assert (answer.status, answer.request_id) == (200, "r-1")
-    assert "c2Vjc" not in repr(answer)
+    assert (response.status, response.request_id) == (200, "r-1")
+    assert "c2Vjc" not in repr(response)
     assert (
-        protocol.random_answer(b"\0secret", "r").body
-        == protocol.call_answer({"Plaintext": b"\0secret"}, "r").body
+        protocol.random_response(b"\0secret", "r").body
+        == protocol.call_response({"Plaintext": b"\0secret"}, "r").body
     )
 
 
@@ -179,14 +192,14 @@ def test_an_error_of_kms_comes_through_as_it_is() -> None:
     error = KmsRefusedError(
         "NotFoundException", "no such key", request_id="kms-1", status=400, hint="ours"
     )
-    answer = protocol.error_answer(error, "ours")
-    assert json.loads(answer.body) == {"__type": "NotFoundException", "message": "no such key"}
-    assert (answer.status, answer.request_id) == (400, "kms-1")
+    response = protocol.error_response(error, "ours")
+    assert json.loads(response.body) == {"__type": "NotFoundException", "message": "no such key"}
+    assert (response.status, response.request_id) == (400, "kms-1")
 
 
 def test_kms_spells_the_message_of_a_denial_with_a_capital() -> None:
     error = KmsRefusedError("AccessDeniedException", "no", request_id="kms-1", status=400)
-    assert json.loads(protocol.error_answer(error, "ours").body) == {
+    assert json.loads(protocol.error_response(error, "ours").body) == {
         "__type": "AccessDeniedException",
         "Message": "no",
     }
@@ -195,15 +208,15 @@ def test_kms_spells_the_message_of_a_denial_with_a_capital() -> None:
 @pytest.mark.parametrize("request_id", [None, "", "a\r\nSet-Cookie: x", "\u00e9", "a" * 129])
 def test_a_request_id_that_is_no_header_value_is_replaced(request_id: str | None) -> None:
     error = KmsRefusedError("NotFoundException", "", request_id=request_id, status=400)
-    assert protocol.error_answer(error, "ours").request_id == "ours"
+    assert protocol.error_response(error, "ours").request_id == "ours"
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_an_error_of_what_stands_before_kms_is_tried_again(status: int) -> None:
     error = KmsRefusedError(f"HTTP status {status}", "", request_id=None, status=status)
-    answer = protocol.error_answer(error, "ours")
-    assert answer.status in RETRIED
-    assert json.loads(answer.body)["__type"] == "ServiceUnavailable"
+    response = protocol.error_response(error, "ours")
+    assert response.status in RETRIED
+    assert json.loads(response.body)["__type"] == "ServiceUnavailable"
 
 
 @pytest.mark.parametrize(
@@ -213,9 +226,9 @@ def test_an_error_of_what_stands_before_kms_is_tried_again(status: int) -> None:
         (KmsUnreachableError("x", transient=False), "EnclaveUntrustedPeerException", False),
         (NsmUnavailableError("x"), "EnclaveAttestationException", False),
         (CredentialsError("x"), "EnclaveCredentialsException", False),
-        (KmsResponseError("x"), "EnclaveUntrustedAnswerException", False),
-        (DecodingError("CMS", "x"), "EnclaveUntrustedAnswerException", False),
-        (DecryptionError(), "EnclaveUntrustedAnswerException", False),
+        (KmsResponseError("x"), "EnclaveUntrustedResponseException", False),
+        (DecodingError("CMS", "x"), "EnclaveUntrustedResponseException", False),
+        (DecryptionError(), "EnclaveUntrustedResponseException", False),
         (ConfigurationError("x"), "ValidationException", False),
         (EndpointError("ThrottlingException", "x"), "ThrottlingException", False),
         (AgentError("x"), "InternalFailure", True),
@@ -226,12 +239,12 @@ def test_errors_of_ours_are_tried_again_where_that_may_help(
     error: AgentError, type_: str, retried: bool
 ) -> None:
     error.hint = "do this"
-    answer = protocol.error_answer(error, "ours")
-    fields = json.loads(answer.body)
+    response = protocol.error_response(error, "ours")
+    fields = json.loads(response.body)
     assert fields["__type"] == type_
     assert fields["message"].endswith("(do this)")
-    assert (answer.status in RETRIED) == retried
-    assert answer.request_id == "ours"
+    assert (response.status in RETRIED) == retried
+    assert response.request_id == "ours"
 
 
 def test_request_ids_look_like_those_of_kms_and_differ() -> None:
@@ -242,9 +255,9 @@ def test_request_ids_look_like_those_of_kms_and_differ() -> None:
     ]
 
 
-def test_an_answer_on_the_wire() -> None:
-    answer = protocol.random_answer(b"abc", "r-1")
-    assert protocol.http_bytes(answer, date="Thu, 01 Jan 1970 00:00:00 GMT", close=True) == (
+def test_a_response_on_the_wire() -> None:
+    response = protocol.random_response(b"abc", "r-1")
+    assert protocol.http_bytes(response, date="Thu, 01 Jan 1970 00:00:00 GMT", close=True) == (
         b"HTTP/1.1 200 OK\r\n"
         b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
         b"Content-Type: application/x-amz-json-1.1\r\n"

@@ -1,7 +1,7 @@
 """A server to compare the endpoint with: ``python -m tests.programs.bench.ceiling WHICH``.
 
-``constant`` answers whatever arrives with one and the same answer, on the same event loop: what is
-measured of it is the load generator, the loop and the kernel. ``at-hand`` is the endpoint with a
+``constant`` sends the same response to whatever arrives, on the same event loop: what is
+measured of it is the load generator, the loop and the kernel. ``cached`` is the endpoint with a
 pool whose fetches cost next to nothing: the endpoint without KMS. Prints its port.
 """
 
@@ -15,12 +15,12 @@ from typing import NoReturn
 
 from enclave.serve.calls import Calls
 from enclave.serve.pooled import PooledRandom
-from enclave.serve.protocol import http_bytes, random_answer
+from enclave.serve.protocol import http_bytes, random_response
 from enclave.serve.readiness import Readiness
-from enclave.serve.server import Endpoint
+from enclave.serve.server import EndpointServer
 
-ANSWER = http_bytes(
-    random_answer(bytes(32), "00000000-0000-0000-0000-000000000000"),
+RESPONSE = http_bytes(
+    random_response(bytes(32), "00000000-0000-0000-0000-000000000000"),
     date="Thu, 01 Jan 1970 00:00:00 GMT",
     close=False,
 )
@@ -33,7 +33,7 @@ class Constant(asyncio.Protocol):
         self._transport: asyncio.Transport = transport  # type: ignore[assignment] # it is one
 
     def data_received(self, _data: bytes) -> None:
-        self._transport.write(ANSWER)
+        self._transport.write(RESPONSE)
 
 
 def _no_call(*_: object) -> NoReturn:
@@ -47,8 +47,8 @@ async def main() -> None:
         await asyncio.get_running_loop().create_server(Constant, sock=listener)
     else:
         pool = PooledRandom(os.urandom, capacity=1 << 20)
-        calls = Calls(_no_call, threads=1, deadline=60, pool=pool)
-        await Endpoint(calls, Readiness(_no_call)).start(listener)
+        calls = Calls({"us-east-1": _no_call}, threads=1, deadline=60, pool=pool)
+        await EndpointServer(calls, Readiness(_no_call)).start(listener)
     print(listener.getsockname()[1], flush=True)
     await asyncio.Event().wait()
 
