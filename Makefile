@@ -12,7 +12,7 @@ SET_UP := tests/programs/set_up.py
 .NOTPARALLEL:
 
 .PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image test-clean check bench api fuzz-eif \
-  image eif lock \
+  image eif wheel lock \
   machine-tools boot-test clean setup help
 
 help:           ## this list
@@ -94,6 +94,9 @@ eif:            ## the image as an enclave image file, with nitro-cli
 UV      := uv==0.13.8
 COMPILE := .lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-build \
              --generate-hashes --custom-compile-command 'make lock' $(LOCK)
+
+wheel: $(READY) ## the wheel and its bill of materials (CycloneDX), in dist/
+	@$(BIN)/python -m tests.programs.wheel dist
 
 lock:           ## requirements/*.txt from pyproject.toml; LOCK=--upgrade
 	@test -d .lock || $(PYTHON) -m venv .lock

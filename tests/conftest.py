@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A busy machine must not fail a property test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+LOGGERS = ("enclave", "vsock_proxy", "parent", "enclave_simulator")
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """Take back what a command set up for its own process, when a test runs it in this one.
+
+    Its handler would write to a standard error that the next tests do not have.
+    """
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:  # of basicConfig; pytest's are others
+            root.removeHandler(handler)

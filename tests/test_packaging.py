@@ -1,4 +1,4 @@
-"""What is installed: files beside the code, and commands without the extras they need."""
+"""Commands without the extras they need. What a wheel installs: test_installed.py."""
 
 from __future__ import annotations
 
@@ -11,31 +11,6 @@ import pytest
 from tests.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("enclave", "vsock_proxy", "parent", "enclave_simulator")
-
-
-def test_a_wheel_holds_every_file_beside_the_code() -> None:
-    """Units and manifests are copied from an installation (docs/deploy.md)."""
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]
-    ignored = {".py", ".pyc", ".so", ".c", ".o"}
-    files = [
-        path
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix not in ignored
-    ]
-    assert len([path for path in files if "deploy" in path.parts]) >= 5
-    held = {
-        path
-        for package, globs in patterns.items()
-        for pattern in globs
-        for path in (
-            ROOT.rglob(pattern)
-            if package == "*"
-            else (ROOT / package.replace(".", "/")).glob(pattern)
-        )
-    }
-    assert [path for path in files if path not in held] == []
 
 
 def run_without(library: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:

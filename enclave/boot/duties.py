@@ -35,6 +35,7 @@ _NSM_BYTES = 256
 
 _NSM_ENTROPY, _KMS_ENTROPY = "entropy from the NSM", "entropy from KMS"
 _LOOPBACK, _CLOCK = "loopback", "clock"
+_ENTROPY = (_NSM_ENTROPY, _KMS_ENTROPY)
 
 
 class RandomSource(Protocol):
@@ -141,14 +142,20 @@ def seed_from_kms(agent: RandomSource, *, system: System | None = None) -> Outco
 def _outcome(duty: str, do: Callable[[], str]) -> Outcome:
     """Do one duty; it fails with an error of the agent's or of the kernel's."""
     done = False
+    level = logging.WARNING
     try:
         text = do()
         done = True
+        level = logging.INFO
     except AgentError as e:
         text = f"{e} ({e.hint})" if e.hint else str(e)
     except OSError as e:
         text = f"the kernel refuses: {os.strerror(e.errno) if e.errno else e} ({_REMEDY[duty]})"
-    log.log(logging.INFO if done else logging.WARNING, "boot, %s: %s", duty, text)
+        if isinstance(e, PermissionError) and duty in _ENTROPY:
+            # In an enclave the agent is root with every capability. Elsewhere, on a laptop or in
+            # a container, the pool is ready and not this process's to fill.
+            level = logging.INFO
+    log.log(level, "boot, %s: %s", duty, text)
     return Outcome(duty, done, text)
 
 

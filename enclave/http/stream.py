@@ -117,6 +117,7 @@ class TlsStream:
         self._plain = plain
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._ended = False  # by the server, in TLS
 
     def handshake(self, deadline: float) -> None:
         """Do the TLS handshake, and check the server's certificate.
@@ -133,7 +134,7 @@ class TlsStream:
                 done = True
             except ssl.SSLWantReadError:
                 pass
-            except ssl.SSLEOFError as e:
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as e:
                 raise ConnectionLostError("the connection ended in the TLS handshake") from e
             except ssl.SSLError as e:
                 self._flush_if_possible()  # the alert that tells the server
@@ -164,9 +165,13 @@ class TlsStream:
                 return self._tls.read(_RECORD)
             except ssl.SSLWantReadError:
                 pass
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLEOFError as e:
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as e:
+                # Python 3.11.2, Debian 12's, has the second error for both ends. The server's own
+                # is read before the end of the connection is.
+                if isinstance(e, ssl.SSLZeroReturnError) and not self._incoming.eof:
+                    self._ended = True
+                if self._ended:
+                    return b""
                 raise ConnectionLostError("the connection ended without TLS's own end") from e
             except ssl.SSLError as e:
                 raise _tls_error(e) from e

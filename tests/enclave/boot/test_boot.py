@@ -145,6 +145,8 @@ def test_lo_may_be_up_already(kernel: Kernel, simulated_nsm: SimulatedNsm) -> No
 def test_a_kernel_that_refuses_is_warned_of_and_lived_with(
     kernel: Kernel, simulated_nsm: SimulatedNsm, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Only entropy that an unprivileged process may not credit is no warning."""
+    caplog.set_level(logging.INFO)
     kernel.refusal = PermissionError(errno.EPERM, "x")
     kernel.clock.elapsed = 3600.0
     said = run(kernel, simulated_nsm, Kms(), correct_clock=True)
@@ -154,7 +156,22 @@ def test_a_kernel_that_refuses_is_warned_of_and_lived_with(
     ):
         assert text.startswith("! the kernel refuses: Operation not permitted")
         assert f"CAP_{capability}" in text
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
+    levels = {record.getMessage().split(": ")[0]: record.levelname for record in caplog.records}
+    assert levels == {
+        "boot, entropy from the NSM": "INFO",
+        "boot, loopback": "WARNING",
+        "boot, clock": "WARNING",
+        "boot, entropy from KMS": "INFO",
+    }
+
+
+def test_a_kernel_without_the_device_is_warned_of(
+    kernel: Kernel, simulated_nsm: SimulatedNsm, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel.refusal = FileNotFoundError(errno.ENOENT, "x")
+    run(kernel, simulated_nsm, Kms())
+    warned = [r.getMessage() for r in caplog.records if "entropy" in r.getMessage()]
+    assert len(warned) == 2
 
 
 def test_an_nsm_that_fails_is_warned_of(kernel: Kernel, simulated_nsm: SimulatedNsm) -> None:

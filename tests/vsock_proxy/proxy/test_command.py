@@ -322,6 +322,13 @@ def test_list_without_its_key_is_recognised(
     assert "write `allowlist:` on a line of its own above the list" in hint
 
 
+class NoSignals:
+    """So that this process's signals stay as they are."""
+
+    def handle(self, number: signal.Signals, handler: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_remote_host_may_be_an_ipv6_address_in_brackets(
     host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -336,7 +343,7 @@ def test_remote_host_may_be_an_ipv6_address_in_brackets(
             pass
 
     monkeypatch.setattr(command, "Daemon", NoDaemon)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command, "Signals", NoSignals)
     config = tmp_path / "allowlist.yaml"
     config.write_text('allowlist:\n- {address: "[::1]", port: 443}\n')
     assert main(["--config", str(config), "unix:/x", host, "443"]) == 0
@@ -396,7 +403,7 @@ def test_arguments_of_aws_vsock_proxy_are_understood(
             pass
 
     monkeypatch.setattr(command, "Daemon", NoDaemon)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command, "Signals", NoSignals)
     host = "kms.us-east-1.amazonaws.com"
     assert main([*options, "--config", str(allowlist), "8000", host, "443"]) == 0
     forward = Forward(
