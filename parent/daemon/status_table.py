@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
+from parent.units import duration, size
 from vsock_proxy.service.console import printable
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ WIDTH: Final = 80
 MIN_WIDTH: Final = 40
 
 _INDENT: Final = "    "
-
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def table(state: Mapping[str, Any], *, now: float, width: int = WIDTH) -> str:
@@ -38,26 +37,6 @@ def table(state: Mapping[str, Any], *, now: float, width: int = WIDTH) -> str:
         *_others(state["components"], now),
     ]
     return "".join(f"{line}\n" for part in parts for line in _lines(printable(part), width))
-
-
-def duration(seconds: float) -> str:
-    """Format a time in its two largest units: ``3 h 20 min``."""
-    left = max(0, int(seconds))
-    parts = []
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
-
-
-def size(count: float) -> str:
-    """Format a number of bytes: ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} TiB"
 
 
 def _trouble(components: Mapping[str, Any]) -> Iterator[str]:

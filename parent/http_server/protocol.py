@@ -37,11 +37,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP response; the connection is closed after it."""
+    """An HTTP response; the connection is closed after it.
+
+    Attributes:
+        status: its code.
+        body: its content.
+        content_type: of the body.
+        headers: more headers, as name and value; ASCII, without line ends.
+    """
 
     status: int
     body: bytes
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def message(status: int, text: str) -> Response:
@@ -104,6 +112,7 @@ class Exchange:
             ("Content-Length", str(len(response.body))),
             ("Cache-Control", "no-store"),
             ("Connection", "close"),
+            *response.headers,
         ]
         if response.status == 405:
             headers.append(("Allow", "GET, HEAD"))

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
+from parent.logs.intake import KEPT_LINES
 from parent.logs.server import LogServer
 from parent.logs.sinks import open_sink
 from vsock_proxy.net.listening import listening, local_address
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
     from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LastLines:
+    """The last lines of one enclave.
+
+    Attributes:
+        name: the enclave's, as in the log.
+        cid: its CID; None behind a UNIX socket.
+        lines: oldest first: seconds since each arrived, and its text, neutralised and shortened.
+    """
+
+    name: str
+    cid: int | None
+    lines: tuple[tuple[float, str], ...]
 
 
 class LogSink:
@@ -121,6 +137,21 @@ class LogSink:
         }
         lost = f"lines are lost: {server.failing}" if server.failing else ""
         return ComponentStatus(not lost, lost or f"listening on {self.address}", values)
+
+    def last_lines(self, most: int = KEPT_LINES) -> list[LastLines]:
+        """Return the last lines of each enclave that has logged; from any thread."""
+        server = self._server
+        if server is None or most <= 0:
+            return []
+        now = self._monotonic()
+        return [
+            LastLines(
+                source.name,
+                source.cid,
+                tuple((max(0.0, now - at), line) for at, line in source.last[-most:]),
+            )
+            for source in list(server.sources.values())
+        ]
 
     def _serve(self) -> None:
         server = self._server

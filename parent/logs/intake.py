@@ -22,6 +22,12 @@ LINE_COST: Final = 1
 """Bytes that a line counts as besides its own: splitting 16 KiB takes 0.75 ms if all lines are
 empty, and 0.01 ms if there is one."""
 
+KEPT_LINES: Final = 20
+"""Last lines of an enclave that are kept to be looked at."""
+
+KEPT_CHARACTERS: Final = 400
+"""Of each of them."""
+
 
 class Source:
     """One enclave, with all connections that it has and has had.
@@ -32,6 +38,8 @@ class Source:
         connections: open now.
         lines: passed on so far.
         truncated: bytes dropped from lines that were too long.
+        last: the last lines passed on, oldest first, each with the time of its arrival. Replaced
+            as a whole, so that other threads may read it.
     """
 
     def __init__(self, cid: int | None, name: str, settings: LogSettings) -> None:
@@ -40,6 +48,7 @@ class Source:
         self.connections = 0
         self.lines = 0
         self.truncated = 0
+        self.last: tuple[tuple[float, str], ...] = ()
         self._lines = Budget(settings.lines_per_second)
         self._arrivals = Budget(settings.connections_per_second)
         self._rate = settings.bytes_per_second
@@ -70,7 +79,11 @@ class Source:
         filled = [line for line in lines if line]
         allowed = filled[: self._lines.take_some(now, len(filled))]
         self.lines += len(allowed)
-        return [neutralise(line) for line in allowed]
+        passed = [neutralise(line) for line in allowed]
+        if passed:
+            kept = [(now, _shortened(line)) for line in passed[-KEPT_LINES:]]
+            self.last = (*self.last, *kept)[-KEPT_LINES:]
+        return passed
 
     def spend(self, now: float, size: float) -> None:
         """Count a read of so many bytes; too many in too short a time make it wait."""
@@ -103,3 +116,7 @@ class Intake:
         written = sum(map(len, passed))
         self.source.spend(now, max(len(data), written) + LINE_COST * len(lines))
         return passed
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= KEPT_CHARACTERS else f"{line[:KEPT_CHARACTERS]}…"

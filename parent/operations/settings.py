@@ -1,14 +1,24 @@
-"""Settings of metrics and health: the section ``operations`` of the configuration."""
+"""Settings of the page, metrics and health: the section ``operations`` of the configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from vsock_proxy.net.addresses import Address, HybridAddress, VsockAddress
+from parent.logs.intake import KEPT_LINES
+from vsock_proxy.net.addresses import (
+    Address,
+    HybridAddress,
+    VsockAddress,
+    is_host,
+    without_brackets,
+)
 
 if TYPE_CHECKING:
     from vsock_proxy.service.settings import Setting
+
+MAX_HOSTS: Final = 64
+LOG_LINES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +27,13 @@ class OperationsSettings:
 
     Attributes:
         listen: a TCP or UNIX address.
+        hosts: names by which clients may request it, besides those in `hosts.may_be_named`.
+        log_lines: of each enclave on the page and in ``/status``; with 0 they show none.
     """
 
     listen: Address
+    hosts: tuple[str, ...] = ()
+    log_lines: int = LOG_LINES
 
 
 def read_operations_section(section: Setting) -> OperationsSettings:
@@ -28,9 +42,16 @@ def read_operations_section(section: Setting) -> OperationsSettings:
     Raises:
         ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    with section.reading("listen", required=("listen",)) as keys:
-        listen = keys.read("listen", _listen)
-    return OperationsSettings(listen)
+    with section.reading("listen", "hosts", "log_lines", required=("listen",)) as keys:
+        return OperationsSettings(
+            keys.read("listen", _listen),
+            hosts=keys.read("hosts", lambda value: tuple(value.each(_host, MAX_HOSTS)), ()),
+            log_lines=keys.read(
+                "log_lines",
+                lambda value: value.integer(0, KEPT_LINES),
+                LOG_LINES,
+            ),
+        )
 
 
 def _listen(value: Setting) -> Address:
@@ -41,3 +62,13 @@ def _listen(value: Setting) -> Address:
             hint="write tcp://127.0.0.1:9100 or unix:/PATH",
         )
     return listen
+
+
+def _host(value: Setting) -> str:
+    host = value.string()
+    if not is_host(without_brackets(host)):
+        raise value.wrong(
+            f"not a host name: {host!r}",
+            hint="write what stands in the browser's address line, without http:// and port",
+        )
+    return host

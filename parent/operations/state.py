@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from parent.logs.component import LogSink
 from parent.proxy import ProxyService
 from vsock_proxy.errors import AgentError
 from vsock_proxy.version import VERSION
@@ -36,10 +37,15 @@ def health(components: Sequence[Component]) -> dict[str, Any]:
     return {"status": "ok" if healthy else "failing", "components": shown}
 
 
-def state(components: Sequence[Component]) -> dict[str, Any]:
+def state(components: Sequence[Component], *, log_lines: int = 0) -> dict[str, Any]:
     """Return `health`, ``version``, and of the proxy ``forwards``, ``leaving`` and ``reloads``.
 
     The fields of a forward are described in `vsock_proxy.proxy.counters.ForwardSnapshot`.
+
+    Args:
+        components: of the daemon.
+        log_lines: how many of the last lines of each enclave to add, as ``last_lines``: its
+            ``name`` and ``cid``, and ``lines``, each with ``age`` (seconds) and ``text``.
     """
     shown = {"version": VERSION, **health(components)}
     for component in components:
@@ -51,6 +57,15 @@ def state(components: Sequence[Component]) -> dict[str, Any]:
             if snapshot is not None:
                 shown["forwards"] = [_forward(forward) for forward in snapshot.forwards]
                 shown["leaving"], shown["reloads"] = snapshot.leaving, snapshot.reloads
+        if isinstance(component, LogSink) and log_lines:
+            shown["last_lines"] = [
+                {
+                    "name": enclave.name,
+                    "cid": enclave.cid,
+                    "lines": [{"age": round(age, 1), "text": text} for age, text in enclave.lines],
+                }
+                for enclave in component.last_lines(log_lines)
+            ]
     return shown
 
 

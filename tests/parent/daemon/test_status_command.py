@@ -13,7 +13,8 @@ import pytest
 from parent import cli
 from parent.component import ComponentStatus
 from parent.daemon import status_command
-from parent.daemon.status_table import duration, size, table
+from parent.daemon.status_table import table
+from parent.units import duration, size
 from parent.operations import OperationsService, OperationsSettings
 from parent.operations.state import state
 from parent.proxy import ProxyService

@@ -85,7 +85,7 @@ def get(service: OperationsService, path: str) -> tuple[int, str, bytes]:
 
 @pytest.fixture
 def components() -> list[Named]:
-    return [Named("proxy"), Named("enclave/a")]
+    return [Named("proxy"), Named("other")]
 
 
 @pytest.fixture
@@ -103,25 +103,25 @@ def test_health(service: OperationsService, components: list[Named]) -> None:
     shown = {"healthy": True, "detail": "as told", "values": {"state": "x"}}
     assert json.loads(body) == {
         "status": "ok",
-        "components": {"proxy": shown, "enclave/a": shown},
+        "components": {"proxy": shown, "other": shown},
     }
     components[1].healthy = False
     status, _, body = get(service, "/healthz")
     assert status == 503
     assert json.loads(body)["status"] == "failing"
-    assert json.loads(body)["components"]["enclave/a"]["healthy"] is False
+    assert json.loads(body)["components"]["other"]["healthy"] is False
     assert get(service, "/livez")[0] == 200, "that is no reason to end this process"
 
 
 def test_other_paths(service: OperationsService) -> None:
-    assert get(service, "/")[0] == 404
+    assert get(service, "/nothing")[0] == 404
 
 
 def test_metrics_over_http(service: OperationsService) -> None:
     status, kind, body = get(service, "/metrics")
     assert status == 200
     assert kind == "text/plain; version=0.0.4; charset=utf-8"
-    assert b'enclave_parent_healthy{component="enclave/a"} 1.0\n' in body
+    assert b'enclave_parent_healthy{component="other"} 1.0\n' in body
     assert b"process_open_fds" in body
 
 
