@@ -151,9 +151,12 @@ def log_opened(envelope: bytes, secret: bytes) -> None:
 
 def _log_document(document: bytes) -> None:
     parsed = parse(document)
+    # The PCR that says most about what runs: the enclave's image, the instance's boot code.
+    index, pcrs = (0, parsed.pcrs) if parsed.pcrs else (4, parsed.nitrotpm_pcrs)
     log.info(
-        "attested by %s, PCR0 %s: attestation document of %d bytes",
+        "attested by %s, PCR%d %s: attestation document of %d bytes",
         parsed.module_id,
-        parsed.pcrs[0].hex() if 0 in parsed.pcrs else "not locked",
+        index,
+        pcrs[index].hex() if index in pcrs else "not in it",
         len(document),
     )
