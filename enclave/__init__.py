@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from enclave.agent import Agent
     from enclave.attestation import AttestationDocument, parse
     from enclave.attestation.verify import verify
+    from enclave.attester import Attester
     from enclave.boto import attach
     from enclave.credentials import Credentials, CredentialsProvider
     from enclave.errors import (
         AgentError,
         AttestationError,
+        AttesterError,
         ConfigurationError,
         CredentialsError,
         DecodingError,
@@ -33,13 +35,21 @@ if TYPE_CHECKING:
         KmsResponseError,
         KmsUnreachableError,
         ListenError,
+        NotNitroTpmError,
         NsmError,
         NsmRefusedError,
         NsmResponseError,
         NsmUnavailableError,
+        TpmBusyError,
+        TpmError,
+        TpmRefusedError,
+        TpmResponseError,
+        TpmTimeoutError,
+        TpmUnavailableError,
     )
     from enclave.kms.client import KmsResponse
     from enclave.logs.handler import SinkHandler
+    from enclave.nitrotpm import DevTpm, NitroTpm, TpmDevice
     from enclave.nsm import DevNsm, Nsm, NsmDevice
     from enclave.pool import RandomPool
     from enclave.process import protect_memory
@@ -52,6 +62,8 @@ __all__ = [
     "AgentError",
     "AttestationDocument",
     "AttestationError",
+    "Attester",
+    "AttesterError",
     "ConfigurationError",
     "Credentials",
     "CredentialsError",
@@ -62,6 +74,7 @@ __all__ = [
     "DecryptResult",
     "DecryptionError",
     "DevNsm",
+    "DevTpm",
     "DialError",
     "KeyPairAhead",
     "KmsError",
@@ -70,6 +83,8 @@ __all__ = [
     "KmsResponseError",
     "KmsUnreachableError",
     "ListenError",
+    "NitroTpm",
+    "NotNitroTpmError",
     "Nsm",
     "NsmDevice",
     "NsmError",
@@ -80,6 +95,13 @@ __all__ = [
     "Recipient",
     "SharedSecretResult",
     "SinkHandler",
+    "TpmBusyError",
+    "TpmDevice",
+    "TpmError",
+    "TpmRefusedError",
+    "TpmResponseError",
+    "TpmTimeoutError",
+    "TpmUnavailableError",
     "attach",
     "parse",
     "protect_memory",
@@ -89,6 +111,10 @@ __all__ = [
 _HOMES = {
     "Agent": "enclave.agent",
     "AttestationDocument": "enclave.attestation",
+    "Attester": "enclave.attester",
+    "DevTpm": "enclave.nitrotpm",
+    "NitroTpm": "enclave.nitrotpm",
+    "TpmDevice": "enclave.nitrotpm",
     "parse": "enclave.attestation",
     "verify": "enclave.attestation.verify",
     "attach": "enclave.boto",
@@ -110,6 +136,14 @@ _HOMES = {
     "NsmError": "enclave.errors",
     "NsmRefusedError": "enclave.errors",
     "NsmUnavailableError": "enclave.errors",
+    "AttesterError": "enclave.errors",
+    "NotNitroTpmError": "enclave.errors",
+    "TpmBusyError": "enclave.errors",
+    "TpmError": "enclave.errors",
+    "TpmRefusedError": "enclave.errors",
+    "TpmResponseError": "enclave.errors",
+    "TpmTimeoutError": "enclave.errors",
+    "TpmUnavailableError": "enclave.errors",
     "KmsResponse": "enclave.kms.client",
     "SinkHandler": "enclave.logs.handler",
     "DevNsm": "enclave.nsm",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from enclave import forking
+from enclave.attester import check_attester, find_attester
 from enclave.aws_settings import AwsSettings
 from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
@@ -16,7 +17,7 @@ from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClien
 from enclave.kms.roots import public_bundle
 from enclave.kms.tls import tls_context
 from enclave.kms.transport import Transport
-from enclave.nsm import DevNsm, Nsm
+from enclave.nsm import Nsm
 from enclave.operations import AttestedOperations
 from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
 from enclave.recipient.exchange import (
@@ -25,16 +26,18 @@ from enclave.recipient.exchange import (
     check_number_of_bytes,
     opened_response,
 )
-from enclave.recipient.recipient import NsmRecipient, Recipient
+from enclave.recipient.recipient import AttestedRecipient, Recipient
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from enclave.attester import Attester
     from enclave.clock import Clock
     from enclave.credentials import Credentials, CredentialsProvider
     from enclave.kms.endpoint import Endpoint
-    from enclave.nsm import NsmDevice
+    from enclave.nitrotpm import TpmDevice
+    from enclave.nsm import DevNsm, NsmDevice
     from enclave.recipient.keypair import KeyPairAhead
     from enclave.sdk.client import SdkClient
     from vsock_proxy.net.addresses import Address
@@ -77,7 +80,10 @@ class Agent(AttestedOperations):
         engine: whose code makes the key pair, has it attested and opens the response:
             ``python``, or AWS's C SDK (``sdk``), which must be built; with ``sdk-client`` the C
             SDK's own KMS client makes the whole call, in a worker process (docs/sdk.md).
-        device: the NSM, for tests. Default: ``/dev/nsm``.
+        attester: what vouches for the key pair: ``nsm``, an enclave's ``/dev/nsm``; ``nitrotpm``,
+            the TPM of an EC2 instance (docs/nitrotpm.md); ``auto``: the NSM if there is one,
+            otherwise the NitroTPM. The C engines know the NSM only.
+        device: the NSM, or with ``attester="nitrotpm"`` the TPM, for tests. Default: the real one.
         dialer: makes the connections, for tests. Default: vsock, TCP and UNIX sockets.
         clock: the time, for tests. Default: the system's.
         clock_watch: compares the system clock with the NSM's each time the document is renewed;
@@ -109,7 +115,8 @@ class Agent(AttestedOperations):
         max_connections: int = 16,
         key_pair: KeyPairAhead | None = None,
         engine: str = "python",
-        device: NsmDevice | None = None,
+        attester: str = "auto",
+        device: NsmDevice | TpmDevice | None = None,
         dialer: Dialer | None = None,
         clock: Clock | None = None,
         clock_watch: ClockWatch | None = None,
@@ -121,7 +128,13 @@ class Agent(AttestedOperations):
         kms = locate_kms(
             aws, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
         )
-        check_engine(engine, own_device=device is not None, own_dialer=dialer is not None)
+        check_attester(attester)
+        check_engine(
+            engine,
+            attester=attester,
+            own_device=device is not None,
+            own_dialer=dialer is not None,
+        )
         self.engine = engine
         self._dialer = dialer or SocketDialer()
         self._proxy = kms.proxy
@@ -159,6 +172,7 @@ class Agent(AttestedOperations):
         self._clock = clock
         self._clock_watch = clock_watch or ClockWatch(clock)
         self._key_pair = key_pair
+        self._attester = attester
         self._device = device
         self._opened_device: DevNsm | None = None
         self._recipient: Recipient | None = None
@@ -212,7 +226,7 @@ class Agent(AttestedOperations):
         """Return the key pair with its document; the first call makes both.
 
         Raises:
-            NsmUnavailableError: there is no NSM.
+            AttesterError: there is no NSM and no NitroTPM.
             ConfigurationError: the engine is ``sdk-client``.
         """
         recipient = self._recipient
@@ -234,12 +248,26 @@ class Agent(AttestedOperations):
                 "the SDK's own client keeps its key pair to itself",
                 hint="use --engine sdk: the same C code, and the calls are ours",
             )
+        return AttestedRecipient(
+            self._find_attester(),
+            clock=self._clock,
+            key_pair=self._key_pair,
+            watch=self._clock_watch,
+        )
+
+    def _find_attester(self) -> Attester:
         device = self._device
         if device is None:
-            device = self._opened_device = DevNsm()
-        return NsmRecipient(
-            Nsm(device), clock=self._clock, key_pair=self._key_pair, watch=self._clock_watch
-        )
+            found = find_attester(self._attester)
+            self._opened_device = found.device
+            log.info("the key pair is attested by %s", found.title)
+            return found.attester
+        if self._attester == "nitrotpm":
+            with forking.importing:
+                from enclave.nitrotpm import NitroTpm  # noqa: PLC0415 (not for enclaves)
+
+            return NitroTpm(cast("TpmDevice", device))
+        return Nsm(cast("NsmDevice", device))
 
     @property
     def clock_drift(self) -> float | None:

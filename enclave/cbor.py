@@ -49,6 +49,18 @@ def decode(data: bytes, *, format: str, offset: int = 0) -> Any:
         raise DecodingError(format, "text that is not UTF-8") from e
 
 
+def first_item(data: bytes, *, format: str) -> bytes:
+    """Return the bytes of the first item of the subset, without those that follow it.
+
+    Raises:
+        DecodingError: there is none.
+    """
+    try:
+        return data[: _skip(data, 0, MAX_DEPTH)]
+    except _RefusedError as e:
+        raise DecodingError(format, e.reason, offset=e.at) from None
+
+
 class _RefusedError(Exception):
     def __init__(self, reason: str, at: int) -> None:
         super().__init__(reason)

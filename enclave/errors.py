@@ -11,6 +11,7 @@ from vsock_proxy.errors import AgentError, ConfigurationError, DialError, Listen
 __all__ = [
     "AgentError",
     "AttestationError",
+    "AttesterError",
     "ConfigurationError",
     "CredentialsError",
     "DecodingError",
@@ -21,10 +22,17 @@ __all__ = [
     "KmsResponseError",
     "KmsUnreachableError",
     "ListenError",
+    "NotNitroTpmError",
     "NsmError",
     "NsmRefusedError",
     "NsmResponseError",
     "NsmUnavailableError",
+    "TpmBusyError",
+    "TpmError",
+    "TpmRefusedError",
+    "TpmResponseError",
+    "TpmTimeoutError",
+    "TpmUnavailableError",
 ]
 
 
@@ -47,7 +55,11 @@ class DecodingError(AgentError):
         self.offset = offset
 
 
-class NsmError(AgentError):
+class AttesterError(AgentError):
+    """What should vouch for a public key, an NSM or a NitroTPM, gave no attestation document."""
+
+
+class NsmError(AttesterError):
     """A request to the Nitro Secure Module failed."""
 
     default_hint = "`enclave-agent describe` shows whether the NSM works at all"
@@ -73,6 +85,57 @@ class NsmRefusedError(NsmError):
 
 class NsmResponseError(NsmError):
     """The NSM's response is malformed, or does not fit the request."""
+
+
+class TpmError(AttesterError):
+    """A command to the NitroTPM failed."""
+
+    default_hint = "`enclave-agent describe --attester nitrotpm` shows whether it works at all"
+
+
+class TpmUnavailableError(TpmError):
+    """There is no TPM, or this user may not open it, or its driver failed."""
+
+
+class TpmBusyError(TpmUnavailableError):
+    """Other programs held the TPM the whole time, or used the same NV index."""
+
+    default_hint = "another program holds the TPM: stop it, or retry"
+
+
+class TpmTimeoutError(TpmUnavailableError):
+    """The TPM sent no response in time."""
+
+    default_hint = "retry, then stop and start the instance"
+
+
+class NotNitroTpmError(TpmUnavailableError):
+    """There is a TPM, but it is not a NitroTPM: no document of its is signed by AWS."""
+
+    default_hint = (
+        "KMS accepts documents of NitroTPMs only: start the instance from an attestable AMI "
+        "(docs/nitrotpm.md)"
+    )
+
+
+class TpmRefusedError(TpmError):
+    """The TPM's response is an error code.
+
+    Attributes:
+        command: as the TPM 2.0 Library names it, for example ``TPM2_NV_DefineSpace``.
+        name: the code's name, for example ``TPM_RC_NV_SPACE`` or ``TPM_RC_SIZE, parameter 2``.
+        code: the number.
+    """
+
+    def __init__(self, command: str, name: str, *, code: int, hint: str = "") -> None:
+        super().__init__(f"the TPM refused {command}: {name}", hint=hint)
+        self.command = command
+        self.name = name
+        self.code = code
+
+
+class TpmResponseError(TpmError):
+    """The TPM's response is malformed, or does not fit the command."""
 
 
 class AttestationError(AgentError):

@@ -87,11 +87,12 @@ def locate_kms(
     )
 
 
-def check_engine(engine: str, *, own_device: bool, own_dialer: bool) -> None:
+def check_engine(engine: str, *, attester: str, own_device: bool, own_dialer: bool) -> None:
     """Raise ConfigurationError if there is no such engine, or it is not built.
 
     Args:
         engine: one of `ENGINES`.
+        attester: as `Agent` takes it.
         own_device: whether the caller brings an NSM device.
         own_dialer: whether the caller brings a dialer.
     """
@@ -101,6 +102,10 @@ def check_engine(engine: str, *, own_device: bool, own_dialer: bool) -> None:
         )
     if engine == "python":
         return
+    if attester == "nitrotpm":
+        raise ConfigurationError(
+            "the C SDK knows no NitroTPM", hint="use --engine python, which is the default"
+        )
     from enclave.sdk.bindings.native import check_built  # noqa: PLC0415 (loads the C library)
 
     check_built()

@@ -97,14 +97,14 @@ class Authority:
         return hashlib.sha256(self.root_der).hexdigest()
 
     def issue_leaf(self, module_id: str, now: datetime) -> Leaf:
-        """Certify a new key for one NSM, valid from 3 s before `now` for 3 hours.
+        """Certify a new key for one NSM or NitroTPM, valid from 3 s before `now` for 3 hours.
 
         Args:
-            module_id: ``i-INSTANCE-encENCLAVE``, as in DescribeNSM.
+            module_id: ``i-INSTANCE-encENCLAVE``, as in DescribeNSM, or ``i-INSTANCE-tpmTPM``.
             now: aware; the time the certificate is issued.
         """
         now = now.astimezone(UTC).replace(microsecond=0)
-        instance_id, _, enclave_id = module_id.rpartition("-enc")
+        instance_id, _, module = module_id.rpartition("-")
         chain = self._chain_for(instance_id, now)
         issuer = chain[-1]
         key = ec.generate_private_key(_CURVE)
@@ -116,8 +116,8 @@ class Authority:
                 key,
                 not_before,
                 not_after,
-                # Real serials are the enclave's id, then the time of issue, 64 bits each.
-                (int(enclave_id, 16) << 64) + int(now.timestamp()),
+                # Real serials are the id of enclave or TPM, then the time of issue, 64 bits each.
+                (int(module[3:], 16) << 64) + int(now.timestamp()),
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_LEAF_USAGE, critical=False)

@@ -279,7 +279,7 @@ class SimulatedNsm:
         if self._indefinite_map:
             # Only the outermost map is: 0xbf in place of 0xa9 (nine entries), and a break.
             payload = b"\xbf" + payload[1:] + b"\xff"
-        return _sign1(payload, leaf.key)
+        return sign1(payload, leaf.key)
 
     def _current_leaf(self, now: datetime) -> Leaf:
         leaf = self._leaf
@@ -288,7 +288,7 @@ class SimulatedNsm:
         return leaf
 
 
-def _sign1(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+def sign1(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
     """Encode an untagged COSE_Sign1 with ES384 (RFC 9052, sections 4.2 and 4.4)."""
     to_sign = cbor2.dumps(["Signature1", _PROTECTED_HEADER, b"", payload])
     r, s = decode_dss_signature(key.sign(to_sign, ec.ECDSA(SHA384())))

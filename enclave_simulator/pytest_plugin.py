@@ -1,4 +1,5 @@
 """Fixtures for tests of enclave programs: an authority, an NSM, a KMS and an agent that uses them.
+`simulated_nitrotpm` and `instance_agent` are those of an EC2 instance, for one test.
 
 Each is there for a test, for a module (``module_...``) and for a session (``session_...``).
 Every run of pytest imports this module, so it imports the simulator only when a fixture is used.
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from enclave import Agent
     from enclave_simulator.authority import Authority
     from enclave_simulator.kms.threaded import KmsSimulator
+    from enclave_simulator.nitrotpm import SimulatedNitroTpm
     from enclave_simulator.nsm import SimulatedNsm
 
 REGION = "us-east-1"
@@ -47,6 +49,25 @@ def agent(
 ) -> Iterator[Agent]:
     """Return an agent with `simulated_nsm` and `kms_simulator`, for one test."""
     with _connect(simulated_nsm, kms_simulator, tmp_path_factory) as made:
+        yield made
+
+
+@pytest.fixture
+def simulated_nitrotpm(nitro_authority: Authority) -> SimulatedNitroTpm:
+    """Return the NitroTPM of a freshly booted EC2 instance, for one test."""
+    from enclave_simulator.nitrotpm import SimulatedNitroTpm  # noqa: PLC0415 (see above)
+
+    return SimulatedNitroTpm(nitro_authority)
+
+
+@pytest.fixture
+def instance_agent(
+    simulated_nitrotpm: SimulatedNitroTpm,
+    kms_simulator: KmsSimulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Agent]:
+    """Return an agent on an EC2 instance: with `simulated_nitrotpm` and `kms_simulator`."""
+    with _connect(simulated_nitrotpm, kms_simulator, tmp_path_factory, attester="nitrotpm") as made:
         yield made
 
 
@@ -144,7 +165,11 @@ def _serve(authority: Authority) -> Iterator[KmsSimulator]:
 
 @contextlib.contextmanager
 def _connect(
-    nsm: SimulatedNsm, kms: KmsSimulator, folders: pytest.TempPathFactory
+    device: SimulatedNsm | SimulatedNitroTpm,
+    kms: KmsSimulator,
+    folders: pytest.TempPathFactory,
+    *,
+    attester: str = "auto",
 ) -> Iterator[Agent]:
     from enclave import Agent, Credentials  # noqa: PLC0415 (see above)
     from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS  # noqa: PLC0415 (see above)
@@ -153,7 +178,8 @@ def _connect(
     ca_bundle.write_bytes(kms.ca_pem)
     with Agent(
         region=REGION,
-        device=nsm,
+        attester=attester,
+        device=device,
         proxy=f"tcp://127.0.0.1:{kms.port}",
         ca_bundle=str(ca_bundle),
         credentials=Credentials(

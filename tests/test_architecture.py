@@ -139,6 +139,8 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.logs.outbox",
         "enclave.nsm.message",
         "enclave.nsm.messages",
+        "enclave.nitrotpm.codes",
+        "enclave.nitrotpm.messages",
         "enclave.sdk.frames",
         "enclave.sdk.checks",
         "parent.credentials.responses",
@@ -212,18 +214,37 @@ def test_nothing_of_the_enclave_reaches_yaml_through_the_ground_floor() -> None:
         assert not name.startswith("vsock_proxy.") or "yaml" not in imports(MODULES[name]), name
 
 
-def test_only_dev_nsm_names_the_device() -> None:
-    """No option, variable or file makes production code take another NSM."""
+@pytest.mark.parametrize(
+    ("device", "module"),
+    [
+        ("/dev/nsm", "enclave.nsm.device"),
+        ("/dev/tpmrm0", "enclave.nitrotpm.device"),
+        ("/dev/tpm0", "enclave.nitrotpm.device"),
+    ],
+)
+def test_only_the_devices_module_names_it(device: str, module: str) -> None:
+    """No option, variable or file makes production code take another NSM or TPM."""
     naming = {
         name
         for package in ("enclave", "vsock_proxy")
         for name, path in modules(package).items()
         if any(
-            isinstance(node, ast.Constant) and node.value == "/dev/nsm"
+            isinstance(node, ast.Constant) and node.value == device
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         )
     }
-    assert naming == {"enclave.nsm.device"}
+    assert naming == {module}
+
+
+def test_no_variable_reaches_the_devices() -> None:
+    """AWS's tool takes the TPM's path from a variable; this one must not."""
+    for name in ("enclave.nsm.device", "enclave.nitrotpm.device", "enclave.attester"):
+        read = {
+            node.attr
+            for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute)
+        }
+        assert not read & {"environ", "getenv", "environb"}, name
 
 
 def test_only_the_bindings_know_ffi() -> None:

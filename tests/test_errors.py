@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ERRORS: dict[str, Callable[[], AgentError]] = {
     "AgentError": lambda: AgentError("it failed", hint="do this"),
+    "AttesterError": lambda: enclave.AttesterError("it failed", hint="do this"),
     "AttestationError": lambda: enclave.AttestationError(("PCR0", "root"), hint="do this"),
     "ConfigurationError": lambda: ConfigurationError("it failed", hint="do this"),
     "CredentialsError": lambda: enclave.CredentialsError("expired", hint="do this", transient=True),
@@ -32,6 +33,15 @@ ERRORS: dict[str, Callable[[], AgentError]] = {
         "it failed", hint="do this", transient=False
     ),
     "ListenError": lambda: enclave.ListenError("vsock://3:8000", "in use", hint="do this"),
+    "NotNitroTpmError": lambda: enclave.NotNitroTpmError("it failed", hint="do this"),
+    "TpmBusyError": lambda: enclave.TpmBusyError("it failed", hint="do this"),
+    "TpmError": lambda: enclave.TpmError("it failed", hint="do this"),
+    "TpmRefusedError": lambda: enclave.TpmRefusedError(
+        "TPM2_NV_Read", "TPM_RC_NV_RANGE", code=0x146, hint="do this"
+    ),
+    "TpmResponseError": lambda: enclave.TpmResponseError("it failed", hint="do this"),
+    "TpmTimeoutError": lambda: enclave.TpmTimeoutError("it failed", hint="do this"),
+    "TpmUnavailableError": lambda: enclave.TpmUnavailableError("it failed", hint="do this"),
     "NsmError": lambda: enclave.NsmError("it failed", hint="do this"),
     "NsmRefusedError": lambda: enclave.NsmRefusedError("GetRandom", "InvalidIndex", hint="do this"),
     "NsmResponseError": lambda: enclave.NsmResponseError("it failed", hint="do this"),

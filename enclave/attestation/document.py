@@ -32,8 +32,17 @@ MAX_CERTIFICATES = 10
 """Certificates in the cabundle; AWS's holds 4."""
 
 PCR_COUNT = 32
+"""PCRs of an NSM."""
+
+NITROTPM_PCR_COUNT = 24
+"""PCRs of a NitroTPM, as of every TPM for PCs (TCG PC Client Platform TPM Profile)."""
+
 PCR_SIZE = 48
-"""Bytes in a PCR: the NSM measures with SHA-384."""
+"""Bytes in a PCR: the NSM and the NitroTPM's attestation measure with SHA-384."""
+
+PLATFORMS = ("enclave", "instance")
+"""What a document vouches for: an enclave, by its NSM, or an EC2 instance, by its NitroTPM. The
+NSM of a Nitro Sandbox is said to sign as an enclave's does; AWS documents no field that tells."""
 
 MAX_FIELD = 1024
 """Bytes in each of public_key, user_data and nonce. AWS's text says 512 of the last two in one
@@ -51,10 +60,14 @@ class AttestationDocument:
     """The fields of a document.
 
     Attributes:
-        module_id: the enclave, for example ``i-0827e799ec9232d44-enc019b5640fdf630d6``.
+        platform: ``enclave`` or ``instance``, by which PCRs the document lists.
+        module_id: the enclave, for example ``i-0827e799ec9232d44-enc019b5640fdf630d6``, or the
+            NitroTPM, for example ``i-000fa553dad58a9f1-tpm0000000000000000``.
         timestamp: when it was made, in UTC, to the millisecond.
         digest: ``SHA384``.
-        pcrs: the LOCKED PCRs, by index in 0..31, 48 bytes each.
+        pcrs: an enclave's LOCKED PCRs, by index in 0..31, 48 bytes each; empty for an instance.
+        nitrotpm_pcrs: an instance's PCRs, by index in 0..23, 48 bytes each; empty for an enclave,
+            since the same number means something else there.
         certificate: DER; its key signed the document.
         cabundle: DER, the root first, the issuer of `certificate` last.
         public_key: as it was given to the NSM, or None; so `user_data` and `nonce`.
@@ -63,10 +76,12 @@ class AttestationDocument:
         raw: the whole document.
     """
 
+    platform: str
     module_id: str
     timestamp: datetime
     digest: str
     pcrs: Mapping[int, bytes] = field(repr=False, hash=False)
+    nitrotpm_pcrs: Mapping[int, bytes] = field(repr=False, hash=False)
     certificate: bytes = field(repr=False)
     cabundle: tuple[bytes, ...] = field(repr=False)
     public_key: bytes | None
@@ -78,10 +93,13 @@ class AttestationDocument:
 
     @property
     def is_debug(self) -> bool:
-        """Whether PCR0, PCR1 and PCR2 are all zero (or not there): nothing was measured, as in
-        debug mode, where the parent reads the enclave's console.
+        """Whether an enclave's PCR0, PCR1 and PCR2 are all zero (or not there): nothing was
+        measured, as in debug mode, where the parent reads the enclave's console. An instance has
+        no such mode.
         """
-        return not any(any(self.pcrs.get(index, b"")) for index in (0, 1, 2))
+        return self.platform == "enclave" and not any(
+            any(self.pcrs.get(index, b"")) for index in (0, 1, 2)
+        )
 
 
 def parse(data: bytes) -> AttestationDocument:
@@ -109,17 +127,25 @@ def parse(data: bytes) -> AttestationDocument:
     values = cbor.decode(payload, format=FORMAT, offset=data.index(payload))
     if not isinstance(values, dict):
         raise DecodingError(FORMAT, "the payload is not a map")
-    if "nitrotpm_pcrs" in values:
-        raise DecodingError(
-            FORMAT,
-            "it is a NitroTPM's, which attests an EC2 instance, not an enclave",
-            hint="a document of an enclave comes from its NSM: enclave-agent attest",
-        )
+    # Which PCRs are there decides what the document is about; a null counts as being there.
+    listed = [name for name in _PCRS if name in values]
+    if len(listed) != 1:
+        which = "both pcrs and nitrotpm_pcrs" if listed else "neither pcrs nor nitrotpm_pcrs"
+        raise DecodingError(FORMAT, f"the payload has {which}")
+    [name] = listed
+    platform, shape = _PCRS[name]
     try:
-        fields = cbor.take(values, _SHAPES)
+        fields = cbor.take(values, {**_SHAPES, name: shape})
     except ValueError as e:
         raise DecodingError(FORMAT, str(e)) from None
-    return AttestationDocument(**fields, payload=payload, signature=signature, raw=data)
+    no_pcrs: Mapping[str, Mapping[int, bytes]] = dict.fromkeys(_PCRS, MappingProxyType({}))
+    return AttestationDocument(
+        **{**no_pcrs, **fields},
+        platform=platform,
+        payload=payload,
+        signature=signature,
+        raw=data,
+    )
 
 
 def _digest(value: object) -> str:
@@ -132,11 +158,14 @@ def _timestamp(value: object) -> datetime:
     return _EPOCH + timedelta(milliseconds=cbor.number(_LAST_MS)(value))
 
 
-def _pcrs(value: object) -> Mapping[int, bytes]:
-    index, pcr = cbor.number(PCR_COUNT - 1), cbor.data(PCR_SIZE, PCR_SIZE)
-    if isinstance(value, dict) and value:
-        return MappingProxyType({index(key): pcr(item) for key, item in value.items()})
-    raise ValueError("a map of PCRs")
+def _pcrs(count: int) -> cbor.Shape:
+    def shape(value: object) -> Mapping[int, bytes]:
+        index, pcr = cbor.number(count - 1), cbor.data(PCR_SIZE, PCR_SIZE)
+        if isinstance(value, dict) and value:
+            return MappingProxyType({index(key): pcr(item) for key, item in value.items()})
+        raise ValueError("a map of PCRs")
+
+    return shape
 
 
 _certificate = cbor.data(1, MAX_CERTIFICATE)
@@ -153,11 +182,16 @@ def _given(value: object) -> bytes | None:
     return None if value is None else cbor.data(0, MAX_FIELD)(value)
 
 
+_PCRS: Mapping[str, tuple[str, cbor.Shape]] = {
+    "pcrs": ("enclave", _pcrs(PCR_COUNT)),
+    "nitrotpm_pcrs": ("instance", _pcrs(NITROTPM_PCR_COUNT)),
+}
+"""The field that lists the PCRs: the platform it belongs to, and its shape."""
+
 _SHAPES: Mapping[str, cbor.Shape] = {
     "module_id": cbor.text,
     "timestamp": _timestamp,
     "digest": _digest,
-    "pcrs": _pcrs,
     "certificate": _certificate,
     "cabundle": _cabundle,
     "public_key": _given,

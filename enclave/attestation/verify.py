@@ -6,6 +6,7 @@ Nothing here is secret, so comparisons need not take constant time.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from pycose.messages.sign1message import Sign1Message
 
 from enclave.attestation import chain
 from enclave.attestation.document import (
+    NITROTPM_PCR_COUNT,
     PCR_COUNT,
     PCR_SIZE,
+    PLATFORMS,
     PROTECTED_HEADER,
     AttestationDocument,
     parse,
@@ -39,9 +42,12 @@ CLOCK_ALLOWANCE = timedelta(minutes=1)
 """How far a document may be from the future: its clock and the verifier's differ."""
 
 _HINTS = {
+    "platform": "an enclave and an instance are not trusted alike: expect the other one only if "
+    "you mean it (--platform, platform=), with its own PCRs",
     "root": "not from AWS: a simulated document verifies only against its simulator's root",
     "debug mode": "start the enclave without debug mode",
 }
+_NITROTPM_MODULE = re.compile(r"-tpm[0-9a-f]*$")
 _BYTES = "give bytes, not hex: bytes.fromhex(...)"
 
 
@@ -51,6 +57,7 @@ def verify(
     at: datetime,
     max_age: timedelta | None,
     pcrs: Mapping[int, bytes | Collection[bytes]] | None,
+    platform: str = "enclave",
     nonce: bytes | None = None,
     user_data: bytes | None = None,
     public_key: bytes | None = None,
@@ -64,10 +71,13 @@ def verify(
         at: the present, aware.
         max_age: how old it may be; None: as old as its certificate, which lives three hours,
             lets it be.
-        pcrs: what PCRs must be, by index in 0..31, 48 bytes each; several values for one PCR
-            mean one of these, as while a new image is rolled out: compare PCR0 then, for PCR1
-            of one image and PCR2 of another would pass. None: not checked, which proves that an
-            enclave runs, not what runs in it.
+        pcrs: what PCRs must be, by index in 0..31 (of an instance 0..23), 48 bytes each; several
+            values for one PCR mean one of these, as while a new image is rolled out: compare
+            PCR0 then, for PCR1 of one image and PCR2 of another would pass. None: not checked,
+            which proves that an enclave or instance runs, not what runs in it.
+        platform: what must have been attested: ``enclave``, by an NSM, or ``instance``, by a
+            NitroTPM (docs/nitrotpm.md); the other one is rejected. PCRs are compared with
+            those of this platform.
         nonce: what it must be; None: not looked at.
         user_data: what it must be; None: not looked at.
         public_key: what it must be; None: not looked at.
@@ -87,10 +97,11 @@ def verify(
     expected_pcrs: dict[int, tuple[bytes, ...]] = {
         index: _alternatives(values) for index, values in (pcrs or {}).items()
     }
-    _check_expectations(at, expected_pcrs, given, root_fingerprint)
+    _check_expectations(at, platform, expected_pcrs, given, root_fingerprint)
     document = parse(document if isinstance(document, bytes) else document.raw)
     certificates, failures = chain.read([*document.cabundle, document.certificate])
     leaf = certificates[-1]
+    failures += _platform(document, platform)
     failures += _signature(document, leaf)
     failures += _root(document, root_fingerprint)
     # A document from the near future is judged at its own time: its certificate may be a moment
@@ -98,7 +109,8 @@ def verify(
     is_ahead = timedelta(0) < document.timestamp - at <= CLOCK_ALLOWANCE
     failures += chain.check(certificates, document.timestamp if is_ahead else at)
     failures += _times(document, leaf, at, max_age)
-    failures += _pcrs(document, expected_pcrs, allow_debug=allow_debug)
+    if document.platform == platform:  # the other one's PCRs mean something else
+        failures += _pcrs(document, expected_pcrs, allow_debug=allow_debug)
     for name, expected in given.items():
         got = getattr(document, name)
         if expected is not None and got != expected:
@@ -117,6 +129,7 @@ def _alternatives(values: Any) -> tuple[Any, ...]:
 
 def _check_expectations(
     at: datetime,
+    platform: str,
     pcrs: Mapping[int, tuple[bytes, ...]],
     given: Mapping[str, bytes | None],
     root_fingerprint: bytes,
@@ -128,10 +141,15 @@ def _check_expectations(
         )
     if not _is_bytes(root_fingerprint, 32):
         raise ConfigurationError("root_fingerprint is not 32 bytes", hint=_BYTES)
+    if platform not in PLATFORMS:
+        raise ConfigurationError(
+            f"no such platform: {platform!r}", hint="there are " + " and ".join(PLATFORMS)
+        )
+    count = PCR_COUNT if platform == "enclave" else NITROTPM_PCR_COUNT
     for index, values in pcrs.items():
-        if index not in range(PCR_COUNT) or not all(_is_bytes(v, PCR_SIZE) for v in values):
+        if index not in range(count) or not all(_is_bytes(v, PCR_SIZE) for v in values):
             raise ConfigurationError(
-                f"the expected PCR{index} is not one of 0..{PCR_COUNT - 1} with {PCR_SIZE} bytes",
+                f"the expected PCR{index} is not one of 0..{count - 1} with {PCR_SIZE} bytes",
                 hint=_BYTES,
             )
         if not values:
@@ -143,6 +161,19 @@ def _check_expectations(
 
 def _is_bytes(value: object, size: int | None = None) -> bool:
     return isinstance(value, bytes) and size in (None, len(value))
+
+
+def _platform(document: AttestationDocument, expected: str) -> Iterator[str]:
+    if document.platform != expected:
+        yield (
+            f"platform: expected {_NAMES[expected]}, got the document of "
+            f"{_NAMES[document.platform]}"
+        )
+    elif (_NITROTPM_MODULE.search(document.module_id) is not None) != (expected == "instance"):
+        yield f"platform: {document.module_id} is not the module of {_NAMES[expected]}"
+
+
+_NAMES = {"enclave": "an enclave", "instance": "an EC2 instance (NitroTPM)"}
 
 
 def _signature(document: AttestationDocument, leaf: x509.Certificate | None) -> Iterator[str]:
@@ -185,10 +216,11 @@ def _pcrs(
     if document.is_debug and not allow_debug:
         yield "debug mode: PCR0, PCR1 and PCR2 are zero, so nothing says what runs in there"
     for index, values in sorted(expected.items()):
-        got = document.pcrs.get(index)
+        got = (document.pcrs or document.nitrotpm_pcrs).get(index)
         if got not in values:
             wanted = " or ".join(value.hex() for value in values)
-            shown = "none (documents list locked PCRs only)" if got is None else got.hex()
+            absent = "none (documents list locked PCRs only)" if document.pcrs else "none"
+            shown = absent if got is None else got.hex()
             yield f"PCR{index}: expected {wanted}, got {shown}"
 
 

@@ -1,14 +1,17 @@
-"""The commands that ask only the NSM: ``attest``, ``describe``, ``extend-pcr``, ``lock-pcr``."""
+"""The commands that ask only the NSM, two of them a NitroTPM as well: ``attest``, ``describe``,
+``extend-pcr``, ``lock-pcr``.
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from enclave.cli import files
 from enclave.cli.binary import HELP, binary
 from enclave.cli.command import Command
+from enclave.cli.options import add_attester
 from enclave.cli.output import Printer
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from enclave.cli.environment import Environment
+    from enclave.nitrotpm import NitroTpm
     from enclave.nsm import Nsm
 
 _LIMIT = "at most 1024 bytes"
@@ -26,8 +30,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     attest = subparsers.add_parser(
         "attest",
         help="an attestation document of this enclave",
-        description="Have the NSM sign an attestation document, and print it in base64. Bytes are "
-        f"given as {HELP}.",
+        description="Have the NSM (or NitroTPM) sign an attestation document, and print it in "
+        f"base64. Bytes are given as {HELP}.",
         parents=[common],
     )
     attest.add_argument("--nonce", metavar="BYTES", help=f"what the verifier sent, {_LIMIT}")
@@ -40,14 +44,16 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write it there as it is, not in base64; - is standard output, if no terminal",
     )
+    add_attester(attest.add_argument)
 
-    subparsers.add_parser(
+    describe = subparsers.add_parser(
         "describe",
         help="the NSM, and the PCRs with their locks",
-        description="Ask the NSM who it is, and for every PCR. As a table, unless --output says "
-        "otherwise.",
+        description="Ask the NSM who it is, and for every PCR; of a NitroTPM, what its document "
+        "says. As a table, unless --output says otherwise.",
         parents=[common],
     )
+    add_attester(describe.add_argument)
 
     extend = subparsers.add_parser(
         "extend-pcr",
@@ -77,8 +83,8 @@ def run_attest(arguments: argparse.Namespace, environment: Environment) -> str |
         name: binary(f"--{name.replace('_', '-')}", getattr(arguments, name))
         for name in ("nonce", "user_data", "public_key")
     }
-    with _nsm(environment) as nsm:
-        document = nsm.attest(**given)
+    with environment.attester(arguments.attester) as attester:
+        document = attester.attest(**given)
     if arguments.output_file == "-":
         return document
     if arguments.output_file is not None:
@@ -88,12 +94,20 @@ def run_attest(arguments: argparse.Namespace, environment: Environment) -> str |
 
 
 def run_describe(arguments: argparse.Namespace, environment: Environment) -> str:
-    """Describe the NSM and its PCRs."""
+    """The NSM or NitroTPM, and its PCRs."""
+    from enclave.nitrotpm import NitroTpm  # noqa: PLC0415 (not for --help)
+
     printer = Printer(arguments, environment, default="table", fold=True)
-    with _nsm(environment) as nsm:
-        described = nsm.describe()
-        pcrs = [nsm.describe_pcr(index) for index in range(described.max_pcrs)]
-    value = {
+    with environment.attester(arguments.attester) as attester:
+        if isinstance(attester, NitroTpm):
+            return printer.format("NitroTpm", _of_a_nitrotpm(attester))
+        return printer.format("Nsm", _of_an_nsm(cast("Nsm", attester)))
+
+
+def _of_an_nsm(nsm: Nsm) -> dict[str, Any]:
+    described = nsm.describe()
+    pcrs = [nsm.describe_pcr(index) for index in range(described.max_pcrs)]
+    return {
         "ModuleId": described.module_id,
         "Digest": described.digest,
         "Version": f"{described.version_major}.{described.version_minor}.{described.version_patch}",
@@ -102,7 +116,23 @@ def run_describe(arguments: argparse.Namespace, environment: Environment) -> str
             for index, pcr in enumerate(pcrs)
         ],
     }
-    return printer.format("Nsm", value)
+
+
+def _of_a_nitrotpm(tpm: NitroTpm) -> dict[str, Any]:
+    from enclave.attestation import parse  # noqa: PLC0415 (as above)
+
+    described, document = tpm.describe(), parse(tpm.attest())
+    return {
+        "ModuleId": document.module_id,
+        "Digest": document.digest,
+        "Device": described.path,
+        "Manufacturer": described.manufacturer,
+        "Version": described.name,
+        "Pcrs": [
+            {"Index": index, "Value": value.hex()}
+            for index, value in sorted(document.nitrotpm_pcrs.items())
+        ],
+    }
 
 
 def run_extend_pcr(arguments: argparse.Namespace, environment: Environment) -> str:

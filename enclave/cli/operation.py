@@ -152,6 +152,7 @@ def make_agent(arguments: argparse.Namespace, environment: Environment, **change
             "profile": arguments.profile,
             "proxy": arguments.proxy,
             "engine": arguments.engine,
+            "attester": arguments.attester,
             "ca_bundle": arguments.ca_bundle,
             "trust": arguments.trust,
             "credentials": arguments.credentials,

@@ -52,6 +52,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "endpoint_url": None,
     "proxy": "vsock://3:8000",
     "engine": "python",
+    "attester": "auto",
     "ca_bundle": None,
     "trust": "amazon",
     "credentials": "auto",
@@ -149,6 +150,7 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         help="whose code has the key pair attested and opens the response: python, AWS's C SDK, or "
         f"the C SDK's own KMS client for the whole call (default: {DEFAULTS['engine']})",
     )
+    add_attester(add)
     add("--ca-bundle", metavar="FILE",
         help="CA certificates in PEM, trusted alone (default: AWS_CA_BUNDLE)")  # fmt: skip
     add(
@@ -177,6 +179,18 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
         f"profile's, or {BASE64})",
     )
     return _hide(parser) if hidden else parser
+
+
+def add_attester(add: Any) -> None:
+    """Add the option that names what attests, to a group of options or a parser."""
+    add(
+        "--attester",
+        choices=("auto", "nsm", "nitrotpm"),
+        default=argparse.SUPPRESS,
+        help="what vouches for the key pair: nsm, in an enclave; nitrotpm, the TPM of an EC2 "
+        "instance; or auto: the NSM if there is one, otherwise the NitroTPM (--verbose says "
+        f"which; default: {DEFAULTS['attester']})",
+    )
 
 
 _NO_EFFECT = {

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from enclave.cli.environment import Environment
 
 _PCR = re.compile(r"([0-9]{1,2})=(.+)")
-_NAMED_PCRS = (0, 1, 2, 3, 4, 8)
-"""Those AWS gives a meaning: image, kernel, application, role, instance, signer."""
+_NAMED_PCRS = (0, 1, 2, 3, 4, 7, 8, 12)
+"""Those AWS gives a meaning: of an enclave 0 image, 1 kernel, 2 application, 3 role, 4 instance,
+8 signer; of an instance 4 boot code, 7 secure boot, 12 kernel command line."""
 
 _DIGEST = 48
 _FINGERPRINT = 32
@@ -35,7 +36,8 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="verify an attestation document",
         description="Verify an attestation document: signature, certificate chain up to AWS's "
         "root, times, and the values that it must have. Every failure is printed, not only the "
-        "first. Without a PCR it proves that an enclave runs, not what runs in it. A PCR given "
+        "first. Without a PCR it proves that an enclave runs, not what runs in it. A document "
+        "of an EC2 instance is rejected unless --platform says instance. A PCR given "
         "several times may have any of the values. Prints a table, unless --output or "
         f"AWS_DEFAULT_OUTPUT says otherwise. Bytes are given as {HELP}.",
         parents=[common],
@@ -43,6 +45,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("document", metavar="FILE", nargs="?", default="-",
         help=f"the document {SHAPES} (default: -, standard input)")  # fmt: skip
+    add("--platform", choices=("enclave", "instance"), default="enclave",
+        help="what must have been attested: an enclave, or an instance with a NitroTPM (default: "
+        "%(default)s)")  # fmt: skip
     add("--pcr", metavar="N=HEX", action="append", default=[],
         help="the value of PCR N, 96 hex digits; several for one PCR: any of them")  # fmt: skip
     for index in _NAMED_PCRS:
@@ -70,7 +75,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
 
     Raises:
         AttestationError: it proves too little.
-        DecodingError: it is not an attestation document of an enclave.
+        DecodingError: it is not an attestation document.
         ConfigurationError: an option.
     """
     # COSE and X.509 take a moment to load: not for --help.
@@ -83,11 +88,18 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         console.warn("the root is not AWS's: this document proves nothing about a real enclave")
     if not 0 <= arguments.max_age <= timedelta.max.total_seconds():
         raise ConfigurationError("argument --max-age: not a number of seconds")
+    expected_pcrs = _expected_pcrs(arguments)
+    if arguments.platform == "instance" and 4 in expected_pcrs and not {7, 12} & set(expected_pcrs):
+        console.warn(
+            "PCR4 alone leaves the kernel command line open (GHSA-xrv8-2pf5-f3q7): add PCR12, or "
+            "PCR7 with Secure Boot"
+        )
     document = verify(
         _document(arguments),
         at=_time(arguments, environment),
         max_age=timedelta(seconds=arguments.max_age) if arguments.max_age else None,
-        pcrs=_expected_pcrs(arguments),
+        pcrs=expected_pcrs,
+        platform=arguments.platform,
         nonce=binary("--nonce", arguments.nonce),
         user_data=binary("--user-data", arguments.user_data),
         public_key=binary("--public-key", arguments.public_key),
@@ -146,6 +158,7 @@ def _answer(document: AttestationDocument) -> dict[str, Any]:
         return None if value is None else value.hex()
 
     return {
+        "Platform": document.platform,
         "ModuleId": document.module_id,
         "Timestamp": document.timestamp.astimezone(UTC).isoformat(timespec="milliseconds"),
         "Digest": document.digest,
@@ -154,7 +167,8 @@ def _answer(document: AttestationDocument) -> dict[str, Any]:
         "UserData": shown(document.user_data),
         "PublicKey": shown(document.public_key),
         "Pcrs": [
-            {"Index": index, "Value": value.hex()} for index, value in sorted(document.pcrs.items())
+            {"Index": index, "Value": value.hex()}
+            for index, value in sorted((document.pcrs or document.nitrotpm_pcrs).items())
         ],
     }
 

@@ -88,6 +88,8 @@ class Nsm:
             document = parse(raw)
         except DecodingError as e:
             raise NsmResponseError(f"the NSM's response to Attestation: {e}") from e
+        if document.platform != "enclave":
+            raise NsmResponseError("the NSM's document lists a NitroTPM's PCRs")
         # After a timeout the driver may give the late response to the next request, of any program.
         for name in ("public_key", "user_data", "nonce"):
             if (getattr(document, name) or b"") != (getattr(request, name) or b""):

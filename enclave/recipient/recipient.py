@@ -1,4 +1,4 @@
-"""The recipient: an RSA key pair made in the enclave, and the document that attests it."""
+"""The recipient: an RSA key pair made here, and the document that attests it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from enclave import forking
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
 from enclave.clock_watch import ClockWatch
-from enclave.errors import NsmError
+from enclave.errors import AttesterError
 from enclave.recipient.cms import open_enveloped_data
 from enclave.recipient.keypair import new_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enclave.nsm import Nsm
+    from enclave.attester import Attester
     from enclave.recipient.keypair import KeyPairAhead
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ REFRESH_AFTER = 120.0
 minutes; AWS documents no figure."""
 
 USABLE_FOR = 240.0
-"""Seconds a document may be used while the NSM fails to give a new one."""
+"""Seconds a document may be used while the attester fails to give a new one."""
 
 
 class Recipient(Protocol):
@@ -40,7 +40,7 @@ class Recipient(Protocol):
         """Return a document for this recipient's public key, young enough for KMS.
 
         Raises:
-            NsmError: the NSM did not give one.
+            AttesterError: the NSM or NitroTPM did not give one.
         """
         ...
 
@@ -58,7 +58,7 @@ class YoungDocument:
     """An attestation document, renewed about every two minutes. Safe for many threads."""
 
     def __init__(self, fetch: Callable[[], bytes], clock: Clock) -> None:
-        """Take how to get one; `fetch` raises `NsmError`."""
+        """Take how to get one; `fetch` raises `AttesterError`."""
         self._fetch = fetch
         self._clock = clock
         self._refreshing = threading.Lock()
@@ -89,7 +89,7 @@ class YoungDocument:
     def _refresh(self, now: float) -> None:
         try:
             document = self._fetch()
-        except NsmError as e:
+        except AttesterError as e:
             if now - self._fetched >= USABLE_FOR:
                 raise
             log.warning("no fresh attestation document, going on with the last one: %s", e)
@@ -101,13 +101,13 @@ class YoungDocument:
             _log_document(document)
 
 
-class NsmRecipient:
-    """An RSA-2048 key pair made here by `cryptography`, attested by the NSM.
+class AttestedRecipient:
+    """An RSA-2048 key pair made here by `cryptography`, attested by an NSM or a NitroTPM.
 
     The private key never leaves this object. Safe for many threads.
 
     Args:
-        nsm: attests the public key.
+        attester: attests the public key.
         clock: time.
         key_pair: made ahead; None: one is made now.
         watch: compares the clocks each time the document is renewed.
@@ -115,7 +115,7 @@ class NsmRecipient:
 
     def __init__(
         self,
-        nsm: Nsm,
+        attester: Attester,
         *,
         clock: Clock | None = None,
         key_pair: KeyPairAhead | None = None,
@@ -128,11 +128,14 @@ class NsmRecipient:
         )
         self._key_identifier = hashlib.sha256(public_key).digest()
         self._document = YoungDocument(
-            lambda: watch.fetch(lambda: nsm.attest(public_key=public_key)), clock or SystemClock()
+            lambda: watch.fetch(lambda: attester.attest(public_key=public_key)),
+            clock or SystemClock(),
         )
 
     def attestation_document(self) -> bytes:
-        """See `Recipient.attestation_document`; the NSM is asked about every two minutes."""
+        """See `Recipient.attestation_document`; the attester is asked about every two
+        minutes.
+        """
         return self._document.get()
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
@@ -151,9 +154,12 @@ def log_opened(envelope: bytes, secret: bytes) -> None:
 
 def _log_document(document: bytes) -> None:
     parsed = parse(document)
+    # The PCR that says most about what runs: the enclave's image, the instance's boot code.
+    index, pcrs = (0, parsed.pcrs) if parsed.pcrs else (4, parsed.nitrotpm_pcrs)
     log.info(
-        "attested by %s, PCR0 %s: attestation document of %d bytes",
+        "attested by %s, PCR%d %s: attestation document of %d bytes",
         parsed.module_id,
-        parsed.pcrs[0].hex() if 0 in parsed.pcrs else "not locked",
+        index,
+        pcrs[index].hex() if index in pcrs else "not in it",
         len(document),
     )

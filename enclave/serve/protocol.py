@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from enclave.errors import (
     AgentError,
     AttestationError,
+    AttesterError,
     ConfigurationError,
     CredentialsError,
     DecodingError,
@@ -25,7 +26,6 @@ from enclave.errors import (
     KmsRefusedError,
     KmsResponseError,
     KmsUnreachableError,
-    NsmError,
 )
 from enclave.recipient.exchange import SECRET_FIELD
 
@@ -229,7 +229,7 @@ def _base64(value: object) -> str:
 
 
 _OWN_ERRORS: Final[tuple[tuple[type[AgentError], str, int], ...]] = (
-    (NsmError, "EnclaveAttestationException", 400),
+    (AttesterError, "EnclaveAttestationException", 400),
     (CredentialsError, "EnclaveCredentialsException", 400),
     (KmsUnreachableError, "EnclaveUntrustedPeerException", 400),
     (KmsResponseError, "EnclaveUntrustedResponseException", 400),

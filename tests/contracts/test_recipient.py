@@ -19,7 +19,7 @@ from enclave.attestation import parse
 from enclave.errors import DecodingError, DecryptionError, NsmUnavailableError
 from enclave.nsm import DevNsm, Nsm
 from enclave.recipient.cms import MAX_ENVELOPE
-from enclave.recipient.recipient import REFRESH_AFTER, NsmRecipient, Recipient
+from enclave.recipient.recipient import REFRESH_AFTER, AttestedRecipient, Recipient
 from enclave.sdk.bindings.native import load
 from enclave.sdk.errors import SdkNotBuiltError
 from enclave.sdk.recipient import SdkRecipient
@@ -38,7 +38,7 @@ FORMS: tuple[ContentForm, ...] = ("constructed", "primitive")
 
 
 def nsm_recipient(clock: Clock) -> Recipient:
-    return NsmRecipient(Nsm(SimulatedNsm(Authority.generate())), clock=clock)
+    return AttestedRecipient(Nsm(SimulatedNsm(Authority.generate())), clock=clock)
 
 
 def sdk_recipient(clock: Clock) -> Recipient:

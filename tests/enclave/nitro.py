@@ -133,6 +133,15 @@ class Document:
         """SHA-256 of the root's DER."""
         return sha256(self.certificates[0]).digest()
 
+    @classmethod
+    def of_an_instance(cls, **payload: Any) -> Document:
+        """Make the document of an EC2 instance's NitroTPM: other PCRs, all 24 of them."""
+        made = cls(payload={"module_id": "i-0123456789abcdef0-tpm0000000000000000"} | payload)
+        del made.payload["pcrs"]
+        pcrs = {index: bytes([index]) * 48 for index in range(24)}
+        made.payload = {"nitrotpm_pcrs": pcrs} | made.payload
+        return made
+
     def encode(self) -> bytes:
         """Sign and wrap."""
         payload = cbor2.dumps(self.payload)

@@ -18,7 +18,7 @@ from enclave.clock import SystemClock
 from enclave.clock_watch import MAX_DRIFT, PRECISION, ClockWatch
 from enclave.errors import NsmRefusedError
 from enclave.nsm import Nsm
-from enclave.recipient.recipient import REFRESH_AFTER, NsmRecipient
+from enclave.recipient.recipient import REFRESH_AFTER, AttestedRecipient
 from tests.doubles import ManualClock
 from tests.enclave.nitro import Document, chain
 
@@ -168,7 +168,7 @@ def test_the_clock_is_looked_at_each_time_the_document_is_renewed(
 ) -> None:
     clock = ManualClock()
     watch = ClockWatch(clock)
-    recipient = NsmRecipient(Nsm(simulated_nsm), clock=clock, watch=watch)
+    recipient = AttestedRecipient(Nsm(simulated_nsm), clock=clock, watch=watch)
     recipient.attestation_document()
     assert watch.drift is not None
     assert abs(watch.drift) < 60, "the simulated NSM has this machine's time"

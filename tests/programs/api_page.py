@@ -28,7 +28,16 @@ GROUPS = {
     ),
     "Credentials": ("Credentials", "CredentialsProvider"),
     "Attestation documents": ("verify", "parse", "AttestationDocument"),
-    "The NSM": ("Nsm", "DevNsm", "NsmDevice", "Recipient"),
+    "The NSM and the NitroTPM": (
+        "Attester",
+        "Nsm",
+        "DevNsm",
+        "NsmDevice",
+        "NitroTpm",
+        "DevTpm",
+        "TpmDevice",
+        "Recipient",
+    ),
     "Logs": ("SinkHandler",),
     "The process": ("protect_memory",),
     "Errors": (),  # every other name: the family of AgentError

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-import cbor2
 import pytest
 
-from enclave.attestation import chain, parse
+from enclave.attestation import parse
 from enclave.attestation.verify import verify
 from enclave.errors import AgentError, AttestationError, DecodingError
 from tests.paths import VECTORS
@@ -115,10 +114,27 @@ def test_no_document_cut_short_parses() -> None:
             parse(raw[:length])
 
 
-def test_the_chain_of_a_real_nitrotpm_document() -> None:
-    """Its payload differs from an NSM's; its certificates are of the same kind and root."""
-    _, _, payload, _ = cbor2.loads((VECTORS / "nitrotpm" / "nitrotpm-2026-08.cbor").read_bytes())
-    fields = cbor2.loads(payload)
-    certificates, failures = chain.read([*fields["cabundle"], fields["certificate"]])
-    at = datetime.fromtimestamp(fields["timestamp"] / 1000, UTC)
-    assert not [*failures, *chain.check(certificates, at)]
+def test_a_real_document_of_an_instance() -> None:
+    raw = (VECTORS / "nitrotpm" / "nitrotpm-2026-08.cbor").read_bytes()
+    document = parse(raw)
+    assert document.platform == "instance"
+    assert document.module_id == "i-000fa553dad58a9f1-tpm0000000000000000"
+    assert set(document.nitrotpm_pcrs) == set(range(24))
+    assert not document.pcrs
+    proven = verify(
+        raw,
+        at=document.timestamp,
+        max_age=timedelta(0),
+        platform="instance",
+        pcrs=document.nitrotpm_pcrs,
+        nonce=document.nonce,
+        public_key=document.public_key,
+    )
+    assert proven == document
+    with pytest.raises(AttestationError) as caught:
+        verify(raw, at=document.timestamp, max_age=timedelta(0), pcrs=None)
+    [failure] = caught.value.failures
+    assert failure.startswith("platform: expected an enclave")
+    flipped = raw[:-1] + bytes([raw[-1] ^ 1])
+    with pytest.raises(AttestationError, match="signature"):
+        verify(flipped, at=document.timestamp, max_age=None, platform="instance", pcrs=None)

@@ -318,15 +318,72 @@ def test_one_of_several_values(form: Any) -> None:
     assert failure == f"PCR1: expected {new.hex()} or {'00' * 48}, got {old.hex()}"
 
 
-def test_a_document_of_a_nitro_tpm_is_named() -> None:
-    """A verifier that expects an enclave takes no instance."""
-    payload = Document().payload
-    tpm = {**payload, "nitrotpm_pcrs": {0: bytes(48)}}
-    del tpm["pcrs"]
-    for fields in (tpm, {**payload, "nitrotpm_pcrs": {}}):
-        raw = cbor2.dumps([Document().protected, {}, cbor2.dumps(fields), bytes(96)])
-        with pytest.raises(DecodingError, match="NitroTPM's, which attests an EC2 instance"):
-            parse(raw)
+def test_a_document_of_an_instance() -> None:
+    document = Document.of_an_instance(nonce=b"n")
+    proven = _verify(document, platform="instance", pcrs={4: b"\4" * 48, 23: [b"\x17" * 48]})
+    assert proven.platform == "instance"
+    assert proven.nitrotpm_pcrs[12] == b"\x0c" * 48
+    assert not proven.pcrs
+    assert not proven.is_debug
+    [failure] = _failures(document, platform="instance", pcrs={7: bytes(48)})
+    assert failure == f"PCR7: expected {'00' * 48}, got {'07' * 48}"
+
+
+def test_an_instance_whose_first_pcrs_are_zero_is_not_in_debug_mode() -> None:
+    """PCR0 to PCR2 are firmware's there; a debug mode is an enclave's."""
+    pcrs = dict.fromkeys(range(24), bytes(48))
+    assert not _verify(Document.of_an_instance(nitrotpm_pcrs=pcrs), platform="instance").is_debug
+
+
+@pytest.mark.parametrize("expectations", [{}, {"platform": "enclave"}, {"allow_debug": True}])
+def test_who_expects_an_enclave_takes_no_instance(expectations: dict[str, Any]) -> None:
+    """Nor are an instance's PCRs compared with those of an enclave, whose numbers they share."""
+    [failure] = _failures(Document.of_an_instance(), pcrs={4: b"\4" * 48}, **expectations)
+    assert failure == (
+        "platform: expected an enclave, got the document of an EC2 instance (NitroTPM)"
+    )
+
+
+def test_who_expects_an_instance_takes_no_enclave() -> None:
+    [failure] = _failures(Document(), platform="instance", pcrs={4: b"\4" * 48})
+    assert failure == (
+        "platform: expected an EC2 instance (NitroTPM), got the document of an enclave"
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "platform"),
+    [
+        (Document(payload={"module_id": "i-0123456789abcdef0-tpm0000000000000000"}), "enclave"),
+        (Document.of_an_instance(module_id="i-0123456789abcdef0-enc0123456789abcdef"), "instance"),
+        (Document.of_an_instance(module_id="i-0123456789abcdef0"), "instance"),
+    ],
+)
+def test_a_module_id_of_another_platform(document: Document, platform: str) -> None:
+    [failure] = _failures(document, platform=platform)
+    assert failure.startswith(f"platform: {document.payload['module_id']} is not the module of")
+
+
+@pytest.mark.parametrize("tpm", [{0: bytes(48)}, {}, None, 0])
+def test_pcrs_of_both_platforms(tpm: object) -> None:
+    raw = Document(payload={"nitrotpm_pcrs": tpm}).encode()
+    with pytest.raises(DecodingError, match="has both pcrs and nitrotpm_pcrs"):
+        parse(raw)
+
+
+def test_pcrs_of_neither_platform() -> None:
+    document = Document()
+    del document.payload["pcrs"]
+    with pytest.raises(DecodingError, match="has neither pcrs nor nitrotpm_pcrs"):
+        parse(document.encode())
+
+
+@pytest.mark.parametrize(
+    "pcrs", [None, {}, [], {24: bytes(48)}, {-1: bytes(48)}, {"0": bytes(48)}, {0: bytes(32)}]
+)
+def test_nitrotpm_pcrs_that_are_none(pcrs: object) -> None:
+    with pytest.raises(DecodingError):
+        parse(Document.of_an_instance(nitrotpm_pcrs=pcrs).encode())
 
 
 def test_debug_mode_is_refused_unless_allowed() -> None:
@@ -348,6 +405,8 @@ def test_what_was_expected_is_not_there(name: str) -> None:
     "impossible",
     [
         {"at": NOW.replace(tzinfo=None)},
+        {"platform": "sandbox"},
+        {"platform": "instance", "pcrs": {24: bytes(48)}},
         {"pcrs": {32: bytes(48)}},
         {"pcrs": {-1: bytes(48)}},
         {"pcrs": {0: bytes(32)}},

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from enclave.agent import Agent
 from enclave.cli import main
 from enclave.cli.environment import Environment
-from enclave.nsm import DevNsm
+from enclave.nitrotpm import NitroTpm
+from enclave.nsm import DevNsm, Nsm
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.kms.threaded import KmsSimulator
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from enclave.attester import Attester
+    from enclave.nitrotpm import TpmDevice
     from enclave.nsm import NsmDevice
     from enclave_simulator.authority import Authority
+    from enclave_simulator.nitrotpm import SimulatedNitroTpm
     from enclave_simulator.nsm import SimulatedNsm
 
 RANDOM = bytes(range(256)) * 4
@@ -68,6 +72,7 @@ class CommandLine:
     """Runs ``enclave-agent`` in this process, everything around it simulated."""
 
     nsm: SimulatedNsm
+    tpm: SimulatedNitroTpm
     kms: KmsSimulator
     dialer: RedirectingDialer
     environ: dict[str, str]
@@ -83,13 +88,25 @@ class CommandLine:
         return Done(code, out, err)
 
     def environment(self) -> Environment:
-        made = Environment(agent=self.agent, device=self._device, environ=self.environ)
+        made = Environment(
+            agent=self.agent,
+            device=self._device,
+            attester=self._attester,
+            environ=self.environ,
+        )
         now = self.now
         return made if now is None else replace(made, now=lambda: now)
 
     def agent(self, **settings: Any) -> Agent:
-        device = self.nsm if self.has_nsm else NoNsm()
+        device: NsmDevice | TpmDevice = self.nsm if self.has_nsm else NoNsm()
+        if settings.get("attester") == "nitrotpm":
+            device = self.tpm
         return Agent(**settings, device=device, dialer=self.dialer, clock=ManualClock())
+
+    def _attester(self, name: str) -> contextlib.AbstractContextManager[Attester]:
+        if name == "nitrotpm":
+            return contextlib.nullcontext(NitroTpm(self.tpm))
+        return contextlib.nullcontext(Nsm(self.nsm if self.has_nsm else NoNsm()))
 
     def _device(self) -> contextlib.AbstractContextManager[NsmDevice]:
         return contextlib.nullcontext(self.nsm if self.has_nsm else NoNsm())
@@ -107,6 +124,7 @@ def kms(nitro_authority: Authority) -> Iterator[KmsSimulator]:
 def command_line(
     nitro_authority: Authority,
     simulated_nsm: SimulatedNsm,
+    simulated_nitrotpm: SimulatedNitroTpm,
     kms: KmsSimulator,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -123,7 +141,7 @@ def command_line(
     dialer = RedirectingDialer(TcpAddress("127.0.0.1", kms.port))
     root = x509.load_pem_x509_certificate(nitro_authority.root_pem)
     variables = {"DIR": str(tmp_path), "ROOT": root.fingerprint(SHA256()).hex()}
-    made = CommandLine(simulated_nsm, kms, dialer, environ, capsys, variables)
+    made = CommandLine(simulated_nsm, simulated_nitrotpm, kms, dialer, environ, capsys, variables)
     kms.service.add_key("alias/mine")
     kms.service.add_key("alias/agree", spec="ECC_NIST_P256", usage="KEY_AGREEMENT")
     with made.agent(region="eu-central-1", environ=environ) as agent:

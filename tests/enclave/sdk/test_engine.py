@@ -52,7 +52,7 @@ def test_an_engine_that_there_is_not() -> None:
 
 def test_python_is_the_default() -> None:
     with Agent(device=SimulatedNsm(Authority.generate()), **SETTINGS) as agent:
-        assert type(agent.recipient()).__name__ == "NsmRecipient"
+        assert type(agent.recipient()).__name__ == "AttestedRecipient"
 
 
 @pytest.mark.parametrize(

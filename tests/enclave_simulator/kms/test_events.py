@@ -15,7 +15,7 @@ from enclave_simulator.kms.policy import Access, parse_policy
 from enclave_simulator.kms.refusals import explain
 from enclave_simulator.kms.service import KmsService
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from enclave_simulator.nsm import MODULE_ID, _sign1
+from enclave_simulator.nsm import MODULE_ID, sign1
 from tests.enclave_simulator.documents import attest, payload, rsa_key, spki
 from tests.enclave_simulator.kms.kms_client import ACCOUNT, REGION, recipient, signed
 
@@ -237,7 +237,7 @@ def test_document_of_a_nitrotpm_has_its_own_condition_keys_and_fields(
             "nonce": None,
         }
     )
-    document = _sign1(signed_payload, leaf.key)
+    document = sign1(signed_payload, leaf.key)
     for name, value, allowed in (
         ("NitroTPMPCR4", pcrs[4].hex(), True),
         ("NitroTPMPCR4", pcrs[7].hex(), False),
