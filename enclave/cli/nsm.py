@@ -94,7 +94,7 @@ def run_attest(arguments: argparse.Namespace, environment: Environment) -> str |
 
 
 def run_describe(arguments: argparse.Namespace, environment: Environment) -> str:
-    """The NSM or NitroTPM, and its PCRs."""
+    """Describe the NSM or NitroTPM, and its PCRs."""
     from enclave.nitrotpm import NitroTpm  # noqa: PLC0415 (not for --help)
 
     printer = Printer(arguments, environment, default="table", fold=True)

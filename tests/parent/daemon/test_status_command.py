@@ -14,10 +14,10 @@ from parent import cli
 from parent.component import ComponentStatus
 from parent.daemon import status_command
 from parent.daemon.status_table import table
-from parent.units import duration, size
 from parent.operations import OperationsService, OperationsSettings
 from parent.operations.state import state
 from parent.proxy import ProxyService
+from parent.units import duration, size
 from tests.parent.operations.test_operations import Named
 from tests.waiting import eventually
 from vsock_proxy.errors import AgentError
