@@ -1,8 +1,8 @@
 """``python -m enclave.sdk.build``: compile the bindings against an installed C SDK.
 
-A step of its own, as the SDK is on no package index and must be there first. The C compiler is
-called directly (``$CC``, with ``$CFLAGS`` and ``$LDFLAGS``): no build system to configure, and the
-command it runs can be read.
+A separate step, because the SDK is on no package index and must be installed first. It calls the C
+compiler directly (``$CC``, with ``$CFLAGS`` and ``$LDFLAGS``). The new module takes the place of an
+older one only after it has been loaded, in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enclave.errors import AgentError, ConfigurationError
-from enclave.sdk.bindings.native import MODULE, load
+from enclave.sdk.bindings.native import MODULE
 from enclave.sdk.search import Found, find
 from vsock_proxy.service.console import complain, keep_exit_status, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PROG = "enclave.sdk.build"
 
@@ -48,13 +49,16 @@ _SOURCE = """
 #define AGENT_SDK_STAND_IN 0
 #endif
 static const char AGENT_SDK_BUILD[] = {build};
+static const char AGENT_SDK_PREFIXES[] = {prefixes};
 """
 
-_COMPLAINT_LIMIT = 4000  # characters of the compiler's complaint that are shown
+_OUTPUT_LIMIT = 4000  # characters of the compiler's output that are shown
+
+_LOAD_TIMEOUT = 60.0  # seconds
 
 
-class _CompilerError(ConfigurationError):
-    """The compiler failed; `output` is what it printed."""
+class _BuildError(ConfigurationError):
+    """The compiler or the first load failed; `output` is what was printed."""
 
     def __init__(self, message: str, *, output: str, hint: str) -> None:
         super().__init__(message, hint=hint)
@@ -62,32 +66,52 @@ class _CompilerError(ConfigurationError):
 
 
 @keep_exit_status
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+def main(argv: Sequence[str] | None = None, *, into: Path = _HERE) -> int:
+    """Run the command; returns the exit code.
+
+    Args:
+        argv: the command line, without the program.
+        into: where the module goes; tests have folders of their own.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {PROG}", description=__doc__)
     parser.add_argument(
         "--prefix",
         action="append",
         default=[],
         metavar="FOLDER",
-        help="holds the SDK's include and lib; may repeat; else AWS_NITRO_ENCLAVES_SDK_PREFIX, "
-        "CMAKE_PREFIX_PATH, /usr/local, /usr",
+        help="folder with the SDK's include and lib; may be repeated (default: "
+        "AWS_NITRO_ENCLAVES_SDK_PREFIX, CMAKE_PREFIX_PATH, /usr/local, /usr)",
     )
     parser.add_argument(
-        "--shared", action="store_true", help="link shared libraries where both are installed"
+        "--shared", action="store_true", help="prefer shared libraries to static ones"
     )
     options = parser.parse_args(argv)
     try:
         found = find(options.prefix, os.environ, shared=options.shared)
-        compile_module(MODULE, found, into=_HERE)
-        print(f"built with {found}")  # noqa: T201 (a command prints)
-        print(f"loads: {load().build}")  # noqa: T201
+        print(f"built, and loads: {replace_module(found, into=into)}")  # noqa: T201 (a command)
     except AgentError as e:
         complain(PROG, e)
-        if isinstance(e, _CompilerError):
+        if isinstance(e, _BuildError):
             show(e.output)
         return 1
     return 0
+
+
+def replace_module(found: Found, *, into: Path) -> str:
+    """Compile the bindings and load them; only then do they replace those in the folder `into`.
+
+    Returns:
+        What the module says it binds to.
+
+    Raises:
+        ConfigurationError: it does not compile or does not load; an older module stays.
+    """
+    # In the same folder: a rename is atomic, and a process that has the old module mapped keeps it.
+    with _writing(into), tempfile.TemporaryDirectory(prefix="_native.", dir=into) as folder:
+        made = compile_module(MODULE, found, into=Path(folder))
+        build = _load_elsewhere(made)
+        made.replace(into / made.name)
+    return build
 
 
 def compile_module(name: str, found: Found, *, into: Path) -> Path:
@@ -97,7 +121,7 @@ def compile_module(name: str, found: Found, *, into: Path) -> Path:
         ConfigurationError: no cffi, no compiler, or the headers are not those of the SDK.
     """
     try:
-        import cffi  # noqa: PLC0415 (its C backend is all that running the bindings needs)
+        import cffi  # noqa: PLC0415 (running the bindings needs only its C backend)
     except ImportError as e:
         raise ConfigurationError(
             "cffi is not installed", hint="pip install 'nitro-enclave-agent[sdk]'"
@@ -106,35 +130,70 @@ def compile_module(name: str, found: Found, *, into: Path) -> Path:
     ffi = cffi.FFI()
     for text in texts.values():
         ffi.cdef(text)
-    ffi.cdef("#define AGENT_SDK_STAND_IN ...\nstatic const char AGENT_SDK_BUILD[];")
-    build = '"' + str(found).replace("\\", "\\\\").replace('"', '\\"') + '"'
-    ffi.set_source(name, _SOURCE.format(cms=texts["cms"], build=build))
+    ffi.cdef(
+        "#define AGENT_SDK_STAND_IN ...\n"
+        "static const char AGENT_SDK_BUILD[];\n"
+        "static const char AGENT_SDK_PREFIXES[];"
+    )
+    prefixes = os.pathsep.join(map(str, found.prefixes))
+    ffi.set_source(
+        name,
+        _SOURCE.format(cms=texts["cms"], build=_literal(str(found)), prefixes=_literal(prefixes)),
+    )
     made = into / (name.rpartition(".")[2] + str(sysconfig.get_config_var("EXT_SUFFIX")))
-    with tempfile.TemporaryDirectory() as folder:
-        source, module = Path(folder, "bindings.c"), Path(folder, "bindings.so")
-        with contextlib.redirect_stdout(None):  # cffi tells what it writes
+    with tempfile.TemporaryDirectory(dir=into) as folder:
+        source = Path(folder, "bindings.c")
+        with contextlib.redirect_stdout(None):  # cffi prints what it writes
             ffi.emit_c_code(str(source))
-        _run(_command(found, source, module))
-        # Another name first: a process may have the old one mapped.
-        try:
-            fresh = made.with_suffix(".new")
-            fresh.write_bytes(module.read_bytes())
-            fresh.chmod(0o755)
-            fresh.replace(made)
-        except OSError as e:
-            raise ConfigurationError(f"cannot write {made}: {e.strerror}") from e
+        _compile(_command(found, source, made))
     return made
+
+
+def _literal(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise ConfigurationError(
+            f"cannot write in {folder}: {e.strerror}",
+            hint="run the build as the user who installed the package",
+        ) from e
+
+
+def _load_elsewhere(module: Path) -> str:
+    """Load a module in another process, which it may crash; returns what it says it binds to."""
+    try:
+        done = _run([sys.executable, "-P", "-m", "enclave.sdk.bindings.check", str(module)])
+    except subprocess.TimeoutExpired as e:
+        raise _BuildError(
+            f"the bindings compile, but do not load within {_LOAD_TIMEOUT:.0f} s",
+            output="", hint=_LOAD_HINT,
+        ) from e  # fmt: skip
+    if done.returncode == 0:
+        return done.stdout.strip()
+    fault = "do not load"
+    if done.returncode < 0:
+        fault = f"the process that loads them ends with {signal.Signals(-done.returncode).name}"
+    raise _BuildError(
+        f"the bindings compile, but {fault}",
+        output=done.stderr[-_OUTPUT_LIMIT:], hint=_LOAD_HINT,
+    )  # fmt: skip
+
+
+_LOAD_HINT = (
+    "are all libraries of one build of the SDK? Bindings that were built before are still in place"
+)
 
 
 def _command(found: Found, source: Path, module: Path) -> list[str]:
     environ = os.environ
-    libraries = []
-    for path in found.libraries:
-        if path.suffix == ".a":
-            libraries.append(str(path))
-        else:
-            # By its file name: libnsm.so has no SONAME, and a path would be what is loaded later.
-            libraries += [f"-L{path.parent}", f"-l:{path.name}", f"-Wl,-rpath,{path.parent}"]
+    static = [path for path in found.libraries if path.suffix == ".a"]
+    shared = [path for path in found.libraries if path.suffix != ".a"]
+    folders = [*dict.fromkeys(path.parent for path in shared)]
     return [
         *shlex.split(environ.get("CC", "cc")),
         "-shared", "-fPIC", "-O2", "-Wall", "-Wno-unused-function",
@@ -142,31 +201,51 @@ def _command(found: Found, source: Path, module: Path) -> list[str]:
         "-o", str(module), str(source),
         f"-I{sysconfig.get_path('include')}",
         *(f"-I{folder}" for folder in found.include),
-        # Python carries a libcrypto of its own: neither may take the other's functions.
+        # Python has a libcrypto of its own: neither may use the other's functions.
         "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,relro,-z,now",
-        *libraries,
+        *map(str, static),
+        # The SDK's shared libraries do not say in which folder those that they need are, and the
+        # search path of this module (RUNPATH) is not used for them: so it must need all of them.
+        "-Wl,--push-state,--no-as-needed",
+        *(f"-L{folder}" for folder in folders),
+        *(f"-Wl,-rpath,{folder}" for folder in folders),
+        # By file name: libnsm.so has no SONAME, and a path would be what is loaded later.
+        *(f"-l:{path.name}" for path in shared),
+        "-Wl,--pop-state",
         *shlex.split(environ.get("LDFLAGS", "")),
         "-lpthread", "-ldl", "-lm", "-lc",
     ]  # fmt: skip
 
 
-def _run(command: Sequence[str]) -> None:
+def _compile(command: Sequence[str]) -> None:
     try:
-        done = subprocess.run(  # noqa: S603 (the compiler of whoever builds)
-            command, capture_output=True, text=True, errors="replace", check=False
-        )
+        done = _run(command, timeout=None)
     except OSError as e:
         raise ConfigurationError(
             f"cannot run the C compiler {command[0]!r}: {e.strerror}",
             hint="on Debian, apt-get install gcc python3-dev",
         ) from e
     if done.returncode != 0:
-        raise _CompilerError(
+        raise _BuildError(
             "the bindings do not compile",
-            output=done.stderr[-_COMPLAINT_LIMIT:],
+            output=done.stderr[-_OUTPUT_LIMIT:],
             hint="are headers and libraries those of one build of the SDK, and Python's headers "
             "installed (python3-dev)? Tested with version 0.4.4",
         )
+
+
+def _run(
+    command: Sequence[str], *, timeout: float | None = _LOAD_TIMEOUT
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 (the user's compiler, or this Python)
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=timeout,
+    )
 
 
 if __name__ == "__main__":

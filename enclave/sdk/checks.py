@@ -1,7 +1,7 @@
-"""What the SDK's own KMS client can be asked, and what it can answer. Pure.
+"""What the SDK's own KMS client can send, and checks of what it returns. No I/O.
 
-Its functions take fewer parameters than KMS and give back only the bytes: a request they cannot
-make is refused by name, and an answer is checked for what can still be seen in it.
+Its functions take fewer parameters than KMS and return only bytes: a request that they cannot make
+is rejected by name, and a response is checked as far as what is left of it allows.
 """
 
 from __future__ import annotations
@@ -37,15 +37,11 @@ _REQUIRED = {
     "GenerateRandom": ("NumberOfBytes",),
 }
 _BINARY = ("CiphertextBlob", "Plaintext")
-_HINT = "use --engine python or --engine sdk, which make every call of KMS"
+_HINT = "use --engine python or --engine sdk, which make every KMS call"
 
 
 def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse what the SDK's client cannot do, or would crash on.
-
-    Raises:
-        ConfigurationError: says what.
-    """
+    """Raise ConfigurationError for a request that the SDK's client cannot make or crashes on."""
     if operation not in PARAMETERS:
         raise ConfigurationError(f"the SDK's own client has no {operation}", hint=_HINT)
     for name in parameters:
@@ -55,7 +51,10 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
             )
     for name in _REQUIRED[operation]:
         if parameters.get(name) is None:
-            raise ConfigurationError(f"{operation} without {name}")
+            raise ConfigurationError(
+                f"{operation} without {name}",
+                hint="the SDK's own client needs " + " and ".join(_REQUIRED[operation]),
+            )
     number = parameters.get("NumberOfBytes", 1)
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 1024:
         raise ConfigurationError(
@@ -66,7 +65,10 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
             f"the SDK's own client takes no KeySpec {parameters['KeySpec']!r}", hint=_HINT
         )
     if parameters.get("EncryptionAlgorithm", ALGORITHMS[0]) not in ALGORITHMS:
-        raise ConfigurationError(f"no algorithm {parameters['EncryptionAlgorithm']!r} to decrypt")
+        raise ConfigurationError(
+            f"Decrypt has no algorithm {parameters['EncryptionAlgorithm']!r}",
+            hint="one of " + ", ".join(ALGORITHMS),
+        )
     for name in _BINARY:
         if name in parameters:
             _check_base64(parameters[name], name)
@@ -74,27 +76,30 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
     if not isinstance(context, dict) or not all(
         isinstance(part, str) for pair in context.items() for part in pair
     ):
-        raise ConfigurationError("the encryption context is not a map of text to text")
+        raise ConfigurationError(
+            "the encryption context is not a map of text to text",
+            hint='for example {"purpose": "backup"}',
+        )
 
 
-def read_answer(
-    operation: str, parameters: Mapping[str, Any], answer: Mapping[str, str]
+def read_response(
+    operation: str, parameters: Mapping[str, Any], response: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what `enclave.recipient.exchange.opened_response` would have made of KMS's response.
+    """Return the content as `enclave.recipient.exchange.opened_response` does for KMS's response.
 
-    The C code drops KMS's KeyId: what was asked for stands in its place, where it was asked for.
+    The C code drops KMS's KeyId: the requested one takes its place, if there was one.
 
     Raises:
-        KmsResponseError: it does not fit the request.
+        KmsResponseError: the response does not fit the request.
     """
-    content: dict[str, Any] = dict(answer)
+    content: dict[str, Any] = dict(response)
     if "KeyId" in PARAMETERS[operation]:
         content["KeyId"] = parameters.get("KeyId") or "unknown"
     if operation in ("Decrypt", "Encrypt"):
         content["EncryptionAlgorithm"] = parameters.get("EncryptionAlgorithm", ALGORITHMS[0])
     if operation == "Encrypt":
         return content
-    secret = content["Plaintext"] = base64.b64decode(answer["Plaintext"])
+    secret = content["Plaintext"] = base64.b64decode(response["Plaintext"])
     expected = None
     if operation == "GenerateRandom":
         expected = parameters["NumberOfBytes"]
@@ -102,8 +107,7 @@ def read_answer(
         expected = KEY_SPEC_BYTES[parameters["KeySpec"]]
     if len(secret) != expected and (expected is not None or not secret):
         raise KmsResponseError(
-            f"KMS gave {len(secret)} bytes where {expected or 'some'} were asked for",
-            hint="the response is not trusted: what ended TLS may not be KMS",
+            f"KMS sent {len(secret)} bytes, not the expected {expected or 'some'}"
         )
     return content
 
@@ -112,6 +116,8 @@ def _check_base64(text: Any, name: str) -> None:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError) as e:
-        raise ConfigurationError(f"{name} is not base64") from e
+        raise ConfigurationError(
+            f"{name} is not base64", hint="binary values are base64 text, as in KMS's JSON"
+        ) from e
     if not data:
-        raise ConfigurationError(f"{name} is empty")
+        raise ConfigurationError(f"{name} is empty", hint="KMS takes at least one byte")

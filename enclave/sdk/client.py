@@ -20,8 +20,8 @@ from enclave.errors import (
 from enclave.kms.client import KmsResponse
 from enclave.recipient.exchange import SECRET_FIELD
 from enclave.sdk.bindings.kms import MAX_PORT
-from enclave.sdk.checks import PARAMETERS, check_request, read_answer
-from enclave.sdk.errors import SdkConnectionEndedError, SdkWorkerError
+from enclave.sdk.checks import PARAMETERS, check_request, read_response
+from enclave.sdk.errors import SdkConnectionEndedError, SdkNotBuiltError, SdkWorkerError
 from enclave.sdk.process import COMMAND, DISCONNECTED, Worker, WorkerFailure
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 
@@ -36,16 +36,36 @@ log = logging.getLogger(__name__)
 MAX_WORKERS = 4
 """Workers at once: each has one connection and makes one call at a time."""
 
-_STATUS = re.compile(r"Got non-200 answer from KMS: (\d{3})\b")
+MAX_ATTEMPTS = 3
+"""Attempts of one call whose connection ends; each retry has a new worker."""
+
+_STATUS = re.compile(r"Got non-200 answer from KMS: (-?\d{1,3})\b")
 _CONNECTION = re.compile(r"Connection failed with error ([\w: .,()-]{1,200})")
+
+_LOCAL_ERRORS = {cls.__name__: cls for cls in (ConfigurationError, SdkNotBuiltError)}
+"""Errors of a worker that keep their class: they have nothing to do with KMS."""
 
 
 class SdkClient:
     """KMS through `aws_kms_*_blocking`, each call in a process that can be killed.
 
-    A worker makes an RSA key pair and a connection of its own, keeps them for its life, and has
-    the NSM attest anew at each call. When it hangs, dies, or its connection ends, or when the
-    credentials change, it is replaced. For any number of threads.
+    A worker makes an RSA key pair and a connection of its own, keeps them until it ends, and has
+    the NSM attest anew at each call. It is replaced if it hangs or dies, if its connection ends,
+    or if the credentials change. Safe for many threads.
+
+    Args:
+        region: AWS region.
+        endpoint: the host that TLS proves; the SDK can only post to ``/``.
+        proxy: where vsock-proxy listens.
+        ca_bundle: file of CA certificates, PEM. The SDK also trusts the system's.
+        credentials: provider, used at each call.
+        seconds: timeout of one call, with the start of a worker.
+        environ: the workers' environment, without AWS's variables.
+        max_workers: workers at once; further threads wait.
+        command: the worker's program; tests bring their own.
+
+    Raises:
+        ConfigurationError: the SDK's client cannot connect there.
     """
 
     def __init__(
@@ -61,22 +81,6 @@ class SdkClient:
         max_workers: int = MAX_WORKERS,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """Check what can be; workers start when they are needed.
-
-        Args:
-            region: AWS region.
-            endpoint: what TLS proves; the SDK can only post to ``/``.
-            proxy: where vsock-proxy listens.
-            ca_bundle: file of CA certificates, PEM. The SDK trusts the system's as well.
-            credentials: asked at each call.
-            seconds: one call may take, with the start of a worker.
-            environ: the workers' environment, but for AWS's variables.
-            max_workers: further threads wait for one.
-            command: the worker's program; tests bring their own.
-
-        Raises:
-            ConfigurationError: the SDK's client cannot be led there.
-        """
         if endpoint.path != "/" or endpoint.port != 443:
             raise ConfigurationError(
                 f"the SDK's own client cannot post to {endpoint.url}",
@@ -89,7 +93,7 @@ class SdkClient:
         }
         self._credentials = credentials
         self._seconds = seconds
-        # Credentials come by the pipe; the SDK's own search for them shall find nothing.
+        # Credentials go through the pipe; the SDK's own search for them must find none.
         self._environ = {
             **{name: value for name, value in environ.items() if not name.startswith("AWS_")},
             "SSL_CERT_FILE": ca_bundle,
@@ -97,26 +101,26 @@ class SdkClient:
         self._command = command
         self._max_workers = max_workers
         self._closed = threading.Event()
-        self._places = self._free_places()
+        self._slots = self._free_slots()
         forking.register(self)
 
-    def _free_places(self) -> queue.LifoQueue[tuple[Worker, Credentials] | None]:
-        """Return places for workers, the last used on top: `None` where one is to be started."""
-        places: queue.LifoQueue[tuple[Worker, Credentials] | None] = queue.LifoQueue()
+    def _free_slots(self) -> queue.LifoQueue[tuple[Worker, Credentials] | None]:
+        """Return slots for workers, the last used on top: `None` if one is to be started."""
+        slots: queue.LifoQueue[tuple[Worker, Credentials] | None] = queue.LifoQueue()
         for _ in range(self._max_workers):
-            places.put(None)
-        return places
+            slots.put(None)
+        return slots
 
     def _after_fork(self) -> None:
         """See `forking.ForkAware`: the workers are the parent process's."""
         self._closed = threading.Event()
-        self._places = self._free_places()
+        self._slots = self._free_slots()
 
     def is_for(self, operation: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether a call is this client's to make or to refuse.
+        """Return whether this client makes or rejects a call.
 
-        What no key pair takes part in is the agent's, but for Encrypt; and so is a call whose
-        caller has a Recipient of its own.
+        The agent itself makes the calls that use no key pair, except for Encrypt, and those whose
+        caller brings a Recipient.
         """
         return (operation in SECRET_FIELD or operation in PARAMETERS) and (
             "Recipient" not in parameters
@@ -126,74 +130,96 @@ class SdkClient:
         """Call one of four operations; see `enclave.Agent.call`.
 
         Raises:
-            ConfigurationError: the SDK's client cannot make this call.
-            CredentialsError: nothing to sign with.
-            SdkWorkerError: it hung or died.
-            KmsRefusedError: KMS said no; the SDK keeps only the HTTP status.
-            KmsUnreachableError: no connection.
-            KmsResponseError: KMS's answer does not fit, or does not open.
+            ConfigurationError: the SDK's client cannot make this call, or the bindings do not load.
+            CredentialsError: there is nothing to sign with.
+            SdkWorkerError: the worker hung or died.
+            SdkConnectionEndedError: its connection ended, at each attempt.
+            KmsRefusedError: KMS refused; the SDK keeps only the HTTP status.
+            KmsUnreachableError: there is no connection.
+            KmsResponseError: KMS's response does not fit, or does not open.
         """
         check_request(operation, parameters)
-        ends = time.monotonic() + self._seconds
+        deadline = time.monotonic() + self._seconds
         credentials = self._credentials.credentials(timeout=self._seconds)
         request = {"operation": operation, "parameters": dict(parameters)}
-        try:
-            answer = self._ask(request, credentials, ends)
-        except SdkConnectionEndedError as e:
-            # KMS closes what is idle, and that may be heard of in the middle of the next call.
-            # None of these operations leaves a trace in KMS: to ask twice is safe.
-            log.info("%s, once more by a new client: %s", operation, e)
-            answer = self._ask(request, credentials, ends)
-        content = read_answer(operation, parameters, answer["answer"])
+        response = self._exchange_or_retry(request, credentials, deadline)
+        content = read_response(operation, parameters, response["content"])
         if operation in SECRET_FIELD:
             log.info("%s by the SDK's own client: %d bytes", operation, len(content["Plaintext"]))
         return KmsResponse(content, None)
 
     def close(self) -> None:
-        """End the workers; those in use end with their call."""
+        """Kill the idle workers; each of the others is killed after its call."""
         self._closed.set()
         while True:
             try:
-                place = self._places.get_nowait()
+                slot = self._slots.get_nowait()
             except queue.Empty:
                 return
-            if place is not None:
-                place[0].kill()
+            if slot is not None:
+                slot[0].kill()
 
-    def _ask(
-        self, request: Mapping[str, Any], credentials: Credentials, ends: float
+    def _exchange_or_retry(
+        self, request: Mapping[str, Any], credentials: Credentials, deadline: float
+    ) -> dict[str, Any]:
+        # KMS closes idle connections, and the SDK may hear of it only in the middle of a call.
+        # None of the four operations changes anything in KMS: a retry is safe.
+        for attempt in range(1, MAX_ATTEMPTS):
+            try:
+                return self._exchange(request, credentials, deadline, new_worker=attempt > 1)
+            except SdkConnectionEndedError as e:
+                if time.monotonic() >= deadline:
+                    raise
+                log.info("%s: retry with a new worker: %s", request["operation"], e)
+        return self._exchange(request, credentials, deadline, new_worker=True)
+
+    def _exchange(
+        self,
+        request: Mapping[str, Any],
+        credentials: Credentials,
+        deadline: float,
+        *,
+        new_worker: bool,
     ) -> dict[str, Any]:
         try:
-            place = self._places.get(timeout=max(ends - time.monotonic(), 0.001))
+            slot = self._slots.get(timeout=max(deadline - time.monotonic(), 0.001))
         except queue.Empty:
-            raise SdkWorkerError("every worker with the SDK's client is busy") from None
+            raise SdkWorkerError(
+                f"every worker with the SDK's client is busy: {self._max_workers} calls at once",
+                hint="make fewer calls at once, or use --engine sdk, which has no such limit",
+            ) from None
         worker = None
         try:
-            worker = self._fit_worker(place, credentials, ends)
-            answer = worker.ask(request, seconds=ends - time.monotonic())
-            place = (worker, credentials)
+            worker = self._usable_worker(slot, credentials, deadline, new=new_worker)
+            response = worker.exchange(request, seconds=deadline - time.monotonic())
+            slot = (worker, credentials)
         except WorkerFailure as failure:
             error = _translated(failure)
-            if worker is not None and not isinstance(error, KmsRefusedError):
+            if worker is not None and not isinstance(error, KmsRefusedError | ConfigurationError):
                 worker.kill()
                 worker = None
-            place = (worker, credentials) if worker is not None else None
+            slot = (worker, credentials) if worker is not None else None
             raise error from None
         except BaseException:
             if worker is not None:
                 worker.kill()
-            place = None
+            slot = None
             raise
         finally:
-            self._give_back(place)
-        return answer
+            self._give_back(slot)
+        return response
 
-    def _fit_worker(
-        self, place: tuple[Worker, Credentials] | None, credentials: Credentials, ends: float
+    def _usable_worker(
+        self,
+        slot: tuple[Worker, Credentials] | None,
+        credentials: Credentials,
+        deadline: float,
+        *,
+        new: bool,
     ) -> Worker:
-        if place is not None:
-            worker, signed_with = place
-            if signed_with == credentials and worker.is_fit():
+        if slot is not None:
+            worker, signed_with = slot
+            if not new and signed_with == credentials and worker.is_usable():
                 return worker
             log.info("the SDK's client is replaced: connection ended, or credentials changed")
             worker.kill()
@@ -205,15 +231,15 @@ class SdkClient:
                 "session_token": credentials.session_token or "",
             },
             environ=self._environ,
-            seconds=ends - time.monotonic(),
+            seconds=deadline - time.monotonic(),
             command=self._command,
         )
 
-    def _give_back(self, place: tuple[Worker, Credentials] | None) -> None:
-        if self._closed.is_set() and place is not None:
-            place[0].kill()
-            place = None
-        self._places.put(place)
+    def _give_back(self, slot: tuple[Worker, Credentials] | None) -> None:
+        if self._closed.is_set() and slot is not None:
+            slot[0].kill()
+            slot = None
+        self._slots.put(slot)
 
 
 def _proxy_options(proxy: Address) -> dict[str, Any]:
@@ -232,27 +258,34 @@ def _proxy_options(proxy: Address) -> dict[str, Any]:
         case _:
             raise ConfigurationError(
                 f"the SDK's own client cannot connect to {proxy}",
-                hint="give it a vsock://, unix: or tcp:// address, or use --engine sdk",
+                hint="name a vsock://, unix: or tcp:// address, or use --engine sdk",
             )
 
 
 def _translated(failure: WorkerFailure) -> AgentError:
-    """What C printed, as far as it tells anything, as the error it stands for."""
-    if status := _STATUS.search(failure.said):
-        code = int(status[1])
-        if code != 200:  # with 200 it is the answer that could not be read
+    """Return the error that a worker's failure, and what C printed, stand for."""
+    if local := _LOCAL_ERRORS.get(failure.type):
+        return local(str(failure), hint=failure.hint)
+    if found := _STATUS.search(failure.printed):
+        status = int(found[1])
+        if status <= 0:  # no status: `rest_client_request_blocking` failed (source/kms.c)
+            return SdkConnectionEndedError(
+                "the SDK's client received no HTTP response: its connection ended, or what came "
+                "is not HTTP"
+            )
+        if status != 200:  # with 200 it is the response that could not be read
             return KmsRefusedError(
-                f"HTTP status {code}", "", request_id=None, status=code,
+                f"HTTP status {status}", "", request_id=None, status=status,
                 hint="the SDK's own client drops KMS's reason; --engine sdk shows it",
             )  # fmt: skip
-    if "CMS" in failure.said or "Could not read response" in failure.said:
-        return KmsResponseError("the SDK's client cannot read or open KMS's answer")
-    if DISCONNECTED in failure.said:
+    if "CMS" in failure.printed or "Could not read response" in failure.printed:
+        return KmsResponseError("the SDK's client cannot read or decrypt KMS's response")
+    if DISCONNECTED in failure.printed:
         return SdkConnectionEndedError("the connection of the SDK's client ended")
-    if connection := _CONNECTION.search(failure.said):
+    if connection := _CONNECTION.search(failure.printed):
         return KmsUnreachableError(f"the SDK's client has no connection: {connection[1]}")
     return KmsUnreachableError(
         str(failure),
-        hint=failure.hint
-        or "the SDK gives no reason: no NSM, no answer, or one that does not open",
+        hint="the SDK gives no reason: no NSM, no response, or one that does not decrypt; "
+        "--engine python says more",
     )

@@ -1,4 +1,4 @@
-"""What an agent and its worker say to each other: JSON behind four bytes of length. Pure."""
+"""Messages between an agent and its worker: JSON behind four bytes of length. No I/O."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from enclave.errors import DecodingError
 HEAD = 4
 
 MAX_FRAME = 49_152
-"""Bytes of one frame. Less than a pipe holds (pipe(7): 65536), so that writing a frame to a worker
-that has read the one before never waits."""
+"""Bytes of one frame. Less than a pipe holds (pipe(7): 65536), so writing a frame never blocks if
+the worker has read the one before."""
 
 _FORMAT = "worker's frame"
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A message of JSON types as a frame.
+    """Return a message of JSON types as a frame.
 
     Raises:
-        DecodingError: it is over `MAX_FRAME`.
+        DecodingError: the frame is longer than `MAX_FRAME`.
     """
     body = json.dumps(message, separators=(",", ":")).encode()
     return _checked(len(body)).to_bytes(HEAD, "big") + body
 
 
 def body_length(head: bytes) -> int:
-    """Bytes that follow the four of `head`.
+    """Return how many bytes follow the four of `head`.
 
     Raises:
         DecodingError: more than `MAX_FRAME`.
@@ -36,10 +36,10 @@ def body_length(head: bytes) -> int:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """A frame's body as a message.
+    """Return the message in a frame's body.
 
     Raises:
-        DecodingError: it is not a JSON object.
+        DecodingError: the body is not a JSON object.
     """
     try:
         message = json.loads(body)

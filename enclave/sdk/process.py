@@ -1,4 +1,4 @@
-"""One worker process as the agent sees it: started, asked with a deadline, killed."""
+"""One worker process as the agent sees it: start it, exchange messages with a deadline, kill it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-P", "-m", "enclave.sdk.worker")
 
-SAID_LIMIT = 4096
+PRINTED_LIMIT = 4096
 """Bytes of what C prints that are kept: the last ones."""
 
 DISCONNECTED = "Disconnected."
-"""What the SDK prints when its connection ends."""
+"""What the SDK prints when its connection ends (source/rest.c)."""
 
-_LAST_WORDS = 1.0
-"""Seconds that an answer may still take after that: it may have come just before."""
+_RESPONSE_GRACE = 1.0
+"""Seconds that a response may still take after that: it may have come just before."""
 
-_REAPED_WITHIN = 5.0  # seconds
+_REAP_TIMEOUT = 5.0  # seconds
 
 
 class Worker:
@@ -43,21 +43,21 @@ class Worker:
         seconds: float,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """Start it and wait until its client is connected.
+        """Start the worker and wait until its client is connected.
 
         Args:
-            client: the fields of `ClientOptions`; they travel by the pipe, not by argv or
-                environment, which others can read.
-            environ: its environment.
-            seconds: it may take.
+            client: the fields of `ClientOptions`. They go through the pipe: other processes can
+                read argv and the environment.
+            environ: the worker's environment.
+            seconds: timeout of the start.
             command: the worker's program; tests bring their own.
 
         Raises:
-            SdkWorkerError: it hung or died.
-            WorkerFailure: it said why it could not.
+            SdkWorkerError: the worker hung or died.
+            WorkerFailure: it reported an error.
         """
-        ends = time.monotonic() + seconds
-        self._said = bytearray()
+        deadline = time.monotonic() + seconds
+        self._printed = bytearray()
         self._connected = True
         try:
             self._process = subprocess.Popen(  # noqa: S603 (our own program)
@@ -69,94 +69,102 @@ class Worker:
                 bufsize=0,
             )
         except OSError as e:
-            raise SdkWorkerError(f"cannot start the SDK's client: {e.strerror}") from e
+            raise SdkWorkerError(
+                f"cannot start the worker with the SDK's client: {e.strerror}",
+                hint="are there too many processes or open files?",
+            ) from e
         self._selector = selectors.DefaultSelector()
         for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None  # noqa: S101 (for mypy: asked for above)
+            assert stream is not None  # noqa: S101 (for mypy: requested above)
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, selectors.EVENT_READ)
         try:
-            self.ask({"client": dict(client)}, seconds=ends - time.monotonic())
+            self.exchange({"client": dict(client)}, seconds=deadline - time.monotonic())
         except BaseException:
             self.kill()
             raise
 
-    def ask(self, message: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
-        """Send one message and return what comes back.
+    def exchange(self, message: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
+        """Send one message and return the response.
 
-        After an error other than `WorkerFailure` the worker is of no more use.
+        After an error other than `WorkerFailure` the worker must be killed.
 
         Raises:
-            SdkWorkerError: no answer within `seconds`, or it died.
-            SdkConnectionEndedError: its connection ended, and no answer came.
-            WorkerFailure: it says that it failed.
+            SdkWorkerError: no response within `seconds`, or the worker died.
+            SdkConnectionEndedError: its connection ended before a response.
+            WorkerFailure: the worker reported an error.
             DecodingError: the message is too long.
         """
-        ends = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101 (for mypy)
         frame = frames.encode({**message, "seconds": max(seconds, 0.001)})
-        with contextlib.suppress(BrokenPipeError):  # that it died shows when reading
+        with contextlib.suppress(BrokenPipeError):  # reading reports that the worker died
             stdin.write(frame)
-        head = self._read(frames.HEAD, ends, seconds)
+        head = self._read(frames.HEAD, deadline, seconds)
         try:
             length = frames.body_length(head)
-            answer = frames.decode(self._read(length, ends, seconds))
+            response = frames.decode(self._read(length, deadline, seconds))
         except DecodingError as e:
-            raise SdkWorkerError(f"the worker with the SDK's client babbles: {e}") from e
-        if "error" in answer:
-            raise WorkerFailure(str(answer["error"]), str(answer.get("hint", "")), self.said())
-        return answer
+            raise SdkWorkerError(f"invalid message from the SDK worker: {e}") from e
+        if "error" in response:
+            raise WorkerFailure(
+                str(response["error"]),
+                hint=str(response.get("hint", "")),
+                type=str(response.get("type", "")),
+                printed=self.take_printed(),
+            )
+        return response
 
-    def said(self) -> str:
-        """The last of what C printed since the last time, for a person to read."""
+    def take_printed(self) -> str:
+        """Return the last of what C printed since the last call of this method."""
         self._drain()
-        text = self._said.decode("utf-8", "replace")
-        self._said.clear()
+        text = self._printed.decode("utf-8", "replace")
+        self._printed.clear()
         self._connected &= DISCONNECTED not in text
         return text
 
-    def is_fit(self) -> bool:
-        """Whether it may be asked again: it lives, and KMS has not closed the connection.
+    def is_usable(self) -> bool:
+        """Return whether the worker lives and its connection to KMS has not ended.
 
-        The SDK never reconnects, and waits for ever on a connection that is no more; but it
-        prints a line when one ends.
+        The SDK never reconnects, and waits for ever on a connection that has ended; but it prints
+        a line when one ends.
         """
-        self.said()
+        self.take_printed()
         return self._connected and self._process.poll() is None
 
     def kill(self) -> None:
-        """End it, whatever it does, and reap it."""
+        """Kill the worker and reap it."""
         if self._process.poll() is None:
             self._process.kill()
-        # It ends at once, unless a driver holds it; then Python reaps it at a later start.
+        # It dies at once, unless it is inside a driver; then Python reaps it at a later start.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_REAPED_WITHIN)
+            self._process.wait(_REAP_TIMEOUT)
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
 
-    def _read(self, size: int, ends: float, seconds: float) -> bytes:
+    def _read(self, size: int, deadline: float, seconds: float) -> bytes:
         data = bytearray()
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101 (for mypy)
         disconnected = False
         while len(data) < size:
-            left = ends - time.monotonic()
+            left = deadline - time.monotonic()
             if left <= 0 and disconnected:
                 raise SdkConnectionEndedError("the connection of the SDK's client ended")
             if left <= 0:
                 raise SdkWorkerError(
-                    f"the SDK's client gave no answer within {seconds:.3g} s, and was ended",
-                    hint="it hangs where KMS is very quick, or silent",
+                    f"no response from the SDK's client within {seconds:.3g} s; it was killed",
+                    hint="it hangs if KMS is very quick, or silent; --engine sdk does not",
                 )
             ready = {key.fileobj for key, _ in self._selector.select(left)}
             if self._process.stderr in ready:
                 self._drain()
-                if not disconnected and DISCONNECTED.encode() in self._said:
+                if not disconnected and DISCONNECTED.encode() in self._printed:
                     disconnected = True
-                    ends = min(ends, time.monotonic() + _LAST_WORDS)
+                    deadline = min(deadline, time.monotonic() + _RESPONSE_GRACE)
             if stdout in ready:
                 piece = stdout.read(size - len(data))
                 if piece == b"":
@@ -167,28 +175,36 @@ class Worker:
     def _drain(self) -> None:
         stderr = self._process.stderr
         assert stderr is not None  # noqa: S101 (for mypy)
-        while not stderr.closed and (piece := stderr.read(SAID_LIMIT)):
-            self._said += piece
-            del self._said[:-SAID_LIMIT]
+        while not stderr.closed and (piece := stderr.read(PRINTED_LIMIT)):
+            self._printed += piece
+            del self._printed[:-PRINTED_LIMIT]
         if stderr.fileno() in self._selector.get_map() and piece == b"":
-            self._selector.unregister(stderr)  # or it would be ready for ever
+            self._selector.unregister(stderr)  # at its end it would be ready for ever
 
     def _death(self) -> SdkWorkerError:
         try:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
-            return SdkWorkerError("the SDK's client closed its answers")
-        how = f"ended with {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+            return SdkWorkerError("the worker with the SDK's client closed its pipe")
+        how = f"exited with {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
         return SdkWorkerError(
-            f"the process with the SDK's client {how}",
-            hint="version 0.4.4 crashes on an answer without CiphertextForRecipient",
+            f"the worker with the SDK's client {how}",
+            hint="version 0.4.4 crashes on a response without CiphertextForRecipient; "
+            "--engine sdk does not",
         )
 
 
 class WorkerFailure(Exception):  # noqa: N818 (never leaves this package: the client translates it)
-    """What a worker says of a call that failed, and what C printed meanwhile."""
+    """An error that a worker reports.
 
-    def __init__(self, message: str, hint: str, said: str) -> None:
+    Attributes:
+        hint: of the error.
+        type: the name of its class.
+        printed: what C printed meanwhile.
+    """
+
+    def __init__(self, message: str, *, hint: str, type: str, printed: str) -> None:
         super().__init__(message)
         self.hint = hint
-        self.said = said
+        self.type = type
+        self.printed = printed

@@ -1,4 +1,4 @@
-"""The recipient whose key pair, document and opening are AWS's C code, behind the same seam."""
+"""A recipient whose key pair, document and decryption are AWS's C code, behind the same seam."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ class SdkRecipient:
     """An RSA-2048 key pair of AWS-LC's, attested through libnsm, which opens ``/dev/nsm`` itself.
 
     The private key never leaves the C side. Safe for many threads.
+
+    Args:
+        native: the C library, for tests.
+        clock: time, for tests.
+        watch: compares the clocks each time the document is renewed.
+
+    Raises:
+        SdkNotBuiltError: there is no C library.
+        SdkCallError: it made no key pair.
     """
 
     def __init__(
@@ -33,17 +42,6 @@ class SdkRecipient:
         clock: Clock | None = None,
         watch: ClockWatch | None = None,
     ) -> None:
-        """Make the key pair.
-
-        Args:
-            native: the C library, for tests.
-            clock: time, for tests.
-            watch: compares the clocks each time the document is renewed.
-
-        Raises:
-            SdkNotBuiltError: there is no C library.
-            SdkCallError: it made no key pair.
-        """
         self._sdk = Attestation(native or load())
         self._key_pair = self._sdk.new_key_pair()
         self._key_identifier = b""
@@ -51,15 +49,15 @@ class SdkRecipient:
         self._document = YoungDocument(lambda: watch.fetch(self._attest), clock or SystemClock())
 
     def attestation_document(self) -> bytes:
-        """See `enclave.recipient.recipient.Recipient`; the NSM is asked about every two minutes."""
+        """See `enclave.recipient.recipient.Recipient`; renewed about every two minutes."""
         return self._document.get()
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `enclave.recipient.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
 
-        Our own reader looks first: the C one does not look at algorithms, at whose key it is, or
-        at what follows, and may leave out the end of the content without a word. So it must find
-        what ours finds.
+        Our own parser reads the envelope first: the C parser checks neither the algorithms nor the
+        key identifier nor trailing bytes, and may silently truncate the content. So both must
+        return the same parts.
         """
         envelope = parse_enveloped_data(ciphertext_for_recipient)
         if not compare_digest(envelope.key_identifier, self._key_identifier):
@@ -71,11 +69,11 @@ class SdkRecipient:
                 "CiphertextForRecipient", "not the indefinite-length BER that the C SDK reads"
             ) from e
         if sealed != Sealed(envelope.encrypted_key, envelope.iv, envelope.ciphertext):
-            raise DecodingError("CiphertextForRecipient", "the C SDK reads it in another way")
+            raise DecodingError("CiphertextForRecipient", "the C SDK reads other parts from it")
         try:
             secret = self._sdk.open(self._key_pair, sealed)
         except SdkCallError:
-            # Without `from`: which step failed must not be readable from the outside.
+            # Without `from`: which step failed must stay inside.
             raise DecryptionError from None
         log_opened(ciphertext_for_recipient, secret)
         return secret
@@ -86,14 +84,14 @@ class SdkRecipient:
         except SdkCallError as e:
             raise NsmUnavailableError(
                 "the C SDK got no attestation document",
-                hint="it tells no reason; is there /dev/nsm? `--engine python` says more",
+                hint="it gives no reason; is there /dev/nsm? --engine python says more",
             ) from e
         try:
             public_key = parse(document).public_key
         except DecodingError as e:
-            raise NsmResponseError(f"the C SDK's attestation document is unreadable: {e}") from e
+            raise NsmResponseError(f"the C SDK's attestation document: {e}") from e
         if public_key is None:
             raise NsmResponseError("the C SDK's attestation document holds no public key")
-        # The C API gives the public key out nowhere else.
+        # No other function of the C API returns the public key.
         self._key_identifier = hashlib.sha256(public_key).digest()
         return document

@@ -1,1 +1,1 @@
-"""The C functions as Python ones, bytes in and bytes out. Only these modules know `ffi`."""
+"""The C functions as Python functions, bytes in and bytes out. Only these modules know `ffi`."""

@@ -22,7 +22,7 @@ KeyPair = NewType("KeyPair", object)
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What the C parser reads out of an envelope: all of it ciphertext but the IV."""
+    """The parts of an envelope as the C parser reads them: ciphertext, except for the IV."""
 
     encrypted_key: bytes = field(repr=False)
     iv: bytes = field(repr=False)
@@ -36,7 +36,7 @@ class Attestation:
         self._native = native
 
     def new_key_pair(self) -> KeyPair:
-        """Make an RSA-2048 key pair; takes 50 ms and more."""
+        """Make an RSA-2048 key pair; this takes 50 ms or more."""
         lib, ffi = self._native.lib, self._native.ffi
         made = lib.aws_attestation_rsa_keypair_new(self._native.allocator, lib.AWS_RSA_2048)
         if made == ffi.NULL:
@@ -47,19 +47,20 @@ class Attestation:
         """Have the NSM attest the public key.
 
         Raises:
-            SdkCallError: no NSM, or it refused; the SDK does not tell which.
+            SdkCallError: no NSM, or it refused; the SDK does not say which.
         """
         with self._native.output() as document:
             self._native.call("aws_attestation_request", self._native.allocator, key_pair, document)
             return self._native.bytes_of(document)
 
     def parse_enveloped_data(self, envelope: bytes) -> Sealed:
-        """Read CiphertextForRecipient without opening it.
+        """Parse CiphertextForRecipient without decrypting it.
 
-        Nothing says that the C code has read all of it, or that the lengths are right.
+        The C code does not report whether it has read all of the input or whether the lengths are
+        right.
 
         Raises:
-            SdkCallError: it is not the indefinite-length BER that KMS sends.
+            SdkCallError: the input is not the indefinite-length BER that KMS sends.
         """
         with (
             self._native.input(envelope) as data,
@@ -71,14 +72,15 @@ class Attestation:
             return Sealed(*map(self._native.bytes_of, (encrypted_key, iv, ciphertext)))
 
     def open(self, key_pair: KeyPair, sealed: Sealed) -> bytes:
-        """Open what `parse_enveloped_data` has read; the content key never leaves the C side.
+        """Decrypt what `parse_enveloped_data` returned; the content key never leaves the C side.
 
         Raises:
-            SdkCallError: which step failed is in `function`; it is not for untrusted eyes.
+            SdkCallError: `function` names the step that failed. Do not show it to untrusted
+                clients: it would be an oracle.
         """
-        # The C code would take 16 bytes from wherever a shorter IV lies.
+        # The C code reads 16 bytes of an IV, also past the end of a shorter one.
         if not sealed.encrypted_key or len(sealed.iv) != _IV or not sealed.ciphertext:
-            raise SdkCallError("aws_cms_cipher_decrypt", "a part of a wrong length")
+            raise SdkCallError("aws_cms_cipher_decrypt", "a part has the wrong length")
         with (
             self._native.input(sealed.encrypted_key) as encrypted_key,
             self._native.input(sealed.iv) as iv,
@@ -91,17 +93,20 @@ class Attestation:
                 self._native.allocator, key_pair, encrypted_key, content_key,
             )  # fmt: skip
             if content_key.len != _CONTENT_KEY:
-                raise SdkCallError("aws_cms_cipher_decrypt", "a key of a wrong length")
+                raise SdkCallError("aws_cms_cipher_decrypt", "the content key has the wrong length")
             self._native.call("aws_cms_cipher_decrypt", ciphertext, content_key, iv, plaintext)
             return self._native.bytes_of(plaintext)
 
     def seed_entropy(self, number_of_bytes: int) -> None:
-        """Mix 1..65536 bytes from the NSM into the kernel's pool, credited in full.
+        """Mix 1..65536 bytes from the NSM into the kernel's entropy pool, credited in full.
 
         Raises:
             ConfigurationError: the number is out of range.
-            SdkCallError: no NSM, or no permission (CAP_SYS_ADMIN); the SDK does not tell which.
+            SdkCallError: no NSM, or no permission (CAP_SYS_ADMIN); the SDK does not say which.
         """
         if not 0 < number_of_bytes <= MAX_SEED:
-            raise ConfigurationError(f"{number_of_bytes} bytes of entropy, not 1..{MAX_SEED}")
+            raise ConfigurationError(
+                f"{number_of_bytes} bytes of entropy, not 1..{MAX_SEED}",
+                hint="call it again for more",
+            )
         self._native.call("aws_nitro_enclaves_library_seed_entropy", number_of_bytes)

@@ -1,7 +1,7 @@
 """The SDK's own KMS client: bytes in, bytes out. For worker processes only.
 
 Every call may wait for ever (a wake-up lost between two threads, a connection that the server has
-closed), or crash on an answer that is not what KMS sends.
+closed), or crash on a response that KMS would not send.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ MAX_PORT = 65_535
 """`aws_socket_endpoint` has 16 bits for a port, vsock 32."""
 
 _NEVER_EXPIRE = 2**64 - 1
-"""Their real end is watched by who gives them out."""
+"""Credentials have a deadline all the same: their provider watches it."""
 
 Client = NewType("Client", object)
-"""A KMS client in C; it lasts as long as the process."""
+"""A KMS client in C; it exists until the process ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Where KMS is for the SDK's client, and what it signs with.
+    """Where the SDK's client finds KMS, and what it signs with.
 
     Attributes:
         region: AWS region.
@@ -39,7 +39,7 @@ class ClientOptions:
         port: 0..65535.
         access_key_id: of the credentials.
         secret_access_key: of the credentials.
-        session_token: of the credentials; empty where there is none.
+        session_token: of the credentials; empty if there is none.
     """
 
     region: str
@@ -62,7 +62,7 @@ class Kms:
         """Connect to KMS. May wait for ever: call it only in a worker process.
 
         Raises:
-            ConfigurationError: an option the C structures cannot hold.
+            ConfigurationError: the C structures cannot hold an option.
             SdkCallError: no connection.
         """
         native, ffi, lib = self._native, self._native.ffi, self._native.lib
@@ -89,9 +89,11 @@ class Kms:
         return Client(client)
 
     def generate_random(self, client: Client, number_of_bytes: int) -> bytes:
-        """KMS GenerateRandom, attested: 1..1024 bytes. May wait for ever, as all that follow."""
+        """Call GenerateRandom, attested: 1..1024 bytes. May wait for ever, as all that follow."""
         if not 0 < number_of_bytes <= 1024:
-            raise ConfigurationError(f"{number_of_bytes} random bytes, not 1..1024")
+            raise ConfigurationError(
+                f"{number_of_bytes} random bytes, not 1..1024", hint="KMS gives 1..1024 a call"
+            )
         with self._native.output() as plaintext:
             self._native.call(
                 "aws_kms_generate_random_blocking", client, number_of_bytes, plaintext
@@ -99,7 +101,7 @@ class Kms:
             return self._native.bytes_of(plaintext)
 
     def generate_data_key(self, client: Client, key_id: str, key_spec: str) -> tuple[bytes, bytes]:
-        """KMS GenerateDataKey, attested, AES_128 or AES_256: the key, and its CiphertextBlob."""
+        """Call GenerateDataKey, attested: returns an AES_128 or AES_256 key, its CiphertextBlob."""
         spec = getattr(self._native.lib, f"AWS_KS_{key_spec}")
         with (
             self._native.string(key_id) as key_id_,
@@ -120,7 +122,7 @@ class Kms:
         encryption_algorithm: str = "SYMMETRIC_DEFAULT",
         encryption_context: str | None = None,
     ) -> bytes:
-        """KMS Decrypt, attested; the context is a JSON object in text."""
+        """Call Decrypt, attested; the encryption context is a JSON object as text."""
         with (
             self._native.string(key_id) as key_id_,
             self._native.string(encryption_algorithm) as algorithm,
@@ -142,7 +144,7 @@ class Kms:
         *,
         encryption_context: str | None = None,
     ) -> bytes:
-        """KMS Encrypt: the CiphertextBlob."""
+        """Call Encrypt; returns the CiphertextBlob."""
         with (
             self._native.string(key_id) as key_id_,
             self._native.string(encryption_context) as context,
@@ -159,8 +161,11 @@ class Kms:
         endpoint = ffi.new("struct aws_socket_endpoint *")
         address = options.address.encode()
         if len(address) >= ffi.sizeof(endpoint.address) or b"\0" in address:
-            raise ConfigurationError("the proxy's address is not one that the SDK can hold")
-        if not 0 <= options.port <= MAX_PORT:  # cffi would refuse it, other bindings wrap it
+            raise ConfigurationError(
+                f"the C SDK cannot hold the proxy's address {options.address!r}",
+                hint=f"at most {ffi.sizeof(endpoint.address) - 1} bytes, none of them zero",
+            )
+        if not 0 <= options.port <= MAX_PORT:  # cffi would raise OverflowError
             raise ConfigurationError(
                 f"port {options.port} of the proxy is more than the SDK's {MAX_PORT}",
                 hint="let vsock-proxy listen on a lower port, or use --engine sdk",
@@ -173,7 +178,7 @@ class Kms:
         native = self._native
         texts = (options.access_key_id, options.secret_access_key, options.session_token)
         parts = [native.ffi.from_buffer("uint8_t[]", text.encode()) for text in texts]
-        # No token is a cursor of no bytes; the SDK's own `config_default` would follow a NULL.
+        # An empty token is a cursor of no bytes; the SDK's own `config_default` follows a NULL.
         cursors = [(len(part), part) for part in parts]
         made = native.lib.aws_credentials_new(native.allocator, *cursors, _NEVER_EXPIRE)
         if made == native.ffi.NULL:

@@ -1,14 +1,16 @@
 """The compiled module: loaded and initialised once; calls, buffers and strings of the C side.
 
-Every return code is checked here, and every buffer that C fills is owned, wiped and freed here,
-whatever happens. cffi releases the GIL during each call.
+Every return code is checked here. Every buffer that C fills is owned, wiped and freed here, also
+after an error. cffi releases the GIL during each call.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
@@ -17,32 +19,42 @@ from enclave.sdk.errors import SdkCallError, SdkNotBuiltError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MODULE = "enclave.sdk._native"
-"""What `python -m enclave.sdk.build` makes."""
+"""The name of what `python -m enclave.sdk.build` compiles."""
 
 MAX_INPUT = 65_536
 """Bytes of any input; the C code copies some of them onto its stack."""
 
 
 class Native:
-    """One compiled module. Made by `load`, once.
+    """One compiled module. Made by `load`, once in a process.
 
     Attributes:
         ffi: cffi's view of the C types.
         lib: the C functions.
         allocator: the SDK's.
-        build: which library this was compiled against, in words.
+        build: which library this was compiled against, for people to read.
+        prefixes: the folders in which the build looked for that library, the standard ones
+            excepted.
         stand_in: whether that is the library of this project's own tests.
     """
 
     def __init__(self, module: Any) -> None:
         self.ffi, self.lib = module.ffi, module.lib
         self.build: str = self.ffi.string(self.lib.AGENT_SDK_BUILD).decode()
+        prefixes: str = self.ffi.string(self.lib.AGENT_SDK_PREFIXES).decode()
+        self.prefixes = tuple(filter(None, prefixes.split(os.pathsep)))
         self.stand_in = bool(self.lib.AGENT_SDK_STAND_IN)
-        # Everything else aborts the process before this, and it may run only once.
+        # Every other function aborts the process before this call, which may run only once.
         self.lib.aws_nitro_enclaves_library_init(self.ffi.NULL)
         self.allocator = self.lib.aws_nitro_enclaves_get_allocator()
+
+    def check_genuine(self) -> None:
+        """Raise SdkNotBuiltError if the library is the one of this project's own tests."""
+        if self.stand_in:
+            raise SdkNotBuiltError("the bindings are to a stand-in for tests, not to the C SDK")
 
     def call(self, function: str, *arguments: Any) -> None:
         """Call a function that returns AWS_OP_SUCCESS or AWS_OP_ERR.
@@ -50,32 +62,35 @@ class Native:
         Raises:
             SdkCallError: it returned anything but success.
         """
-        self.lib.aws_reset_error()  # or an older call's error would be taken for this one's
+        self.lib.aws_reset_error()  # the error of an older call would be reported otherwise
         if getattr(self.lib, function)(*arguments) != 0:
             raise self.error(function)
 
     def error(self, function: str) -> SdkCallError:
-        """What has gone wrong in a function that has just failed in this thread."""
+        """Return the error of a function that has just failed in this thread."""
         code = self.lib.aws_last_error()
         name = self.ffi.string(self.lib.aws_error_name(code)).decode("ascii", "replace")
         return SdkCallError(function, name if code else "")
 
     @contextmanager
     def input(self, data: bytes) -> Iterator[Any]:
-        """1..`MAX_INPUT` bytes as an ``aws_byte_buf``, which C must only read.
+        """Give C 1..`MAX_INPUT` bytes as an ``aws_byte_buf``, only to read.
 
         Raises:
-            ConfigurationError: none, or too many.
+            ConfigurationError: there are no bytes, or too many.
         """
         if not 0 < len(data) <= MAX_INPUT:
-            raise ConfigurationError(f"{len(data)} bytes for the SDK, not 1..{MAX_INPUT}")
+            raise ConfigurationError(
+                f"{len(data)} bytes for the C SDK, not 1..{MAX_INPUT}",
+                hint="--engine python takes every size that KMS takes",
+            )
         with self.ffi.from_buffer(data) as held:
             yield self.ffi.new("struct aws_byte_buf *", (len(data), held, len(data)))
 
     @contextmanager
     def output(self) -> Iterator[Any]:
-        """An ``aws_byte_buf`` for C to fill; wiped and freed at the end."""
-        # Zeroed by `new`: where C fails early it cleans up buffers that it has not touched.
+        """Give C an ``aws_byte_buf`` to fill; it is wiped and freed at the end."""
+        # `new` zeroes it: if C fails early, it cleans up buffers that it has not initialised.
         buffer = self.ffi.new("struct aws_byte_buf *")
         try:
             yield buffer
@@ -84,17 +99,20 @@ class Native:
 
     @contextmanager
     def string(self, text: str | None) -> Iterator[Any]:
-        """Text as an ``aws_string``, None as NULL; wiped and freed at the end.
+        """Give C text as an ``aws_string``, None as NULL; it is wiped and freed at the end.
 
         Raises:
-            ConfigurationError: it holds a zero byte, or is over `MAX_INPUT`.
+            ConfigurationError: the text holds a zero byte, or is longer than `MAX_INPUT`.
         """
         if text is None:
             yield self.ffi.NULL
             return
         data = text.encode()
         if b"\0" in data or len(data) > MAX_INPUT:
-            raise ConfigurationError("text that C cannot hold: too long, or with a zero byte")
+            raise ConfigurationError(
+                "a text for the C SDK is too long, or holds a zero byte",
+                hint=f"at most {MAX_INPUT} bytes of UTF-8",
+            )
         made = self.lib.aws_string_new_from_array(self.allocator, data, len(data))
         if made == self.ffi.NULL:
             raise self.error("aws_string_new_from_array")
@@ -104,19 +122,15 @@ class Native:
             self.lib.aws_string_destroy_secure(made)
 
     def bytes_of(self, buffer: Any) -> bytes:
-        """A copy of what C wrote."""
+        """Return a copy of what C wrote."""
         if not buffer.len:
-            return b""  # and no pointer
+            return b""  # its pointer is NULL
         data: bytes = self.ffi.unpack(self.ffi.cast("char *", buffer.buffer), buffer.len)
         return data
 
 
 def check_built() -> None:
-    """Look whether the bindings are built, without loading C code into this process.
-
-    Raises:
-        SdkNotBuiltError: they are not.
-    """
+    """Raise SdkNotBuiltError if the bindings are not built; load no C code into this process."""
     if find_spec(MODULE) is None:
         raise SdkNotBuiltError("the bindings to the C SDK are not built")
 
@@ -125,22 +139,46 @@ _loaded: Native | None = None
 
 
 def load() -> Native:
-    """Load the C library into this process and initialise it, once however many threads ask.
+    """Load the C library into this process and initialise it, once for all threads.
 
     Raises:
-        SdkNotBuiltError: the bindings were not built, or the library is not what they need.
+        SdkNotBuiltError: the bindings are not built, do not load, or are to a stand-in.
     """
     global _loaded  # noqa: PLW0603 (the C library is as global, and may be initialised once)
     with importing:  # a fork waits for it
         if _loaded is None:
             try:
                 module = import_module(MODULE)
-            except ModuleNotFoundError as e:
-                raise SdkNotBuiltError("the bindings to the C SDK are not built") from e
             except ImportError as e:
-                raise SdkNotBuiltError(f"the bindings to the C SDK do not load: {e}") from e
+                if isinstance(e, ModuleNotFoundError) and e.name == MODULE:
+                    raise SdkNotBuiltError("the bindings to the C SDK are not built") from e
+                raise _not_loadable(e) from e
             native = Native(module)
-            if native.stand_in:
-                raise SdkNotBuiltError("the bindings are to a stand-in for tests, not to the SDK")
+            native.check_genuine()
             _loaded = native
         return _loaded
+
+
+def load_file(path: Path) -> Native:
+    """Load a compiled module from a path, a stand-in too: for the build's check and for tests.
+
+    Raises:
+        SdkNotBuiltError: it does not load.
+    """
+    name = path.name.partition(".")[0]
+    loader = ExtensionFileLoader(name, str(path))
+    spec = spec_from_file_location(name, path, loader=loader)
+    assert spec is not None  # noqa: S101 (for mypy: it is None only without a loader)
+    try:
+        module = module_from_spec(spec)
+        loader.exec_module(module)
+    except ImportError as e:
+        raise _not_loadable(e) from e
+    return Native(module)
+
+
+def _not_loadable(error: ImportError) -> SdkNotBuiltError:
+    message = f"the bindings to the C SDK do not load: {error}"
+    if isinstance(error, ModuleNotFoundError):  # cffi's part that runs the bindings
+        return SdkNotBuiltError(message, hint="pip install 'nitro-enclave-agent[sdk]'")
+    return SdkNotBuiltError(message)

@@ -1,7 +1,8 @@
 """``python -m tests.enclave.sdk.calls ENGINE COUNT``: calls of one `Agent`, and their outcomes.
 
-Runs in a simulated enclave; prints one JSON object: what went wrong (an empty text: nothing), in
-order, and the memory of the agent and its workers, early and at the end.
+Runs in a simulated enclave. It prints one JSON value a line, at once: for each call what went wrong
+(an empty text: nothing), and twice, early and at the end, the resident memory of the agent and its
+workers in KiB.
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("engine")
     parser.add_argument("count", type=int)
-    parser.add_argument("--until-good", action="store_true", help="COUNT calls, or less")
-    parser.add_argument("--seconds", type=float, default=30.0, help="for one call")
+    parser.add_argument("--until-success", action="store_true", help="COUNT calls, or less")
+    parser.add_argument("--seconds", type=float, default=30.0, help="timeout of one call")
     options = parser.parse_args()
-    outcomes: list[str] = []
-    memory: list[int] = []
     with Agent(
         engine=options.engine,
         connect_timeout=options.seconds / 2,
@@ -37,12 +36,11 @@ def main() -> None:
                 outcome = "" if len(agent.generate_random(32)) == 32 else "another length"
             except AgentError as e:
                 outcome = f"{type(e).__name__}: {e}"
-            outcomes.append(outcome)
+            print(json.dumps(outcome), flush=True)  # noqa: T201
             if number in (options.count // 5, options.count - 1):
-                memory.append(_resident_kib())
-            if options.until_good and not outcome:
+                print(json.dumps(_resident_kib()), flush=True)  # noqa: T201
+            if options.until_success and not outcome:
                 break
-    print(json.dumps({"outcomes": outcomes, "memory": memory}))  # noqa: T201
 
 
 def _resident_kib() -> int:

@@ -1,39 +1,28 @@
-"""The stand-in of tests/enclave/sdk/stand_in for the C SDK, compiled where there is gcc."""
+"""The stand-in of tests/enclave/sdk/stand_in for the C SDK, compiled if there is gcc."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from enclave.errors import ConfigurationError
-from enclave.sdk.bindings.native import Native, load
+from enclave.sdk.bindings.native import Native, load, load_file
 from enclave.sdk.build import compile_module
 from enclave.sdk.errors import SdkNotBuiltError
-from enclave.sdk.search import LIBRARIES, Found, find
+from enclave.sdk.search import LIBRARIES, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 MODULE = "_stand_in_for_tests"
-
-
-@pytest.fixture(scope="session")
-def installed() -> Found:
-    """aws-nitro-enclaves-sdk-c, where the build would find it."""
-    try:
-        return find([], os.environ)
-    except ConfigurationError as e:
-        pytest.skip(f"aws-nitro-enclaves-sdk-c is not installed: {e}; see docs/sdk.md")
 
 
 @pytest.fixture(scope="session")
@@ -46,45 +35,53 @@ def built() -> Native:
 
 
 class StandIn:
-    """The compiled stand-in: the bindings over it, and its own counters."""
+    """The compiled stand-in: the bindings to it, and its own counters."""
 
     def __init__(self, module: Path, library: Path) -> None:
         self.module = module
-        self.counters = ctypes.CDLL(str(library))
-        self.native = Native(_loaded(module))
+        self.native = load_file(module)
+        self.counters = ctypes.CDLL(str(library))  # alone it would not find what it needs
 
     def live(self) -> int:
         count: int = self.counters.stand_in_live()
         return count
 
 
-def _loaded(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+_COMPILE = ("-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unused-result")
 
 
 def make_stand_in(prefix: Path) -> Path:
-    """Compile the stand-in as if it were installed in `prefix`; returns the library."""
+    """Compile the stand-in as if it were installed in `prefix`; returns the library.
+
+    As in the SDK's own shared build, the first library needs others that are beside it, and says
+    nothing about where they are.
+    """
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc to compile the stand-in for the C SDK: apt-get install gcc")
     shutil.copytree(HERE / "stand_in" / "include", prefix / "include")
-    (prefix / "lib").mkdir()
-    library = prefix / "lib" / f"lib{LIBRARIES[0]}.so"
+    folder = prefix / "lib"
+    folder.mkdir()
+    for name in LIBRARIES[1:]:
+        soname = f"-Wl,-soname,lib{name}.so"
+        target = folder / f"lib{name}.so"
+        subprocess.run([compiler, *_COMPILE, soname, "-xc", "-o", target, os.devnull], check=True)
+    library = folder / f"lib{LIBRARIES[0]}.so"
     source = HERE / "stand_in" / "stand_in.c"
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unused-result"]
-    subprocess.run(
-        [*command, "-Wno-implicit-fallthrough", f"-I{prefix}/include", "-o", library, source],
-        check=True,
-    )
-    empty = prefix / "lib" / "empty.so"
-    subprocess.run([*command, "-xc", "-o", empty, os.devnull], check=True)
-    for name in LIBRARIES[1:]:  # which only need to be found
-        shutil.copy(empty, prefix / "lib" / f"lib{name}.so")
+    needed = ("-Wl,--no-as-needed", f"-L{folder}", *(f"-l{name}" for name in LIBRARIES[1:]))
+    include = ("-Wno-implicit-fallthrough", f"-I{prefix}/include")
+    files = ("-o", str(library), str(source))
+    subprocess.run([compiler, *_COMPILE, *include, *files, *needed], check=True)
+    return library
+
+
+def make_genuine(prefix: Path) -> Path:
+    """Compile a stand-in that does not say it is one: only the build's own tests need that."""
+    library = make_stand_in(prefix)
+    header = prefix / "include" / "aws" / "nitro_enclaves" / "stand_in.h"
+    text = header.read_text(encoding="utf-8")
+    assert text.count("NITRO_ENCLAVE_AGENT_STAND_IN") == 2
+    header.write_text(text.replace("NITRO_ENCLAVE_AGENT_STAND_IN", "GUARD"), encoding="utf-8")
     return library
 
 
@@ -98,7 +95,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
 
 @pytest.fixture
 def balanced(stand_in: StandIn) -> Iterator[StandIn]:
-    """The stand-in, with a look at the end that all it gave out came back."""
+    """The stand-in, with a check at the end that every allocation was freed."""
     gc.collect()  # what other tests' tracebacks held
     before = stand_in.live()
     yield stand_in
@@ -108,5 +105,9 @@ def balanced(stand_in: StandIn) -> Iterator[StandIn]:
 
 @pytest.fixture
 def worker_command(stand_in: StandIn) -> tuple[str, ...]:
-    """A worker over the stand-in; a program of the tests, as production's takes no such word."""
-    return (sys.executable, "-P", str(HERE / "stand_in_worker.py"), str(stand_in.module))
+    """A worker over the stand-in: a program of the tests, as production's takes no argument."""
+    return stand_in_worker(stand_in.module)
+
+
+def stand_in_worker(module: Path) -> tuple[str, ...]:
+    return (sys.executable, "-P", str(HERE / "stand_in_worker.py"), str(module))

@@ -1,6 +1,6 @@
 """The bindings over this project's own stand-in library: ownership, errors, guards.
 
-Nothing here says anything about the C SDK: see test_with_sdk.py for that.
+These tests show nothing about the C SDK: test_with_sdk.py does.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def options(**changes: Any) -> ClientOptions:
     return ClientOptions(**{**given, **changes})
 
 
-def test_the_stand_in_cannot_be_taken_for_the_sdk(
+def test_the_stand_in_is_never_loaded_as_the_sdk(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stand_in.native.stand_in
@@ -66,7 +66,7 @@ def test_the_stand_in_cannot_be_taken_for_the_sdk(
         load()
 
 
-def test_it_is_initialised_once_however_many_threads_load(
+def test_the_library_is_initialised_once_for_all_threads(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Once(native_module.Native):
@@ -90,7 +90,7 @@ def test_it_is_initialised_once_however_many_threads_load(
     assert stand_in.counters.stand_in_inits() == before + 1
 
 
-def test_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bindings_that_are_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_module, "MODULE", "enclave.sdk._there_is_none")
     monkeypatch.setattr(native_module, "_loaded", None)
     with pytest.raises(SdkNotBuiltError) as caught:
@@ -100,7 +100,7 @@ def test_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
         native_module.check_built()
 
 
-def test_key_pairs_go_with_their_last_reference(balanced: StandIn) -> None:
+def test_a_key_pair_is_freed_with_its_last_reference(balanced: StandIn) -> None:
     pair = Attestation(balanced.native).new_key_pair()
     live = balanced.live()
     del pair
@@ -122,13 +122,13 @@ def test_parsing(balanced: StandIn) -> None:
         (envelope(key=b"\xff" * 32), "aws_attestation_rsa_decrypt", "STAND_IN_ERROR"),
         (envelope(text=b"\xff"), "aws_cms_cipher_decrypt", ""),
         # The stand-in aborts on these, as the SDK reads out of bounds.
-        (envelope(iv=b"i" * 15), "aws_cms_cipher_decrypt", "a part of a wrong length"),
-        (envelope(text=b""), "aws_cms_cipher_decrypt", "a part of a wrong length"),
-        (envelope(key=b"k" * 31), "aws_cms_cipher_decrypt", "a key of a wrong length"),
+        (envelope(iv=b"i" * 15), "aws_cms_cipher_decrypt", "a part has the wrong length"),
+        (envelope(text=b""), "aws_cms_cipher_decrypt", "a part has the wrong length"),
+        (envelope(key=b"k" * 31), "aws_cms_cipher_decrypt", "the content key has the wrong length"),
     ],
     ids=["no-envelope", "half-parsed", "key", "content", "short-iv", "no-text", "short-key"],
 )
-def test_each_step_that_fails_is_named_and_leaves_nothing(
+def test_each_step_that_fails_is_named_and_leaks_nothing(
     stand_in: StandIn, data: bytes, function: str, reason: str
 ) -> None:
     sdk = Attestation(stand_in.native)
@@ -163,7 +163,7 @@ def test_seeding_entropy(balanced: StandIn) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "TOKEN"])
-def test_the_client_gets_what_it_was_given(stand_in: StandIn, token: str) -> None:
+def test_the_client_receives_its_options(stand_in: StandIn, token: str) -> None:
     kms = Kms(stand_in.native)
     client = kms.new_client(options(session_token=token))
     before = stand_in.live()
@@ -192,12 +192,15 @@ def test_the_client_gets_what_it_was_given(stand_in: StandIn, token: str) -> Non
     ],
     ids=["port", "negative-port", "long-address", "address-nul", "region-nul", "host-nul"],
 )
-def test_what_c_cannot_hold_is_refused(balanced: StandIn, changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError):
+def test_options_that_c_cannot_hold_are_rejected(
+    balanced: StandIn, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
         Kms(balanced.native).new_client(options(**changes))
+    assert caught.value.hint
 
 
-def test_no_client_and_no_bytes_leave_nothing_behind(stand_in: StandIn) -> None:
+def test_failures_leak_nothing(stand_in: StandIn) -> None:
     kms = Kms(stand_in.native)
     before = stand_in.live()
     for changes in ({"host_name": "refuse.test"}, {"access_key_id": ""}):
@@ -214,7 +217,7 @@ def test_no_client_and_no_bytes_leave_nothing_behind(stand_in: StandIn) -> None:
     assert stand_in.live() == before
 
 
-def test_an_older_error_is_not_taken_for_this_one(balanced: StandIn) -> None:
+def test_an_older_error_is_not_reported_again(balanced: StandIn) -> None:
     sdk = Attestation(balanced.native)
     with pytest.raises(SdkCallError, match="STAND_IN_ERROR"):
         sdk.seed_entropy(13)
@@ -224,7 +227,7 @@ def test_an_older_error_is_not_taken_for_this_one(balanced: StandIn) -> None:
 
 
 class TestRecipient:
-    """What `SdkRecipient` makes of the bindings' answers."""
+    """`SdkRecipient` over the bindings."""
 
     @pytest.fixture
     def document(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -240,7 +243,7 @@ class TestRecipient:
         with pytest.raises(NsmUnavailableError, match="C SDK"):
             SdkRecipient(stand_in.native).attestation_document()
 
-    def test_a_document_that_is_none(self, stand_in: StandIn, document: Path) -> None:
+    def test_malformed_documents_are_rejected(self, stand_in: StandIn, document: Path) -> None:
         document.write_bytes(b"\xa0")
         with pytest.raises(NsmResponseError):
             SdkRecipient(stand_in.native).attestation_document()
@@ -248,7 +251,7 @@ class TestRecipient:
         with pytest.raises(NsmResponseError, match="public key"):
             SdkRecipient(stand_in.native).attestation_document()
 
-    def test_the_document_is_asked_for_anew(self, stand_in: StandIn, document: Path) -> None:
+    def test_the_document_is_renewed(self, stand_in: StandIn, document: Path) -> None:
         clock = ManualClock()
         recipient = SdkRecipient(stand_in.native, clock=clock)
         self._write(document, _public_key())
@@ -258,9 +261,11 @@ class TestRecipient:
         clock.sleep(REFRESH_AFTER)
         assert recipient.attestation_document() == document.read_bytes() != first
 
-    def test_what_c_is_not_shown(self, stand_in: StandIn, document: Path) -> None:
+    def test_envelopes_that_c_must_not_see_are_rejected_first(
+        self, stand_in: StandIn, document: Path
+    ) -> None:
         recipient = SdkRecipient(stand_in.native)
-        with pytest.raises(DecryptionError):  # before anybody can know the key
+        with pytest.raises(DecryptionError):  # before the public key is known
             recipient.open(Envelope().der())
         self._write(document, _public_key())
         recipient.attestation_document()

@@ -1,4 +1,4 @@
-"""The C SDK itself, in a simulated enclave; skipped where the bindings to it are not built.
+"""The C SDK itself, in a simulated enclave; skipped if the bindings to it are not built.
 
 The launcher gives libnsm its ``/dev/nsm`` and aws-c-io its AF_VSOCK; behind them are the simulated
 NSM, vsock-proxy and the simulated KMS.
@@ -10,37 +10,74 @@ import base64
 import json
 import os
 import re
+import select
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from enclave.errors import ConfigurationError
 from enclave.sdk.build import compile_module
 from enclave.sdk.search import find
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
 from tests.paths import ROOT
 from tests.sockets import unused_port
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from enclave.sdk.bindings.native import Native
-    from enclave.sdk.search import Found
 
 pytestmark = pytest.mark.usefixtures("built")
 
 ENGINES = ("sdk", "sdk-client")
 LEAK = 512
-"""KiB that 800 calls may add: less than half of what each gets and gives."""
+"""KiB that 800 calls may add: less than half a KiB a call, which sends and receives several."""
 
 
-def calls(*words: str, faults: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What tests/enclave/sdk/calls.py tells."""
+@dataclass
+class Calls:
+    """What tests/enclave/sdk/calls.py printed."""
+
+    outcomes: list[str]
+    memory: list[int]
+
+    @property
+    def failed(self) -> list[str]:
+        return [outcome for outcome in self.outcomes if outcome]
+
+
+def calls(*words: str, faults: tuple[str, ...] = ()) -> Calls:
+    """Make calls in a simulated enclave. Only a call that hangs fails, however slow all are."""
     options = [word for fault in faults for word in ("--fault", fault)]
-    done = run(*SIMULATOR, *options, "--", sys.executable, "-m", "tests.enclave.sdk.calls", *words)
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    program = (sys.executable, "-m", "tests.enclave.sdk.calls", *words)
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            [*SIMULATOR, *options, "--", *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
+        assert process.stdout
+        printed = b""
+        try:
+            while select.select([process.stdout], [], [], TEST_TIMEOUT)[0]:
+                piece = os.read(process.stdout.fileno(), 65_536)
+                if not piece:
+                    break
+                printed += piece
+            else:
+                pytest.fail(f"nothing for {TEST_TIMEOUT} s after {printed[-200:]!r}")
+            assert process.wait(TEST_TIMEOUT) == 0, (errors.seek(0), errors.read())
+        finally:
+            process.kill()
+    values = [json.loads(line) for line in printed.splitlines()]
+    return Calls(
+        [value for value in values if isinstance(value, str)],
+        [value for value in values if isinstance(value, int)],
+    )
 
 
 def python(script: str, *options: str) -> str:
@@ -49,7 +86,7 @@ def python(script: str, *options: str) -> str:
     return done.stdout
 
 
-def test_these_are_the_sdks_own_words(built: Native) -> None:
+def test_the_bindings_are_to_the_sdk(built: Native) -> None:
     assert not built.stand_in
     assert "STAND-IN" not in built.build
 
@@ -65,7 +102,7 @@ def test_the_main_job(engine: str) -> None:
     assert ("by the SDK's own client" in done.stderr) == (engine == "sdk-client")
 
 
-def test_the_recipients_contract_and_opening_alike() -> None:
+def test_the_recipients_contract_and_equal_decryption() -> None:
     pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "0")
     done = run(
         *SIMULATOR, "--no-services", "--", *pytest_, "-k", "sdk_recipient or opening",
@@ -80,15 +117,14 @@ def test_the_recipients_contract_and_opening_alike() -> None:
 
 @pytest.mark.parametrize("engine", ["python", *ENGINES])
 def test_a_thousand_calls_leave_memory_as_it_was(engine: str) -> None:
-    told = calls(engine, "1000", "--seconds", "5")
-    early, late = told["memory"]
+    made = calls(engine, "1000", "--seconds", "15")
+    early, late = made.memory
     assert late - early < LEAK
-    failed = [outcome for outcome in told["outcomes"] if outcome]
-    if engine == "sdk-client":  # its wake-ups get lost: each such call ended by its deadline
-        assert len(failed) < 10
-        assert all("no answer within" in outcome for outcome in failed)
+    if engine == "sdk-client":  # its wake-ups get lost: each such call ended at its deadline
+        assert len(made.failed) < 10
+        assert all(re.search(r"no response from the SDK's client", each) for each in made.failed)
     else:
-        assert failed == []
+        assert made.failed == []
 
 
 def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
@@ -98,33 +134,37 @@ def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
     to be, and may miss an answer that comes quickly.
     """
     faults = ("stall:1", "no-ciphertext:1", "refuse:1")
-    told = calls("sdk-client", "12", "--until-good", "--seconds", "5", faults=faults)
-    *failed, last = told["outcomes"]
-    said = "\n".join(failed)
-    assert last == "", said
-    assert len(failed) >= len(faults), said
-    silent = r"SdkWorkerError: .*no answer within"
-    known = rf"{silent}|SdkWorkerError: .*was ended by SIG|KmsResponseError|.*HTTP status 400"
+    *failed, last = calls(
+        "sdk-client", "12", "--until-success", "--seconds", "10", faults=faults
+    ).outcomes
+    assert last == "", failed
+    assert len(failed) >= len(faults), failed
+    silent = r"SdkWorkerError: no response from the SDK's client within"
+    known = rf"{silent}|SdkWorkerError: .*was killed by SIG|KmsResponseError|.*HTTP status 400"
     assert re.match(silent, failed[0])
-    assert all(re.match(known, outcome) for outcome in failed), said
+    assert all(re.match(known, outcome) for outcome in failed), failed
 
 
 def test_a_server_that_closes_between_calls() -> None:
-    assert calls("sdk", "6", faults=("close-after",))["outcomes"] == [""] * 6
+    assert calls("sdk", "6", faults=("close-after",)).outcomes == [""] * 6
 
 
 def test_a_server_that_closes_between_calls_of_the_sdks_client() -> None:
-    """Each call is made again by a new worker; only a wake-up lost there too is an error."""
-    outcomes = calls("sdk-client", "6", "--seconds", "10", faults=("close-after",))["outcomes"]
-    failed = [outcome for outcome in outcomes if outcome]
-    assert all(re.match("Sdk(ConnectionEnded|Worker)Error: ", outcome) for outcome in failed)
-    assert len(failed) <= 3, failed
+    """Each call whose connection ended is retried by a new worker.
+
+    About one in a hundred was lost before: the SDK reports the end of its connection as "non-200
+    answer from KMS: -1" before it prints that it is disconnected. What may remain is a wake-up
+    that is lost in each of the attempts.
+    """
+    made = calls("sdk-client", "60", "--seconds", "30", faults=("close-after",))
+    assert len(made.outcomes) == 60
+    assert made.failed == []
 
 
 def test_our_calls_with_the_sdks_recipient_have_our_errors() -> None:
-    silent = calls("sdk", "1", "--seconds", "2", faults=("stall",))["outcomes"]
-    assert silent[0].startswith("KmsUnreachableError")
-    refused, corrupt, good = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1"))["outcomes"]
+    (silent,) = calls("sdk", "1", "--seconds", "2", faults=("stall",)).outcomes
+    assert silent.startswith("KmsUnreachableError")
+    refused, corrupt, good = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1")).outcomes
     assert refused.startswith("KmsRefusedError: ")
     assert "AccessDeniedException" in refused
     assert corrupt.startswith("DecryptionError")
@@ -140,8 +180,8 @@ with Agent(engine=sys.argv[1]) as agent:
     again = agent.call("Decrypt", {"CiphertextBlob": made["CiphertextBlob"]}).content
     assert len(made["Plaintext"]) == 16 and made["Plaintext"] == again["Plaintext"]
     sealed = agent.call("Encrypt", {**key, "Plaintext": "eA=="}).content
-    asked = {**key, "CiphertextBlob": sealed["CiphertextBlob"]}
-    assert agent.call("Decrypt", asked).content["Plaintext"] == b"x"
+    request = {**key, "CiphertextBlob": sealed["CiphertextBlob"]}
+    assert agent.call("Decrypt", request).content["Plaintext"] == b"x"
     assert agent.call("DescribeKey", {"KeyId": "alias/demo"}).content["KeyMetadata"]
 """
 
@@ -169,8 +209,8 @@ import json, os, urllib.request
 body = json.dumps({"NumberOfBytes": 32}).encode()
 headers = {"X-Amz-Target": "TrentService.GenerateRandom"}
 url = os.environ["AWS_ENDPOINT_URL_KMS"]
-answer = urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60)
-print(sorted(json.load(answer)))
+response = urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60)
+print(sorted(json.load(response)))
 """
 
 
@@ -201,23 +241,21 @@ def _may_administer() -> bool:
 
 
 _LOAD = """
-import sys, importlib.util
+import pathlib, sys
 from enclave.sdk.bindings.attestation import Attestation
-from enclave.sdk.bindings.native import Native
-spec = importlib.util.spec_from_file_location("_built_by_a_test", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-Attestation(Native(module)).new_key_pair()
+from enclave.sdk.bindings.native import load_file
+Attestation(load_file(pathlib.Path(sys.argv[1]))).new_key_pair()
 """
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["static", "shared"])
-def test_it_builds_against_what_is_installed(
-    installed: Found, shared: bool, tmp_path: Path
-) -> None:
-    found = find([], os.environ, shared=shared)
+def test_it_builds_against_what_is_installed(built: Native, shared: bool, tmp_path: Path) -> None:
+    try:
+        found = find(built.prefixes, os.environ, shared=shared)
+    except ConfigurationError as e:
+        pytest.skip(f"the libraries that the bindings were built with are gone: {e}")
     ending = ".so" if shared else ".a"
     if found.libraries[0].suffix != ending:
-        pytest.skip(f"only the other kind is installed: {found}")
+        pytest.skip(f"only the other kind of library is installed: {found}")
     made = compile_module("_built_by_a_test", found, into=tmp_path)
     subprocess.run([sys.executable, "-c", _LOAD, str(made)], cwd=ROOT, check=True, timeout=60)
