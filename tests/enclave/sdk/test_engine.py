@@ -1,4 +1,4 @@
-"""`Agent(engine=...)`: what is said before any C code runs."""
+"""`Agent(engine=...)`: errors before any C code runs, and alike for both C engines."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def client_agent(built: None) -> Iterator[Agent]:
 
 
 @pytest.mark.parametrize("engine", ["sdk", "sdk-client"])
-def test_an_engine_that_is_not_built_says_so(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_built(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "MODULE", "enclave.sdk._there_is_none")
     with pytest.raises(ConfigurationError, match="not built") as caught:
         Agent(engine=engine, **SETTINGS)
     assert "python -m enclave.sdk.build" in caught.value.hint
 
 
-def test_an_engine_that_there_is_not() -> None:
+def test_an_unknown_engine() -> None:
     with pytest.raises(ConfigurationError, match="no such engine"):
         Agent(engine="rust", **SETTINGS)
 
@@ -65,7 +65,7 @@ def test_python_is_the_default() -> None:
         ("sdk-client", {"endpoint_url": "https://kms.test:8443"}, "cannot post to"),
     ],
 )
-def test_what_the_c_code_takes_from_nobody(
+def test_options_that_the_c_code_cannot_take(
     built: None, engine: str, changes: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=text):
@@ -81,7 +81,9 @@ def test_the_sdks_client_has_no_recipient_for_others(client_agent: Agent) -> Non
 
 
 @pytest.mark.parametrize("operation", ["GenerateDataKeyPair", "DeriveSharedSecret"])
-def test_what_the_sdks_client_cannot_attest_is_refused(client_agent: Agent, operation: str) -> None:
+def test_operations_that_the_sdks_client_lacks_are_rejected(
+    client_agent: Agent, operation: str
+) -> None:
     with pytest.raises(ConfigurationError, match=f"has no {operation}"):
         client_agent.call(operation, {})
 
@@ -90,7 +92,7 @@ def test_what_the_sdks_client_cannot_attest_is_refused(client_agent: Agent, oper
     ("operation", "parameters"),
     [("DescribeKey", {"KeyId": "K"}), ("GenerateRandom", {"Recipient": {}})],
 )
-def test_what_is_not_to_be_attested_is_passed_on_as_ever(
+def test_calls_that_are_not_attested_are_the_agents_own(
     client_agent: Agent, operation: str, parameters: dict[str, Any]
 ) -> None:
     assert client_agent._sdk_client
