@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
 
 from enclave import Agent, attach
+from enclave.cli.errors import EXIT_USAGE, exit_code
 from enclave.credentials import Credentials
 from enclave.errors import ConfigurationError
 from enclave.sdk.bindings import native
+from enclave.sdk.client import SdkClient
+from enclave.sdk.errors import SdkNotBuiltError
 from enclave_simulator.authority import Authority
 from enclave_simulator.nsm import SimulatedNsm
+from tests.enclave.sdk.conftest import stand_in_worker
 from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SETTINGS: dict[str, Any] = {
     "region": "eu-central-1",
@@ -98,3 +104,23 @@ def test_calls_that_are_not_attested_are_the_agents_own(
     assert client_agent._sdk_client
     assert not client_agent._sdk_client.is_for(operation, parameters)
     assert client_agent._sdk_client.is_for("Encrypt", {})
+
+
+@pytest.mark.parametrize("engine", ["sdk", "sdk-client"])
+def test_bindings_that_do_not_load_are_one_error_with_one_exit_code(
+    engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In this process with `sdk`, in a worker with `sdk-client`."""
+    broken = tmp_path / "_broken_for_tests.so"
+    broken.write_bytes(b"not an ELF file")
+    monkeypatch.setattr(native, "MODULE", "_broken_for_tests")
+    monkeypatch.setattr(native, "_loaded", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(
+        "enclave.sdk.client.SdkClient", partial(SdkClient, command=stand_in_worker(broken))
+    )
+    with Agent(engine=engine, **SETTINGS) as agent, pytest.raises(SdkNotBuiltError) as caught:
+        agent.generate_random(8)
+    assert "do not load" in str(caught.value)
+    assert "python -m enclave.sdk.build" in caught.value.hint
+    assert exit_code(caught.value) == EXIT_USAGE
