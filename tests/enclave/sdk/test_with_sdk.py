@@ -144,7 +144,7 @@ def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
     """A silence, a crash and a refusal: each is one error, and then it goes on.
 
     Which one the last two become is up to the C code: it crashes or not, as its memory happens
-    to be, and may miss an answer that comes quickly.
+    to be, and may miss a response that comes quickly.
     """
     faults = ("stall:1", "no-ciphertext:1", "refuse:1")
     *failed, last = calls(
@@ -177,11 +177,11 @@ def test_a_server_that_closes_between_calls_of_the_sdks_client() -> None:
 def test_our_calls_with_the_sdks_recipient_have_our_errors() -> None:
     (silent,) = calls("sdk", "1", "--seconds", "2", faults=("stall",)).outcomes
     assert silent.startswith("KmsUnreachableError")
-    refused, corrupt, good = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1")).outcomes
+    refused, corrupt, last = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1")).outcomes
     assert refused.startswith("KmsRefusedError: ")
     assert "AccessDeniedException" in refused
     assert corrupt.startswith("DecryptionError")
-    assert good == ""
+    assert last == ""
 
 
 _EVERY_OPERATION = """
