@@ -1,10 +1,9 @@
-"""An existing boto3 or botocore KMS client, made attested.
+"""Make an existing boto3 or botocore KMS client attested.
 
-Everything goes through botocore's events, which are public and what its test doubles stand on:
-``before-parameter-build`` adds `Recipient`, ``before-send`` carries the signed request through the
-vsock proxy (a handler that returns an answer takes the place of botocore's own HTTP session), and
-``after-call`` opens what came back. In between the client is itself: it validates, signs, retries,
-parses and raises as ever.
+All of it uses botocore's events, which are public (moto uses them too): ``before-parameter-build``
+adds `Recipient`, ``before-send`` sends the signed request through the vsock proxy (the response
+that a handler returns replaces botocore's own HTTP session), and ``after-call`` opens the response.
+Everything else is the client's own: validation, signing, retries, parsing and exceptions.
 """
 
 from __future__ import annotations
@@ -36,51 +35,59 @@ if TYPE_CHECKING:
 Client = TypeVar("Client")
 
 _TIMEOUT = 60.0
-"""Seconds, as botocore has it, where the client was told to wait for ever: here every wait ends."""
+"""Seconds, botocore's default, for a client configured to wait for ever: here every wait ends."""
 
-_ASKED = "enclave.asked"
-"""Where botocore's context keeps, from a call's first event to its last, what its caller asked and
-who is to open the answer.
-"""
+_REQUEST = "enclave.request"
+"""Key in botocore's context: a call's own parameters and its recipient, from its first event to its
+last."""
 
 _attached: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class AttachedConnectionError(botocore.exceptions.ConnectionError):  # type: ignore[misc] # no types
-    """KMS was not reached, or its answer broke off; botocore retries it like any of its own.
+    """KMS was not reached, or its response broke off; botocore retries it like any of its own.
 
-    Its ``__cause__`` is the `KmsUnreachableError` that says why, with a hint.
+    Its ``__cause__`` is the `KmsUnreachableError` that says why.
+
+    Attributes:
+        hint: of that error. A traceback shows it as a note.
     """
 
     fmt = "{error}"
+
+    def __init__(self, *, error: AgentError) -> None:
+        super().__init__(error=error)
+        self.hint = error.hint
+        if error.hint:
+            self.add_note(f"hint: {error.hint}")
 
 
 def attach(client: Client, *, agent: Agent | None = None) -> Client:
     """Make a boto3 or botocore KMS client attested, and return it.
 
-    Its region, endpoint, credentials, timeouts, retries, parameters and answers stay what they
+    Its region, endpoint, credentials, timeouts, retries, parameters and responses stay what they
     are. Operations that take `Recipient` get one, unless the caller brings its own, and
-    ``response["Plaintext"]`` (or the operation's own field) is filled as ever; the others pass
-    through. Connections leave through the agent's proxy, and TLS is verified by the agent's CAs,
-    whatever the client was told of either. Safe for many threads.
+    ``response["Plaintext"]`` (or the operation's own field) is filled as usual; the others pass
+    through. Connections go through the agent's proxy, and TLS is verified by the agent's CAs; the
+    client's own options for both are ignored. Safe for many threads.
 
         kms = enclave.attach(boto3.client("kms", region_name="eu-central-1"))
         key = kms.generate_data_key(KeyId="alias/app", KeySpec="AES_256")["Plaintext"]
 
-    What a client raises anyway it raises still: ``ClientError`` where KMS refuses, botocore's
-    ``ConnectionError`` where KMS is not reached. What only attestation can fail at is an
-    `AgentError`, which botocore neither catches nor retries: no document from the NSM, an answer
-    that is forged or does not open, a server that does not prove to be KMS.
+    The client's own exceptions stay: ``ClientError`` if KMS refuses, botocore's
+    ``ConnectionError`` if KMS is not reached. Errors that only attestation can cause are
+    `AgentError`, with a hint, and botocore neither catches nor retries them: no document from the
+    NSM, a response that is forged or does not open, a server that does not prove to be KMS.
 
     Args:
-        client: of the service ``kms``. Clients of aiobotocore and aioboto3 are refused.
-        agent: whose key pair, proxy and CAs are used; left out, the client gets one of its own,
-            which goes with it. ``Agent(engine="sdk")`` works as any other; ``sdk-client`` is
-            refused, as it makes whole calls.
+        client: of the service ``kms``. Clients of aiobotocore and aioboto3 are rejected.
+        agent: its key pair, proxy and CAs are used. By default the client gets an agent of its
+            own, which is closed with it. ``Agent(engine="sdk")`` works like any other;
+            ``sdk-client`` is rejected, because it makes whole calls.
 
     Raises:
-        ConfigurationError: that is no such client, its endpoint is not https, or it is attached
-            already.
+        ConfigurationError: the argument is not such a client, its endpoint is not https, or it is
+            attached already.
     """
     if not isinstance(client, botocore.client.BaseClient):
         raise ConfigurationError(
@@ -95,14 +102,18 @@ def attach(client: Client, *, agent: Agent | None = None) -> Client:
         )
     service = client.meta.service_model.service_name
     if service != "kms":
-        raise ConfigurationError(f"a client of {service!r}, not of 'kms'")
+        raise ConfigurationError(
+            f"a client of {service!r}, not of 'kms'", hint='pass what boto3.client("kms") returned'
+        )
     if client in _attached:
-        raise ConfigurationError("this client is attached already")
+        raise ConfigurationError(
+            "this client is attached already", hint="attach a client once, where it is made"
+        )
     endpoint = _endpoint(client.meta.endpoint_url)
     if agent is not None and agent.engine == "sdk-client":
         raise ConfigurationError(
             "the SDK's own client makes whole calls: no other client can be attached to it",
-            hint='use Agent(engine="sdk"): the same C code opens the answers',
+            hint='use Agent(engine="sdk"): the same C code opens the responses',
         )
     if agent is None:
         agent = Agent(region=client.meta.region_name, endpoint_url=endpoint.url)
@@ -119,7 +130,7 @@ def attach(client: Client, *, agent: Agent | None = None) -> Client:
 
 
 class _Attachment:
-    """The handlers. Nothing here refers to the client, so that it can go when it is let go."""
+    """The handlers. They hold no reference to the client, so it can be garbage-collected."""
 
     def __init__(self, agent: Agent, endpoint: Endpoint, config: Any) -> None:
         self._agent = agent
@@ -136,7 +147,7 @@ class _Attachment:
         if model.name not in SECRET_FIELD or "Recipient" in params:
             return
         recipient = self._agent.recipient()
-        context[_ASKED] = dict(params), recipient
+        context[_REQUEST] = dict(params), recipient
         params["Recipient"] = {
             "AttestationDocument": recipient.attestation_document(),
             "KeyEncryptionAlgorithm": KEY_ENCRYPTION_ALGORITHM,
@@ -162,7 +173,7 @@ class _Attachment:
                 raise
             raise AttachedConnectionError(error=e) from e
         if response.status == 200:
-            read_response(response)  # what is not JSON is our error, not a crash in a parser
+            read_response(response)  # invalid JSON is our error, not a crash in botocore's parser
         return AWSResponse(request.url, response.status, response.headers, _Raw(response.body))
 
     def open(
@@ -174,11 +185,11 @@ class _Attachment:
         context: dict[str, Any],
         **_: Any,
     ) -> None:
-        if _ASKED not in context or http_response.status_code >= 300:
-            return  # of an error botocore makes its ClientError
-        asked, recipient = context[_ASKED]
+        if _REQUEST not in context or http_response.status_code >= 300:
+            return  # botocore turns an error into its ClientError
+        request, recipient = context[_REQUEST]
         try:
-            opened = opened_response(model.name, asked, parsed, recipient.open)
+            opened = opened_response(model.name, request, parsed, recipient.open)
         except AgentError:
             self._transport.renew_connections()  # see Agent.call
             raise
@@ -187,14 +198,14 @@ class _Attachment:
 
 
 class _Raw(io.BytesIO):
-    """A body as `AWSResponse` reads it, which is as urllib3 gives it."""
+    """A body as `AWSResponse` reads it: with urllib3's `stream`."""
 
     def stream(self) -> Iterator[bytes]:
         yield self.getvalue()
 
 
 def _endpoint(url: str) -> Endpoint:
-    """Where a client sends to: botocore puts a slash behind every path."""
+    """Return the endpoint of a URL of botocore's, which ends every path with a slash."""
     endpoint = parse_endpoint(url)
     return Endpoint(endpoint.host, endpoint.port, endpoint.path.rstrip("/") + "/")
 

@@ -85,7 +85,7 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
 def read_response(
     operation: str, parameters: Mapping[str, Any], response: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what `enclave.recipient.exchange.opened_response` would have made of KMS's response.
+    """Return the content as `enclave.recipient.exchange.opened_response` does for KMS's response.
 
     The C code drops KMS's KeyId: the requested one takes its place, if there was one.
 

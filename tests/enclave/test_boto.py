@@ -1,4 +1,4 @@
-"""A client of botocore's own, attached: what it keeps, and what only attestation can fail at."""
+"""A botocore client, attached: what it keeps, and the errors that only attestation can cause."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import base64
 import gc
 import json
 import logging
+import pickle
+import traceback
 import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import botocore.client
 import botocore.exceptions
@@ -23,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 import enclave as public
-from enclave.boto import attach
+from enclave.boto import AttachedConnectionError, attach
 from enclave.errors import (
     AgentError,
     ConfigurationError,
@@ -81,13 +83,20 @@ def kms(make: Any, enclave: Enclave) -> Any:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """botocore's pauses between attempts, none of which is waited for."""
+    """botocore's pauses between attempts, which are skipped."""
     pauses: list[float] = []
     monkeypatch.setattr("botocore.endpoint.time", types.SimpleNamespace(sleep=pauses.append))
     return pauses
 
 
-def test_the_answer_is_what_it_always_was(kms: Any, enclave: Enclave) -> None:
+def test_type_checkers_keep_the_type_of_the_client() -> None:
+    """For those who annotate clients with mypy-boto3-kms or types of their own."""
+    hints = get_type_hints(attach)
+    assert isinstance(hints["client"], TypeVar)
+    assert hints["return"] is hints["client"]
+
+
+def test_the_response_is_as_without_attestation(kms: Any, enclave: Enclave) -> None:
     response = kms.generate_random(NumberOfBytes=32)
     assert isinstance(response["Plaintext"], bytes)
     assert len(response["Plaintext"]) == 32
@@ -115,10 +124,10 @@ def test_boto3_too(enclave: Enclave) -> None:
 
 def test_one_client_serves_many_threads(kms: Any, enclave: Enclave) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(
+        plaintexts = list(
             threads.map(lambda _: kms.generate_random(NumberOfBytes=16)["Plaintext"], range(32))
         )
-    assert len(set(answers)) == 32
+    assert len(set(plaintexts)) == 32
     assert enclave.nsm.calls["Attestation"] == 1
     assert len(enclave.dialer.dialed) <= 10, "max_pool_connections of the client"
 
@@ -129,7 +138,7 @@ def test_its_endpoint_and_region_are_kept(make: Any, enclave: Enclave) -> None:
     assert len(client.generate_random(NumberOfBytes=8)["Plaintext"]) == 8
 
 
-def test_a_recipient_of_the_callers_own_is_let_through(kms: Any, enclave: Enclave) -> None:
+def test_a_recipient_of_the_callers_own_passes_through(kms: Any, enclave: Enclave) -> None:
     document = enclave.agent().recipient().attestation_document()
     response = kms.generate_random(
         NumberOfBytes=8,
@@ -186,12 +195,12 @@ def test_its_own_validation_is_kept(kms: Any, enclave: Enclave) -> None:
 def test_the_secret_is_in_no_log(kms: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret = kms.generate_random(NumberOfBytes=32)["Plaintext"]
-    assert "CiphertextForRecipient" in caplog.text, "botocore logs whole answers"
+    assert "CiphertextForRecipient" in caplog.text, "botocore logs whole responses"
     for form in (repr(secret)[2:-1], secret.hex(), base64.b64encode(secret).decode()):
         assert form not in caplog.text
 
 
-def test_other_handlers_see_what_they_always_saw(kms: Any) -> None:
+def test_other_handlers_see_the_request(kms: Any) -> None:
     sent: list[dict[str, Any]] = []
 
     def look(request: Any, **_: Any) -> None:
@@ -204,10 +213,10 @@ def test_other_handlers_see_what_they_always_saw(kms: Any) -> None:
     assert len(base64.b64decode(body["Recipient"]["AttestationDocument"])) > 4000
 
 
-# What KMS refuses is a ClientError with KMS's words; what passes is retried by botocore.
+# What KMS refuses is a ClientError with KMS's message; botocore retries transient faults.
 
 
-def test_a_refusal_keeps_kmss_words(kms: Any, enclave: Enclave) -> None:
+def test_a_refusal_keeps_the_message_of_kms(kms: Any, enclave: Enclave) -> None:
     enclave.kms.faults.inject("refuse:1")
     with pytest.raises(botocore.exceptions.ClientError) as caught:
         kms.generate_random(NumberOfBytes=32)
@@ -227,7 +236,7 @@ def test_modelled_exceptions_are_kept(kms: Any, enclave: Enclave, slept: list[fl
 
 @pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
 @pytest.mark.parametrize("fault", ["throttle", "unavailable", "cut", "reset"])
-def test_botocore_retries_what_passes(
+def test_botocore_retries_transient_faults(
     make: Any, enclave: Enclave, slept: list[float], fault: str, mode: str
 ) -> None:
     kms = attach(make(retries=mode), agent=enclave.agent())
@@ -239,19 +248,24 @@ def test_botocore_retries_what_passes(
 
 
 @pytest.mark.parametrize("mode", ["legacy", "standard"])
-def test_no_way_to_kms_is_botocores_connection_error(
+def test_unreachable_kms_is_botocores_connection_error(
     make: Any, enclave: Enclave, slept: list[float], mode: str, tmp_path: Path
 ) -> None:
     enclave.dialer.target = UnixAddress(str(tmp_path / "none"))
     kms = attach(make(retries=mode), agent=enclave.agent())
     with pytest.raises(botocore.exceptions.ConnectionError, match="No such file") as caught:
         kms.generate_random(NumberOfBytes=32)
+    assert isinstance(caught.value, AttachedConnectionError)
     assert isinstance(caught.value.__cause__, KmsUnreachableError)
-    assert caught.value.__cause__.hint
+    assert caught.value.hint == caught.value.__cause__.hint != ""
+    assert "\n" not in str(caught.value)
+    (only,) = pickle.loads(pickle.dumps([caught.value]))  # noqa: S301 (our own)
+    for error in (caught.value, only):
+        assert f"hint: {error.hint}" in "".join(traceback.format_exception_only(error))
     assert len(enclave.dialer.dialed) == len(slept) + 1 > 1
 
 
-def test_silence_ends_with_the_clients_own_timeout(
+def test_silence_ends_at_the_clients_own_timeout(
     make: Any, enclave: Enclave, slept: list[float]
 ) -> None:
     enclave.kms.faults.inject("stall")
@@ -262,7 +276,7 @@ def test_silence_ends_with_the_clients_own_timeout(
     assert len(slept) == 1
 
 
-# What only attestation can fail at is an AgentError, at once.
+# Errors that only attestation can cause are AgentErrors, raised at once.
 
 FAULTS: dict[str, tuple[type[AgentError], str]] = {
     "plaintext": (KmsResponseError, "Plaintext in the open"),
@@ -287,14 +301,17 @@ def test_each_fault_is_one_error_and_is_not_retried(
     with pytest.raises(error, match=text) as caught:
         kms.generate_random(NumberOfBytes=32)
     assert type(caught.value) is error
+    assert caught.value.hint
+    assert f"hint: {caught.value.hint}" in caught.value.__notes__
     assert not slept
     assert len(enclave.dialer.dialed) == 1
 
 
 def test_no_document_no_call(kms: Any, enclave: Enclave) -> None:
     enclave.nsm.fail_with("InternalError")
-    with pytest.raises(NsmRefusedError):
+    with pytest.raises(NsmRefusedError) as caught:
         kms.generate_random(NumberOfBytes=32)
+    assert f"hint: {caught.value.hint}" in caught.value.__notes__
     assert not enclave.dialer.dialed
 
 
@@ -306,18 +323,20 @@ class AsynchronousClient(botocore.client.BaseClient):  # type: ignore[misc] # bo
         pass
 
 
-def test_asynchronous_clients_are_refused() -> None:
+def test_asynchronous_clients_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match="asynchronous") as caught:
         attach(object.__new__(AsynchronousClient))
     assert "to_thread" in caught.value.hint
 
 
-def test_what_is_no_kms_client_is_refused(make: Any, enclave: Enclave) -> None:
+def test_other_objects_are_rejected(make: Any, enclave: Enclave) -> None:
     for other in (None, "kms", object(), botocore.client.BaseClient):
-        with pytest.raises(ConfigurationError, match="not a boto3 or botocore client"):
+        with pytest.raises(ConfigurationError, match="not a boto3 or botocore client") as caught:
             attach(other)
-    with pytest.raises(ConfigurationError, match="'sts'"):
+        assert caught.value.hint
+    with pytest.raises(ConfigurationError, match="'sts'") as caught:
         attach(make("sts"), agent=enclave.agent())
+    assert caught.value.hint
 
 
 def test_tls_must_end_in_the_enclave(make: Any, enclave: Enclave) -> None:
@@ -325,17 +344,17 @@ def test_tls_must_end_in_the_enclave(make: Any, enclave: Enclave) -> None:
         attach(make(endpoint_url="http://127.0.0.1:8009"), agent=enclave.agent())
 
 
-def test_twice_is_once_too_often(kms: Any, enclave: Enclave) -> None:
+def test_attaching_twice_is_rejected(kms: Any, enclave: Enclave) -> None:
     with pytest.raises(ConfigurationError, match="attached already"):
         attach(kms, agent=enclave.agent())
     assert len(kms.generate_random(NumberOfBytes=8)["Plaintext"]) == 8
 
 
-def test_a_request_for_elsewhere_is_not_sent(kms: Any, enclave: Enclave) -> None:
-    def lead_away(params: dict[str, Any], **_: Any) -> None:
+def test_a_request_for_another_host_is_not_sent(kms: Any, enclave: Enclave) -> None:
+    def redirect(params: dict[str, Any], **_: Any) -> None:
         params["url"] = "https://kms.eu-central-1.example.org/"
 
-    kms.meta.events.register("before-call.kms", lead_away)
+    kms.meta.events.register("before-call.kms", redirect)
     with pytest.raises(ConfigurationError, match="was attached for"):
         kms.generate_random(NumberOfBytes=8)
     assert not enclave.dialer.dialed
@@ -347,7 +366,7 @@ def test_verification_cannot_be_turned_off(make: Any, enclave: Enclave) -> None:
         kms.generate_random(NumberOfBytes=8)
 
 
-def test_an_agent_of_its_own_goes_with_the_client(
+def test_an_agent_of_its_own_is_closed_with_the_client(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []

@@ -7,6 +7,7 @@ after an error. cffi releases the GIL during each call.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.machinery import ExtensionFileLoader
@@ -171,10 +172,23 @@ def load_file(path: Path) -> Native:
     assert spec is not None  # noqa: S101 (for mypy: it is None only without a loader)
     try:
         module = module_from_spec(spec)
-        loader.exec_module(module)
+        with _unlisted():
+            loader.exec_module(module)
     except ImportError as e:
         raise _not_loadable(e) from e
     return Native(module)
+
+
+@contextmanager
+def _unlisted() -> Iterator[None]:
+    """Undo what cffi adds to the loaded modules: `load` would take this one for the installed."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if name.partition(".lib")[0] == MODULE:
+                del sys.modules[name]
 
 
 def _not_loadable(error: ImportError) -> SdkNotBuiltError:

@@ -1,6 +1,6 @@
-"""What our CMS reader and the C SDK's each make of the same bytes, and the reasons they may differ.
+"""Compare our CMS parser with the C SDK's on the same bytes, and list the reasons for differences.
 
-The C code takes one encoding only, and looks at no more than it needs; ours takes every encoding
+The C code accepts one encoding only, and checks no more than it needs; ours accepts every encoding
 of one meaning. Each reason is one of these two, for one part of an envelope.
 """
 
@@ -24,7 +24,7 @@ AGREE = "they agree"
 
 LENGTHS = "C reads KMS's own lengths only: indefinite outside, definite and minimal within"
 
-CUT = "C stops without a word at a piece of content whose length it cannot read"
+CUT = "C stops silently at a piece of content whose length it cannot read"
 
 UNREAD = {
     "C does not read how the key is encrypted, but assumes OAEP with SHA-256": re.compile(
@@ -32,7 +32,7 @@ UNREAD = {
         r"|MGF1 hash"
     ),
     "C does not read whose key it is": re.compile(r"subjectKeyIdentifier"),
-    "C does not look for ends: surplus elements and trailing bytes pass": re.compile(
+    "C does not check where parts end: surplus elements and trailing bytes pass": re.compile(
         r"goes on where it should end|bytes follow its end"
     ),
     "C steps over what should hold a part, and reads on behind what has a length": re.compile(
@@ -40,7 +40,7 @@ UNREAD = {
         r"(contentType|content|EnvelopedData|EnvelopedData version|type of the encrypted content) "
         r"(is missing|has tag|has no length|is longer|is cut|is not the one expected)"
     ),
-    "C takes pieces of content as long as it finds any, whatever holds them": re.compile(
+    "C accepts pieces of content as long as it finds any, in any container": re.compile(
         r"(piece of encryptedContent|encryptedContent) (has tag|has no length|is longer|is missing)"
         r"|the length of (piece of )?encryptedContent"
     ),
@@ -49,11 +49,11 @@ UNREAD = {
     ),
     "C does not check that the content is whole blocks": re.compile(r"encrypted content of"),
 }
-"""What C takes and ours refuses: why, and how ours says that it refuses."""
+"""Reasons why C accepts what ours rejects, and the message of ours."""
 
 
 def compare(sdk: Attestation, data: bytes) -> str:
-    """`AGREE`, `LENGTHS`, `CUT`, or a reason of `UNREAD`; an AssertionError where there is none."""
+    """Return `AGREE`, `LENGTHS`, `CUT` or a reason of `UNREAD`; AssertionError without a reason."""
     try:
         ours, refusal = parse_enveloped_data(data), ""
     except DecodingError as e:
@@ -66,10 +66,10 @@ def compare(sdk: Attestation, data: bytes) -> str:
         fields = Sealed(ours.encrypted_key, ours.iv, ours.ciphertext)
         if theirs == fields:
             return AGREE
-        # Said again in KMS's lengths C must read the same; then it was the lengths.
-        again = in_kms_form(fields)
-        assert again != data, f"C does not read what KMS sends: {data.hex()}"
-        assert sdk.parse_enveloped_data(again) == fields, data.hex()
+        # With the same parts in KMS's encoding, C must agree; then the lengths were the reason.
+        encoded = in_kms_form(fields)
+        assert encoded != data, f"C does not read what KMS sends: {data.hex()}"
+        assert sdk.parse_enveloped_data(encoded) == fields, data.hex()
         if theirs is None:
             return LENGTHS
         assert (theirs.encrypted_key, theirs.iv) == (ours.encrypted_key, ours.iv), data.hex()
@@ -79,15 +79,15 @@ def compare(sdk: Attestation, data: bytes) -> str:
 
 
 def unread(refusal: str, data: bytes) -> str:
-    """The reason in `UNREAD` why C took what ours refused by the message `refusal`."""
-    for why, said in UNREAD.items():
-        if said.search(refusal):
-            return why
-    raise AssertionError(f"C takes it, ours says {refusal}: {data.hex()}")
+    """Return the reason in `UNREAD` why C accepts what ours rejects with the message `refusal`."""
+    for reason, message in UNREAD.items():
+        if message.search(refusal):
+            return reason
+    raise AssertionError(f"C accepts it, ours rejects it: {refusal}: {data.hex()}")
 
 
 def in_kms_form(fields: Sealed) -> bytes:
-    """An envelope as KMS writes it, with these fields."""
+    """Return an envelope as KMS encodes it, with these fields."""
     info = asn1.ContentInfo.load(Envelope(iv=fields.iv, ciphertext=fields.ciphertext).der())
     info["content"]["recipient_infos"][0].chosen["encrypted_key"] = fields.encrypted_key
     return rebuilt(info.dump(force=True), indefinite=True, pieces=1)

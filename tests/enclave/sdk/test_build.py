@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
 
 from enclave.sdk import build
+from enclave.sdk.bindings import native as native_module
 from enclave.sdk.bindings.native import load_file
 from enclave.sdk.errors import SdkNotBuiltError
 from enclave.sdk.search import LIBRARIES
@@ -46,6 +49,7 @@ def failed(
     return error, printed.err
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: apt-get install gcc")
 def test_headers_that_are_not_the_sdks(
     tmp_path: Path, package: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +135,7 @@ def test_shared_libraries_load_whatever_the_linker_leaves_out(
     native = load_file(package / FILE)
     assert native.prefixes == (str(prefix),)
     assert native.build in printed.out
+    assert not [name for name in sys.modules if name.startswith(native_module.MODULE)]
 
 
 def test_a_file_that_is_no_module(tmp_path: Path) -> None:

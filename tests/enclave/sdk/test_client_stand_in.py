@@ -34,7 +34,7 @@ from tests.enclave.sdk.conftest import stand_in_worker
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import parse_address
 
-SECRET = "SECRET-that-nobody-may-see"
+SECRET = "SECRET-that-must-not-leak"
 
 Make = Callable[..., SdkClient]
 
@@ -201,7 +201,7 @@ def test_no_retry_after_the_deadline(make: Make, started: list[Worker]) -> None:
 def test_a_retry_does_not_use_another_worker_whose_connection_may_have_ended(
     make: Make, started: list[Worker]
 ) -> None:
-    """Both idle workers' connections have ended, and neither has said so."""
+    """Both idle workers' connections have ended, and neither worker has printed it."""
     client = make(max_workers=2)
     slots = [client._slots.get_nowait(), client._slots.get_nowait()]
     assert slots == [None, None]

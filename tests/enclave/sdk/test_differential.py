@@ -1,7 +1,7 @@
-"""The same envelopes, sound and mutated, through our CMS reader and the C SDK's.
+"""The same envelopes, sound and mutated, through our CMS parser and the C SDK's.
 
-Reading needs the SDK; opening needs an NSM too, for the C code gives its public key to nobody
-else: tests/enclave/sdk/test_with_sdk.py runs that half under the launcher.
+Parsing needs the SDK; decryption needs an NSM too, because the C code gives its public key only to
+the NSM: tests/enclave/sdk/test_with_sdk.py runs that half under the launcher.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def sdk(built: Native) -> Attestation:
 
 @pytest.mark.parametrize("pieces", [None, 1, 2, 7])
 @pytest.mark.parametrize("size", [1, 16, 100, 1024])
-def test_what_kms_sends_is_read_alike(sdk: Attestation, pieces: int | None, size: int) -> None:
+def test_what_kms_sends_is_parsed_alike(sdk: Attestation, pieces: int | None, size: int) -> None:
     envelope = rebuilt(Envelope(plaintext=bytes(size)), indefinite=True, pieces=pieces)
     assert sdk.parse_enveloped_data(envelope).ciphertext
     assert compare(sdk, envelope) == AGREE
@@ -88,7 +88,7 @@ def test_what_kms_sends_is_read_alike(sdk: Attestation, pieces: int | None, size
     "name",
     ["edgebit-cms.ber", "ethsigner-cms.ber", "sdkc-input_ber.bin", "sdkc-input_ber_w_ctx.bin"],
 )
-def test_real_answers_of_kms_are_read_alike(sdk: Attestation, name: str) -> None:
+def test_real_responses_of_kms_are_parsed_alike(sdk: Attestation, name: str) -> None:
     data = vector(f"cms/{name}")
     assert sdk.parse_enveloped_data(data).ciphertext
     assert compare(sdk, data) == AGREE
@@ -96,7 +96,7 @@ def test_real_answers_of_kms_are_read_alike(sdk: Attestation, name: str) -> None
 
 @settings(max_examples=2000, deadline=None)
 @given(which=st.integers(0, 4), changes=CHANGES)
-def test_where_they_differ_in_reading_it_is_known_why(
+def test_every_difference_in_parsing_has_a_known_reason(
     sdk: Attestation, which: int, changes: list[Change]
 ) -> None:
     compare(sdk, mutated(sound_envelopes()[which], changes))
@@ -104,7 +104,7 @@ def test_where_they_differ_in_reading_it_is_known_why(
 
 @settings(max_examples=500, deadline=None)
 @given(data=st.binary(min_size=1, max_size=700))
-def test_what_is_no_envelope_neither_reads(sdk: Attestation, data: bytes) -> None:
+def test_random_bytes_are_rejected_by_both(sdk: Attestation, data: bytes) -> None:
     assert compare(sdk, data) == AGREE
 
 
@@ -137,7 +137,7 @@ def known() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("why", [LENGTHS, CUT, *UNREAD])
 def test_each_known_difference_is_one(sdk: Attestation, why: str) -> None:
-    """The list holds nothing that is not so."""
+    """No reason in the list is out of date."""
     assert compare(sdk, known()[why]) == why
 
 
@@ -172,7 +172,7 @@ def opener(sdk: Attestation) -> Opener:
     form=st.tuples(st.booleans(), st.sampled_from(_PIECES)),
     changes=CHANGES,
 )
-def test_where_they_differ_in_opening_it_is_known_why(
+def test_every_difference_in_opening_has_a_known_reason(
     sdk: Attestation,
     opener: Opener,
     size: int,

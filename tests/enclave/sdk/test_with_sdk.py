@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("built")
 
 ENGINES = ("sdk", "sdk-client")
+HUNG = "no response from the SDK's client within"
 LEAK = 512
 """KiB that 800 calls may add: less than half a KiB a call, which sends and receives several."""
 
@@ -80,8 +81,20 @@ def calls(*words: str, faults: tuple[str, ...] = ()) -> Calls:
     )
 
 
+def run_unless_hung(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; repeat it if a call of the SDK's client hung until its deadline.
+
+    The SDK loses a wake-up now and then, under load more often; nothing else is repeated.
+    """
+    for _ in range(4):
+        done = run(*command)
+        if HUNG not in done.stdout + done.stderr:
+            break
+    return done
+
+
 def python(script: str, *options: str) -> str:
-    done = run(*SIMULATOR, *options, "--", sys.executable, "-c", script)
+    done = run_unless_hung(*SIMULATOR, *options, "--", sys.executable, "-c", script)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -94,7 +107,7 @@ def test_the_bindings_are_to_the_sdk(built: Native) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_main_job(engine: str) -> None:
     command = ("generate-random", "--number-of-bytes", "32", "--verbose", "--engine", engine)
-    done = run(*SIMULATOR, "--", *AGENT, *command)
+    done = run_unless_hung(*SIMULATOR, "--", *AGENT, *command)
     assert done.returncode == 0, done.stderr
     assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
     by_us = "CiphertextForRecipient of" in done.stderr
@@ -122,7 +135,7 @@ def test_a_thousand_calls_leave_memory_as_it_was(engine: str) -> None:
     assert late - early < LEAK
     if engine == "sdk-client":  # its wake-ups get lost: each such call ended at its deadline
         assert len(made.failed) < 10
-        assert all(re.search(r"no response from the SDK's client", each) for each in made.failed)
+        assert all(HUNG in outcome for outcome in made.failed)
     else:
         assert made.failed == []
 
@@ -131,7 +144,7 @@ def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
     """A silence, a crash and a refusal: each is one error, and then it goes on.
 
     Which one the last two become is up to the C code: it crashes or not, as its memory happens
-    to be, and may miss an answer that comes quickly.
+    to be, and may miss a response that comes quickly.
     """
     faults = ("stall:1", "no-ciphertext:1", "refuse:1")
     *failed, last = calls(
@@ -139,7 +152,7 @@ def test_whatever_kms_does_the_sdks_client_ends_by_the_deadline() -> None:
     ).outcomes
     assert last == "", failed
     assert len(failed) >= len(faults), failed
-    silent = r"SdkWorkerError: no response from the SDK's client within"
+    silent = f"SdkWorkerError: {HUNG}"
     known = rf"{silent}|SdkWorkerError: .*was killed by SIG|KmsResponseError|.*HTTP status 400"
     assert re.match(silent, failed[0])
     assert all(re.match(known, outcome) for outcome in failed), failed
@@ -164,11 +177,11 @@ def test_a_server_that_closes_between_calls_of_the_sdks_client() -> None:
 def test_our_calls_with_the_sdks_recipient_have_our_errors() -> None:
     (silent,) = calls("sdk", "1", "--seconds", "2", faults=("stall",)).outcomes
     assert silent.startswith("KmsUnreachableError")
-    refused, corrupt, good = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1")).outcomes
+    refused, corrupt, last = calls("sdk", "3", faults=("refuse:1", "corrupt-cms:1")).outcomes
     assert refused.startswith("KmsRefusedError: ")
     assert "AccessDeniedException" in refused
     assert corrupt.startswith("DecryptionError")
-    assert good == ""
+    assert last == ""
 
 
 _EVERY_OPERATION = """
@@ -219,7 +232,7 @@ def test_the_local_endpoint(engine: str) -> None:
     serve = ("serve", "--engine", engine, "--listen", f"tcp://127.0.0.1:{unused_port()}")
     quiet = ("--no-seed-from-nsm", "--no-seed-from-kms", "--no-raise-loopback", "--no-check-clock")
     command = (*AGENT, *serve, *quiet, "--", sys.executable, "-c", _POST)
-    done = run(*SIMULATOR, "--", *command)
+    done = run_unless_hung(*SIMULATOR, "--", *command)
     assert done.stdout == "['Plaintext']\n", done.stderr
 
 

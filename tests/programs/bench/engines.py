@@ -1,9 +1,14 @@
-"""The engines side by side, and AWS's own `kmstool_enclave_cli`, on attested GenerateRandom.
+"""Compare the engines and AWS's own `kmstool_enclave_cli` on attested GenerateRandom.
 
-Each runs in a simulated enclave of its own, with vsock-proxy and a simulated KMS; rounds of all of
-them take turns. What the launcher and the services use of the machine is in the time and not in
-the CPU. Calls per second are of the calls that succeed; a call that hangs costs its deadline, and
-is counted as failed. Start to bytes is a process from its start until it has printed them.
+Each runs in a simulated enclave of its own, with vsock-proxy and a simulated KMS; their rounds are
+interleaved. The time includes what the launcher and the services use of the machine, the CPU does
+not. Calls per second count the calls that succeed, without the time of those that fail. Start to
+bytes is the time from the start of a process until it has printed them.
+
+Only ratios compare between machines: CPU is also given as a multiple of one RSA-2048 decryption by
+`cryptography`, measured before each round, and calls per second as a share of those of the engine
+`python` in the same round. The library does not say how it was built, and that decides: quote the
+CMake build type with the figures.
 """
 
 from __future__ import annotations
@@ -21,6 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+
 from enclave import Agent
 from enclave.errors import AgentError
 from enclave.sdk.bindings.native import load
@@ -32,18 +41,19 @@ ROUNDS, CALLS, STARTS = 5, 500, 3
 ENGINES = ("python", "sdk", "sdk-client")
 KMSTOOL = "kmstool_enclave_cli"
 CALL_TIMEOUT = 5.0  # seconds for one call
+DECRYPTIONS = 200  # before each round
 
-_END = {False: "ended with an error", True: "crashed"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Figures:
-    """Of one engine, a number per round.
+    """The figures of one engine, one of each per round.
 
     Attributes:
         rates: calls per second.
         cpu: milliseconds of CPU per call, workers included.
+        multiples: that, in RSA-2048 decryptions.
         starts: milliseconds from a process's start to its bytes.
         calls: in all.
         failures: what went wrong, and how often.
@@ -51,13 +61,14 @@ class Figures:
 
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    multiples: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     calls: int = 0
     failures: dict[str, int] = field(default_factory=dict)
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the rounds and print the table."""
     commands: dict[str, tuple[str, ...]] = {"python": ("python",)}
     try:
         print(f"\nC SDK: {load().build}")
@@ -77,10 +88,13 @@ def main() -> None:
             _add(figures[name], _in_an_enclave(words))
     print(f"\nAttested GenerateRandom of 32 bytes, one thread; {machine()}")
     print(f"{ROUNDS} rounds of {CALLS} calls; of {STARTS} processes; median (least to most)\n")
+    python = figures["python"].rates
     table(
-        ("engine", "calls/s", "CPU per call, ms", "start to bytes, ms", "calls", "failed"),
+        ("engine", "calls/s", "of python's", "CPU per call, ms", "x RSA-2048",
+         "start to bytes, ms", "calls", "failed"),
         [
-            (name, _spread(each.rates), _spread(each.cpu, 2), _spread(each.starts),
+            (name, _spread(each.rates), _spread(_ratios(each.rates, python), 2),
+             _spread(each.cpu, 2), _spread(each.multiples, 2), _spread(each.starts),
              str(each.calls), _counted(each.failures))
             for name, each in figures.items()
         ],
@@ -100,17 +114,22 @@ def _in_an_enclave(words: tuple[str, ...]) -> dict[str, Any]:
         [*simulator, sys.executable, "-m", "tests.programs.bench.engines", *words],
         stdout=subprocess.PIPE, check=True, timeout=600,
     )  # fmt: skip
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
-def _add(figures: Figures, told: dict[str, Any]) -> None:
-    figures.rates.append(told["rate"])
-    figures.cpu.append(told["cpu"])
-    figures.starts += told["starts"]
-    figures.calls += told["calls"]
-    for failure, count in told["failures"].items():
+def _add(figures: Figures, one_round: dict[str, Any]) -> None:
+    figures.rates.append(one_round["rate"])
+    figures.cpu.append(one_round["cpu"])
+    figures.multiples.append(one_round["cpu"] / one_round["rsa"])
+    figures.starts += one_round["starts"]
+    figures.calls += one_round["calls"]
+    for failure, count in one_round["failures"].items():
         figures.failures[failure] = figures.failures.get(failure, 0) + count
+
+
+def _ratios(values: list[float], others: list[float]) -> list[float]:
+    return [value / other for value, other in zip(values, others, strict=True)]
 
 
 def _spread(values: list[float], digits: int = 0) -> str:
@@ -123,21 +142,34 @@ def _counted(failures: dict[str, int]) -> str:
 
 
 def inside(name: str, tool: str | None) -> None:
-    """What runs in the enclave: one round; prints its figures as JSON."""
+    """Run one round in the enclave, and print its figures as JSON."""
     failures: dict[str, int] = {}
+    cost = _decryption_cost()
     if tool is not None:
-        told = _round_of_kmstool(tool, failures)
+        figures = _round_of_kmstool(tool, failures)
     else:
         command = ("-m", "enclave.cli", "generate-random", "--number-of-bytes", "32")
         starts = [
             _process([sys.executable, *command, "--engine", name], failures) for _ in range(STARTS)
         ]
-        told = {**_round_of(name, failures), "starts": starts}
-    print(json.dumps({**told, "failures": failures}))
+        figures = {**_round_of(name, failures), "starts": starts}
+    print(json.dumps({**figures, "rsa": cost, "failures": failures}))
+
+
+def _decryption_cost() -> float:
+    """Return the milliseconds of CPU of one RSA-2048 decryption."""
+    key = rsa.generate_private_key(65_537, 2048)
+    padding = OAEP(MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    ciphertext = key.public_key().encrypt(bytes(32), padding)
+    key.decrypt(ciphertext, padding)
+    started = time.process_time()
+    for _ in range(DECRYPTIONS):
+        key.decrypt(ciphertext, padding)
+    return 1000 * (time.process_time() - started) / DECRYPTIONS
 
 
 def _round_of(engine: str, failures: dict[str, int]) -> dict[str, Any]:
-    seconds, good = 0.0, 0
+    seconds, succeeded = 0.0, 0
     with Agent(
         engine=engine, connect_timeout=CALL_TIMEOUT / 2, read_timeout=CALL_TIMEOUT / 2
     ) as agent:
@@ -148,13 +180,17 @@ def _round_of(engine: str, failures: dict[str, int]) -> dict[str, Any]:
             try:
                 agent.generate_random(32)
             except AgentError as e:
-                _count(failures, "hung" if isinstance(e, SdkWorkerError) else type(e).__name__)
-                cpu += _cpu() - before  # its worker is gone, with its count
+                _count(failures, "hung" if type(e) is SdkWorkerError else type(e).__name__)
+                cpu += _cpu() - before  # its worker is gone, and the CPU that it used
                 continue
             seconds += time.perf_counter() - started
-            good += 1
+            succeeded += 1
         cpu = _cpu() - cpu
-    return {"rate": good / seconds, "cpu": 1000 * cpu / good, "calls": CALLS + STARTS}
+    return {
+        "rate": succeeded / seconds,
+        "cpu": 1000 * cpu / succeeded,
+        "calls": CALLS + STARTS,
+    }
 
 
 def _round_of_kmstool(tool: str, failures: dict[str, int]) -> dict[str, Any]:
@@ -180,7 +216,7 @@ def _round_of_kmstool(tool: str, failures: dict[str, int]) -> dict[str, Any]:
 
 
 def _process(command: list[str], failures: dict[str, int]) -> float:
-    """Milliseconds from the start of a process to its end, whose last act is to print."""
+    """Return the milliseconds from the start of a process to its end, just after it has printed."""
     environ = {**os.environ, "SSL_CERT_FILE": os.environ["AWS_CA_BUNDLE"]}
     started = time.perf_counter()
     try:
@@ -202,7 +238,7 @@ def _count(failures: dict[str, int], what: str) -> None:
 
 
 def _cpu() -> float:
-    """Seconds of CPU so far, of this process and of its children that live."""
+    """Return the seconds of CPU used so far by this process and its living children."""
     total = time.process_time()
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
