@@ -171,8 +171,8 @@ def load_file(path: Path) -> Native:
     spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None  # noqa: S101 (for mypy: it is None only without a loader)
     try:
-        module = module_from_spec(spec)
         with _unlisted():
+            module = module_from_spec(spec)
             loader.exec_module(module)
     except ImportError as e:
         raise _not_loadable(e) from e
@@ -187,7 +187,7 @@ def _unlisted() -> Iterator[None]:
         yield
     finally:
         for name in set(sys.modules) - before:
-            if name.partition(".lib")[0] == MODULE:
+            if name.removesuffix(".lib") == MODULE:
                 del sys.modules[name]
 
 
