@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +15,6 @@ import pytest
 
 from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
-from tests.paths import ROOT
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT, eventually
 
@@ -257,46 +254,3 @@ def test_more_clients_than_descriptors_leave_a_few_lines(tmp_path: Path) -> None
     )
     assert all(line.startswith("enclave-agent: ") for line in lines)
     assert len(lines) < 20
-
-
-def test_the_aws_sdk_for_javascript() -> None:
-    """Runs where `make test-clients` has installed it."""
-    folder = ROOT / ".clients"
-    if not (folder / "node_modules").exists() or shutil.which("node") is None:
-        pytest.skip("no AWS SDK for JavaScript: `make test-clients` installs it, with npm")
-    script = folder / "client.mjs"
-    script.write_text(_JAVASCRIPT)
-    done = run(
-        *SIMULATOR, "--key", "alias/demo", "--fault", "refuse:1", "--fault", "unavailable:4", "--",
-        *SERVE, "--no-seed-from-kms", "--listen", "tcp://127.0.0.1:0", "--", "node", str(script),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
-    # Readiness took the refusal, which tells that KMS answers; the SDK tried once more.
-    assert shown["random"] == [32, 2]
-    assert shown["same"] is True
-    assert shown["error"][0] == "NotFoundException"
-    assert "alias/none" in shown["error"][1]
-    assert len(shown["error"][2]) == 36
-
-
-_JAVASCRIPT = """
-import {
-  KMSClient, GenerateRandomCommand, GenerateDataKeyCommand, DecryptCommand,
-} from "@aws-sdk/client-kms";
-const kms = new KMSClient({});
-const random = await kms.send(new GenerateRandomCommand({ NumberOfBytes: 32 }));
-const key = await kms.send(new GenerateDataKeyCommand({ KeyId: "alias/demo", NumberOfBytes: 64 }));
-const again = await kms.send(new DecryptCommand({ CiphertextBlob: key.CiphertextBlob }));
-let error = null;
-try {
-  await kms.send(new GenerateDataKeyCommand({ KeyId: "alias/none", NumberOfBytes: 64 }));
-} catch (e) {
-  error = [e.name, e.message, e.$metadata.requestId];
-}
-console.log(JSON.stringify({
-  random: [random.Plaintext.length, random.$metadata.attempts],
-  same: Buffer.from(key.Plaintext).equals(Buffer.from(again.Plaintext)),
-  error,
-}));
-"""
