@@ -22,7 +22,7 @@ from enclave.errors import KmsRefusedError, KmsUnreachableError, NsmUnavailableE
 from enclave.serve import server
 from enclave.serve.connection import Limits
 from tests.enclave.serve.serving import HEAD, PLAIN, Kms, read_response, request, served
-from tests.enclave.serve.test_http import REFUSED, TYPES
+from tests.enclave.serve.test_http import REFUSED, TYPES, UPGRADE
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
 
