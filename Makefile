@@ -24,12 +24,9 @@ run: $(RUNS)    ## the main job in a simulated enclave: 32 random bytes
 test: $(READY)  ## all tests but the long ones
 	$(BIN)/pytest -n auto
 
-test-clients: $(READY) ## the endpoint with the AWS SDK for JavaScript (needs npm)
-	@command -v npm >/dev/null || { echo "make: error: no npm"; \
-	  echo "make: hint: on Debian, apt-get install npm"; exit 1; }
-	@mkdir -p .clients
-	@npm install --no-audit --no-fund --silent --prefix .clients @aws-sdk/client-kms@3.1164.0
-	$(BIN)/pytest -n 2 tests/chain/test_serve.py
+test-clients: $(READY) ## the endpoint with AWS's CLIs, SDKs, encryption libraries
+	$(BIN)/python -m tests.programs.clients
+	$(BIN)/pytest -n 2 -rs tests/chain/test_clients.py
 
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm

@@ -20,6 +20,7 @@ from enclave.boot import (
     seed_from_kms,
 )
 from enclave.cli.command import Command
+from enclave.cli.errors import BadValueError
 from enclave.cli.operation import key_pair_ahead, make_agent, region_of
 from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
@@ -194,7 +195,7 @@ def _check_options(
             option = f"--{name.replace('_', '-')}"
             raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
     if not 0 < arguments.deadline <= 86_400:
-        raise ConfigurationError(
+        raise BadValueError(
             f"the deadline is {arguments.deadline:g} s",
             hint="more than 0, at most a day: every wait has a deadline here",
         )

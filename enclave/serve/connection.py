@@ -8,6 +8,7 @@ of all clients. Meanwhile nothing more is read from it.
 from __future__ import annotations
 
 import asyncio
+import select
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -181,6 +182,17 @@ class Connection(asyncio.BufferedProtocol):
         elif self._state == "idle":
             self._close()
         else:
+            self.abort()
+
+    def look(self) -> None:
+        """Abort if the client has gone; the loop does not notice while it reads nothing from it."""
+        if self._transport is None or self._task is None:
+            return
+        if self._transport.is_reading() and not self._ended:
+            return
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):  # POLLERR or POLLHUP: reset, or, of a UNIX socket, closed
             self.abort()
 
     def abort(self) -> None:

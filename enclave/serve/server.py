@@ -84,6 +84,8 @@ class EndpointServer:
         self._clock_drift = clock_drift
         self._warnings = Throttle(log, time.monotonic)
         self._invalid = Throttle(log, time.monotonic)
+        # All of these lines are the same.
+        self._rejection_warnings = Throttle(log, time.monotonic, burst=1)
         self._waiting: deque[Connection] = deque()  # for their turn
         self._turn_due = False
         self._rejected: deque[socket.socket] = deque()
@@ -157,7 +159,7 @@ class EndpointServer:
         """Respond to a client that is one too many, without a connection of its own."""
         self._rejections += 1
         self._rejections_now += 1
-        self._warnings.warning(
+        self._rejection_warnings.warning(
             "rejected a client: limit of %d connections reached (--max-clients)",
             self.limits.clients,
         )
@@ -265,6 +267,8 @@ class EndpointServer:
         for connection in tuple(self.connections):
             if connection.expires < now:
                 connection.expire()
+            else:
+                connection.look()
         if not self._rejections_now:
             self._release_rejected(0)
         self._rejections_now = 0
@@ -272,7 +276,9 @@ class EndpointServer:
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
     def _catch_up(self) -> None:
-        for throttle in (self._warnings, self._invalid, self._calls.warnings):
+        for throttle in (
+            self._warnings, self._invalid, self._rejection_warnings, self._calls.warnings,
+        ):  # fmt: skip
             throttle.catch_up()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shlex
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +15,8 @@ import pytest
 
 from enclave_simulator.parent.processes import Service
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
-from tests.paths import ROOT
 from tests.sockets import unused_port
-from tests.waiting import TEST_TIMEOUT
+from tests.waiting import TEST_TIMEOUT, eventually
 
 AWS = Path(sys.executable).with_name("aws")
 SERVE = (*AGENT, "serve")
@@ -97,6 +96,12 @@ def test_a_program_is_not_run_where_no_call_would_succeed() -> None:
         (("--listen", "unix:/tmp/x", "--", "true"), "no SDK finds a UNIX socket"),
         (("--max-clients", "0"), "--max-clients is not in 1..65536"),
         (("--deadline", "0"), "the deadline is 0 s"),
+        (("--region", "us-east-1"), "--region us-east-1: given twice"),
+        (("--region", "=tcp://127.0.0.1:1"), "no region"),
+        (
+            ("--region", "eu-west-1", "--endpoint-url", "https://kms.example"),
+            "an endpoint URL is that of one region",
+        ),
         (("--listen", "tcp://127.0.0.1:0", "--pool", "--pool-size", "1"), "a pool of 1 bytes"),
     ],
 )
@@ -189,44 +194,63 @@ def test_variables_that_lead_past_the_endpoint_are_warned_of(
     assert bool(warning) == ("is set" in done.stderr)
 
 
-def test_the_aws_sdk_for_javascript() -> None:
-    """Runs where `make test-clients` has installed it."""
-    folder = ROOT / ".clients"
-    if not (folder / "node_modules").exists() or shutil.which("node") is None:
-        pytest.skip("no AWS SDK for JavaScript: `make test-clients` installs it, with npm")
-    script = folder / "client.mjs"
-    script.write_text(_JAVASCRIPT)
-    done = run(
-        *SIMULATOR, "--key", "alias/demo", "--fault", "refuse:1", "--fault", "unavailable:4", "--",
-        *SERVE, "--no-seed-from-kms", "--listen", "tcp://127.0.0.1:0", "--", "node", str(script),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
-    # Readiness took the refusal, which tells that KMS answers; the SDK tried once more.
-    assert shown["random"] == [32, 2]
-    assert shown["same"] is True
-    assert shown["error"][0] == "NotFoundException"
-    assert "alias/none" in shown["error"][1]
-    assert len(shown["error"][2]) == 36
+def test_clients_of_two_regions_and_of_a_third() -> None:
+    command = (sys.executable, "-c", _REGIONS)
+    regions = ("--region", "us-east-1", "--region", "eu-west-1")
+    done = run(*SIMULATOR, "--", *SERVE, *regions, "--listen", "tcp://127.0.0.1:0", "--", *command)
+    assert (done.stderr, done.returncode) == ("", 0)
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("arn:aws:kms:us-east-1:")
+    assert second.startswith("arn:aws:kms:eu-west-1:")
+    assert "(EnclaveRegionException)" in third
+    assert "signed for ap-south-1, and this endpoint serves us-east-1, eu-west-1" in third
 
 
-_JAVASCRIPT = """
-import {
-  KMSClient, GenerateRandomCommand, GenerateDataKeyCommand, DecryptCommand,
-} from "@aws-sdk/client-kms";
-const kms = new KMSClient({});
-const random = await kms.send(new GenerateRandomCommand({ NumberOfBytes: 32 }));
-const key = await kms.send(new GenerateDataKeyCommand({ KeyId: "alias/demo", NumberOfBytes: 64 }));
-const again = await kms.send(new DecryptCommand({ CiphertextBlob: key.CiphertextBlob }));
-let error = null;
-try {
-  await kms.send(new GenerateDataKeyCommand({ KeyId: "alias/none", NumberOfBytes: 64 }));
-} catch (e) {
-  error = [e.name, e.message, e.$metadata.requestId];
-}
-console.log(JSON.stringify({
-  random: [random.Plaintext.length, random.$metadata.attempts],
-  same: Buffer.from(key.Plaintext).equals(Buffer.from(again.Plaintext)),
-  error,
-}));
+_REGIONS = """
+import boto3
+from botocore.exceptions import ClientError
+for region in (None, "eu-west-1", "ap-south-1"):
+    try:
+        print(boto3.client("kms", region_name=region).create_key()["KeyMetadata"]["Arn"])
+    except ClientError as e:
+        print(e)
 """
+
+
+def test_more_clients_than_descriptors_leave_a_few_lines(tmp_path: Path) -> None:
+    path, log = tmp_path / "kms.sock", tmp_path / "log"
+    serve = shlex.join([*SERVE, "--region", "us-east-1", "--listen", f"unix:{path}"])
+    command = ["sh", "-c", f"ulimit -n 64; exec {serve}"]
+    with (
+        log.open("wb") as written,
+        subprocess.Popen(command, stderr=written) as process,
+        contextlib.ExitStack() as clients,
+    ):
+        try:
+            eventually(path.exists)
+            for _ in range(200):
+                client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(TEST_TIMEOUT)
+                client.connect(str(path))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: any\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 503 ")
+            clients.close()
+
+            def is_healthy() -> bool:
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(TEST_TIMEOUT)
+                    client.connect(str(path))
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: any\r\n\r\n")
+                    return client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+            eventually(is_healthy)
+        finally:
+            process.terminate()
+            assert process.wait(TEST_TIMEOUT) == 0
+    lines = log.read_text().splitlines()
+    assert (
+        "enclave-agent: 64 file descriptors (ulimit -Hn) are enough for 24 clients, not for 256"
+        in lines
+    )
+    assert all(line.startswith("enclave-agent: ") for line in lines)
+    assert len(lines) < 20

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import email.utils
+import errno
 import http.client
 import json
 import socket
@@ -20,7 +22,7 @@ from enclave.errors import KmsRefusedError, KmsUnreachableError, NsmUnavailableE
 from enclave.serve import server
 from enclave.serve.connection import Limits
 from tests.enclave.serve.serving import HEAD, PLAIN, Kms, read_response, request, served
-from tests.enclave.serve.test_http import REFUSED, TYPES
+from tests.enclave.serve.test_http import REFUSED, TYPES, UPGRADE
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
 
@@ -306,6 +308,222 @@ def test_a_client_that_does_not_read_is_cut_and_holds_little(kms: Kms) -> None:
         flood(client, ask)
 
 
+# Clients that send ahead, end early, or speak more than HTTP/1.1
+
+
+@pytest.mark.parametrize("upgrade", [b"", UPGRADE])
+@pytest.mark.parametrize("head_of_body", [b"Content-Length: 0%d\r\n\r\n", b"%x\r\n"])
+def test_upgrades_are_ignored_and_chunks_put_together(
+    kms: Kms, upgrade: bytes, head_of_body: bytes
+) -> None:
+    body = head_of_body % len(PLAIN) + PLAIN
+    if head_of_body.startswith(b"%x"):
+        body = b"Transfer-Encoding: chunked\r\n\r\n" + body + b"\r\n0\r\n\r\n"
+    with served(kms) as endpoint:
+        received = endpoint.converse(HEAD + upgrade + body)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b'{"Plaintext":"AAAAAA=="}')
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_a_client_that_half_closes_gets_its_responses(kms: Kms, count: int) -> None:
+    with served(kms) as endpoint:
+        received = endpoint.converse(request() * count)
+    assert received.count(b"HTTP/1.1 200 ") == len(kms.calls) == count
+
+
+def test_a_client_that_half_closes_during_its_call_gets_the_response(kms: Kms) -> None:
+    kms.hold()
+    with served(kms) as endpoint, endpoint.connect() as client:
+        client.sendall(request())
+        assert kms.entered.acquire(timeout=TEST_TIMEOUT)
+        client.shutdown(socket.SHUT_WR)
+        kms.let_go()
+        assert read_response(client).status == 200
+        assert read_all(client) == b""
+
+
+@pytest.mark.usefixtures("quick_sweep")
+def test_a_call_that_waits_is_withdrawn_when_its_half_closed_client_is_lost(kms: Kms) -> None:
+    kms.hold()
+    with served(kms, threads=1) as endpoint, endpoint.connect() as first:
+        first.sendall(request())
+        assert kms.entered.acquire(timeout=TEST_TIMEOUT)
+        with endpoint.connect() as second:
+            second.sendall(request(b'{"NumberOfBytes":9}'))
+            second.shutdown(socket.SHUT_WR)
+            endpoint.until(lambda: endpoint.calls.busy == 2)
+            reset(second)
+        endpoint.until(lambda: endpoint.calls.busy == 1)
+        kms.let_go()
+        assert read_response(first).status == 200
+    assert len(kms.calls) == 1
+
+
+def test_connect_gets_one_response(kms: Kms) -> None:
+    with served(kms) as endpoint:
+        received = endpoint.converse(REFUSED["CONNECT"] + request())
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.usefixtures("quick_sweep")
+def test_what_a_lost_client_has_sent_ahead_is_dropped(kms: Kms) -> None:
+    kms.hold()
+    with served(kms, threads=1) as endpoint:
+        with endpoint.connect() as client:
+            client.sendall(request() * 100)
+            assert kms.entered.acquire(timeout=TEST_TIMEOUT)
+            reset(client)
+        endpoint.until(lambda: not endpoint.endpoint.connections)
+        kms.let_go()
+        assert endpoint.exchange(request(b'{"NumberOfBytes":9}')).status == 200
+    assert [parameters["NumberOfBytes"] for _, parameters in kms.calls] == [4, 9]
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_lost_clients_that_have_sent_ahead_leave_no_line(
+    kms: Kms, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(kms) as endpoint:
+        for _ in range(20):
+            with endpoint.connect() as client:
+                client.sendall(get(b"/") * 500)
+                reset(client)
+        assert endpoint.exchange(get(b"/healthz")).status == 200
+        endpoint.until(lambda: not endpoint.endpoint.connections)
+    assert caplog.messages == []
+
+
+class Greedy:
+    """Stands for a connection that always has one more step to take."""
+
+    def __init__(self, server_: server.EndpointServer) -> None:
+        self.scheduled = False
+        self.steps = 0
+        self._server = server_
+
+    def advance(self) -> None:
+        self.steps += 1
+        self._server.schedule(self)  # type: ignore[arg-type] # a double
+
+
+def test_a_turn_of_the_loop_is_bounded_and_shared(kms: Kms) -> None:
+    async def turns() -> list[int]:
+        clients = [Greedy(endpoint.endpoint) for _ in range(10)]
+        for client in clients:
+            endpoint.endpoint.schedule(client)  # type: ignore[arg-type] # as above
+        for _ in range(50):
+            await asyncio.sleep(0)  # one turn
+        return [client.steps for client in clients]
+
+    with served(kms) as endpoint:
+        steps = endpoint.run(turns())
+    assert sum(steps) <= 51 * server.STEPS_PER_TURN
+    assert max(steps) - min(steps) <= 1
+    assert min(steps) > 0
+
+
+def test_a_bug_in_a_turn_does_not_stop_the_others(
+    kms: Kms, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("s3cret")
+
+    with served(kms) as endpoint, endpoint.connect() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(endpoint.endpoint, "_health", lambda: fail(None))
+            client.sendall(request() + get(b"/healthz"))
+            received = read_all(client)
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert endpoint.exchange(request()).status == 200
+    assert "internal error: RuntimeError" in caplog.messages
+    assert "s3cret" not in caplog.text
+
+
+def test_clients_that_are_rejected_hold_few_descriptors_and_leave_one_line(
+    kms: Kms, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(kms, limits=Limits(clients=1)) as endpoint, endpoint.connect() as first:
+        endpoint.until(lambda: len(endpoint.endpoint.connections) == 1)
+        before = open_descriptors()
+        clients = [endpoint.connect() for _ in range(50)]
+        for client in clients:
+            assert read_response(client).status == 503
+        assert open_descriptors() <= before + 50 + server.REJECTED_HELD
+        for client in clients:
+            client.close()
+        first.sendall(get(b"/healthz"))
+        facts = json.loads(read_response(first).body)
+        assert (facts["clients"], facts["clients_rejected"]) == (1, 50)
+    lines = [line for line in caplog.messages if "rejected a client" in line]
+    assert lines == ["rejected a client: limit of 1 connections reached (--max-clients)"]
+
+
+def test_a_flood_of_rejections_pauses_accepting(kms: Kms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_REJECTIONS_PER_SWEEP", 2)
+    monkeypatch.setattr(server, "SWEEP", 0.02)
+    with served(kms, limits=Limits(clients=1)) as endpoint, endpoint.connect() as first:
+        endpoint.until(lambda: len(endpoint.endpoint.connections) == 1)
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                client = stack.enter_context(endpoint.connect())
+                assert read_response(client).status == 503  # later, but it comes
+        first.sendall(request())
+        assert read_response(first).status == 200
+
+
+def test_failures_to_accept_are_one_line_until_it_succeeds(
+    kms: Kms, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        for _ in range(3):
+            endpoint.endpoint.accept_failed(OSError(errno.EMFILE, "Too many open files"))
+
+    line = "cannot accept clients: Too many open files; retrying every second"
+    with served(kms) as endpoint:
+        endpoint.run(fail())
+        assert caplog.messages == [line]
+        assert endpoint.exchange(request()).status == 200
+        endpoint.run(fail())
+        assert caplog.messages == [line, line]
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+# Regions
+
+
+def signed_for(region: str, body: bytes = PLAIN) -> bytes:
+    credential = b"Credential=AKID/20260101/%s/kms/aws4_request" % region.encode()
+    return request(body, b"Authorization: AWS4-HMAC-SHA256 " + credential + b", Signature=0")
+
+
+def test_the_region_of_the_signature_chooses(kms: Kms) -> None:
+    other = Kms()
+    with served(kms, regions={"us-east-1": kms, "eu-west-1": other}) as endpoint:
+        for data in (request(), signed_for("us-east-1"), signed_for("eu-west-1")):
+            assert endpoint.exchange(data).status == 200
+        response = endpoint.exchange(signed_for("ap-south-1"))
+    assert (len(kms.calls), len(other.calls)) == (2, 1)
+    assert (response.status, response.error) == (400, "EnclaveRegionException")
+    for region in ("ap-south-1", "us-east-1", "eu-west-1"):
+        assert region in response.message
+
+
+def test_the_pool_is_of_the_first_region(kms: Kms, source: Source) -> None:
+    source.left.release(2)
+    regions = {"us-east-1": kms, "eu-west-1": kms}
+    with served(kms, regions=regions, fetch=source) as endpoint:
+        assert endpoint.exchange(signed_for("eu-west-1")).status == 200
+        assert len(kms.calls) == 1
+        assert endpoint.exchange(signed_for("us-east-1")).status == 200
+        assert endpoint.exchange(signed_for("nowhere-1")).error == "EnclaveRegionException"
+        assert (len(kms.calls), endpoint.calls.counts.pooled) == (1, 1)
+
+
 # Probes
 
 
@@ -515,11 +733,11 @@ def test_draining_has_an_end(kms: Kms) -> None:
 
 
 def test_no_descriptor_is_left(kms: Kms) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     with served(kms) as endpoint:
         for data in (request(), REFUSED["bare LF"], get(b"/readyz")):
             endpoint.exchange(data)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 @given(st.integers(0, 4_000_000_000))

@@ -23,9 +23,19 @@ def python_of_aws_cli() -> tuple[list[str], dict[str, str]]:
     The folder is made if it is not there, which takes some seconds and 400 MB. Its programs run
     without a chroot: its own loader loads its own libraries.
     """
+    if not (_folder() / "usr/bin/aws").exists():
+        _make(_folder())
+    found = installed_aws_cli()
+    if found is None:
+        raise UnavailableError(f"there is no awscli in {_folder()}")
+    return found
+
+
+def installed_aws_cli() -> tuple[list[str], dict[str, str]] | None:
+    """Return the same, or None if the folder was not made yet."""
     folder = _folder()
     if not (folder / "usr/bin/aws").exists():
-        _make(folder)
+        return None
     libraries = next(folder.glob("usr/lib/*-linux-gnu"))
     loader = next(libraries.glob("ld-linux-*.so.*"))
     python = next(each for each in folder.glob("usr/bin/python3.*") if not each.is_symlink())
