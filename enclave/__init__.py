@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vsock_proxy.service.platforms import require_linux
+
 if TYPE_CHECKING:
     from enclave.agent import Agent
     from enclave.attestation import AttestationDocument, parse
@@ -164,7 +166,12 @@ def __getattr__(name: str) -> Any:
     # Loaded on first use (PEP 562): a program that uses only `Nsm` does not load TLS and RSA.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except (ImportError, AttributeError):
+        # The system calls of vsock, fork and the NSM are no part of other systems' Python.
+        require_linux(f"{__name__}.{name}")
+        raise
 
 
 def __dir__() -> list[str]:

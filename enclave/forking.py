@@ -41,6 +41,7 @@ def _in_child() -> None:
         aware._after_fork()  # noqa: SLF001 (its own kind)
 
 
-os.register_at_fork(
-    before=importing.acquire, after_in_parent=importing.release, after_in_child=_in_child
-)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(
+        before=importing.acquire, after_in_parent=importing.release, after_in_child=_in_child
+    )

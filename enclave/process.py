@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import resource
+import sys
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,14 @@ def protect_memory() -> None:
     A process that is not dumpable writes no core file, whatever the limit and wherever the kernel
     sends cores, and other processes of the same user cannot attach to it or read its memory
     (ptrace(2), "Ptrace access mode checking"); root can. Child processes keep the limit, and are
-    dumpable again once they execute another program. docs/trust.md has the consequences.
+    dumpable again once they execute another program. docs/trust.md has the consequences. Elsewhere
+    than on Linux it does nothing but warn.
     """
+    if sys.platform != "linux":
+        log.warning("cannot protect this process's memory: that takes Linux")
+        return
+    import resource  # noqa: PLC0415 (Windows has none)
+
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

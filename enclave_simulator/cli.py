@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
-from enclave_simulator.kms import command as kms
-from enclave_simulator.launcher import command as launcher
-from enclave_simulator.machine import command as machine
-from enclave_simulator.parent import credentials
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.console import complain, keep_exit_status
 from vsock_proxy.service.extras import require
+from vsock_proxy.service.platforms import require_linux
 from vsock_proxy.version import VERSION
 
 PROGRAM = "enclave-simulator"
@@ -19,17 +17,30 @@ PROGRAM = "enclave-simulator"
 NEEDED = ("asn1crypto", "h11", "yaml")
 """Libraries of the extra `simulator`."""
 
+COMMANDS = (
+    "enclave_simulator.launcher.command",
+    "enclave_simulator.machine.command",
+    "enclave_simulator.kms.command",
+    "enclave_simulator.parent.credentials",
+)
+"""Imported when they are needed: they can be on Linux alone."""
+
 
 @keep_exit_status
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand and return the exit status."""
+    try:
+        require_linux(PROGRAM)
+    except AgentError as e:
+        complain(PROGRAM, e)
+        return 1
     parser = Parser(
         prog=PROGRAM, description="Simulated Nitro Enclaves, for tests of programs and of images."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (launcher, machine, kms, credentials):
-        command.add_parser(subparsers)
+    for module in COMMANDS:
+        import_module(module).add_parser(subparsers)
     try:
         options = parser.parse_args(arguments)
         # `run` and `boot` start other commands: each needs the libraries of all.

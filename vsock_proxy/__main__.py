@@ -7,12 +7,14 @@ import sys
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.console import complain, keep_exit_status
 from vsock_proxy.service.extras import require
+from vsock_proxy.service.platforms import require_linux
 
 
 @keep_exit_status
 def main() -> int:
     """Run the command; return its exit status."""
     try:
+        require_linux("vsock-proxy")
         require("parent", "yaml")
     except ConfigurationError as e:
         complain("vsock-proxy", e)

@@ -19,6 +19,7 @@ from enclave.cli.options import DEFAULTS, Parser, common_options, kms_options
 from enclave.errors import AgentError, AttestationError
 from enclave.process import protect_memory
 from vsock_proxy.service.console import keep_exit_status
+from vsock_proxy.service.platforms import require_linux
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,9 @@ MODULES = {
 `Command`, and ``add_parser(subparsers, common)``, which adds their parsers.
 """
 
+PORTABLE = "enclave.cli.verify"
+"""What a relying party runs, on any system. The others need the NSM or vsock."""
+
 
 @keep_exit_status
 def main(argv: Sequence[str] | None = None, *, environment: Environment | None = None) -> int:
@@ -52,7 +56,9 @@ def main(argv: Sequence[str] | None = None, *, environment: Environment | None =
         argv: the words after the program's name; None for those that the process has.
         environment: the NSM, the clock and so on; production code leaves it out.
     """
-    if argv is None:  # as a program; whoever calls this function keeps its process as it is
+    if (
+        argv is None and sys.platform == "linux"
+    ):  # as a program; whoever calls this function keeps its process as it is
         protect_memory()
     environment = environment or Environment()
     debug, name = False, ""
@@ -112,6 +118,11 @@ def _parse(argv: list[str]) -> Namespace:
     )
     # Only what may have been named is imported: it decides how soon the first byte is there.
     named = [MODULES[word] for word in argv if word in MODULES]
+    if sys.platform != "linux":
+        for word in argv:
+            if MODULES.get(word, PORTABLE) != PORTABLE:
+                require_linux(f"{console.PROG} {word}")
+        named = [PORTABLE]
     common = common_options()
     for module in dict.fromkeys(named or MODULES.values()):
         import_module(module).add_parser(subparsers, common)

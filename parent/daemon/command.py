@@ -16,6 +16,7 @@ from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.console import complain, warn
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.notify import notify
+from vsock_proxy.service.platforms import require_linux
 from vsock_proxy.service.reloading import Reloader
 from vsock_proxy.service.signals import STOP_SIGNALS, Signals
 from vsock_proxy.service.watchdog import Watchdog
@@ -69,6 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def check_config(arguments: argparse.Namespace) -> int:
     """Print every mistake in a file."""
     # Imported here, as in `run`: the commands for images work without botocore and PyYAML.
+    require_linux(f"{PROGRAM} check-config")
     require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
 
@@ -89,6 +91,7 @@ def check_config(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal or a failure."""
+    require_linux(f"{PROGRAM} run")
     require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
     from parent.daemon.supervisor import Supervisor  # noqa: PLC0415

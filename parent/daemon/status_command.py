@@ -19,6 +19,7 @@ from vsock_proxy.net.addresses import Address, TcpAddress
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.service.console import printable
 from vsock_proxy.service.extras import require
+from vsock_proxy.service.platforms import require_linux
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the state, once or until interrupted."""
+    require_linux("enclave-parent status")
     address = _address(arguments.config)
     if arguments.watch is not None:
         return watch(address, arguments.watch)

@@ -12,7 +12,8 @@ import socket
 Stream = socket.SocketType
 """The base class of `socket.socket`: no enumerations for the family, no file objects."""
 
-_OPTIONS = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+# macOS and Windows do not have the flag. The relay needs Linux; others import this module.
+_OPTIONS = int(socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0))
 
 KEEPALIVE_IDLE = 60
 KEEPALIVE_INTERVAL = 10

@@ -44,4 +44,5 @@ def named(path: Path, what: str) -> Iterator[None]:
 
 def _non_blocking(path: str, flags: int) -> int:
     """Open, without waiting for the other end of a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    # Windows has no FIFOs among its files, nor the flag.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
