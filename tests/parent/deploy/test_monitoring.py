@@ -60,7 +60,11 @@ def measured() -> dict[str, set[str]]:
     credentials.renew()
     credentials.server.respond(Request("GET", "/", cid=17))
     settings = EnclaveSettings("a", Path("/x.eif"), 512, 16, cpu_count=1)
-    kinds: dict[str, Any] = {"rejected": {"cid": 1}, "failed": {"timeout": 1}, "broken": {"reset": 1}}
+    kinds: dict[str, Any] = {
+        "rejected": {"cid": 1},
+        "failed": {"timeout": 1},
+        "broken": {"reset": 1},
+    }
     components: list[Component] = [
         daemons.Proxy([daemons.forward("kms", up=1, down=1, **kinds)]),
         credentials,

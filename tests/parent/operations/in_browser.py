@@ -1,6 +1,7 @@
 """The page in headless Chromium: ``make test-page``. Not a part of ``make test``: it needs one.
 
-``python -m tests.parent.operations.in_browser FILE.png`` makes the picture in the documentation.
+``python -m tests.parent.operations.in_browser docs/page.png`` makes the picture in docs/parent.md;
+``pngquant --force --ext .png 64 docs/page.png`` makes it small.
 """
 
 from __future__ import annotations
@@ -338,7 +339,11 @@ def test_what_a_screen_reader_gets(browser: Browser, width: str) -> None:
 def picture(path: Path) -> None:
     """Make the picture in the documentation."""
     with Browser() as browser, served(daemons.ordinary) as url:
-        browser.look(url, width=1120, height=1020)
+        browser.look(url, width=1200)
+        end = browser.run(
+            "return document.querySelector('#forwards').getBoundingClientRect().bottom"
+        )
+        browser.look(url, width=1200, height=int(end) + 24)
         path.write_bytes(browser.screenshot(whole=False))
 
 
