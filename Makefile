@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image test-clean check bench api fuzz-eif \
+.PHONY: run test test-aws-cli test-clients test-page test-storm test-vsock test-image test-clean check bench api fuzz-eif \
   image eif wheel lock \
   machine-tools boot-test clean setup help
 
@@ -27,6 +27,9 @@ test: $(READY)  ## all tests but the long ones
 test-clients: $(READY) ## the endpoint with AWS's CLIs, SDKs, encryption libraries
 	$(BIN)/python -m tests.programs.clients
 	$(BIN)/pytest -n 2 -rs tests/chain/test_clients.py
+
+test-page: $(READY) ## the parent's page in headless Chromium (chromium, chromium-driver)
+	$(BIN)/pytest tests/parent/operations/in_browser.py
 
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm

@@ -47,7 +47,7 @@ def curves(series: Sequence[tuple[str, Values]], description: str, *, places: in
     """
     highest = max((v for _, values in series for v in values if v is not None), default=0.0)
     drawn = []
-    for kind, values in series:
+    for kind, values in series if highest else ():
         recent = values[-places:]
         offset = places - len(recent)
         points = [

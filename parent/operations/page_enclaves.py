@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parent.operations.charts import strip
 from parent.operations.markup import element
-from parent.operations.page_parts import MANY, PLACES, SPAN, Tile, facts, heading, last_lines
+from parent.operations.page_parts import (
+    MANY,
+    PLACES,
+    SPAN,
+    Tile,
+    facts,
+    heading,
+    last_lines,
+    plural,
+)
 from parent.units import duration
 
 if TYPE_CHECKING:
@@ -38,7 +47,7 @@ def tiles(state: Mapping[str, Any]) -> list[Tile]:
     found = enclaves(state)
     running = sum(each["state"] == "running" for each in found)
     ended = sum(each["ended"] for each in found)
-    detail = f"{ended:,} ended by themselves" if ended else ""
+    detail = plural(ended, "end by itself", "ends by themselves") if ended else ""
     kind = "" if running == len(found) else "warn"
     return [Tile("Enclaves running", f"{running} of {len(found)}", detail, kind)]
 

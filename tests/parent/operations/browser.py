@@ -73,7 +73,12 @@ class Browser:
             if os.geteuid() == 0:
                 flags.append("--no-sandbox")  # Chromium's sandbox does not start as root.
             options = {"args": flags, "binary": shutil.which("chromium")}
-            capabilities = {"alwaysMatch": {"goog:chromeOptions": options}}
+            capabilities = {
+                "alwaysMatch": {
+                    "goog:chromeOptions": options,
+                    "goog:loggingPrefs": {"browser": "ALL"},
+                }
+            }
             made = self._send("POST", "/session", {"capabilities": capabilities})
             self._session = f"/session/{made['sessionId']}"
             undo.callback(lambda: self._send("DELETE", self._session))

@@ -219,7 +219,7 @@ def service(
 
 def _earlier(shown: dict[str, Any], n: int) -> dict[str, Any]:
     """Return a state as it was, with numbers that grew up to now in waves."""
-    share = (n + 5 * math.sin(n / 4) * math.cos(n / 11) * (1 - n / 60)) / 60
+    share = (n + 3 * math.sin(n / 4) * math.cos(n / 11) * (1 - n / 60)) / 60
     for each in shown.get("forwards", ()):
         counters = each["counters"]
         counters["bytes"] = {

@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parent.http_server import Request, Response
-from parent.operations import charts, page
+from parent.operations import charts, page, read_operations_section
 from parent.operations.history import INTERVAL, SAMPLES, History, rates
 from parent.operations.hosts import may_be_named
 from parent.operations.markup import document, element
 from parent.operations.state import state
 from tests.parent.operations import daemons
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import TcpAddress
+from vsock_proxy.service.settings import parse_settings
 
 if TYPE_CHECKING:
     from parent.component import Component
@@ -242,6 +244,29 @@ def test_every_enclave_and_source_without_an_enclave_is_there() -> None:
     assert "cid-99" in parsed.text
     folded = [attributes for tag, attributes in parsed.elements if tag == "details"]
     assert sum("open" in attributes for attributes in folded) == 1, "that of cid-99"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{listen: 'tcp://127.0.0.1:1', hosts: ['http://a/']}", "not a host name: 'http://a/'"),
+        ("{listen: 'tcp://127.0.0.1:1', hosts: ['a:80']}", "not a host name: 'a:80'"),
+        ("{listen: 'tcp://127.0.0.1:1', hosts: a}", "hosts"),
+        ("{listen: 'tcp://127.0.0.1:1', log_lines: 21}", "log_lines"),
+        ("{listen: 'tcp://127.0.0.1:1', log_lines: -1}", "log_lines"),
+        ("{listen: 'tcp://127.0.0.1:1', log_line: 1}", "log_line"),
+    ],
+)
+def test_mistakes_in_the_settings(text: str, error: str) -> None:
+    with pytest.raises(ConfigurationError, match=error):
+        read_operations_section(parse_settings(text.encode(), source="f"))
+
+
+def test_settings() -> None:
+    text = b"{listen: 'tcp://127.0.0.1:1', hosts: [a.example, '[fd00::1]', fd00::2], log_lines: 0}"
+    found = read_operations_section(parse_settings(text, source="f"))
+    assert found.hosts == ("a.example", "[fd00::1]", "fd00::2")
+    assert found.log_lines == 0
 
 
 def test_an_empty_daemon_says_so() -> None:
