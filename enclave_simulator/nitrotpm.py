@@ -96,18 +96,18 @@ class SimulatedNitroTpm:
         calls: number of commands, by their codes.
     """
 
-    authority: Authority
+    authority: Authority = field(repr=False)
     module_id: str = MODULE_ID
-    pcrs: Mapping[int, bytes] = field(default_factory=dict)
+    pcrs: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     manufacturer: str = "AMZN"
     name: str = "NitroTPMv1.0"
     buffer_size: int = 1024
     nv_space: int = 16384
-    owner_password: bytes = b""
+    owner_password: bytes = field(default=b"", repr=False)
     has_vendor_command: bool = True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     path: str = "simulated TPM"
-    nv: dict[int, _NvIndex] = field(default_factory=dict)
+    nv: dict[int, _NvIndex] = field(default_factory=dict, repr=False)
     calls: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
