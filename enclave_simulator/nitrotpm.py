@@ -40,7 +40,7 @@ RC_BAD_TAG, RC_COMMAND_SIZE, RC_COMMAND_CODE = 0x01E, 0x142, 0x143
 RC_AUTH_MISSING, RC_AUTHSIZE = 0x125, 0x144
 RC_BAD_AUTH, RC_AUTH_FAIL = 0x9A2, 0x98E  # of session 1
 RC_NV_RANGE, RC_NV_UNINITIALIZED, RC_NV_SPACE, RC_NV_DEFINED = 0x146, 0x14A, 0x14B, 0x14C
-RC_HANDLE = 0x18B  # of handle 1
+RC_HANDLE = 0x08B  # and the number of the handle, from bit 8 on
 RC_SIZE, RC_VALUE = 0x1D5, 0x1C4  # of parameter 1
 RC_NV_AUTHORIZATION = 0x149
 
@@ -96,18 +96,18 @@ class SimulatedNitroTpm:
         calls: number of commands, by their codes.
     """
 
-    authority: Authority
+    authority: Authority = field(repr=False)
     module_id: str = MODULE_ID
-    pcrs: Mapping[int, bytes] = field(default_factory=dict)
+    pcrs: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     manufacturer: str = "AMZN"
     name: str = "NitroTPMv1.0"
     buffer_size: int = 1024
     nv_space: int = 16384
-    owner_password: bytes = b""
+    owner_password: bytes = field(default=b"", repr=False)
     has_vendor_command: bool = True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     path: str = "simulated TPM"
-    nv: dict[int, _NvIndex] = field(default_factory=dict)
+    nv: dict[int, _NvIndex] = field(default_factory=dict, repr=False)
     calls: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -200,8 +200,8 @@ class SimulatedNitroTpm:
         except _RefusedError as refused:
             return struct.pack(">HII", _NO_SESSIONS, 10, refused.args[0])
         if tag == _SESSIONS:
-            # Nonce, attributes and HMAC of a password session: nothing in them.
-            parameters = struct.pack(">I", len(parameters)) + parameters + bytes(5)
+            # Of a password session: no nonce, continueSession, no HMAC.
+            parameters = struct.pack(">I", len(parameters)) + parameters + b"\0\0\1\0\0"
         return struct.pack(">HII", tag, 10 + len(parameters), 0) + parameters
 
     def _carry_out(self, command: bytes) -> tuple[int, bytes]:
@@ -224,7 +224,12 @@ class SimulatedNitroTpm:
             raise _RefusedError(RC_COMMAND_CODE)
         if tag != _SESSIONS:
             raise _RefusedError(RC_AUTH_MISSING)
+        if len(body) < 4 * handles:
+            raise _RefusedError(RC_COMMAND_SIZE)
         given = struct.unpack_from(f">{handles}I", body)
+        for number, handle in enumerate(given, 1):
+            if handle != _OWNER:
+                self._index(handle, number)
         password, parameters = _password(body[4 * handles :])
         self._authorize(given[0], password)
         if code == NV_DEFINE_SPACE:
@@ -248,15 +253,17 @@ class SimulatedNitroTpm:
         if handle == _OWNER:
             if password != self.owner_password:
                 raise _RefusedError(RC_BAD_AUTH)
-        elif password != self._index(handle).auth:
+        elif password.rstrip(b"\0") != self._index(handle).auth.rstrip(b"\0"):
             raise _RefusedError(RC_AUTH_FAIL)
 
-    def _index(self, handle: int) -> _NvIndex:
+    def _index(self, handle: int, number: int = 1) -> _NvIndex:
         if handle not in self.nv:
-            raise _RefusedError(RC_HANDLE)
+            raise _RefusedError(RC_HANDLE | number << 8)
         return self.nv[handle]
 
     def _get_capability(self, body: bytes) -> bytes:
+        if len(body) != 12:
+            raise _RefusedError(RC_COMMAND_SIZE)
         capability, first, count = struct.unpack(">III", body)
         if capability != 6:
             raise _RefusedError(RC_VALUE)
@@ -271,7 +278,7 @@ class SimulatedNitroTpm:
         return header + listed
 
     def _nv_read_public(self, body: bytes) -> bytes:
-        (handle,) = struct.unpack(">I", body)
+        handle = int.from_bytes(body, "big")
         index = self._index(handle)
         attributes = index.attributes | (0 if index.data is None else _WRITTEN)
         area = struct.pack(">IHIHH", handle, index.algorithm, attributes, 0, index.size)
@@ -295,7 +302,7 @@ class SimulatedNitroTpm:
 
     def _nv_write(self, index: _NvIndex, parameters: bytes) -> None:
         data, rest = _take(parameters)
-        (offset,) = struct.unpack(">H", rest)
+        offset = int.from_bytes(rest, "big")
         if len(data) > self.buffer_size:
             raise _RefusedError(RC_SIZE)
         if offset + len(data) > index.size:
@@ -305,7 +312,7 @@ class SimulatedNitroTpm:
         index.data[offset : offset + len(data)] = data
 
     def _nv_read(self, index: _NvIndex, parameters: bytes) -> bytes:
-        size, offset = struct.unpack(">HH", parameters)
+        size, offset = int.from_bytes(parameters[:2], "big"), int.from_bytes(parameters[2:], "big")
         if index.data is None:
             raise _RefusedError(RC_NV_UNINITIALIZED)
         if size > self.buffer_size:

@@ -163,8 +163,8 @@ class NitroTpm:
                         session = _Session(channel, self._clock, deadline)
                         return use(session, session.describe(device.path))
                 except TpmRefusedError as e:
-                    # A resource manager rejects what it has not in its table, as the vendor
-                    # command in Linux before 5.18.
+                    # A resource manager rejects what is not in its table; that of older kernels
+                    # has no vendor commands (drivers/char/tpm/tpm2-cmd.c, tpm2_find_cc).
                     if codes.base(e.code) != codes.COMMAND_CODE:
                         raise
                     problem, is_missing = e, False

@@ -47,7 +47,11 @@ _FORMAT_ONE = {
 
 _LAYERS = {11: " (from the kernel's resource manager)", 12: " (from the resource manager)"}
 
+_LATER = "the TPM asked for a retry until the deadline: retry later"
 _HINTS = {
+    "RETRY": _LATER,
+    "TESTING": _LATER,
+    "YIELDED": _LATER,
     "AUTH_FAIL": "another program may have replaced the NV index in the middle: retry",
     "BAD_AUTH": "the owner hierarchy has a password, which this program does not take: clear it "
     "(tpm2_changeauth -c owner)",
