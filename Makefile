@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image test-clean check bench api fuzz-eif \
+.PHONY: run test test-aws-cli test-clients test-foreign test-storm test-vsock test-image test-clean check bench api fuzz-eif \
   image eif wheel lock \
   machine-tools boot-test clean setup help
 
@@ -30,6 +30,9 @@ test-clients: $(READY) ## the endpoint with the AWS SDK for JavaScript (needs np
 	@mkdir -p .clients
 	@npm install --no-audit --no-fund --silent --prefix .clients @aws-sdk/client-kms@3.1164.0
 	$(BIN)/pytest -n 2 tests/chain/test_serve.py
+
+test-foreign: $(READY) ## others' NSM clients and verifiers (PyPI, npm)
+	$(BIN)/python -m tests.programs.foreign $(if $(CACHE),--cache $(CACHE))
 
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm
@@ -126,5 +129,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .foreign .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
