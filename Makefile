@@ -11,9 +11,9 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test test-aws-cli test-clients test-page test-storm test-vsock test-image test-clean check bench api fuzz-eif \
-  image eif wheel lock \
-  machine-tools boot-test clean setup help
+.PHONY: run test check bench api docs wheel setup lock clean help \
+  test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
+  boot-test fuzz-eif image eif machine-tools
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ test-clients: $(READY) ## the endpoint with AWS's CLIs, SDKs, encryption librari
 
 test-page: $(READY) ## the parent's page in headless Chromium (chromium, chromium-driver)
 	$(BIN)/pytest tests/parent/operations/in_browser.py
+
+test-foreign: $(READY) ## others' NSM clients and verifiers (PyPI, npm)
+	$(BIN)/python -m tests.programs.foreign $(if $(CACHE),--cache $(CACHE))
 
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm
@@ -126,5 +129,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .foreign .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

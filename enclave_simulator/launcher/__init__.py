@@ -3,17 +3,12 @@
     with Launcher(nsm=SimulatedNsm(...)).start(["kmstool_enclave_cli", ...]) as session:
         session.wait()
 
-A seccomp filter stops the few system calls that open, connect or ask the NSM (`bpf`), and a
-supervisor in this process answers them (`supervisor`): `devices` for files, `vsock` for sockets.
+A seccomp filter stops the few system calls that connect or ask the NSM (`bpf`), and a supervisor in
+this process executes them (`supervisor`): `devices` for the NSM, `vsock` for sockets. A trampoline
+prepares the program's process: a /dev of its own, in a mount namespace, and the filter
+(`trampoline`, `handshake`). If the kernel refuses namespaces, calls with paths are stopped as well.
 
-It is a stand-in and no sandbox. Where a program can tell:
-
-- ``/dev/nsm`` is there to open, `stat` and `access`, not to list; `fstat` shows a socket.
-- 32-bit programs are killed with SIGSYS, io_uring is refused, setuid programs gain nothing.
-- A program that makes itself undumpable, and a launcher inside a launcher, have no enclave.
-- A CID that nobody has times out at once. Privileged ports need no privilege.
-- Without SA_RESTART, a signal may in rare cases end a call with EINTR that never does so in an
-  enclave; none is done twice (before Linux 5.19, it may be).
+It is a stand-in and no sandbox. docs/launcher.md has what a program can tell from an enclave.
 """
 
 from enclave_simulator.launcher.errors import CommandError, LaunchError

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 # --- seccomp user notification (<linux/seccomp.h>, seccomp_unotify(2)) ---
 
-SECCOMP_RET_KILL_PROCESS = 0x8000_0000
 SECCOMP_RET_ERRNO = 0x0005_0000
 SECCOMP_RET_USER_NOTIF = 0x7FC0_0000
 SECCOMP_RET_ALLOW = 0x7FFF_0000
@@ -67,6 +66,8 @@ SO_VM_SOCKETS_BUFFER_MIN_SIZE = 1
 SO_VM_SOCKETS_BUFFER_MAX_SIZE = 2
 SO_VM_SOCKETS_CONNECT_TIMEOUT = 6
 SO_DOMAIN = 39
+SO_PASSRIGHTS = 83
+"""Whether a UNIX socket takes SCM_RIGHTS (Linux 6.16 and later)."""
 
 # --- files ---
 
@@ -113,6 +114,7 @@ X86_64 = Architecture(
         "ioctl": 16,
         "socket": 41, "connect": 42, "accept": 43, "accept4": 288, "bind": 49,
         "getsockname": 51, "getpeername": 52, "setsockopt": 54, "getsockopt": 55,
+        "sendto": 44, "sendmsg": 46, "recvfrom": 45, "recvmsg": 47,
         "io_uring_setup": 425, "prctl": 157,
     },
     stat=struct.Struct("=QQQIII4xQqqq72x"),
@@ -127,6 +129,7 @@ AARCH64 = Architecture(
         "ioctl": 29,
         "socket": 198, "connect": 203, "accept": 202, "accept4": 242, "bind": 200,
         "getsockname": 204, "getpeername": 205, "setsockopt": 208, "getsockopt": 209,
+        "sendto": 206, "sendmsg": 211, "recvfrom": 207, "recvmsg": 212,
         "io_uring_setup": 425, "prctl": 167,
     },
     stat=struct.Struct("=QQIIIIQ8xqi4xq56x"),

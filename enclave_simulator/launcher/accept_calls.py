@@ -1,4 +1,4 @@
-"""accept and accept4: the one call that may have to wait for something else than us."""
+"""accept and accept4: the only calls that may have to wait, until a client connects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 
 from enclave_simulator.launcher import abi
-from enclave_simulator.launcher.notification import Call, Listener, Outcome
+from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
 from enclave_simulator.launcher.process import status
-from enclave_simulator.launcher.program_sockets import Access, inode_of
+from enclave_simulator.launcher.program_sockets import Access, inode_of, refuse_descriptors
 from enclave_simulator.launcher.sockets import UNBOUND, VsockTable
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ class _Accept:
     Attributes:
         listening: our duplicate of its socket.
         flags: of accept4.
-        deadline: monotonic seconds, from SO_RCVTIMEO; None waits for ever.
+        deadline: monotonic seconds, from SO_RCVTIMEO; None without one.
     """
 
-    call: Call
+    call: Syscall
     listening: socket.socket
     flags: int
     deadline: float | None
@@ -51,6 +51,8 @@ class Accepts:
         self._table = table
         self._epoll = epoll
         self._waiting: dict[int, _Accept] = {}
+        # By the listening socket's inode: accepted for a thread that a signal interrupted.
+        self._returned: dict[int, tuple[socket.socket, str | bytes]] = {}
 
     @property
     def waiting(self) -> bool:
@@ -58,11 +60,13 @@ class Accepts:
         return bool(self._waiting)
 
     def close(self) -> None:
-        """Give up what is held for waiting threads."""
+        """Close what is held for waiting threads."""
         for fd in list(self._waiting):
             self._forget(fd)
+        for connection, _ in self._returned.values():
+            connection.close()
 
-    def accept(self, call: Call, flags: int) -> int | Outcome:
+    def accept(self, call: Syscall, flags: int) -> int | Outcome:
         """accept4(2); `flags` are its last argument."""
         if flags & ~_FLAGS:
             return -errno.EINVAL
@@ -71,7 +75,7 @@ class Accepts:
             if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return -errno.EINVAL
             accept = _Accept(call, listening, flags, _receive_deadline(listening))
-            if _readable(listening):
+            if self._available(listening):
                 return self._take(accept)
             fd = listening.fileno()
             if not os.get_blocking(fd):
@@ -82,9 +86,9 @@ class Accepts:
         return Outcome.LATER
 
     def ready(self, fd: int) -> None:
-        """A connection is there for a waiting thread, unless another one took it."""
+        """Give a waiting thread the connection that is there, unless another one took it."""
         accept = self._waiting.get(fd)
-        if accept is not None and _readable(accept.listening):
+        if accept is not None and self._available(accept.listening):
             try:
                 result = self._take(accept)
             except OSError as e:
@@ -92,26 +96,30 @@ class Accepts:
             self._finish(fd, result)
 
     def check_waiting(self) -> None:
-        """Let those go on that a signal or a timeout should wake; forget the dead.
+        """Resume threads that a signal or a timeout should wake; forget those that are gone.
 
-        The kernel announces neither to the supervisor: a received call is interrupted by
-        fatal signals only (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV). So this is asked often.
+        The kernel notifies the supervisor of neither, so the supervisor polls.
         """
         for fd, accept in list(self._waiting.items()):
             if not self._listener.waits(accept.call):
                 self._forget(fd)
-            elif code := _interruption(accept):
-                self._finish(fd, -code)
+            elif _interrupted(accept.call):
+                # There is no restart of an accept with a timeout (sock_intr_errno, <net/sock.h>).
+                restart = accept.deadline is None
+                self._finish(fd, -(abi.ERESTARTSYS if restart else errno.EINTR))
+            elif self._returned:
+                self.ready(fd)
             elif accept.deadline is not None and time.monotonic() >= accept.deadline:
                 self._finish(fd, -errno.EAGAIN)
 
     def _take(self, accept: _Accept) -> int | Outcome:
         """Accept a connection that is there and hand it over."""
-        call = accept.call
+        call, inode = accept.call, inode_of(accept.listening)
         if not self._listener.waits(call):
             return 0
-        connection, name = accept.listening.accept()
-        with connection:
+        connection, name = self._returned.pop(inode, None) or accept.listening.accept()
+        with contextlib.ExitStack() as held:
+            held.enter_context(connection)
             port = self._port_of(accept.listening)
             ours = self._table.accepted(port, os.fsencode(name))
             if call.arguments[1]:
@@ -120,8 +128,18 @@ class Accepts:
                     return code
             self._table.sockets.add(inode_of(connection), ours)
             connection.setblocking(not accept.flags & socket.SOCK_NONBLOCK)
+            refuse_descriptors(connection)
             log.debug("accept %s from %s", ours.local, ours.remote)
-            return self._access.hand_over(call, connection, accept.flags)
+            try:
+                return self._access.hand_over(call, connection, accept.flags)
+            except FileNotFoundError:
+                # A signal came first: the connection is for the next accept.
+                self._returned[inode] = connection, name
+                held.pop_all()
+                return 0
+
+    def _available(self, listening: socket.socket) -> bool:
+        return inode_of(listening) in self._returned or _readable(listening)
 
     def _port_of(self, listening: socket.socket) -> int:
         known = self._table.sockets.get(inode_of(listening))
@@ -139,7 +157,7 @@ class Accepts:
 
 
 def _readable(listening: socket.socket) -> bool:
-    """Whether accept would return at once: the socket is the program's and may be blocking."""
+    """Return whether accept would return at once: the program's socket may be blocking."""
     poll = select.poll()
     poll.register(listening, select.POLLIN)
     return bool(poll.poll(0))
@@ -153,17 +171,14 @@ def _receive_deadline(listening: socket.socket) -> float | None:
     return time.monotonic() + seconds + micros / _SECOND
 
 
-def _interruption(accept: _Accept) -> int:
-    """The error that lets a thread handle its signal, or 0 where it has none."""
-    thread = accept.call.thread
+def _interrupted(call: Syscall) -> bool:
+    """Return whether the kernel wants to interrupt a thread, and cannot.
+
+    Only with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: the first signal, stop or freeze turns the
+    interruptible wait into one that only SIGKILL interrupts, and stays pending. So the kernel may
+    see ERESTARTSYS, as from a system call of its own.
+    """
     try:
-        now = status(thread)
+        return status(call.thread).state == "D"
     except OSError:
-        return 0  # It is dying: the next look finds it gone.
-    if not now.own_signals | now.shared_signals:
-        return 0
-    # A shared signal is taken by the first thread if it can, by any other one otherwise. Only
-    # where the signal is surely this thread's may the kernel see ERESTARTSYS; and there is no
-    # restart of an accept with a timeout (sock_intr_errno in <net/sock.h>).
-    ours = now.own_signals or thread == now.process
-    return abi.ERESTARTSYS if ours and accept.deadline is None else errno.EINTR
+        return False  # It is dying: the next look finds it gone.

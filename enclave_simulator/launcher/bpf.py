@@ -1,9 +1,9 @@
 """The seccomp filter: which system calls stop for the supervisor, and which never do.
 
-Sending, receiving, polling, closing, `listen` and `shutdown` are not in the table, so data
-moves at the kernel's own speed. Where a number among the arguments tells ours from others
-(the family, the ioctl's command, the option's level), the filter looks at it and other calls
-pass; where only memory tells (a path, an address), the call has to stop.
+Sending, receiving, polling, closing, `listen` and `shutdown` are not in the tables, so data
+moves at the kernel's own speed. If a number among the arguments distinguishes ours from others
+(the family, the ioctl's command, the option's level), the filter tests it and other calls pass; if
+only memory does (a path, an address), the call has to stop.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class When:
 
 @dataclass(frozen=True)
 class Rule:
-    """A system call that does not simply pass, if all of `when` holds."""
+    """A system call that stops, or fails, if all of `when` holds."""
 
     syscall: str
     when: tuple[When, ...] = ()
@@ -48,12 +48,13 @@ class Rule:
 
 _SOL_SOCKET, _SO_ERROR = 1, 4
 _PR_SET_DUMPABLE = 4
+_MSG_OOB = 1
 
 RULES = (
-    # The data path would bypass the filter through a ring: programs then fall back.
+    # The data path would bypass the filter through a ring. Programs fall back to system calls.
     Rule("io_uring_setup", action=abi.SECCOMP_RET_ERRNO | errno.ENOSYS),
-    # The supervisor reads and writes the program's memory, which a program that is not dumpable
-    # lets nobody do but root. The call seems to succeed, and changes nothing.
+    # The supervisor reads and writes the program's memory, which the kernel permits only to root
+    # if the program is not dumpable. The call seems to succeed, and changes nothing.
     Rule("prctl", (When(0, _PR_SET_DUMPABLE),), action=abi.SECCOMP_RET_ERRNO),
     Rule("socket", (When(0, abi.AF_VSOCK),)),
     Rule("connect"),
@@ -66,14 +67,22 @@ RULES = (
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, abi.SO_DOMAIN))),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_ERROR))),
     Rule("setsockopt", (When(1, abi.AF_VSOCK),)),
+    # Urgent data, which UNIX sockets have and vsock has not.
+    Rule("sendto", (When(3, _MSG_OOB, mask=_MSG_OOB),)),
+    Rule("sendmsg", (When(2, _MSG_OOB, mask=_MSG_OOB),)),
+    Rule("recvfrom", (When(3, _MSG_OOB, mask=_MSG_OOB),)),
+    Rule("recvmsg", (When(2, _MSG_OOB, mask=_MSG_OOB),)),
     # Any command of the NSM's type, so that a wrong one gets the driver's own answer.
     Rule("ioctl", (When(1, abi.NSM_IOCTL_MAGIC << 8, mask=0xFF00),)),
     Rule("ioctl", (When(1, abi.IOCTL_VM_SOCKETS_GET_LOCAL_CID),)),
+)
+
+PATH_RULES = (
     Rule("open"),
     Rule("creat"),
     Rule("openat"),
     Rule("openat2"),
-    # So that `test -c /dev/nsm` holds. fstat, by far the most frequent, is let through.
+    # So that `test -c /dev/nsm` holds. fstat, by far the most frequent, passes.
     Rule("stat"),
     Rule("lstat"),
     Rule("newfstatat", (When(3, 0, mask=abi.AT_EMPTY_PATH),)),
@@ -82,19 +91,21 @@ RULES = (
     Rule("faccessat"),
     Rule("faccessat2"),
 )
+"""What must stop too if COMMAND has no /dev of its own: every call that a path to a device may be
+given to."""
 
 
 def assemble(architecture: abi.Architecture, rules: tuple[Rule, ...] = RULES) -> bytes:
-    """The filter as an array of struct sock_filter.
+    """Return the filter as an array of struct sock_filter.
 
-    Programs of another architecture (i386 on x86_64) are killed with SIGSYS: let through, their
-    vsock calls would silently reach the machine's own vsock. x32 calls get ENOSYS, which is what
-    a kernel built without x32 answers.
+    Every call of another architecture (i386 on x86_64) stops, so that the supervisor can name the
+    program and kill it: its vsock calls would silently reach the machine's own vsock. x32 calls get
+    ENOSYS, as from a kernel built without x32.
     """
     program = [
         (_LOAD, 0, 0, _ARCH),
         (_EQUAL, 1, 0, architecture.audit),
-        (_RETURN, 0, 0, abi.SECCOMP_RET_KILL_PROCESS),
+        (_RETURN, 0, 0, abi.SECCOMP_RET_USER_NOTIF),
     ]
     if architecture is abi.X86_64:
         program += [
@@ -110,7 +121,7 @@ def assemble(architecture: abi.Architecture, rules: tuple[Rule, ...] = RULES) ->
 
 
 def _block(rule: Rule, number: int) -> list[tuple[int, int, int, int]]:
-    """One rule on its own: every failed comparison jumps past the block's end."""
+    """Return one rule's instructions: every failed comparison jumps past the block's end."""
     tests = [(_NR, 0xFFFF_FFFF, number)]
     tests += [(_ARGS + 8 * when.index, when.mask, when.value) for when in rule.when]
     length = 3 * len(tests) + 1

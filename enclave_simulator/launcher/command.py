@@ -47,6 +47,8 @@ def add_parser(subparsers: Any) -> None:
         f"simulated KMS (through vsock-proxy on port {PROXY_PORT}), a log sink on "
         f"port {LOG_PORT}, whose lines are printed on standard error, and what --parent-port and "
         "--folder add. Its exit code is COMMAND's, 128+N if signal N ended it. "
+        "If the kernel permits it, COMMAND has a /dev and a loopback interface of its own, and no "
+        "other network (docs/launcher.md). "
         "Processes that COMMAND leaves behind are killed: an enclave ends with its first program.",
         usage="enclave-simulator run [options] [--] COMMAND [ARGS...]",
     )
@@ -56,16 +58,21 @@ def add_parser(subparsers: Any) -> None:
     add("--debug-mode", action="store_true",
         help="an enclave in debug mode: PCR0, PCR1 and PCR2 are zero")  # fmt: skip
     add("--folder", metavar="FOLDER", type=Path,
-        help="where vsock addresses are UNIX sockets, as CID_PORT: what listens on 3_PORT is "
-        "behind CID 3, what the enclave listens on is there to connect to (default: a "
-        "temporary one)")  # fmt: skip
+        help="UNIX sockets that stand for vsock: 3_PORT is the parent's port, CID_PORT the "
+        "enclave's (default: a temporary folder)")  # fmt: skip
     add("--no-services", action="store_true",
         help="no KMS and no proxy, and the environment as it is")  # fmt: skip
+    add("--host-network", action="store_true",
+        help="COMMAND shares this machine's network, for what an enclave cannot do: reach it over "
+        "TCP, or be reached from other programs")  # fmt: skip
+    add("--no-namespaces", action="store_true",
+        help="neither a /dev nor a network of its own: all users and groups keep their names, but "
+        "calls with paths are slower, and a signal may end one with EINTR")  # fmt: skip
     add("--credentials", choices=("environment", "parent"), default="environment",
         help="whether COMMAND finds AWS credentials in its environment, where every SDK looks, or "
         f"asks for them at vsock://3:{CREDENTIALS_PORT} (default: %(default)s)")  # fmt: skip
     parent_services.add_options(parser)
-    add("--verbose", action="store_true", help="tell on stderr what is opened and connected")
+    add("--verbose", action="store_true", help="log to stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run)
@@ -84,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
-    if options.verbose:
-        logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
+    level = logging.DEBUG if options.verbose else logging.WARNING
+    logging.basicConfig(format="enclave-simulator: %(message)s", level=level)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
     with contextlib.ExitStack() as stack:
@@ -112,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
             cid=options.cid,
             folder=folder,
             parent_ports=dict(options.parent_port),
+            namespaces=False if options.no_namespaces else None,
+            own_network=not options.host_network,
         )
         argv = [options.command, *options.arguments]
         stack.enter_context(child.in_front())

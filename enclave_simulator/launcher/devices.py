@@ -1,22 +1,25 @@
 """``/dev/nsm`` and ``/dev/vsock`` as a program sees them: opening, looking at, ioctl.
 
-An open device is an unconnected UNIX socket: it can be polled, duplicated and inherited, cannot
-be sought, and answers `read` with EINVAL, all as the NSM's driver does.
+If the program has a /dev of its own, the kernel opens them and only their ioctls stop here. If not,
+every call with a path does, and an open device is an unconnected UNIX socket: it can be polled,
+duplicated and inherited, cannot be sought, and fails `read` with EINVAL, as with the NSM's driver.
 """
 
 from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import logging
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from enclave_simulator.launcher import abi, memory
-from enclave_simulator.launcher.notification import Call, Listener, Outcome
-from enclave_simulator.launcher.process import socket_inode
+from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
+from enclave_simulator.launcher.process import borrow, socket_inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,15 +30,15 @@ log = logging.getLogger(__name__)
 
 
 class NsmDevice(Protocol):
-    """What answers the NSM's messages; one at a time, as the driver sees to it."""
+    """Responds to the NSM's requests; one at a time, as under the driver."""
 
     def exchange(self, request: bytes) -> bytes:
-        """Answer one CBOR request of 1..4096 bytes with at most 12288 bytes."""
+        """Return the response, of at most 12288 bytes, to a CBOR request of 1..4096 bytes."""
         ...
 
 
 class Device(enum.Enum):
-    """The devices there are, with the minor numbers that `stat` shows (any would do)."""
+    """The devices, with the minor numbers that `stat` shows (arbitrary ones)."""
 
     NSM = 144
     VSOCK = 121
@@ -43,6 +46,9 @@ class Device(enum.Enum):
 
 _PATHS = {b"/dev/nsm": Device.NSM, b"/dev/vsock": Device.VSOCK}
 _ENDS = (b"nsm", b"vsock")
+_NAMES = {device.name.lower(): device for device in Device}
+_UNDELIVERED_MOST = 64
+"""Threads of which the last response is kept, if a signal kept it from them."""
 
 
 class Devices:
@@ -55,13 +61,26 @@ class Devices:
         nsm: NsmDevice,
         cid: int,
         opened: Inodes[Device],
+        rdev: int | None = None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            listener: where the calls come from.
+            architecture: the program's.
+            nsm: responds to requests.
+            cid: the enclave's context id.
+            opened: open devices by inode, without a /dev of the program's own.
+            rdev: with one: the number of the device that /dev/nsm and /dev/vsock are nodes of.
+        """
         self._listener = listener
         self._architecture = architecture
         self._nsm = nsm
         self._cid = cid
         self._opened = opened
-        self.handlers: dict[str, Callable[[Call], int | Outcome]] = {
+        self._rdev = rdev
+        self._undelivered: dict[int, tuple[bytes, bytes]] = {}
+        self.handlers: dict[str, Callable[[Syscall], int | Outcome]] = {
             "open": lambda c: self._open(c, abi.AT_FDCWD, c.arguments[0], c.arguments[1]),
             "creat": lambda c: self._open(c, abi.AT_FDCWD, c.arguments[0], os.O_CREAT),
             "openat": lambda c: self._open(c, c.arguments[0], c.arguments[1], c.arguments[2]),
@@ -76,7 +95,7 @@ class Devices:
             "ioctl": self._ioctl,
         }
 
-    def _open(self, call: Call, folder: int, path: int, flags: int) -> int | Outcome:
+    def _open(self, call: Syscall, folder: int, path: int, flags: int) -> int | Outcome:
         device = _device(call, folder, path)
         if device is None:
             return Outcome.CONTINUE
@@ -92,20 +111,20 @@ class Devices:
                 call, opened.fileno(), close_on_exec=bool(flags & os.O_CLOEXEC)
             )
 
-    def _openat2(self, call: Call) -> int | Outcome:
+    def _openat2(self, call: Syscall) -> int | Outcome:
         if _device(call, call.arguments[0], call.arguments[1]) is None:
             return Outcome.CONTINUE
         # struct open_how begins with the flags, 64 bits wide (<linux/openat2.h>).
         flags = int.from_bytes(memory.read(call.thread, call.arguments[2], 8), "little")
         return self._open(call, call.arguments[0], call.arguments[1], flags)
 
-    def _stat(self, call: Call, folder: int, path: int, result: int) -> int | Outcome:
+    def _stat(self, call: Syscall, folder: int, path: int, result: int) -> int | Outcome:
         device = _device(call, folder, path)
         if device is None:
             return Outcome.CONTINUE
         return self._write(call, result, self._architecture.device_stat(device.value))
 
-    def _statx(self, call: Call) -> int | Outcome:
+    def _statx(self, call: Syscall) -> int | Outcome:
         device = _device(call, call.arguments[0], call.arguments[1])
         if device is None:
             return Outcome.CONTINUE
@@ -119,19 +138,18 @@ class Devices:
             ),
         )  # fmt: skip
 
-    def _access(self, call: Call, folder: int, path: int, mode: int) -> int | Outcome:
+    def _access(self, call: Syscall, folder: int, path: int, mode: int) -> int | Outcome:
         if _device(call, folder, path) is None:
             return Outcome.CONTINUE
         return -errno.EACCES if mode & os.X_OK else 0
 
-    def _write(self, call: Call, address: int, data: bytes) -> int | Outcome:
+    def _write(self, call: Syscall, address: int, data: bytes) -> int | Outcome:
         if self._listener.waits(call):
             memory.write(call.thread, address, data)
         return 0
 
-    def _ioctl(self, call: Call) -> int | Outcome:
-        inode = socket_inode(call.thread, abi.signed(call.arguments[0]))
-        device = None if inode is None else self._opened.get(inode)
+    def _ioctl(self, call: Syscall) -> int | Outcome:
+        device = self._device_behind(call)
         command = call.arguments[1] & 0xFFFF_FFFF
         match device, command:
             case Device.NSM, abi.NSM_IOCTL_RAW:
@@ -143,7 +161,30 @@ class Devices:
             case _:
                 return Outcome.CONTINUE
 
-    def _exchange(self, call: Call, address: int) -> int:
+    def _device_behind(self, call: Syscall) -> Device | None:
+        """Return the device that a call's file descriptor has open."""
+        if self._rdev is None:
+            inode = socket_inode(call.thread, abi.signed(call.arguments[0]))
+            return None if inode is None else self._opened.get(inode)
+        try:
+            fd = borrow(call.thread, abi.signed(call.arguments[0]))
+        except PermissionError:
+            raise
+        except OSError:
+            return None  # The kernel gives the error itself.
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != self._rdev:
+                return None
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
+                return None
+            # The name it was opened by: /dev/null may be the same device.
+            name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115, PTH119
+        finally:
+            os.close(fd)
+        return _NAMES.get(name)
+
+    def _exchange(self, call: Syscall, address: int) -> int | Outcome:
         """NSM_IOCTL_RAW, check for check as drivers/misc/nsm.c has it."""
         thread = call.thread
         request_at, request_size, response_at, response_size = abi.NSM_RAW.unpack(
@@ -153,13 +194,18 @@ class Devices:
             return -errno.EMSGSIZE
         request = memory.read(thread, request_at, request_size)
         if not request:
-            # The real device wedges and the driver gives up after 120 s: this is its answer.
+            # The real device wedges, and the driver gives up after 120 s with this error.
             return -errno.ETIMEDOUT
         if not self._listener.waits(call):
             return 0
-        response = self._nsm.exchange(request)[: abi.NSM_RESPONSE_MAX_SIZE]
-        # The driver truncates silently and says how much it wrote.
-        response = response[:response_size]
+        # A request that a signal interrupted has had its effect: the same one, when it comes again,
+        # gets that response.
+        earlier, response = self._undelivered.pop(thread, (b"", b""))
+        if earlier != request:
+            response = self._nsm.exchange(request)
+        whole = response
+        # The driver truncates silently and reports how much it wrote.
+        response = response[: min(response_size, abi.NSM_RESPONSE_MAX_SIZE)]
         memory.write(thread, response_at, response)
         memory.write(
             thread,
@@ -167,11 +213,15 @@ class Devices:
             abi.NSM_RAW.pack(request_at, request_size, response_at, len(response)),
         )
         log.debug("NSM request of %d bytes, response of %d", len(request), len(response))
-        return 0
+        if not self._listener.answer(call, 0):
+            while len(self._undelivered) >= _UNDELIVERED_MOST:
+                self._undelivered.pop(next(iter(self._undelivered)))
+            self._undelivered[thread] = request, whole
+        return Outcome.ANSWERED
 
 
-def _device(call: Call, folder: int, path: int) -> Device | None:
-    """The device a path leads to. Links are not followed: nothing links to these."""
+def _device(call: Syscall, folder: int, path: int) -> Device | None:
+    """Return the device a path leads to. Links are not followed: nothing links to these."""
     try:
         text = memory.read_string(call.thread, path)
         if not text.endswith(_ENDS):
@@ -183,5 +233,5 @@ def _device(call: Call, folder: int, path: int) -> Device | None:
     except PermissionError:
         raise
     except OSError:
-        return None  # A bad pointer or descriptor: the kernel will say so itself.
+        return None  # A bad pointer or descriptor: the kernel gives the error itself.
     return _PATHS.get(b"/" + os.path.normpath(text).lstrip(b"/"))

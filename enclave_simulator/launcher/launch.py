@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
+import logging
 import os
 import shutil
 import signal
@@ -17,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from enclave_simulator.launcher import bpf, memory, process
+from enclave_simulator.launcher import bpf
 from enclave_simulator.launcher.abi import ARCHITECTURES
-from enclave_simulator.launcher.errors import CommandError, LaunchError
+from enclave_simulator.launcher.errors import LaunchError
+from enclave_simulator.launcher.handshake import NamespacesError, Plan, exchange, let_go
 from enclave_simulator.launcher.supervisor import Supervisor
-from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_UNIX_PATH, UnixAddress
 from vsock_proxy.service.child import exit_code
 
@@ -30,26 +30,17 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from enclave_simulator.launcher.abi import Architecture
     from enclave_simulator.launcher.devices import NsmDevice
+    from enclave_simulator.launcher.handshake import Report
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CID = 16
 """What nitro-cli gives the first enclave of an instance."""
 
-_HANDSHAKE = 30
-"""Seconds for the trampoline's few milliseconds, on however loaded a machine."""
-
 _TRAMPOLINE = Path(__file__).with_name("trampoline.py")
 _LONGEST_NAME = len("/4294967295_4294967295")
-_REPORT_LIMIT = 4096
-_HINTS = {
-    "no_new_privs": "Linux 5.14 or newer is needed",
-    "seccomp": "Linux 5.14 or newer with seccomp filters is needed, and none of whose parents "
-    "has a notification filter of its own: is this inside another launcher?",
-    "socket": "Linux 5.14 or newer is needed (SECCOMP_ADDFD_FLAG_SEND)",
-    "access": "the launcher needs process_vm_readv and pidfd_getfd: in a container allow them "
-    "(docker run --cap-add SYS_PTRACE), on the host see kernel.yama.ptrace_scope (0 or 1)",
-}
-
 Stream = int | IO[Any] | None
 """What `subprocess.Popen` takes for stdin, stdout and stderr."""
 
@@ -65,12 +56,19 @@ class Launcher:
             ``3_PORT``, a program in the enclave can be reached at ``CID_PORT``. Enclaves that
             share one need different CIDs. None makes one that goes with the session.
         parent_ports: services of the parent that listen elsewhere.
+        namespaces: whether programs get a ``/dev`` of their own, which makes the kernel answer
+            every call with a path. None: if the kernel permits it. If it does not, or with False,
+            the launcher answers these calls: they are slower, and a signal may end one with EINTR.
+        own_network: give programs a network of their own, with a loopback interface and nothing
+            else, if they get a ``/dev`` of their own and the kernel permits it.
     """
 
     nsm: NsmDevice
     cid: int = DEFAULT_CID
     folder: Path | None = None
     parent_ports: Mapping[int, UnixAddress] = field(default_factory=dict)
+    namespaces: bool | None = None
+    own_network: bool = False
 
     def run(
         self,
@@ -124,48 +122,85 @@ class Launcher:
                 f"no simulated enclave on {sys.platform} {os.uname().machine}",
                 hint="Linux on x86_64 or aarch64 is needed",
             )
+        streams: dict[str, Stream] = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         with contextlib.ExitStack() as held:
             folder = self._open_folder(held)
+
+            def attempt(*, namespaces: bool) -> tuple[subprocess.Popen[Any], Report]:
+                rules = bpf.RULES if namespaces else bpf.RULES + bpf.PATH_RULES
+                plan = Plan(
+                    argv=list(argv),
+                    env=dict(os.environ if env is None else env),
+                    filter=bpf.assemble(architecture, rules).hex(),
+                    # Without it, a thread that waits in accept can be frozen and suspended; with
+                    # it, fewer calls end with EINTR, which counts where paths are trapped.
+                    killable=not namespaces,
+                    namespaces=namespaces,
+                    network=namespaces and self.own_network,
+                    parent=os.getpid() if die_with_thread else 0,
+                )
+                return self._attempt(
+                    held, architecture, plan, folder, own_group=own_group, cwd=cwd, **streams
+                )
+
+            try:
+                child, report = attempt(namespaces=self.namespaces is not False)
+            except NamespacesError as e:
+                if self.namespaces:
+                    raise
+                log.debug("no /dev of its own: %s", e)
+                child, report = attempt(namespaces=False)
+            _log_ways(report, wanted=self.own_network)
+            return Session(child, folder, held.pop_all(), report)
+
+    def _attempt(
+        self,
+        held: contextlib.ExitStack,
+        architecture: Architecture,
+        plan: Plan,
+        folder: Path,
+        *,
+        own_group: bool,
+        cwd: str | os.PathLike[str] | None,
+        stdin: Stream,
+        stdout: Stream,
+        stderr: Stream,
+    ) -> tuple[subprocess.Popen[Any], Report]:
+        """Start a program by this plan; leaving `held` ends it."""
+        with contextlib.ExitStack() as started:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
                     try:
-                        child = subprocess.Popen(  # noqa: S603 (to run what it is told, it is for)
+                        child = subprocess.Popen(  # noqa: S603 (it runs what it is given)
                             [sys.executable, "-I", "-S", str(_TRAMPOLINE), str(theirs.fileno())],
                             pass_fds=[theirs.fileno()],
                             cwd=cwd,
+                            process_group=0 if own_group else None,
                             stdin=stdin,
                             stdout=stdout,
                             stderr=stderr,
-                            process_group=0 if own_group else None,
                         )
                     except OSError as e:
                         raise LaunchError(f"cannot begin in {cwd or '.'}: {e.strerror}") from e
-                held.callback(_end, child, own_group=own_group)
-                listener = _handshake(
-                    ours,
-                    child.pid,
-                    {
-                        "argv": list(argv),
-                        "env": dict(os.environ if env is None else env),
-                        "filter": bpf.assemble(architecture).hex(),
-                        "parent": os.getpid() if die_with_thread else 0,
-                    },
-                )
+                started.callback(_end, child, own_group=own_group)
+                report = exchange(ours, child.pid, plan)
                 supervisor = Supervisor(
-                    listener,
+                    report.listener,
                     architecture=architecture,
                     nsm=self.nsm,
                     cid=self.cid,
                     folder=str(folder),
                     parent_ports={port: to.path for port, to in self.parent_ports.items()},
+                    rdev=report.rdev if report.node else None,
                 )
-                held.callback(_supervise(supervisor))
-                # Runs before the line above does: calls that nobody answers any more fail with
-                # ENOSYS, and a program that still ran would take that for the kernel's word.
-                held.callback(_kill, child, own_group=own_group)
-                _let_go(ours, argv[0])
-            return Session(child, folder, held.pop_all())
+                started.callback(_supervise(supervisor))
+                # Runs before the line above does. Calls without a supervisor fail with ENOSYS, and
+                # a program that still ran would take that for the kernel's own error.
+                started.callback(_kill, child, own_group=own_group)
+                let_go(ours, plan.argv[0])
+            held.push(started.pop_all())
+            return child, report
 
     def _open_folder(self, held: contextlib.ExitStack) -> Path:
         if self.folder is None:
@@ -189,13 +224,21 @@ class Session:
     Attributes:
         process: the program, as `subprocess` has it.
         folder: where its vsock addresses are; see `Launcher.folder`.
+        own_dev: whether it has a ``/dev`` of its own.
+        own_network: whether it has a network of its own.
     """
 
     def __init__(
-        self, process: subprocess.Popen[Any], folder: Path, held: contextlib.ExitStack
+        self,
+        process: subprocess.Popen[Any],
+        folder: Path,
+        held: contextlib.ExitStack,
+        report: Report,
     ) -> None:
         self.process = process
         self.folder = folder
+        self.own_dev = bool(report.node)
+        self.own_network = report.network
         self._held = held
 
     def wait(self, timeout: float | None = None) -> int:
@@ -222,36 +265,16 @@ class Session:
         self.close()
 
 
-def _handshake(control: socket.socket, child: int, plan: dict[str, object]) -> int:
-    """Tell the trampoline what to do and get the notification descriptor from it."""
-    control.settimeout(_HANDSHAKE)
-    try:
-        control.sendall(json.dumps(plan).encode() + b"\n")
-        text, fds, _, _ = socket.recv_fds(control, _REPORT_LIMIT, 1, socket.MSG_CMSG_CLOEXEC)
-    except (OSError, TimeoutError) as e:
-        raise LaunchError(f"the program did not start: {e}") from e
-    if not text:
-        raise LaunchError("the program died before it began")
-    report = json.loads(text)
-    if not fds:
-        raise _failure(report)
-    try:
-        _check_access(child, report)
-    except BaseException:
-        os.close(fds[0])
-        raise
-    return fds[0]
-
-
-def _check_access(child: int, report: dict[str, Any]) -> None:
-    """Try what the supervisor will need, so that a refusal shows now and not as odd errors."""
-    try:
-        memory.read(child, report["proof"], 1)
-        os.close(process.borrow(child, report["control"]))
-    except OSError as e:
-        raise LaunchError(
-            f"cannot reach into the program: {e.strerror}", hint=_HINTS["access"]
-        ) from e
+def _log_ways(report: Report, *, wanted: bool) -> None:
+    """Log how the program's /dev and network came about: `--verbose` shows it."""
+    if report.node:
+        log.debug("a /dev of its own: /dev/nsm is a node of the device %s", report.node)
+    else:
+        log.debug("calls with paths are trapped: a signal may end one with EINTR")
+    if report.network:
+        log.debug("a network of its own: loopback only")
+    elif wanted:
+        log.debug("no network of its own: loopback ports are the machine's, and may be in use")
 
 
 def _supervise(supervisor: Supervisor) -> Callable[[], None]:
@@ -271,25 +294,6 @@ def _supervise(supervisor: Supervisor) -> Callable[[], None]:
         supervisor.close()
 
     return end
-
-
-def _let_go(control: socket.socket, command: str) -> None:
-    """Let the trampoline try a socket and become the program."""
-    try:
-        control.sendall(b"g")
-        text = control.recv(_REPORT_LIMIT)  # ends without a word where exec succeeds
-    except OSError as e:
-        raise LaunchError(f"the program did not start: {e}") from e
-    if text:
-        raise _failure(json.loads(text), command)
-
-
-def _failure(report: dict[str, Any], command: str = "") -> AgentError:
-    step, code = str(report["error"]), int(report["errno"])
-    reason = os.strerror(code)
-    if step != "exec":
-        return LaunchError(f"the kernel refuses {step}: {reason}", hint=_HINTS.get(step, ""))
-    return CommandError(command, reason, exit_code=127 if code == errno.ENOENT else 126)
 
 
 def _kill(child: subprocess.Popen[Any], *, own_group: bool) -> None:

@@ -1,5 +1,5 @@
-"""The supervisor's end of seccomp's user notification: receive a call, answer it, hand over a
-file descriptor (seccomp_unotify(2)).
+"""The supervisor's end of seccomp's user notification (seccomp_unotify(2)): receive a system call,
+respond to it, hand over a file descriptor.
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ from enclave_simulator.launcher import abi
 
 
 class Outcome(enum.Enum):
-    """What a handler returns where it does not return the call's result."""
+    """What a handler returns if it does not return the call's result."""
 
-    CONTINUE = enum.auto()  # not ours: the kernel runs the call as if nobody had looked
-    ANSWERED = enum.auto()  # the handler has answered: it handed over a file descriptor
-    LATER = enum.auto()  # the thread goes on waiting; somebody keeps the call
+    CONTINUE = enum.auto()  # not ours: the kernel runs the call unchanged
+    ANSWERED = enum.auto()  # the handler has responded itself
+    LATER = enum.auto()  # the thread waits on; a handler has kept the call
 
 
-class Call(NamedTuple):
-    """One system call of one thread, which waits for an answer.
+class Syscall(NamedTuple):
+    """One system call of one thread, which waits for its result.
 
     Attributes:
         id: the kernel's name for this very wait.
         thread: thread id in the supervisor's PID namespace; 0 if it is in none of ours.
         number: the system call's number.
         arguments: the six registers, unsigned.
+        architecture: AUDIT_ARCH_* of the ABI that it was made by.
     """
 
     id: int
     thread: int
     number: int
     arguments: tuple[int, ...]
+    architecture: int
 
 
 class Listener:
@@ -49,8 +51,8 @@ class Listener:
                 fd, abi.SECCOMP_IOCTL_NOTIF_SET_FLAGS, abi.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
             )
 
-    def receive(self) -> Call | None:
-        """The next call, or None where its thread died or was interrupted meanwhile."""
+    def receive(self) -> Syscall | None:
+        """Return the next call, or None if its thread died or was interrupted meanwhile."""
         buffer = bytearray(abi.NOTIFICATION.size)  # the kernel insists on zeros
         try:
             fcntl.ioctl(self.fd, abi.SECCOMP_IOCTL_NOTIF_RECV, buffer)
@@ -58,28 +60,32 @@ class Listener:
             if e.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        identity, thread, _, number, _, _, *arguments = abi.NOTIFICATION.unpack(buffer)
-        return Call(identity, thread, number, tuple(arguments))
+        identity, thread, _, number, architecture, _, *arguments = abi.NOTIFICATION.unpack(buffer)
+        return Syscall(identity, thread, number, tuple(arguments), architecture)
 
-    def answer(self, call: Call, result: int | Outcome) -> None:
+    def answer(self, call: Syscall, result: int | Outcome) -> bool:
         """Let the thread go on: with a result, with ``-errno``, or into the kernel.
 
-        A thread that is gone needs no answer: that is not an error.
+        Returns:
+            Whether the thread has got it: it may have died, or been interrupted by a signal.
         """
         if result is Outcome.CONTINUE:
             response = abi.RESPONSE.pack(call.id, 0, 0, abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
         elif isinstance(result, int):
             response = abi.RESPONSE.pack(call.id, max(result, 0), min(result, 0), 0)
         else:
-            return
-        with contextlib.suppress(FileNotFoundError):
+            return True
+        try:
             fcntl.ioctl(self.fd, abi.SECCOMP_IOCTL_NOTIF_SEND, response)
+        except FileNotFoundError:
+            return False
+        return True
 
-    def waits(self, call: Call) -> bool:
-        """Whether the thread still waits for this answer.
+    def waits(self, call: Syscall) -> bool:
+        """Return whether the thread still waits for this call's result.
 
-        To be asked after reading memory and before anything with an effect: the thread may
-        have died, and its id be somebody else's (seccomp_unotify(2), "Caveats").
+        Call this after reading memory and before anything with an effect: the thread may have
+        died, and its id may be another one's by now (seccomp_unotify(2), "Caveats").
         """
         try:
             fcntl.ioctl(self.fd, abi.SECCOMP_IOCTL_NOTIF_ID_VALID, call.id.to_bytes(8, "little"))
@@ -87,13 +93,13 @@ class Listener:
             return False
         return True
 
-    def hand_over(self, call: Call, fd: int, *, close_on_exec: bool) -> Outcome:
+    def hand_over(self, call: Syscall, fd: int, *, close_on_exec: bool) -> Outcome:
         """Duplicate `fd` into the thread's process and return its number there from the call.
 
         One step in the kernel: either both happen or neither does.
 
         Raises:
-            OSError: EMFILE where the process has no room; ENOENT where the thread is gone.
+            OSError: EMFILE if the process has no room; ENOENT if the thread is gone or interrupted.
         """
         flags = os.O_CLOEXEC if close_on_exec else 0
         request = abi.ADDFD.pack(call.id, abi.SECCOMP_ADDFD_FLAG_SEND, fd, 0, flags)
@@ -101,5 +107,5 @@ class Listener:
         return Outcome.ANSWERED
 
     def close(self) -> None:
-        """Every call that stops from now on gets ENOSYS, says the kernel."""
+        """Close: the kernel fails every call that stops from now on with ENOSYS."""
         os.close(self.fd)

@@ -58,13 +58,12 @@ class Status(NamedTuple):
 
     Attributes:
         process: the thread group's id.
-        own_signals: bit mask of signals pending for this thread and not blocked.
-        shared_signals: the same for signals pending for the process as a whole.
+        state: S for an interruptible wait, D for one that only SIGKILL interrupts, and others
+            (proc(5)).
     """
 
     process: int
-    own_signals: int
-    shared_signals: int
+    state: str
 
 
 def status(thread: int) -> Status:
@@ -75,9 +74,4 @@ def status(thread: int) -> Status:
     """
     with open(f"/proc/{thread}/status", "rb") as f:  # noqa: PTH123 (polled while accept waits)
         fields = dict(line.split(b":", 1) for line in f)
-    blocked = int(fields[b"SigBlk"], 16)
-    return Status(
-        process=int(fields[b"Tgid"]),
-        own_signals=int(fields[b"SigPnd"], 16) & ~blocked,
-        shared_signals=int(fields[b"ShdPnd"], 16) & ~blocked,
-    )
+    return Status(process=int(fields[b"Tgid"]), state=fields[b"State"].split()[0].decode())

@@ -1,7 +1,8 @@
-"""Reaching a program's vsock sockets, and the addresses it hands over, from the supervisor."""
+"""Gives the supervisor access to a program's vsock sockets and socket addresses."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -13,27 +14,27 @@ from enclave_simulator.launcher.sockets import VsockSocket, VsockTable, refuse
 from vsock_proxy.net.addresses import VsockAddress
 
 if TYPE_CHECKING:
-    from enclave_simulator.launcher.notification import Call, Listener, Outcome
+    from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
 
 _SOCKADDR_MAX = 128  # struct sockaddr_storage, the most the kernel copies
 
 
 class Access:
-    """What the handlers of socket calls share. The socket is always the first argument."""
+    """Shared by the handlers of socket calls. The socket is always the first argument."""
 
     def __init__(self, listener: Listener, table: VsockTable) -> None:
         self._listener = listener
         self._table = table
 
-    def find(self, call: Call) -> VsockSocket | None:
-        """What is known of the socket; None where it is not a simulated one."""
+    def find(self, call: Syscall) -> VsockSocket | None:
+        """Return what is known of the socket; None if it is not a simulated one."""
         if not len(self._table.sockets):
             return None
         inode = socket_inode(call.thread, abi.signed(call.arguments[0]))
         return None if inode is None else self._table.sockets.get(inode)
 
-    def borrow(self, call: Call) -> socket.socket:
-        """Our duplicate of the socket a call is about.
+    def borrow(self, call: Syscall) -> socket.socket:
+        """Return a duplicate of the socket that a call is about.
 
         Raises:
             OSError: the thread is gone, or has put something else in its place meanwhile.
@@ -44,14 +45,14 @@ class Access:
             raise refuse(errno.EBADF)
         return borrowed
 
-    def hand_over(self, call: Call, given: socket.socket, flags: int) -> Outcome:
+    def hand_over(self, call: Syscall, given: socket.socket, flags: int) -> Outcome:
         """Return a new socket from the call; `flags` may hold SOCK_CLOEXEC."""
         return self._listener.hand_over(
             call, given.fileno(), close_on_exec=bool(flags & socket.SOCK_CLOEXEC)
         )
 
-    def read_address(self, call: Call) -> VsockAddress:
-        """The address argument of bind and connect (vsock_addr_validate)."""
+    def read_address(self, call: Syscall) -> VsockAddress:
+        """Return the address argument of bind and connect (vsock_addr_validate)."""
         size = abi.signed(call.arguments[2])
         if not abi.SOCKADDR_VM.size <= size <= _SOCKADDR_MAX:
             raise refuse(errno.EINVAL)
@@ -61,8 +62,8 @@ class Access:
             raise refuse(errno.EINVAL)
         return VsockAddress(cid, port)
 
-    def write_address(self, call: Call, address: VsockAddress) -> int:
-        """Fill in an address and its true size, which may be more than fits (accept(2))."""
+    def write_address(self, call: Syscall, address: VsockAddress) -> int:
+        """Write an address and its true size, which may be more than fits (accept(2))."""
         _, address_at, size_at, *_ = call.arguments
         size = read_int(call, size_at)
         if size < 0:
@@ -75,10 +76,19 @@ class Access:
 
 
 def inode_of(opened: socket.socket) -> int:
-    """What the tables know a socket by."""
+    """Return the inode, by which the tables know a socket."""
     return os.fstat(opened.fileno()).st_ino
 
 
-def read_int(call: Call, address: int) -> int:
-    """A C int in the program's memory."""
+def refuse_descriptors(opened: socket.socket) -> None:
+    """Make a UNIX socket pass no file descriptors (SCM_RIGHTS): vsock passes none.
+
+    Before Linux 6.16, it passes them.
+    """
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, abi.SO_PASSRIGHTS, 0)
+
+
+def read_int(call: Syscall, address: int) -> int:
+    """Return a C int in the program's memory."""
     return int.from_bytes(memory.read(call.thread, address, 4), "little", signed=True)

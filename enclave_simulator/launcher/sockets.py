@@ -28,15 +28,15 @@ _NAME = re.compile(rb".*/([0-9]{1,10})_([0-9]{1,10})", re.DOTALL)
 
 
 def refuse(code: int) -> OSError:
-    """The error a system call answers with."""
+    """Return the error that a system call ends with."""
     return OSError(code, os.strerror(code))
 
 
 class Inodes(Generic[T]):
-    """What is known of sockets by inode, forgetting those that no longer exist.
+    """A table of sockets by inode, from which those that no longer exist are removed.
 
-    Nobody tells when a program closes a socket, so now and then `alive` is asked for all
-    inodes in use: whenever the table has doubled, which makes the cost per socket constant.
+    The kernel does not notify of a socket that a program closes. So `alive` gives all inodes in use
+    whenever the table has doubled, which makes the cost per socket constant.
     """
 
     def __init__(self, alive: Callable[[], set[int]], sweep_at: int = 256) -> None:
@@ -48,17 +48,17 @@ class Inodes(Generic[T]):
         return len(self._known)
 
     def add(self, inode: int, value: T) -> None:
-        """Know a socket."""
+        """Add a socket."""
         if len(self._known) >= self._sweep_at:
             self.sweep()
         self._known[inode] = value
 
     def get(self, inode: int) -> T | None:
-        """What is known of it."""
+        """Return what is known of a socket."""
         return self._known.get(inode)
 
     def sweep(self) -> None:
-        """Forget the sockets that are gone."""
+        """Remove the sockets that are gone."""
         alive = self._alive()
         self._known = {inode: value for inode, value in self._known.items() if inode in alive}
         self._sweep_at = max(self._least, 2 * len(self._known))
@@ -72,12 +72,15 @@ class VsockSocket:
         local: where it is bound, UNBOUND before.
         remote: its peer, once connected.
         error: of a failed non-blocking connect, until SO_ERROR is asked for; 0 for none.
+        undelivered: the last bind or connect that a signal interrupted: its number and address,
+            and its result, which the same call gets when it comes again.
         options: values of the SO_VM_SOCKETS_* options, as the bytes they are given in.
     """
 
     local: VsockAddress = UNBOUND
     remote: VsockAddress | None = None
     error: int = 0
+    undelivered: tuple[tuple[int, VsockAddress], int] | None = None
     options: dict[int, bytes] = field(
         default_factory=lambda: {
             abi.SO_VM_SOCKETS_BUFFER_SIZE: (256 * 1024).to_bytes(8, "little"),
@@ -131,7 +134,7 @@ class VsockTable:
         return wanted
 
     def free_port(self) -> int:
-        """A port that nobody is bound to; upwards, as the kernel does it."""
+        """Return a port that no socket is bound to; upwards, as the kernel does it."""
         while self._next_port in self._bound:
             self._next_port += 1
         port = self._next_port
@@ -144,7 +147,7 @@ class VsockTable:
         self._bound = {p: i for p, i in self._bound.items() if self.sockets.get(i) is not None}
 
     def check_local(self, cid: int) -> None:
-        """Whether a socket may be bound to this CID.
+        """Check that a socket may be bound to this CID.
 
         Raises:
             OSError: EADDRNOTAVAIL.
@@ -153,19 +156,19 @@ class VsockTable:
             raise refuse(errno.EADDRNOTAVAIL)
 
     def listening_path(self, port: int) -> str:
-        """Where a socket of the enclave that is bound to this port can be connected to."""
+        """Return the path of a socket of the enclave that is bound to this port."""
         return f"{self._folder}/{self.cid}_{port}"
 
     def connecting_name(self, remote: VsockAddress, port: int) -> str:
-        """The abstract name that tells the accepting side who connected."""
+        """Return the abstract name from which the accepting side reads the peer's address."""
         return f"\0{self._folder}/{self._seen_from(remote)}_{port}"
 
     def path_to(self, remote: VsockAddress) -> str:
-        """The UNIX path an address leads to.
+        """Return the UNIX path that an address leads to.
 
         Raises:
-            OSError: ETIMEDOUT for a CID that nobody has: the hypervisor drops what is sent
-                there. The kernel takes two seconds to say so; this does not.
+            OSError: ETIMEDOUT for a CID that does not exist: the hypervisor drops what is sent
+                there. The kernel takes two seconds, this does not.
         """
         if remote.cid in (self.cid, abi.VMADDR_CID_LOCAL):
             return self.listening_path(remote.port)
@@ -175,9 +178,9 @@ class VsockTable:
         raise refuse(errno.ETIMEDOUT)
 
     def accepted(self, port: int, peer_name: bytes) -> VsockSocket:
-        """The socket of a connection to `port` from a UNIX socket of that name.
+        """Return the accepted side of a connection to `port` from a UNIX socket of that name.
 
-        A name that is not ours is a service of the parent that connected by path.
+        A name that is not ours belongs to a service of the parent that connected by path.
         """
         name = _NAME.fullmatch(peer_name)
         if name is None:

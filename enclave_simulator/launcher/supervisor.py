@@ -1,23 +1,25 @@
-"""The supervisor: one loop that answers the system calls the filter stops.
+"""The supervisor: one loop that executes the system calls the filter stops.
 
-A single thread and one epoll. Every call is answered at once (a UNIX socket connects or refuses
-immediately; an NSM request takes a millisecond or two and the driver, too, takes one at a time),
+A single thread and one epoll. Every call ends at once (a UNIX socket connects or refuses
+immediately; an NSM request takes a millisecond or two, and the driver, too, takes one at a time),
 except `accept` without a connection, which is put aside: so no thread of the program waits for
 another one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import select
+import signal
 from typing import TYPE_CHECKING
 
 from enclave_simulator.launcher.accept_calls import Accepts
 from enclave_simulator.launcher.devices import Device, Devices, NsmDevice
-from enclave_simulator.launcher.notification import Call, Listener, Outcome
-from enclave_simulator.launcher.process import live_unix_sockets
+from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
+from enclave_simulator.launcher.process import live_unix_sockets, status
 from enclave_simulator.launcher.program_sockets import Access
 from enclave_simulator.launcher.sockets import Inodes, VsockTable
 from enclave_simulator.launcher.vsock import Vsock
@@ -30,11 +32,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHECK_WAITING = 0.05
-"""Seconds between two looks at threads in accept: what a signal to one of them may take."""
+"""Seconds between two looks at threads in accept: the most a signal to one may be delayed."""
 
 
 class Supervisor:
-    """Answers the calls of one program and all its descendants.
+    """Executes the stopped calls of one program and all its descendants.
 
     Owns the notification descriptor. `run` belongs on a thread of its own; `stop` may be
     called from another.
@@ -49,26 +51,29 @@ class Supervisor:
         cid: int,
         folder: str,
         parent_ports: Mapping[int, str],
+        rdev: int | None = None,
     ) -> None:
+        self._architecture = architecture
         self._listener = Listener(listener_fd)
         self._epoll = select.epoll()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._warned = False
+        self._foreign: set[int] = set()
         opened: Inodes[Device] = Inodes(live_unix_sockets)
         table = VsockTable(cid, folder, parent_ports, live_unix_sockets)
         access = Access(self._listener, table)
         self._accepts = Accepts(self._listener, access, table, self._epoll)
         vsock = Vsock(self._listener, access, table, self._accepts)
-        devices = Devices(self._listener, architecture, nsm, cid, opened)
+        devices = Devices(self._listener, architecture, nsm, cid, opened, rdev)
         by_name = {**devices.handlers, **vsock.handlers}
-        self._handlers: dict[int, Callable[[Call], int | Outcome]] = {
+        self._handlers: dict[int, Callable[[Syscall], int | Outcome]] = {
             number: by_name[name]
             for name, number in architecture.syscalls.items()
             if name in by_name
         }
 
     def run(self) -> None:
-        """Answer until no process is left that the filter applies to, or until `stop`."""
+        """Run until no process is left that the filter applies to, or until `stop`."""
         try:
             self._epoll.register(self._listener.fd, select.EPOLLIN)
             self._epoll.register(self._stop, select.EPOLLIN)
@@ -84,7 +89,7 @@ class Supervisor:
         os.eventfd_write(self._stop, 1)
 
     def close(self) -> None:
-        """Give back the last descriptor; after `run` has returned."""
+        """Close the last descriptor; after `run` has returned."""
         os.close(self._stop)
 
     def _turn(self) -> bool:
@@ -104,7 +109,9 @@ class Supervisor:
             self._accepts.check_waiting()
         return True
 
-    def _handle(self, call: Call) -> int | Outcome:
+    def _handle(self, call: Syscall) -> int | Outcome:
+        if call.architecture != self._architecture.audit:
+            return self._kill_foreign(call)
         try:
             return self._handlers[call.number](call)
         except PermissionError as e:
@@ -113,12 +120,34 @@ class Supervisor:
         except OSError as e:
             return -(e.errno or errno.EIO)
         except Exception:
-            # The program must not hang, nor others with it, because of a fault in here.
+            # A fault in here must not make the program hang, nor others with it.
             log.exception("simulating system call %d failed", call.number)
             return -errno.EIO
 
-    def _warn_hidden(self, call: Call, error: OSError) -> None:
-        """A program that made itself undumpable, or whose file only others may read."""
+    def _kill_foreign(self, call: Syscall) -> int:
+        """Kill a program of an ABI that is not simulated, by SIGSYS, as the filter alone would."""
+        with contextlib.suppress(OSError):
+            process = status(call.thread).process
+            if process not in self._foreign:
+                self._foreign.add(process)
+                name = os.readlink(f"/proc/{process}/exe")  # noqa: PTH115
+                log.error(
+                    "%s makes 32-bit system calls, which have no simulated enclave: killed. "
+                    "Build it for %s.",
+                    name,
+                    os.uname().machine,
+                )
+                os.kill(process, signal.SIGSYS)
+            elif self._listener.waits(call):
+                os.kill(process, signal.SIGKILL)  # It ignores SIGSYS.
+        return -errno.ENOSYS
+
+    def _warn_hidden(self, call: Syscall, error: OSError) -> None:
+        """Warn once of a program that is undumpable, or whose file this user may not read."""
         if not self._warned:
             self._warned = True
-            log.warning("process %d is hidden from us: it has no enclave: %s", call.thread, error)
+            log.warning(
+                "process %d cannot be accessed, so it has no simulated enclave: %s",
+                call.thread,
+                error,
+            )

@@ -1,20 +1,23 @@
-"""Runs as its own program between the launcher and COMMAND: installs the filter, then becomes
-COMMAND.
+"""Runs as its own program between the launcher and COMMAND: makes the namespaces, installs the
+filter, then becomes COMMAND.
 
-``python -I -S trampoline.py FD``: FD is a stream socket to the launcher. Comes in: one line of
-JSON (argv, env, filter in hex, parent to die with or 0). Goes out: one line ``{"proof": ...}``
-with the notification descriptor, or ``{"error": step, "errno": n}``. After the launcher's "g", the
-socket closes when COMMAND has begun.
+``python -I -S trampoline.py FD``: FD is a stream socket to the launcher. The launcher sends one
+line of JSON (see `Plan` in `handshake`). This program responds with one line: a report with the
+notification descriptor, or ``{"error": step, "errno": n}``. After the launcher's "g", the socket
+closes when COMMAND has begun.
 
-Only the standard library, and little of it: its start is part of every launch.
+Only the standard library, and little of it (no pathlib): its start is part of every launch.
 """
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
 import socket
+import stat
+import struct
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -25,6 +28,20 @@ SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
 AF_VSOCK = 40
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
 
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWNET = 0x4000_0000
+MS_NOSUID = 1 << 1
+MS_BIND = 1 << 12
+MS_REC = 1 << 14
+MS_SLAVE = 1 << 19
+SIOCGIFFLAGS = 0x8913
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
+IFREQ = struct.Struct("=16sH22x")
+MISC_MAJOR = 10
+DEVICES = ("nsm", "vsock")
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,19 +51,158 @@ class SockFprog(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def install(program: bytes) -> int:
+def check(result: int, call: str) -> None:
+    """Raise OSError if a call of the C library failed."""
+    if result < 0:
+        raise OSError(ctypes.get_errno(), call)
+
+
+def install(program: bytes, *, killable: bool) -> int:
     """Install the filter on this process and return the notification descriptor."""
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = SockFprog(len(program) // 8, ctypes.addressof(buffer))
     number = SYS_SECCOMP[os.uname().machine]
-    # The second flag (Linux 5.19) keeps signals from interrupting calls that are being
-    # answered, so that none is done twice; without it the launcher works, less exactly.
-    for more in (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0):
+    # The second flag (Linux 5.19) keeps signals from interrupting calls that are being answered.
+    for more in (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0) if killable else (0,):
         flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | more
         listener: int = libc.syscall(number, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
         if listener >= 0:
             return listener
     raise OSError(ctypes.get_errno(), "seccomp")
+
+
+# --- namespaces ---
+
+
+def enter_namespaces(*, network: bool) -> bool:
+    """Enter a mount namespace, and a network namespace if wanted and possible.
+
+    Without privilege, a user namespace comes first: it keeps this user's id and group id. Root
+    gets none, because root would lose all other users in it.
+
+    Returns:
+        Whether there is a network namespace.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    kinds = [CLONE_NEWNS | CLONE_NEWNET] if network else []
+    for kind in (*kinds, CLONE_NEWNS):
+        if libc.unshare(kind) == 0:
+            return bool(kind & CLONE_NEWNET)
+    user, group = os.getuid(), os.getgid()
+    if user == 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for kind in (*kinds, CLONE_NEWNS):
+        if libc.unshare(kind | CLONE_NEWUSER) == 0:
+            break
+    else:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (
+        ("uid_map", f"{user} {user} 1"),
+        ("setgroups", "deny"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as f:  # noqa: PTH123
+            f.write(text)
+    return bool(kind & CLONE_NEWNET)
+
+
+def mount(source: str, target: str, kind: "str | None", flags: int, data: str = "") -> None:
+    """Call the kernel's mount."""
+    encoded = (None if text is None else os.fsencode(text) for text in (source, target, kind))
+    check(libc.mount(*encoded, ctypes.c_ulong(flags), os.fsencode(data)), f"mount {target}")
+
+
+def make_dev() -> "dict[str, int | str]":
+    """Mount a /dev with all that is in the present one, plus ``nsm`` and ``vsock``.
+
+    Returns:
+        The device that the two nodes stand on: its name and number.
+    """
+    here = os.getcwd()  # noqa: PTH109
+    mount("none", "/", None, MS_REC | MS_SLAVE)
+    old = os.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
+    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755")
+    with os.scandir(old) as entries:
+        for entry in entries:
+            path = f"/dev/{entry.name}"
+            if entry.name in DEVICES:
+                continue
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.name, dir_fd=old), path)  # noqa: PTH211
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                os.mkdir(path)  # noqa: PTH102
+            else:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            mount(f"/proc/self/fd/{old}/{entry.name}", path, None, MS_BIND | MS_REC)
+    found = make_nodes(old)
+    os.close(old)
+    if here == "/dev" or here.startswith("/dev/"):
+        os.chdir(here)
+    return found
+
+
+def make_nodes(old: int) -> "dict[str, int | str]":
+    """Make /dev/nsm and /dev/vsock, on a device that does as little as possible.
+
+    The NSM's driver has no read and no write, and vsock's has neither: a node of that one is the
+    best, in this order: one made (by root), the machine's own, if everybody may open it, the
+    network tunnel's, which fails to read and to write as well, with another error; and
+    /dev/null, which is everywhere.
+    """
+    misc = {}
+    with open("/proc/misc") as f:  # noqa: PTH123
+        for line in f:
+            minor, name = line.split()
+            misc[name] = int(minor)
+    for name in ("vsock", "autofs"):
+        if name in misc and make_node(misc[name]):
+            return {"name": name, "rdev": os.stat("/dev/nsm").st_rdev}  # noqa: PTH116
+    for name, path in (("vsock", "vsock"), ("tun", "net/tun"), ("null", "null")):
+        source = f"/proc/self/fd/{old}/{path}"
+        if (name in misc or name == "null") and is_device_for_all(source):
+            for device in DEVICES:
+                os.close(os.open(f"/dev/{device}", os.O_CREAT | os.O_WRONLY, 0o600))
+                mount(source, f"/dev/{device}", None, MS_BIND)
+            return {"name": name, "rdev": os.stat("/dev/nsm").st_rdev}  # noqa: PTH116
+    raise OSError(errno.ENODEV, "no device for /dev/nsm")
+
+
+def make_node(minor: int) -> bool:
+    """Make both nodes on a miscellaneous device, if this process may and it opens."""
+    try:
+        for device in DEVICES:
+            path = f"/dev/{device}"
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(MISC_MAJOR, minor))
+            os.chmod(path, 0o666)  # noqa: PTH101, S103 (as the driver's, whatever the umask)
+        os.close(os.open("/dev/nsm", os.O_RDWR))
+    except OSError:
+        for device in DEVICES:
+            if os.path.lexists(f"/dev/{device}"):
+                os.unlink(f"/dev/{device}")  # noqa: PTH108
+        return False
+    return True
+
+
+def is_device_for_all(path: str) -> bool:
+    """Return whether everybody may open a character device, and this process can."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+        if not stat.S_ISCHR(mode) or mode & 0o666 != 0o666:
+            return False
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def raise_loopback() -> None:
+    """Set the loopback interface of a new network namespace up: COMMAND may not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        _, flags = IFREQ.unpack(fcntl.ioctl(control, SIOCGIFFLAGS, IFREQ.pack(b"lo", 0)))
+        fcntl.ioctl(control, SIOCSIFFLAGS, IFREQ.pack(b"lo", flags | IFF_UP))
 
 
 def main() -> None:
@@ -58,15 +214,22 @@ def main() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != plan["parent"]:
             os._exit(1)  # It died before it could take us with it.
-    step = "no_new_privs"
+    report: dict[str, object] = {"control": control.fileno(), "node": None, "network": False}
+    step = "namespaces"
     try:
-        # Without privilege the kernel takes a filter only from who can gain none by exec.
-        if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")  # noqa: TRY301 (told below, like all)
+        if plan["namespaces"]:
+            report["network"] = enter_namespaces(network=plan["network"])
+            report["node"] = make_dev()
+            if report["network"]:
+                raise_loopback()
+        step = "no_new_privs"
+        # Without privilege the kernel takes a filter only from a process that can gain none by
+        # exec.
+        check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
         step = "seccomp"
-        listener = install(bytes.fromhex(plan["filter"]))
+        listener = install(bytes.fromhex(plan["filter"]), killable=plan["killable"])
         proof = ctypes.create_string_buffer(b"readable", 8)
-        report = {"proof": ctypes.addressof(proof), "control": control.fileno()}
+        report["proof"] = ctypes.addressof(proof)
         socket.send_fds(control, [json.dumps(report).encode() + b"\n"], [listener])
         os.close(listener)
         if control.recv(1) != b"g":
@@ -81,7 +244,8 @@ def main() -> None:
         os.execvpe(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 (no shell is wanted)
     except (OSError, ValueError) as e:  # ValueError: a NUL in what is executed
         code = getattr(e, "errno", errno.EINVAL)
-        control.sendall(json.dumps({"error": step, "errno": code}).encode() + b"\n")
+        failed = {"error": step, "errno": code, "call": str(getattr(e, "strerror", e))}
+        control.sendall(json.dumps(failed).encode() + b"\n")
         os._exit(127)
 
 

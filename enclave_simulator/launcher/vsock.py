@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enclave_simulator.launcher import abi, memory
-from enclave_simulator.launcher.notification import Call, Listener, Outcome
-from enclave_simulator.launcher.program_sockets import Access, inode_of, read_int
+from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
+from enclave_simulator.launcher.program_sockets import (
+    Access,
+    inode_of,
+    read_int,
+    refuse_descriptors,
+)
 from enclave_simulator.launcher.sockets import UNBOUND, VsockSocket, VsockTable
 from vsock_proxy.net.addresses import VsockAddress
 
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_WITH_FLAGS = ("sendto", "sendmsg", "recvfrom", "recvmsg")
+"""Calls that stop if their flags have MSG_OOB."""
+
+_SO_ERROR = (socket.SOL_SOCKET, socket.SO_ERROR)
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -37,7 +46,7 @@ class Vsock:
         self._listener = listener
         self._access = access
         self._table = table
-        self.handlers: dict[str, Callable[[Call], int | Outcome]] = {
+        self.handlers: dict[str, Callable[[Syscall], int | Outcome]] = {
             "socket": self._socket,
             "bind": self._if_ours(self._bind),
             "connect": self._if_ours(self._connect),
@@ -49,20 +58,21 @@ class Vsock:
             "getpeername": self._if_ours(self._getpeername),
             "getsockopt": self._if_ours(self._getsockopt),
             "setsockopt": self._if_ours(self._setsockopt),
+            **dict.fromkeys(_WITH_FLAGS, self._if_ours(lambda _call, _: -errno.EOPNOTSUPP)),
         }
 
     def _if_ours(
-        self, handler: Callable[[Call, VsockSocket], int | Outcome]
-    ) -> Callable[[Call], int | Outcome]:
-        """Leave other sockets to the kernel."""
+        self, handler: Callable[[Syscall, VsockSocket], int | Outcome]
+    ) -> Callable[[Syscall], int | Outcome]:
+        """Leave other sockets to the kernel: return a handler that does."""
 
-        def handle(call: Call) -> int | Outcome:
+        def handle(call: Syscall) -> int | Outcome:
             ours = self._access.find(call)
             return Outcome.CONTINUE if ours is None else handler(call, ours)
 
         return handle
 
-    def _socket(self, call: Call) -> int | Outcome:
+    def _socket(self, call: Syscall) -> int | Outcome:
         kind, protocol = abi.signed(call.arguments[1]), abi.signed(call.arguments[2])
         flags, kind = kind & _TYPE_FLAGS, kind & ~_TYPE_FLAGS
         if protocol not in (0, abi.AF_VSOCK):
@@ -73,11 +83,15 @@ class Vsock:
             return -errno.ESOCKTNOSUPPORT
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as created:
             created.setblocking(not flags & socket.SOCK_NONBLOCK)
+            refuse_descriptors(created)
             self._table.sockets.add(inode_of(created), VsockSocket())
             return self._access.hand_over(call, created, flags)
 
-    def _bind(self, call: Call, ours: VsockSocket) -> int | Outcome:
+    def _bind(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         wanted = self._access.read_address(call)
+        return self._once(call, ours, wanted, lambda: self._do_bind(call, ours, wanted))
+
+    def _do_bind(self, call: Syscall, ours: VsockSocket, wanted: VsockAddress) -> int:
         if ours.local != UNBOUND:
             return -errno.EINVAL
         self._table.check_local(wanted.cid)
@@ -91,8 +105,11 @@ class Vsock:
         log.debug("bind %s: %s", ours.local, path)
         return 0
 
-    def _connect(self, call: Call, ours: VsockSocket) -> int | Outcome:
+    def _connect(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         remote = self._access.read_address(call)
+        return self._once(call, ours, remote, lambda: self._do_connect(call, ours, remote))
+
+    def _do_connect(self, call: Syscall, ours: VsockSocket, remote: VsockAddress) -> int:
         if ours.remote is not None:
             return -errno.EISCONN
         with self._access.borrow(call) as connecting:
@@ -105,8 +122,25 @@ class Vsock:
             _wake_pollers(connecting)
         return -errno.EINPROGRESS
 
+    def _once(
+        self,
+        call: Syscall,
+        ours: VsockSocket,
+        address: VsockAddress,
+        act: Callable[[], int],
+    ) -> Outcome:
+        """Do something once, although a signal may interrupt the call and have it restarted."""
+        made = call.number, address
+        if ours.undelivered is not None and ours.undelivered[0] == made:
+            result = ours.undelivered[1]
+        else:
+            result = act()
+        delivered = self._listener.answer(call, result)
+        ours.undelivered = None if delivered else (made, result)
+        return Outcome.ANSWERED
+
     def _dial(self, connecting: socket.socket, ours: VsockSocket, remote: VsockAddress) -> int:
-        """Connect a program's socket; 0 or the error that vsock would end with."""
+        """Connect a program's socket; return 0, or the error that vsock would end with."""
         fd = connecting.fileno()
         blocking = os.get_blocking(fd)
         try:
@@ -131,15 +165,15 @@ class Vsock:
         ours.remote = remote
         return 0
 
-    def _getsockname(self, call: Call, ours: VsockSocket) -> int | Outcome:
+    def _getsockname(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         return self._access.write_address(call, ours.local)
 
-    def _getpeername(self, call: Call, ours: VsockSocket) -> int | Outcome:
+    def _getpeername(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         if ours.remote is None:
             return -errno.ENOTCONN
         return self._access.write_address(call, ours.remote)
 
-    def _getsockopt(self, call: Call, ours: VsockSocket) -> int | Outcome:
+    def _getsockopt(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         _, level, option, value_at, size_at, _ = call.arguments
         size = read_int(call, size_at)
         match abi.signed(level), abi.signed(option):
@@ -147,7 +181,6 @@ class Vsock:
                 if not ours.error:
                     return Outcome.CONTINUE
                 value = ours.error.to_bytes(4, "little")[: max(size, 0)]
-                ours.error = 0
             case socket.SOL_SOCKET, abi.SO_DOMAIN:
                 value = abi.AF_VSOCK.to_bytes(4, "little")[: max(size, 0)]
             case abi.AF_VSOCK, name if name in ours.options:
@@ -159,9 +192,12 @@ class Vsock:
         if self._listener.waits(call):
             memory.write(call.thread, value_at, value)
             memory.write(call.thread, size_at, len(value).to_bytes(4, "little"))
-        return 0
+        delivered = self._listener.answer(call, 0)
+        if delivered and (abi.signed(level), abi.signed(option)) == _SO_ERROR:
+            ours.error = 0
+        return Outcome.ANSWERED
 
-    def _setsockopt(self, call: Call, ours: VsockSocket) -> int | Outcome:
+    def _setsockopt(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         _, _, option, value_at, size, _ = call.arguments
         option = abi.signed(option)
         if option not in ours.options:
@@ -175,10 +211,10 @@ class Vsock:
 
 
 def _wake_pollers(connecting: socket.socket) -> None:
-    """Tell an edge-triggered epoll that something happened, as a connection's end does.
+    """Wake an edge-triggered epoll, as the end of a vsock connect does.
 
-    A UNIX socket connects without a word to its own pollers; setting the size of the send
-    buffer, to what it is, has the kernel wake them (sock_setsockopt, sk_write_space).
+    A UNIX socket's connect wakes none of its own pollers. Setting the size of the send buffer, to
+    its present value, does (sock_setsockopt, sk_write_space).
     """
     doubled = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     connecting.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, doubled // 2)

@@ -10,98 +10,25 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from enclave_simulator.launcher import CommandError, Launcher, LaunchError
+from tests.enclave_simulator.launcher.rig import (
+    EchoNsm,
+    output,
+    parent,
+    python,
+)
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import UnixAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-PROGRAMS = Path(__file__).parent / "programs"
-LIMIT = 60  # seconds; a hang is a failure, a slow machine is not
-
-
-class EchoNsm:
-    """Says back what it was asked: the launcher carries bytes and reads none of them."""
-
-    def exchange(self, request: bytes) -> bytes:
-        return b"echo:" + request
-
-
-class Parent:
-    """A service of the parent on CID 3: answers ping with pong, for any number of clients."""
-
-    def __init__(self, path: Path) -> None:
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(str(path))
-        self.server.listen(1024)
-        self.thread = threading.Thread(target=self.serve)
-        self.thread.start()
-
-    def serve(self) -> None:
-        while True:
-            try:
-                client, _ = self.server.accept()
-            except OSError:
-                return
-            with client:
-                while client.recv(4) == b"ping":
-                    client.sendall(b"pong")
-
-    def close(self) -> None:
-        self.server.shutdown(socket.SHUT_RDWR)
-        self.thread.join(LIMIT)
-        self.server.close()
-
-
-@contextmanager
-def parent(path: Path) -> Iterator[None]:
-    service = Parent(path)
-    try:
-        yield
-    finally:
-        service.close()
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc to compile a static program with: apt-get install gcc libc6-dev")
-    binary = tmp_path_factory.mktemp("program") / "enclave"
-    source = PROGRAMS / "enclave.c"
-    subprocess.run(["gcc", "-static", "-pthread", "-O1", "-o", binary, source], check=True)
-    return str(binary)
-
-
-@pytest.fixture
-def launcher(tmp_path: Path) -> Launcher:
-    return Launcher(nsm=EchoNsm(), folder=tmp_path)
-
-
-def output(launcher: Launcher, *argv: str, **options: Any) -> tuple[int, str, str]:
-    pipes: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-    }
-    with launcher.start(argv, **pipes, **options) as session:
-        out, err = session.process.communicate(timeout=LIMIT)
-        return session.wait(), out.decode(), err.decode()
-
-
-def python(launcher: Launcher, script: str) -> str:
-    status, out, err = output(launcher, sys.executable, "-c", script)
-    assert (status, err) == (0, "")
-    return out
-
 
 # --- the static program ---
 
@@ -207,10 +134,10 @@ client.sendall(b"hello %d" % cid)
         assert session.process.stdout is not None
         assert session.process.stdout.readline() == b"listening\n"
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(LIMIT)
+            client.settimeout(TEST_TIMEOUT)
             client.connect(str(tmp_path / "16_5000"))
             assert client.recv(100) == b"hello 3"
-        assert session.wait(LIMIT) == 0
+        assert session.wait(TEST_TIMEOUT) == 0
 
 
 def test_a_sent_socket_is_still_vsock(launcher: Launcher) -> None:
@@ -351,7 +278,7 @@ except LaunchError as e:
 """
     ran = subprocess.run(
         [sys.executable, "-c", script, refused],
-        capture_output=True, text=True, check=False, timeout=LIMIT,
+        capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT,
     )  # fmt: skip
     assert ran.stderr == ""
     first, second = ran.stdout.splitlines()
@@ -365,24 +292,35 @@ def test_closing_ends_the_program_and_its_group(launcher: Launcher) -> None:
         assert session.process.stdout is not None
         child = os.pidfd_open(int(session.process.stdout.readline()))
     try:
-        assert select.select([child], [], [], LIMIT)[0]
+        assert select.select([child], [], [], TEST_TIMEOUT)[0]
     finally:
         os.close(child)
     assert session.process.returncode == -signal.SIGKILL
 
 
-def test_programs_of_another_architecture_are_killed(launcher: Launcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_32_bit_program_is_named_and_killed(
+    launcher: Launcher, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, ignored: bool
+) -> None:
     if os.uname().machine != "x86_64":
         pytest.skip("int 0x80 is an x86 instruction")
-    # _exit(0) by the i386 ABI, from a 64-bit program.
+    # _exit(0) by the i386 ABI, from a 64-bit program; again, if it survived.
     source, binary = tmp_path / "i386.c", tmp_path / "i386"
-    source.write_text('int main(void) { __asm__("int $0x80" :: "a"(1), "b"(0)); return 3; }')
+    source.write_text(
+        "int main(void) { "
+        'for (;;) { int a = 1; __asm__ volatile("int $0x80" : "+a"(a) : "b"(0)); } }'
+    )
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to compile a program with: apt-get install gcc libc6-dev")
     subprocess.run(["gcc", "-static", "-o", binary, source], check=True)
     if subprocess.run([binary], check=False).returncode != 0:
         pytest.skip("this kernel has no i386 ABI at all (CONFIG_IA32_EMULATION)")
-    assert launcher.run([str(binary)]) == 128 + signal.SIGSYS
+    command = [str(binary)]
+    if ignored:  # SIGSYS, which an exec leaves ignored
+        command = ["sh", "-c", 'trap "" SYS; exec "$0"', *command]
+    expected = signal.SIGKILL if ignored else signal.SIGSYS
+    assert launcher.run(command) == 128 + expected
+    assert f"{binary} makes 32-bit system calls" in caplog.text
 
 
 NOBODY: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
@@ -391,8 +329,8 @@ NOBODY: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cw
 def pythons_for_nobody() -> Iterator[list[str]]:
     """Interpreters that user 65534 can start, with this project importable."""
     root = str(ROOT)
-    for python in (sys.executable, "/usr/bin/python3"):
-        command = ["env", f"PYTHONPATH={root}", python]
+    for interpreter in (sys.executable, "/usr/bin/python3"):
+        command = ["env", f"PYTHONPATH={root}", interpreter]
         check = [
             *command,
             "-c",
@@ -427,7 +365,7 @@ for mode in ("nsm", "threads", "children"):
             **NOBODY,
             check=False,
             capture_output=True,
-            timeout=LIMIT,
+            timeout=TEST_TIMEOUT,
         )
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode().split() == ["65534", "0" * 16, "good", "good", "good"]

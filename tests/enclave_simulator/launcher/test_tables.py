@@ -6,7 +6,6 @@ import ctypes
 import errno
 import mmap
 import os
-import signal
 import socket
 import struct
 import threading
@@ -54,8 +53,10 @@ def run_filter(program: bytes, number: int, arch: int, arguments: Sequence[int])
                 raise AssertionError(hex(code))
 
 
-def expected(architecture: abi.Architecture, number: int, arguments: Sequence[int]) -> int:
-    for rule in bpf.RULES:
+def expected(
+    architecture: abi.Architecture, rules: Sequence[bpf.Rule], number: int, arguments: Sequence[int]
+) -> int:
+    for rule in rules:
         if architecture.syscalls.get(rule.syscall) == number and all(
             arguments[when.index] & when.mask & 0xFFFF_FFFF == when.value for when in rule.when
         ):
@@ -69,17 +70,21 @@ words = st.one_of(
 )
 
 
+@pytest.mark.parametrize("rules", [bpf.RULES, bpf.RULES + bpf.PATH_RULES], ids=["own", "trapped"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=list(abi.ARCHITECTURES))
 @given(data=st.data(), arguments=st.lists(words, min_size=6, max_size=6))
 def test_the_filter_does_what_the_table_says(
-    architecture: abi.Architecture, data: st.DataObject, arguments: list[int]
+    architecture: abi.Architecture,
+    rules: tuple[bpf.Rule, ...],
+    data: st.DataObject,
+    arguments: list[int],
 ) -> None:
     number = data.draw(
         st.one_of(st.sampled_from(sorted(architecture.syscalls.values())), st.integers(0, 600))
     )
-    program = bpf.assemble(architecture)
+    program = bpf.assemble(architecture, rules)
     assert run_filter(program, number, architecture.audit, arguments) == expected(
-        architecture, number, arguments
+        architecture, rules, number, arguments
     )
 
 
@@ -88,17 +93,27 @@ def test_the_data_path_is_not_in_the_table() -> None:
         "read": 0, "write": 1, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47,
         "poll": 7, "epoll_wait": 232, "close": 3, "listen": 50, "shutdown": 48,
     }  # fmt: skip
-    program = bpf.assemble(abi.X86_64)
+    program = bpf.assemble(abi.X86_64, bpf.RULES + bpf.PATH_RULES)
     for number in data_path.values():
         for family in (40, 0):
             verdict = run_filter(program, number, abi.X86_64.audit, [family] * 6)
             assert verdict == abi.SECCOMP_RET_ALLOW
 
 
+def test_with_a_dev_of_its_own_no_path_is_trapped() -> None:
+    paths = {
+        "stat": 4, "lstat": 6, "newfstatat": 262, "statx": 332, "access": 21, "faccessat": 269,
+        "faccessat2": 439, "open": 2, "creat": 85, "openat": 257, "openat2": 437, "execve": 59,
+    }  # fmt: skip
+    program = bpf.assemble(abi.X86_64)
+    for number in paths.values():
+        assert run_filter(program, number, abi.X86_64.audit, [0] * 6) == abi.SECCOMP_RET_ALLOW
+
+
 def test_other_abis_do_not_slip_through() -> None:
     program = bpf.assemble(abi.X86_64)
     i386, x32_socket = 0x4000_0003, 0x4000_0000 + 41
-    assert run_filter(program, 41, i386, [40] * 6) == abi.SECCOMP_RET_KILL_PROCESS
+    assert run_filter(program, 41, i386, [40] * 6) == abi.SECCOMP_RET_USER_NOTIF
     assert (
         run_filter(program, x32_socket, abi.X86_64.audit, [40] * 6)
         == abi.SECCOMP_RET_ERRNO | errno.ENOSYS
@@ -251,14 +266,23 @@ def test_a_socket_by_its_descriptor() -> None:
     assert inode not in live_unix_sockets()
 
 
-def test_the_status_of_a_thread() -> None:
-    thread = threading.get_native_id()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))
+def test_status_of_a_thread() -> None:
+    waits, release = threading.Event(), threading.Event()
+
+    def run() -> None:
+        waits.set()
+        release.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
     try:
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-        now = status(thread)
-        # Blocked: not for this thread to act on now.
-        assert (now.process, now.own_signals) == (os.getpid(), 0)
-        assert signal.sigtimedwait((signal.SIGUSR1,), 5) is not None
+        waits.wait()
+        assert thread.native_id is not None
+        now = status(thread.native_id)
+        assert now.process == os.getpid()
+        assert now.state in ("R", "S")
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        release.set()
+        thread.join()
+    with pytest.raises(OSError, match=r"No such (file|process)"):
+        status(2**22 + 1)

@@ -1,6 +1,7 @@
 /* A program that knows nothing of any simulator: plain system calls, linked statically.
  * Each mode prints what it saw and exits 0, or says on stderr which check failed and exits 1. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
@@ -17,6 +18,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,15 +88,45 @@ static void nsm(void) {
 
     char buffer[8];
     struct stat status;
-    FAILS(read(device, buffer, sizeof buffer), EINVAL);
-    FAILS(lseek(device, 0, SEEK_SET), ESPIPE);
+    CHECK(fstat(device, &status) == 0);
+    /* Without privilege and without a driver that has neither: the tunnel's, or /dev/null. */
+    int tunnel = status.st_rdev == makedev(10, 200), null = status.st_rdev == makedev(1, 3);
+    errno = 0;
+    CHECK(read(device, buffer, sizeof buffer) == (null ? 0 : -1));
+    CHECK(errno == (null ? 0 : tunnel ? EBADFD : EINVAL));
+    if (!null)
+        FAILS(lseek(device, 0, SEEK_SET), ESPIPE);
     FAILS(ioctl(device, 0xC0200A01, buffer), EINVAL);
     FAILS(open("/dev/nsm", O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
     FAILS(open("/dev/nsm", O_RDONLY | O_DIRECTORY), ENOTDIR);
     FAILS(access("/dev/nsm", X_OK), EACCES);
     CHECK(access("/dev/nsm", R_OK | W_OK) == 0);
     CHECK(stat("/dev/nsm", &status) == 0 && S_ISCHR(status.st_mode));
+    CHECK((status.st_mode & 0777) == 0666);
     FAILS(ioctl(open("/dev/null", O_RDWR), NSM_IOCTL, buffer), ENOTTY);
+}
+
+/* What holds with a /dev of the program's own only. */
+static void listed(void) {
+    struct stat by_path, opened;
+    int device = open("/dev/nsm", O_RDWR), found = 0;
+    CHECK(stat("/dev/nsm", &by_path) == 0 && fstat(device, &opened) == 0);
+    CHECK(by_path.st_rdev == opened.st_rdev && by_path.st_ino == opened.st_ino);
+    CHECK(by_path.st_mode == opened.st_mode && S_ISCHR(opened.st_mode));
+    DIR *folder = opendir("/dev");
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
+        found += !strcmp(entry->d_name, "nsm") || !strcmp(entry->d_name, "vsock") ||
+                 !strcmp(entry->d_name, "null");
+    CHECK(found == 3);
+    errno = 0;
+    CHECK(write(device, "x", 1) == -1 || opened.st_rdev == makedev(1, 3));
+    CHECK(errno == EINVAL || opened.st_rdev != makedev(10, 258));
+    /* A path only: no ioctl, as in the kernel. */
+    FAILS(ioctl(open("/dev/nsm", O_PATH), NSM_IOCTL, NULL), EBADF);
+    ask(open("/dev/fd/../../../dev/nsm", O_RDWR), "by a long way");
+    CHECK(chdir("/dev") == 0 && symlink("nsm", "link") == 0);
+    ask(open("link", O_RDWR), "by a link");
+    CHECK(write(open("/dev/null", O_WRONLY), "x", 1) == 1);
 }
 
 /* drivers/misc/nsm.c, path by path. */
@@ -327,6 +360,111 @@ static void interrupted(void) {
     FAILS(accept(serve(901, SOCK_NONBLOCK), NULL, NULL), EAGAIN);
 }
 
+static volatile int signals;
+static void count_signal(int number) { (void)number; signals++; }
+
+static void every_millisecond(int flags) {
+    struct sigaction action = {.sa_handler = count_signal, .sa_flags = flags};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    struct itimerval timer = {{0, 1000}, {0, 1000}};
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+}
+
+/* Calls that no signal ends in a kernel, under a handler without SA_RESTART. */
+static void paths_under_signals(void) {
+    struct stat status;
+    int failed = 0;
+    every_millisecond(0);
+    while (signals < 500) {
+        failed += stat("/etc", &status) != 0;
+        failed += access("/dev/nsm", R_OK) != 0;
+        int device = open("/dev/nsm", O_RDWR);
+        failed += device < 0;
+        close(device);
+    }
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    printf("failed: %d\n", failed);
+}
+
+/* With SA_RESTART nothing fails; without, what a signal ended is done by calling again. */
+static void calls_under_signals(unsigned port, int flags) {
+    int device = open("/dev/nsm", O_RDWR), seen = 0;
+    every_millisecond(flags);
+    for (int i = 0; i < 300; i++) {
+        char request[32], response[64];
+        int size = snprintf(request, sizeof request, "request %d", i), result;
+        struct nsm_raw raw;
+        do {
+            raw = (struct nsm_raw){{(uintptr_t)request, size}, {(uintptr_t)response, 64}};
+            memset(response, 0, sizeof response);
+            result = ioctl(device, NSM_IOCTL, &raw);
+            seen += result != 0;
+        } while (result != 0 && errno == EINTR);
+        CHECK(result == 0 && raw.response.length == (unsigned)size + 5);
+        CHECK(memcmp(response + 5, request, size) == 0);
+        int s;
+        while ((s = socket(AF_VSOCK, SOCK_STREAM, 0)) < 0 && errno == EINTR)
+            seen++;
+        CHECK(s >= 0);
+        while ((result = dial(s, 3, port)) != 0 && errno == EINTR)
+            seen++;
+        CHECK(result == 0);
+        close(s);
+        while ((s = socket(AF_VSOCK, SOCK_STREAM, 0)) < 0 && errno == EINTR)
+            seen++;
+        struct sockaddr_vm here = at(VMADDR_CID_ANY, 3000 + i);
+        while ((result = bind(s, (struct sockaddr *)&here, sizeof here)) != 0 && errno == EINTR)
+            seen++;
+        CHECK(result == 0);
+        close(s);
+    }
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    CHECK(signals > 0 && (!flags || !seen));
+}
+
+/* What UNIX sockets can and vsock cannot. */
+static void only_vsock(unsigned port) {
+    int s = stream(0), pair[2];
+    CHECK(dial(s, 3, port) == 0);
+    char byte;
+    FAILS(send(s, "x", 1, MSG_OOB), EOPNOTSUPP);
+    FAILS(recv(s, &byte, 1, MSG_OOB), EOPNOTSUPP);
+    FAILS(sendmsg(s, &(struct msghdr){0}, MSG_OOB), EOPNOTSUPP);
+    FAILS(recvmsg(s, &(struct msghdr){0}, MSG_OOB), EOPNOTSUPP);
+    talk(s);
+    /* Other sockets as they are. */
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    CHECK(send(pair[0], "x", 1, 0) == 1 && recv(pair[1], &byte, 1, 0) == 1);
+    FAILS(send(stream(0), "x", 1, MSG_NOSIGNAL), ENOTCONN);
+
+    int listening = serve(800, 0), client = stream(0);
+    CHECK(dial(client, VMADDR_CID_LOCAL, 800) == 0);
+    int server = accept(listening, NULL, NULL);
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr header; } control = {0};
+    struct iovec data = {"x", 1};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+                             .msg_controllen = sizeof control};
+    control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &server, sizeof server);
+    if (sendmsg(client, &message, 0) == 1) { /* Before Linux 6.16. */
+        puts("passes descriptors");
+        return;
+    }
+    memcpy(CMSG_DATA(&control.header), &client, sizeof client);
+    FAILS(sendmsg(server, &message, 0), EPERM);
+}
+
+static void accepts(void) {
+    int listening = serve(600, 0), s;
+    struct sockaddr_vm peer;
+    socklen_t size = sizeof peer;
+    puts("accepting");
+    fflush(stdout);
+    CHECK((s = accept(listening, (void *)&peer, &size)) >= 0);
+    CHECK(size == 16 && peer.svm_cid == 3);
+    CHECK(write(s, "hello", 5) == 5);
+}
+
 static void many(unsigned port, int count) {
     for (int i = 0; i < count; i++) {
         int s = stream(0);
@@ -346,6 +484,12 @@ int main(int count, char **words) {
     else if (!strcmp(mode, "threads")) threads();
     else if (!strcmp(mode, "children")) children();
     else if (!strcmp(mode, "interrupted")) interrupted();
+    else if (!strcmp(mode, "listed")) listed();
+    else if (!strcmp(mode, "paths")) paths_under_signals();
+    else if (!strcmp(mode, "restarts")) calls_under_signals(port, SA_RESTART);
+    else if (!strcmp(mode, "retries")) calls_under_signals(port, 0);
+    else if (!strcmp(mode, "vsock")) only_vsock(port);
+    else if (!strcmp(mode, "accepts")) accepts();
     else if (!strcmp(mode, "many")) many(port, 500);
     else return 2;
     puts("good");

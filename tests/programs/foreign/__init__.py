@@ -1,0 +1,1 @@
+"""Others' NSM clients and verifiers against the simulated NSM and its documents."""
