@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from enclave.attestation import parse
 from enclave.errors import (
@@ -26,6 +28,7 @@ from enclave.errors import (
 from enclave.nitrotpm import DevTpm, NitroTpm
 from enclave.nitrotpm.client import LEFT_BEHIND_AFTER, NV_INDEX, TIMEOUT
 from enclave_simulator import nitrotpm as simulated
+from enclave_simulator.authority import Authority
 from enclave_simulator.nitrotpm import SimulatedNitroTpm
 from enclave_simulator.nsm import SimulatedNsm
 from tests.doubles import ManualClock
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from enclave.nitrotpm import TpmChannel
-    from enclave_simulator.authority import Authority
 
 
 @pytest.fixture
@@ -272,6 +274,41 @@ def test_a_document_although_the_index_stays(
     assert "stays defined, until the next document: the TPM refused" in caplog.text
     assert parse(tpm.attest()).platform == "instance"
     assert not simulated_nitrotpm.nv
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_whatever_the_tpm_sends_only_attester_errors_leave(data: st.DataObject) -> None:
+    """One response of one command is altered, at any place, or truncated, or made longer."""
+    device = SimulatedNitroTpm(AUTHORITY, buffer_size=data.draw(st.sampled_from([64, 1024])))
+    command = data.draw(st.sampled_from(COMMANDS))
+
+    def change(response: bytes) -> bytes:
+        altered = bytearray(response)
+        for _ in range(data.draw(st.integers(0, 3))):
+            altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
+        end = data.draw(st.integers(0, len(altered)))
+        return bytes(altered[:end]) + data.draw(st.binary(max_size=5))
+
+    device.alter(change, command=command, times=1)
+    clock = ManualClock()
+    with contextlib.suppress(AttesterError):
+        parse(NitroTpm(device, clock=clock).attest(nonce=b"nonce"))
+    assert clock.elapsed <= TIMEOUT
+    # The next document is not spoiled by what became of this one.
+    assert parse(NitroTpm(device, clock=clock).attest(nonce=b"nonce")).nonce == b"nonce"
+    assert not device.nv
+
+
+AUTHORITY = Authority.generate()
+COMMANDS = (
+    simulated.GET_CAPABILITY,
+    simulated.NV_DEFINE_SPACE,
+    simulated.NV_WRITE,
+    simulated.NSM_REQUEST,
+    simulated.NV_READ,
+    simulated.NV_UNDEFINE_SPACE,
+)
 
 
 class Unavailable:
