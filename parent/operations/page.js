@@ -34,7 +34,7 @@
 
   async function refresh() {
     const options = { cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(TIMEOUT) };
-    const response = await fetch("/", options);
+    const response = await fetch("./", options);
     if (!response.ok) throw new Error(`status ${response.status}`);
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const part of ["main", "#status", ".about", "title", "link[rel=icon]"]) {

@@ -121,7 +121,8 @@ def _body(view: View, status: str) -> Element:
 def _links(*paths: str) -> list[Element | str]:
     parts: list[Element | str] = []
     for path in paths:
-        parts += [element("a", path, href=path), " "]
+        # Relative: the page may be behind a reverse proxy, under a path.
+        parts += [element("a", path, href=path.removeprefix("/")), " "]
     return parts
 
 
@@ -146,7 +147,7 @@ def _header(view: View, status: str) -> Element:
         ),
         element(
             "p",
-            element("a", "Refresh", href="/", class_="button"),
+            element("a", "Refresh", href="./", class_="button"),
             element(
                 "button", "Pause", type="button", id="pause", hidden=True, aria_pressed="false"
             ),

@@ -31,8 +31,11 @@ _LIMITS = Limits(connections=32, timeout=15.0, per_second=20)
 """Scrapers wait for 10 s by default; there are few of them, and metrics take milliseconds."""
 
 _PAGE_KEPT: Final = 1.0
-"""Seconds for which a page is sent again: making one takes up to some 100 ms of this process, and
-anybody who may connect may ask for 20 a second."""
+"""Seconds for which a page is sent again, at least."""
+
+_PAGE_SHARE: Final = 0.05
+"""Of the time, at most, that pages are made in: with 256 forwards one takes 0.4 s, and whoever may
+connect may request 20 a second. The relay is in the same process."""
 
 _HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
@@ -73,7 +76,8 @@ class OperationsService:
         self._now = now
         self._metrics = Metrics(self._components, now=now)
         self._history = History()
-        self._page: tuple[float, bytes] | None = None
+        self._page = b""
+        self._page_kept = (0.0, 0.0)
         self._host = socket.gethostname()
         self._hosts = frozenset(_names(settings, self._host))
         self._stopping = threading.Event()
@@ -127,11 +131,14 @@ class OperationsService:
 
     def _drawn(self) -> bytes:
         now = self._monotonic()
-        if self._page is None or not 0 <= now - self._page[0] < _PAGE_KEPT:
+        made, until = self._page_kept
+        if not made <= now < until:
             shown = self._state()
             view = page.View(shown, self._history.until(now, shown), self._now(), self._host)
-            self._page = now, page.page(view)
-        return self._page[1]
+            self._page = page.page(view)
+            took = self._monotonic() - now
+            self._page_kept = now, now + max(_PAGE_KEPT, took / _PAGE_SHARE)
+        return self._page
 
     def _take_samples(self) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import itertools
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,8 @@ def test_the_page_is_well_formed_and_holds_only_our_elements(name: str) -> None:
     for tag, attributes in parsed.elements:
         assert not any(key.startswith("on") or key == "style" for key in attributes), tag
         assert attributes.get("src") is None
-        assert str(attributes.get("href", "/")).startswith(("/", "#main", "data:")), tag
+    targets = {a["href"] for _, a in parsed.elements if not str(a.get("href", "d")).startswith("d")}
+    assert targets == {"#main", "./", "status", "healthz", "metrics"}
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in parsed.elements:
@@ -275,14 +277,27 @@ def test_an_empty_daemon_says_so() -> None:
     assert "The configuration has no forwards" in text
 
 
-def test_a_page_is_made_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter([10.0, 10.5, 10.99, 11.0, 5.0])
+def test_pages_take_a_bounded_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    takes = [0.0]
+    made = itertools.count(1)
+
+    def make(_view: page.View) -> bytes:
+        now[0] += takes[0]
+        return b"%d" % next(made)
+
     service = daemons.service(list)
-    service._monotonic = lambda: next(moments)
-    made = iter([b"1", b"2", b"3"])
-    monkeypatch.setattr(page, "page", lambda _view: next(made))
-    bodies = [service._respond(Request("GET", "/", "localhost")).body for _ in range(5)]
-    assert bodies == [b"1", b"1", b"1", b"2", b"3"]
+    service._monotonic = lambda: now[0]
+    monkeypatch.setattr(page, "page", make)
+
+    def at(moment: float, *, takes_: float = 0.0) -> int:
+        now[0], takes[0] = moment, takes_
+        return int(service._respond(Request("GET", "/", "localhost")).body)
+
+    assert [at(10.0), at(10.5), at(10.99), at(11.0)] == [1, 1, 1, 2], "once a second"
+    assert at(20.0, takes_=0.5) == 3
+    assert [at(20.6), at(29.9), at(30.1)] == [3, 3, 4], "a twentieth of the time"
+    assert at(5.0) == 5, "a clock that was set back"
 
 
 def test_the_history_is_bounded_and_ends_with_this_moment() -> None:
