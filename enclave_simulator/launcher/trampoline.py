@@ -132,11 +132,15 @@ def make_dev() -> "dict[str, int | str]":
             if entry.is_symlink():
                 os.symlink(os.readlink(entry.name, dir_fd=old), path)  # noqa: PTH211
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder:
                 os.mkdir(path)  # noqa: PTH102
             else:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            mount(f"/proc/self/fd/{old}/{entry.name}", path, None, MS_BIND | MS_REC)
+            try:
+                mount(f"/proc/self/fd/{old}/{entry.name}", path, None, MS_BIND | MS_REC)
+            except FileNotFoundError:  # It has been removed meanwhile.
+                (os.rmdir if is_folder else os.unlink)(path)
     found = make_nodes(old)
     os.close(old)
     if here == "/dev" or here.startswith("/dev/"):

@@ -32,19 +32,21 @@ if TYPE_CHECKING:
 
     from vsock_proxy.net.addresses import UnixAddress
 
-_LAST_WORDS = 0.2
-"""Seconds for what the guest sent just before it ended."""
+_LAST_TURNS = 64
+_LAST_SECONDS = 0.2
+"""After QEMU's end: turns of the loop that deliver what the guest sent last (each step from the
+ring to a service's socket takes one), and seconds for services that read slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What boots, with an NSM that is served here.
+    """An image to boot, with an NSM that is served here.
 
     Attributes:
         kernel: a bzImage or vmlinux.
         ramdisk: all ramdisks, one after the other.
         cmdline: the kernel's command line.
-        exchange: answers /dev/nsm, such as `SimulatedNsm.exchange`.
+        exchange: responds to requests of /dev/nsm, such as `SimulatedNsm.exchange`.
     """
 
     kernel: Path
@@ -55,13 +57,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsignedImage:
-    """What boots under QEMU's own ``-M nitro-enclave``, whose NSM signs nothing.
+    """An image to boot under QEMU's own ``-M nitro-enclave``, whose NSM signs nothing.
 
     Attributes:
         eif: the image; QEMU measures it.
-        module_id: what documents name.
-        instance_id: what PCR4 measures.
-        role_arn: what PCR3 measures; None leaves it zero.
+        module_id: the module id in documents.
+        instance_id: measured into PCR4.
+        role_arn: measured into PCR3; None leaves it zero.
     """
 
     eif: Path
@@ -72,17 +74,17 @@ class UnsignedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Enclave:
-    """A machine that is an enclave to what runs in it.
+    """A machine that looks like an enclave from inside.
 
     Attributes:
         cid: its context id.
-        folder: where vsock addresses are UNIX sockets; see `parent_side`.
+        folder: UNIX sockets that stand for vsock addresses; see `parent_side`.
         parent_ports: services of the parent that listen elsewhere.
-        guest_ports: ports of the guest that are there as ``CID_PORT``.
+        guest_ports: ports of the guest that ``CID_PORT`` leads to.
         memory: MiB.
         cpus: how many.
         kvm: use it; see `qemu.Machine`.
-        command: what runs QEMU; see `qemu.find`.
+        command: the command that runs QEMU; see `qemu.find`.
     """
 
     cid: int
@@ -111,11 +113,11 @@ class Enclave:
             console: where the guest's console goes; None is this process's stdout.
 
         Returns:
-            The exit code the guest reported (`parent_side.EXIT_PORT`), 0 where it reported none.
+            The exit code that the guest reported (`parent_side.EXIT_PORT`), 0 if it reported none.
 
         Raises:
             MachineError: it did not boot, did not end in time, or broke a device's rules.
-            ListenError: something else listens in the folder.
+            ListenError: another process listens in the folder.
         """
         with contextlib.ExitStack() as stack:
             loop = stack.enter_context(Loop())
@@ -138,7 +140,7 @@ class Enclave:
                 [*_DIES_WITH_US, *self.command, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
-                # Not among those whom the terminal tells of ctrl-C: we end it.
+                # Not in the terminal's process group: ctrl-C is for this process, which kills it.
                 process_group=0,
             )
             stack.callback(_end, process)
@@ -162,7 +164,7 @@ class Enclave:
 
 
 _DIES_WITH_US = "setpriv", "--pdeathsig", "KILL"
-"""Of util-linux: for a death that runs no `finally`, or comes before there is one."""
+"""Of util-linux: kills QEMU even if this process ends without running a `finally`."""
 
 
 def _microvm(machine: qemu.Machine, image: Image, nsm: Path) -> list[str]:
@@ -182,7 +184,7 @@ def _nitro_enclave(machine: qemu.Machine, image: UnsignedImage) -> list[str]:
 
 
 class _Ended:
-    """Hears that a process ended."""
+    """Waits for a process's end."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -202,8 +204,10 @@ def _wait(loop: Loop, process: subprocess.Popen[Any], timeout: float | None) -> 
             if deadline is not None and time.monotonic() >= deadline:
                 raise MachineError(f"the enclave still runs after {timeout:g} s")
         process.wait()
-        last = time.monotonic() + _LAST_WORDS
-        loop.later(lambda: None)
+        last = time.monotonic() + _LAST_SECONDS
+        for _ in range(_LAST_TURNS):
+            loop.later(lambda: None)  # so that the turn does not wait
+            loop.turn()
         while time.monotonic() < last:
             loop.turn()
     finally:
@@ -213,13 +217,13 @@ def _wait(loop: Loop, process: subprocess.Popen[Any], timeout: float | None) -> 
 
 def _outcome(returncode: int, init: Init) -> int:
     if returncode:
-        raise MachineError(f"QEMU ended with {returncode}", hint="what it said is above")
+        raise MachineError(f"QEMU ended with {returncode}", hint="its output is above")
     if init.exit_code is not None:
         return init.exit_code
     if not init.started:
         raise MachineError(
             "the guest ended before its init reported",
-            hint="the console says why; a Nitro image's init sends 0xB7 to vsock://3:9000",
+            hint="the console shows why; a Nitro image's init sends 0xB7 to vsock://3:9000",
         )
     return 0
 

@@ -37,11 +37,11 @@ def add_parser(subparsers: Any) -> None:
         help="boot an enclave image (EIF) with its own kernel under QEMU",
         description="Boot an enclave image with its own kernel, command line and ramdisks under "
         "QEMU. Its /dev/nsm signs documents with the image's PCRs; behind CID 3 are a simulated "
-        f"KMS (through vsock-proxy on port {PROXY_PORT}), a service that gives "
-        "out credentials for it, a log sink whose lines are printed on stderr, and what "
-        "--parent-port and --folder add. The console is on stdout. "
+        f"KMS (through vsock-proxy on port {PROXY_PORT}), a credential service, a log sink whose "
+        "lines are printed on stderr, and what --parent-port and --folder add. The console is on "
+        "stdout. "
         f"The exit code is what the guest writes, in decimal, to vsock://3:{EXIT_PORT}; "
-        "0 where it ends without that.",
+        "0 if it writes none.",
     )
     add = parser.add_argument
     add("image", metavar="IMAGE", type=Path, help="the EIF")
@@ -57,28 +57,28 @@ def add_parser(subparsers: Any) -> None:
     add("--instance-id", metavar="ID", default="i-0123456789abcdef0", type=_instance_id,
         help="the parent's instance id, which PCR4 measures (default: %(default)s)")  # fmt: skip
     add("--signing-certificate", metavar="FILE", type=Path,
-        help="PEM of what an unsigned image is to be taken as signed with, which PCR8 measures "
+        help="PEM of the certificate that an unsigned image is treated as signed with (PCR8) "
         "(default: PCR8 from the image's own signature, zero without one)")  # fmt: skip
     add("--machine", choices=("microvm", "nitro-enclave"), default="microvm",
-        help="nitro-enclave is QEMU's own enclave, where it has one: it measures the image "
-        "itself, and signs no document (default: %(default)s)")  # fmt: skip
+        help="nitro-enclave is QEMU's own enclave, if it has one: it measures the image itself "
+        "and signs no document (default: %(default)s)")  # fmt: skip
     add("--nitro-root", metavar="FILE", type=Path,
-        help="where to write the root certificate of the documents, PEM")  # fmt: skip
+        help="write the root certificate of the documents to this file, PEM")  # fmt: skip
     add("--kms-ca", metavar="FOLDER", type=Path,
-        help="where the simulated KMS keeps its authority (ca.pem and ca.key), so that ca.pem can "
-        "be built into the image (default: a new authority each time)")  # fmt: skip
+        help="keep the simulated KMS's authority here (ca.pem and ca.key), so that ca.pem can be "
+        "built into the image (default: a new authority each time)")  # fmt: skip
     add("--folder", metavar="FOLDER", type=Path,
-        help="where vsock addresses are UNIX sockets: what listens on 3_PORT is behind CID 3; "
-        "CID takes 'CONNECT PORT' (default: a temporary one)")  # fmt: skip
+        help="UNIX sockets that stand for vsock: 3_PORT is the parent's port, CID takes 'CONNECT "
+        "PORT' (default: a temporary folder)")  # fmt: skip
     add("--guest-port", metavar="PORT", action="append", default=[],
         type=parent_services.vsock_port,
-        help="have a port of the guest as CID_PORT in that folder too; may repeat")  # fmt: skip
-    add("--timeout", type=float, metavar="SECONDS", help="give up then")
+        help="add CID_PORT to that folder for this port of the guest; may repeat")  # fmt: skip
+    add("--timeout", type=float, metavar="SECONDS",
+        help="stop the machine after this time (default: none)")  # fmt: skip
     add("--kvm", action="store_true",
-        help="use KVM instead of emulation: faster where it is real, unreliable where it is "
-        "itself emulated")  # fmt: skip
+        help="use KVM instead of emulation: faster; unreliable where it is emulated")  # fmt: skip
     add("--no-services", action="store_true", help="no KMS, no proxy, no credentials")
-    add("--verbose", action="store_true", help="tell on stderr what is connected")
+    add("--verbose", action="store_true", help="log connections to stderr")
     _add_cache(parser)
     parent_services.add_options(parser)
     parser.set_defaults(run=boot)
@@ -87,7 +87,7 @@ def add_parser(subparsers: Any) -> None:
         "setup-machine",
         help="unpack a QEMU that boot can use",
         description="Download a QEMU that boot can use from Debian's backports, and unpack it "
-        "into a folder, unless the one in PATH will do. It needs apt-get and dpkg-deb, no "
+        "into a folder, unless the one in PATH is usable. It needs apt-get and dpkg-deb, no "
         "privilege, about 40 MB of download and 200 MB of room. Nothing is installed.",
     )
     _add_cache(parser)
@@ -97,8 +97,10 @@ def add_parser(subparsers: Any) -> None:
         help="unpack Debian's kernel and busybox too, for `enclave-parent build-eif --kernel "
         "debian`: about 35 MB of download, 40 MB of room")  # fmt: skip
     parser.add_argument("--kms-ca", metavar="FOLDER", type=Path,
-        help="make the authority that boot --kms-ca takes, unless it is there")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="even if there is one that will do")
+        help="make the authority for boot --kms-ca, unless it exists")  # fmt: skip
+    parser.add_argument(
+        "--again", action="store_true", help="unpack again, even if a usable one exists"
+    )
     parser.set_defaults(run=set_up)
 
 
@@ -106,8 +108,8 @@ def boot(options: argparse.Namespace) -> int:
     """Boot an image, wait for its end, and return its exit code.
 
     Raises:
-        EifError: it is no image.
-        MachineError: no QEMU will do, or the guest did not run to its end.
+        EifError: the file is not an image.
+        MachineError: no QEMU is usable, or the guest did not run to its end.
         ServiceError: a service of the parent did not start.
         ConfigurationError: an option.
     """
@@ -162,7 +164,7 @@ def _check_machine(options: argparse.Namespace) -> None:
     for name in ("debug_mode", "nitro_root", "signing_certificate"):
         if getattr(options, name):
             raise ConfigurationError(
-                f"--{name.replace('_', '-')} is nothing for --machine nitro-enclave",
+                f"--{name.replace('_', '-')} does not apply to --machine nitro-enclave",
                 hint="QEMU's own enclave measures by itself, and signs no document",
             )
 
@@ -170,7 +172,7 @@ def _check_machine(options: argparse.Namespace) -> None:
 def _booted(
     options: argparse.Namespace, image: CheckedImage, authority: Authority, private: Path
 ) -> Image | UnsignedImage:
-    """The image with its NSM."""
+    """Return the image with its NSM."""
     from enclave_simulator.machine import boot as machine  # noqa: PLC0415 (as in `boot`)
     from enclave_simulator.machine.image import measure_certificate  # noqa: PLC0415
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
@@ -187,8 +189,8 @@ def _booted(
     if options.signing_certificate:
         if 8 in pcrs:
             raise ConfigurationError(
-                "--signing-certificate for an image that is signed",
-                hint="its PCR8 is that of its own signature",
+                "--signing-certificate is given, but the image is signed",
+                hint="its PCR8 comes from its own signature",
             )
         pem = files.read_small(options.signing_certificate, _MAX_CERTIFICATE)
         pcrs[8] = measure_certificate(pem)
@@ -212,7 +214,7 @@ def set_up(options: argparse.Namespace) -> int:
     """Unpack QEMU, and print the command that runs it.
 
     Raises:
-        MachineError: it cannot be had.
+        MachineError: it is unavailable.
     """
     qemu.set_up(options.cache, mirror=options.mirror, again=options.again)
     if options.kernel:
@@ -246,7 +248,7 @@ def _make_authority(folder: Path) -> None:
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="FOLDER", type=Path,
-        help="where setup-machine unpacks QEMU, and boot finds it (default: nitro-enclave-agent "
+        help="folder of the unpacked QEMU (default: nitro-enclave-agent "
         "in $XDG_CACHE_HOME or ~/.cache)")  # fmt: skip
 
 

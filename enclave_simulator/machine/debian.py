@@ -26,20 +26,20 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 _NEEDED = "apt-get", "dpkg-deb"
 _WITHIN = 900.0
-"""Seconds for one download, on however slow a line."""
+"""Seconds for one download, however slow the network."""
 
 _STDERR_SHOWN = 2000
 
 
 def cache_folder() -> Path:
-    """Where unpacked packages are kept: ``$XDG_CACHE_HOME/nitro-enclave-agent``."""
+    """Return the folder of unpacked packages: ``$XDG_CACHE_HOME/nitro-enclave-agent``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "nitro-enclave-agent"
 
 
 @contextlib.contextmanager
 def locked(cache: Path) -> Iterator[None]:
-    """Have a folder of unpacked packages for oneself; wait for whoever has it.
+    """Lock a folder of unpacked packages; wait while another process has it.
 
     Raises:
         MachineError: it cannot be made, or written to.
@@ -78,8 +78,9 @@ class Packages:
         """
         missing = [tool for tool in _NEEDED if not shutil.which(tool)]
         if missing or not KEYRING.exists():
+            lacking = " and no ".join(missing or [str(KEYRING)])
             raise UnavailableError(
-                f"Debian's packages cannot be had: no {' and no '.join(missing or [str(KEYRING)])}",
+                f"Debian's packages are unavailable: no {lacking}",
                 hint="on Debian or Ubuntu: apt-get install apt dpkg debian-archive-keyring",
             )
         for name in ("lists/partial", "archives/partial"):
@@ -93,7 +94,7 @@ class Packages:
             )
         )
         try:
-            # Without it, apt takes it lightly when a mirror does not answer.
+            # Without it, apt ignores a mirror that does not respond.
             self._apt("update", "-o", "APT::Update::Error-Mode=any")
         except MachineError as e:
             raise UnavailableError(f"no lists of packages from {mirror}", hint=e.hint) from e
@@ -105,12 +106,12 @@ class Packages:
 
         Args:
             names: what to unpack.
-            into: a new folder, which is there only once everything is.
+            into: a new folder, which appears only when it is complete.
             backports: prefer the suite's backports.
             dependencies: unpack what they depend on as well.
 
         Raises:
-            MachineError: there is no such package, or it cannot be downloaded.
+            MachineError: the package does not exist, or cannot be downloaded.
         """
         archives, unpacked = self.folder / "archives", into.with_name(f"{into.name}.new")
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -165,7 +166,7 @@ class Packages:
 
 
 def _mirror() -> str:
-    """The mirror of Debian that this machine's own apt uses."""
+    """Return the mirror of Debian that this machine's own apt uses."""
     shown = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SUITE) $(REPO_URI)"],  # noqa: S607
         capture_output=True,

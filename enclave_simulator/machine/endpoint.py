@@ -28,7 +28,7 @@ class Endpoint:
     """Serves one device to the one QEMU that connects to a path.
 
     Attributes:
-        path: what QEMU's chardev connects to.
+        path: the UNIX socket that QEMU's chardev connects to.
     """
 
     def __init__(self, loop: Loop, path: Path, device: Device) -> None:
@@ -53,7 +53,7 @@ class Endpoint:
         self._loop.later(lambda: self._device.kicked(index))
 
     def close(self) -> None:
-        """End the device."""
+        """Close the device."""
         self._unwatch_kicks()
         self._backend.close()
         for end in (self._qemu, self._listener):
@@ -81,7 +81,7 @@ class Endpoint:
                 if header:
                     self._handle(self._qemu, header, fds)
                     return
-            # QEMU ended, or has given up the device: whoever waits for QEMU knows more.
+            # QEMU ended, or closed the device: its exit status tells more.
             self.close()
         except (TimeoutError, BrokenPipeError) as e:
             raise ProtocolError(f"QEMU left in the middle of a message: {e}") from e
@@ -95,11 +95,11 @@ class Endpoint:
         message = messages.parse(header, _receive_all(qemu, size))
         self._unwatch_kicks()
         try:
-            answer = self._backend.handle(message, fds)
+            response = self._backend.handle(message, fds)
         finally:
             self._watch_kicks()
-        if answer is not None:
-            qemu.sendall(answer)
+        if response is not None:
+            qemu.sendall(response)
 
     def _watch_kicks(self) -> None:
         for index, queue in enumerate(self._backend.queues):

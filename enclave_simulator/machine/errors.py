@@ -1,4 +1,4 @@
-"""What can go wrong with a simulated machine."""
+"""Errors of simulated machines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class MachineError(AgentError):
 
 
 class UnavailableError(MachineError):
-    """What a machine is made of cannot be had here: no apt, no mirror."""
+    """A part of the machine cannot be downloaded here: no apt, or no mirror."""
 
 
 class ProtocolError(MachineError):
     """The guest, or QEMU on its behalf, broke the rules of virtio or vhost-user.
 
-    Nothing can be done for that device from then on, so the machine ends.
+    The device cannot go on, so the machine is stopped.
     """

@@ -1,4 +1,4 @@
-"""An EIF, checked, and taken apart into what QEMU boots."""
+"""Checks an EIF and unpacks it into the files that QEMU boots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_CMDLINE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What QEMU boots.
+    """The files that QEMU boots.
 
     Attributes:
         kernel: a bzImage or vmlinux.
@@ -45,10 +45,10 @@ class Parts:
 
 
 class CheckedImage:
-    """An image that may boot.
+    """An image that passed its checks.
 
     Attributes:
-        pcrs: PCR0, 1 and 2, and 8 where it is signed: 48 bytes each.
+        pcrs: PCR0, 1 and 2, and 8 if it is signed: 48 bytes each.
         memory: MiB that it should have.
     """
 
@@ -56,7 +56,7 @@ class CheckedImage:
         """Read all of it. The stream is seekable, and stays open as long as this is used.
 
         Raises:
-            EifError: it is no image, is damaged, or its signature does not vouch for it.
+            EifError: it is not an image, is damaged, or its signature is invalid.
             ConfigurationError: it is for another architecture.
         """
         description = describe.check(stream, at=datetime.now(UTC))
@@ -101,17 +101,17 @@ def measure_certificate(pem: bytes) -> bytes:
     """Return the PCR8 of an image signed with a certificate: 48 bytes.
 
     Raises:
-        ConfigurationError: it is no certificate.
+        ConfigurationError: it is not a certificate.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as e:
-        raise ConfigurationError("the signing certificate is no certificate in PEM") from e
+        raise ConfigurationError("the signing certificate is not a certificate in PEM") from e
     return extend(certificate.fingerprint(SHA384()))
 
 
 def _text(cmdline: bytes) -> str:
     text = cmdline.rstrip(b"\0\n").decode(errors="surrogateescape")
     if "\0" in text:
-        raise ConfigurationError("the image's command line has a NUL in it")
+        raise ConfigurationError("the image's command line contains a NUL")
     return text

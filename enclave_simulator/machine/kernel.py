@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGES = {"kernel": "linux-image-cloud-amd64", "busybox": "busybox-static"}
-"""What is unpacked, by the folder in the cache."""
+"""The packages, by their folders in the cache."""
 
 
 def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
     """Unpack Debian's kernel with its modules, and a static busybox.
 
     Args:
-        cache: where to; None is `debian.cache_folder`.
+        cache: the folder to unpack into; None is `debian.cache_folder`.
         mirror: see `debian.Packages`.
-        again: even if they are there.
+        again: unpack even if they exist.
 
     Raises:
         MachineError: they cannot be downloaded.

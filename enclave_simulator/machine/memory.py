@@ -33,9 +33,11 @@ class GuestMemory:
         self._mapped: list[_Mapped] = []
         for region, fd in regions:
             end = region.offset + region.size
-            # Checked, for reading beyond a file's end is SIGBUS.
+            # Checked, because reading beyond a file's end raises SIGBUS.
             if not region.size or os.fstat(fd).st_size < end:
-                raise ProtocolError(f"a region of {region.size} bytes that its file does not have")
+                raise ProtocolError(
+                    f"a region of {region.size} bytes, which is more than its file has"
+                )
             try:
                 # From the file's start: an offset need not be a multiple of the page size.
                 # Only what is touched takes memory.
@@ -53,10 +55,10 @@ class GuestMemory:
         raise ProtocolError(f"{size} bytes at {address:#x} are outside the guest's memory")
 
     def guest_address(self, user_address: int) -> int:
-        """Translate an address in QEMU's own memory, which is how rings are announced.
+        """Translate an address in QEMU's own memory, in which rings are given.
 
         Raises:
-            ProtocolError: it is in no region.
+            ProtocolError: it is outside all regions.
         """
         for mapped in self._mapped:
             start = user_address - mapped.region.user_address

@@ -34,7 +34,7 @@ _REGION = struct.Struct("<QQQQ")
 
 
 class Request(enum.IntEnum):
-    """What QEMU asks for, as far as it asks anything of these devices."""
+    """The requests that QEMU makes of these devices."""
 
     GET_FEATURES = 1
     SET_FEATURES = 2
@@ -58,7 +58,7 @@ class Request(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request. `payload` is as long as the header says."""
+    """One request, with a payload of the length in its header."""
 
     request: Request
     needs_reply: bool
@@ -75,7 +75,7 @@ class Message:
         return index, number
 
     def vring_addresses(self) -> tuple[int, int, int, int]:
-        """A queue's index, and where QEMU sees descriptors, used and available ring."""
+        """A queue's index, and QEMU's addresses of descriptors, used and available ring."""
         index, _flags, descriptors, used, available, _log = self._unpack(_ADDRESSES)
         return index, descriptors, used, available
 
@@ -92,27 +92,27 @@ class Message:
         return [Region(*fields) for fields in _REGION.iter_unpack(self.payload[_STATE.size :])]
 
     def config_range(self) -> tuple[int, int]:
-        """Offset and size of what is asked of the configuration space."""
+        """Offset and size of the requested part of the configuration space."""
         self._check(len(self.payload) >= _CONFIG.size)
         offset, size, _flags = _CONFIG.unpack_from(self.payload)
         self._check(len(self.payload) == _CONFIG.size + size)
         return offset, size
 
     def reply(self, payload: bytes) -> bytes:
-        """Encode the answer."""
+        """Encode the response."""
         flags = _VERSION | _REPLY
         return HEADER.pack(self.request, flags, len(payload)) + payload
 
     def reply_u64(self, value: int) -> bytes:
-        """Encode an answer that is one number."""
+        """Encode a response of one number."""
         return self.reply(_U64.pack(value))
 
     def reply_state(self, index: int, number: int) -> bytes:
-        """Encode an answer about a queue."""
+        """Encode a response about a queue."""
         return self.reply(_STATE.pack(index, number))
 
     def reply_config(self, config: bytes) -> bytes:
-        """Encode configuration space; where it is not that long, an empty answer says no."""
+        """Encode configuration space; an empty response means that it is not that long."""
         offset, size = self.config_range()
         part = config[offset : offset + size]
         if len(part) != size:
@@ -131,7 +131,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A piece of guest memory: where the guest sees it, where QEMU does, where in its file."""
+    """A piece of guest memory: its address for the guest, for QEMU, and its place in the file."""
 
     guest_address: int
     size: int

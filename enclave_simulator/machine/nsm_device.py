@@ -25,13 +25,13 @@ MAX_RESPONSE = 0x3000
 
 
 class NsmDevice:
-    """One queue: a request to read, and after it, by itself, room for the answer."""
+    """One queue: a request to read, and after it, by itself, room for the response."""
 
     queue_count = 1
     config = b""
 
     def __init__(self, exchange: Callable[[bytes], bytes]) -> None:
-        """Take what answers requests, such as `SimulatedNsm.exchange`."""
+        """Prepare; `exchange` responds to requests, such as `SimulatedNsm.exchange`."""
         self._exchange = exchange
         self._queue: Queue | None = None
         self._request: Chain | None = None
@@ -41,8 +41,8 @@ class NsmDevice:
         (self._queue,) = queues
 
     def kicked(self, _index: int) -> None:
-        """Answer what waits. The driver has one request under way at a time."""
-        # Bounded, for the guest can go on for ever; whatever comes later comes with a kick.
+        """Respond to waiting requests. The driver sends one at a time."""
+        # Bounded, because a guest could go on for ever; later requests come with a kick.
         for _ in range(MAX_SIZE):
             if self._queue is None or (chain := self._queue.pop()) is None:
                 return
@@ -50,11 +50,11 @@ class NsmDevice:
                 self._request = chain
                 continue
             request = self._request.read(MAX_REQUEST)
-            answer = self._exchange(request)
-            if len(answer) > chain.room:
-                raise ProtocolError(f"room for {chain.room} bytes of an answer of {len(answer)}")
-            # The driver looks once, for both, and wants the request back first.
+            response = self._exchange(request)
+            if len(response) > chain.room:
+                raise ProtocolError(f"room for {chain.room} bytes of a response of {len(response)}")
+            # The driver looks once for both, and expects the request first.
             self._queue.push(self._request, 0)
-            self._queue.push(chain, chain.write(answer))
+            self._queue.push(chain, chain.write(response))
             self._queue.notify()
             self._request = None

@@ -1,10 +1,10 @@
 r"""The parent instance as the guest sees it: a folder of UNIX sockets.
 
-- ``FOLDER/3_PORT``: who listens there is CID 3, port PORT, to the guest.
-- ``FOLDER/CID``: write ``CONNECT PORT\n``, read ``OK N\n``, and be connected to what listens on
-  PORT in the guest (the convention of Firecracker).
-- ``FOLDER/CID_PORT``, for ports named beforehand: the same without the greeting, as
-  ``enclave-simulator run`` has it.
+- ``FOLDER/3_PORT`` is CID 3, port PORT, to the guest.
+- ``FOLDER/CID``: write ``CONNECT PORT\n``, read ``OK N\n``, and be connected to port PORT of the
+  guest (the convention of Firecracker).
+- ``FOLDER/CID_PORT``, for ports named beforehand: the same without the greeting, as in
+  ``enclave-simulator run``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 HEARTBEAT_PORT = 9000
 HEARTBEAT = b"\xb7"
-"""What a Nitro EIF's init sends once it runs, and wants back (aws-nitro-enclaves-sdk-bootstrap,
-init/init.c)."""
+"""The byte that a Nitro EIF's init sends when it runs, and expects back
+(aws-nitro-enclaves-sdk-bootstrap, init/init.c)."""
 
 EXIT_PORT = 9001
-"""Where a guest may say, in decimal, which exit code its program ended with."""
+"""The port where a guest may report the exit code of its program, in decimal."""
 
 _CONNECT = re.compile(rb"CONNECT ([0-9]{1,10})\n")
 _EXIT = re.compile(rb"([0-9]{1,3})\s*")
@@ -42,7 +42,7 @@ class Folder:
     """Connects the guest to services; see `vsock_device.Parent`."""
 
     def __init__(self, folder: Path, elsewhere: Mapping[int, UnixAddress]) -> None:
-        """Services are in `folder`, but for those that listen elsewhere, by their port."""
+        """Prepare; `elsewhere` has, by port, the services that do not listen in `folder`."""
         self._folder = folder
         self._elsewhere = elsewhere
 
@@ -52,8 +52,8 @@ class Folder:
         path = elsewhere.path if elsewhere else f"{self._folder}/{VMADDR_CID_PARENT}_{port}"
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            # Connects at once or not at all: where the other side's queue is full, vsock
-            # would be reset too.
+            # Connects at once or not at all: vsock, too, is reset if the other side's queue is
+            # full.
             end.connect(path)
         except BaseException:
             end.close()
@@ -93,14 +93,14 @@ class Listener:
 
 
 class Line:
-    """Waits for the first line on a connection, and looks no further."""
+    """Reads the first line on a connection, and nothing after it."""
 
     def __init__(
         self, loop: Loop, end: socket.socket, found: Callable[[socket.socket, bytes], None]
     ) -> None:
         """Call `found` with the line; what follows it is left in the socket.
 
-        The sender's end ends a line too. One that is too long counts as empty.
+        End of file ends a line too. A line that is too long counts as empty.
         """
         self._loop = loop
         self._end = end
@@ -164,17 +164,17 @@ class _Greeted:
         self._end = end
 
     def accepted(self, host_port: int) -> None:
-        # The first bytes on an empty socket: they fit, or nobody is there to read them.
+        # The first bytes on an empty socket: they fit, or the client is gone.
         with contextlib.suppress(OSError):
             self._end.send(b"OK %d\n" % host_port, socket.MSG_NOSIGNAL)
 
 
 class Init:
-    """What the guest's init tells: that it runs, and how its program ended.
+    """What the guest's init reports: that it runs, and its program's exit code.
 
     Attributes:
-        started: the heartbeat was heard.
-        exit_code: what was reported, or None.
+        started: whether the heartbeat came.
+        exit_code: the reported one, or None.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -183,11 +183,11 @@ class Init:
         self.exit_code: int | None = None
 
     def heartbeat(self, end: socket.socket) -> None:
-        """Give the byte back."""
+        """Return the byte."""
         _Echo(self._loop, end, self)
 
     def exited(self, end: socket.socket) -> None:
-        """Take the exit code."""
+        """Receive the exit code."""
         Line(self._loop, end, self._report)
 
     def _report(self, end: socket.socket, line: bytes) -> None:
@@ -209,8 +209,8 @@ class _Echo:
         if self._end.fileno() != fd:
             return
         try:
-            said = self._end.recv(len(HEARTBEAT))
-            if said == HEARTBEAT:
+            received = self._end.recv(len(HEARTBEAT))
+            if received == HEARTBEAT:
                 self._init.started = True
                 self._end.send(HEARTBEAT, socket.MSG_NOSIGNAL)
                 return  # The guest closes.

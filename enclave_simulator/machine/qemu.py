@@ -1,4 +1,4 @@
-"""Finding a QEMU that can have its devices served from outside, and starting it."""
+"""Finds a QEMU whose devices can be served through vhost-user, and makes its arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "qemu-system-x86_64"
 System = Literal["microvm", "nitro-enclave"]
-"""``-M``: one whose NSM this project serves, and QEMU's own enclave, whose NSM signs nothing."""
+"""``-M``: microvm has an NSM that this project serves; QEMU's own enclave has one that signs
+nothing."""
 
 _HINT = "enclave-simulator setup-machine unpacks one from Debian's packages, without privilege"
 _WITHIN = 60.0
@@ -48,13 +49,13 @@ _NEEDS: dict[System, _Needs] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What is common to both.
+    """The options that both systems share.
 
     Attributes:
         memory: MiB.
         cpus: how many.
-        kvm: with the processor's help instead of emulation. Not by default: where KVM is
-            itself emulated, as in some clouds, guests crash.
+        kvm: use KVM instead of emulation. Not by default: on machines that emulate KVM, as in some
+            clouds, guests crash.
         vsock: the UNIX socket of vsock's vhost-user backend.
     """
 
@@ -65,14 +66,14 @@ class Machine:
 
 
 def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
-    """Return the command that runs a usable QEMU: PATH's, or the one that was unpacked.
+    """Return the command that runs a usable QEMU: the one in PATH, or the unpacked one.
 
     Args:
-        system: what it is to emulate.
-        cache: where `set_up` unpacked one; None is `debian.cache_folder`.
+        system: the machine to emulate.
+        cache: the folder that `set_up` unpacked one into; None is `debian.cache_folder`.
 
     Raises:
-        MachineError: there is none; says what those that are there lack.
+        MachineError: there is none; the message has what each lacks.
     """
     found = []
     if installed := shutil.which(PROGRAM):
@@ -90,7 +91,7 @@ def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
     if system == "nitro-enclave":
         hint = f"-M {system}: {_NEEDS[system].versions}"
     elif not all(_lacks(command, _NEEDS["nitro-enclave"]) for _, command in found):
-        hint += "; --machine nitro-enclave does here, if documents need not be signed"
+        hint += "; --machine nitro-enclave works here, if documents need not be signed"
     raise MachineError(
         "no usable QEMU: " + ("; ".join(reasons) or f"no {PROGRAM} in PATH, none in {unpacked}"),
         hint=hint,
@@ -98,15 +99,15 @@ def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
 
 
 def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
-    """Unpack QEMU from Debian's backports, where none is there that will do.
+    """Unpack QEMU from Debian's backports, unless a usable one exists.
 
     Args:
         cache: where to; None is `debian.cache_folder`.
         mirror: see `debian.Packages`.
-        again: even so.
+        again: unpack even so.
 
     Raises:
-        MachineError: it cannot be had.
+        MachineError: it is unavailable.
     """
     cache = cache or debian.cache_folder()
     with debian.locked(cache):
@@ -120,10 +121,10 @@ def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool 
 
 
 def microvm(machine: Machine, *, kernel: Path, ramdisk: Path, cmdline: str, nsm: Path) -> list[str]:
-    """Return QEMU's arguments for a machine whose NSM is served from outside.
+    """Return QEMU's arguments for a machine whose NSM is served through vhost-user.
 
     Args:
-        machine: see there.
+        machine: the shared options.
         kernel: a bzImage or vmlinux.
         ramdisk: all ramdisks, one after the other.
         cmdline: the image's own command line.
@@ -154,11 +155,11 @@ def nitro_enclave(
     """Return QEMU's arguments for its own enclave, which measures the image by itself.
 
     Args:
-        machine: see there.
+        machine: the shared options.
         eif: the image.
-        module_id: what documents name.
-        instance_id: what PCR4 measures.
-        role_arn: what PCR3 measures.
+        module_id: the module id in documents.
+        instance_id: measured into PCR4.
+        role_arn: measured into PCR3.
     """
     enclave = f"nitro-enclave,acpi=on,vsock=vsock,id={_quoted(module_id)}"
     enclave += f",parent-id={_quoted(instance_id)}"
@@ -182,16 +183,16 @@ def _common(machine: Machine) -> list[str]:
 
 
 def _quoted(value: object) -> str:
-    """A comma would begin QEMU's next option."""
+    """Quote commas, which separate QEMU's options."""
     return str(value).replace(",", ",,")
 
 
 def _added(machine: Machine) -> str:
-    """What the command line needs for this machine.
+    """Return what the kernel's command line needs for this machine.
 
-    Restarting by triple fault ends QEMU; the last `reboot=` counts. Nitro's own `reboot=k` asks
-    a keyboard controller that is not there, and waits. What the guest would measure, and on a
-    busy machine measure for ever, it is told: an emulated time stamp counter is the host's.
+    Restarting by triple fault ends QEMU; the last `reboot=` counts. Nitro's own `reboot=k` waits
+    for a keyboard controller that does not exist. The frequency of the time stamp counter is given,
+    because measuring it may never end on a busy machine: an emulated counter is the host's.
     """
     if machine.kvm:
         return "reboot=t"
@@ -206,7 +207,7 @@ def _added(machine: Machine) -> str:
 
 
 def _from(folder: Path) -> list[str]:
-    """The command that runs QEMU with the folder's loader, libraries and firmware."""
+    """Return the command that runs QEMU with the folder's loader, libraries and firmware."""
     share = folder / "usr/share"
     return [
         str(folder / debian.LOADER),
@@ -221,12 +222,12 @@ def _from(folder: Path) -> list[str]:
 
 
 def _lacks(command: list[str], needs: _Needs) -> str:
-    """What a QEMU lacks, in words; nothing where it will do."""
+    """Return what a QEMU lacks, in words; empty if it is usable."""
     try:
         machines, devices = (_help(command, of) for of in ("-M", "-device"))
     except (OSError, subprocess.SubprocessError) as e:
-        said = getattr(e, "stderr", None) or str(e)
-        return f"does not run: {said.strip()[-200:]}"
+        output = getattr(e, "stderr", None) or str(e)
+        return f"does not run: {output.strip()[-200:]}"
     missing = [] if f"\n{needs.machine} " in machines else [f"-M {needs.machine}"]
     missing += [device for device in needs.devices if f'"{device}"' not in devices]
     return f"has no {' and no '.join(missing)} ({needs.versions})" if missing else ""

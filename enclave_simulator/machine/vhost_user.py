@@ -1,4 +1,4 @@
-"""The backend's side of vhost-user: a virtio device that QEMU has served by another process.
+"""The backend's side of vhost-user: a virtio device of QEMU that another process serves.
 
 Source: QEMU, docs/interop/vhost-user.rst. One `Backend` serves one device, whichever it is.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Device(Protocol):
-    """What is behind the queues.
+    """A device, which serves queues.
 
     Attributes:
         queue_count: how many the backend serves.
@@ -31,11 +31,11 @@ class Device(Protocol):
     config: bytes
 
     def attach(self, queues: Sequence[Queue]) -> None:
-        """Take the queues, once, before anything runs."""
+        """Receive the queues, once, before they run."""
         ...
 
     def kicked(self, index: int) -> None:
-        """The driver put something into a queue, or may have.
+        """The driver may have added to a queue.
 
         Raises:
             ProtocolError: what it put there is against the rules.
@@ -60,35 +60,35 @@ class Queue:
         self._ring: Virtqueue | None = None
 
     def pop(self) -> Chain | None:
-        """Take the next request; None where there is none."""
+        """Return the next request, or None."""
         if self._ring is None or not self._enabled:
-            # A ring starts out disabled: an answer before SET_VRING_ENABLE would raise an
-            # interrupt that nobody hears, and the driver would wait for ever.
+            # A ring starts out disabled: a response before SET_VRING_ENABLE would raise an
+            # interrupt that is lost, and the driver would wait for ever.
             return None
         return self._ring.pop()
 
     def push(self, chain: Chain, written: int) -> None:
-        """Give a request back, with `written` bytes of answer in it. Then `notify`."""
+        """Return a request to the driver, with `written` bytes of response. Then `notify`."""
         if self._ring is not None:
             self._ring.push(chain, written)
 
     def notify(self) -> None:
-        """Tell the driver what was pushed."""
+        """Notify the driver of what was pushed."""
         if self._ring is not None and self._ring.wants_interrupt:
             self._interrupt()
 
-    # What QEMU says about it
+    # Set by QEMU
 
     def set_size(self, size: int) -> None:
-        """Entries; checked when it starts."""
+        """Set the number of entries; checked when the queue starts."""
         self._size = size
 
     def set_position(self, position: int) -> None:
-        """Where to go on in the available ring."""
+        """Set where to continue in the available ring."""
         self._position = position & 0xFFFF
 
     def set_addresses(self, descriptors: int, used: int, available: int) -> None:
-        """Where the rings are in QEMU's memory."""
+        """Set the rings' addresses in QEMU's memory."""
         self._addresses = descriptors, used, available
 
     def set_enabled(self, *, enabled: bool) -> None:
@@ -96,7 +96,7 @@ class Queue:
         self._enabled = enabled
 
     def set_call(self, fd: int | None) -> None:
-        """Take another eventfd for interrupts.
+        """Set the eventfd for interrupts.
 
         QEMU changes it while the guest boots. One interrupt too many does no harm; one that
         went to the old eventfd would be lost.
@@ -107,7 +107,7 @@ class Queue:
             self._interrupt()
 
     def start(self, memory: GuestMemory, kick: int | None) -> None:
-        """Begin to look at the rings.
+        """Start to use the rings.
 
         Raises:
             ProtocolError: it is not set up, or not correctly.
@@ -127,7 +127,7 @@ class Queue:
         )
 
     def stop(self) -> int:
-        """Let go of the rings; returns where to go on another time."""
+        """Stop using the rings; return where to continue later."""
         if self._ring is not None:
             self._position = self._ring.position
         self._ring = None
@@ -136,20 +136,20 @@ class Queue:
         return self._position
 
     def close(self) -> None:
-        """Stop, and give everything back."""
+        """Stop, and close all descriptors."""
         self.stop()
         _close(self._call)
         self._call = None
 
     def _interrupt(self) -> None:
         if self._call is not None:
-            # A full counter means that interrupts are waiting to be taken already.
+            # A full counter means that an interrupt is pending already.
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._call, 1)
 
 
 class Backend:
-    """Answers QEMU's messages about one device.
+    """Handles QEMU's messages about one device.
 
     Attributes:
         queues: the device's queues.
@@ -187,7 +187,7 @@ class Backend:
         device.attach(self.queues)
 
     def handle(self, message: Message, fds: list[int]) -> bytes | None:
-        """Do what a message says.
+        """Handle a message.
 
         Args:
             message: from QEMU.
@@ -206,7 +206,7 @@ class Backend:
         return answer
 
     def close(self) -> None:
-        """Let go of the guest's memory and of every descriptor."""
+        """Unmap the guest's memory and close every descriptor."""
         for queue in self.queues:
             queue.close()
         self._memory = GuestMemory()
@@ -218,7 +218,7 @@ class Backend:
         regions = message.regions()
         if len(regions) != len(fds):
             raise ProtocolError(f"{len(regions)} regions of memory with {len(fds)} descriptors")
-        # The descriptors stay on the list, to be closed: a mapping does without.
+        # The caller closes the descriptors: a mapping does not need them.
         self._memory = GuestMemory(zip(regions, fds, strict=True))
 
     def _set_size(self, message: Message, _fds: list[int]) -> None:

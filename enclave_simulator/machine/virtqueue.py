@@ -27,7 +27,7 @@ class Memory(Protocol):
     """The guest's physical memory."""
 
     def view(self, address: int, size: int) -> memoryview:
-        """Return `size` bytes at a guest physical address, to read and to write.
+        """Return a writable view of `size` bytes at a guest physical address.
 
         Raises:
             ProtocolError: they are not all within one region of memory.
@@ -51,11 +51,11 @@ class Chain:
 
     @property
     def room(self) -> int:
-        """Bytes that can be written."""
+        """The number of bytes that can be written."""
         return sum(map(len, self.writable))
 
     def read(self, limit: int) -> bytes:
-        """Copy what the driver says.
+        """Copy what the driver sent.
 
         Raises:
             ProtocolError: it is over `limit` bytes.
@@ -66,7 +66,7 @@ class Chain:
         return b"".join(self.readable)
 
     def write(self, data: bytes) -> int:
-        """Write what there is room for; returns how much that was."""
+        """Write as much as there is room for; return how much."""
         left = memoryview(data)
         for buffer in self.writable:
             part = left[: len(buffer)]
@@ -92,7 +92,7 @@ class Virtqueue:
         used: int,
         position: int = 0,
     ) -> None:
-        """Take the rings' guest physical addresses.
+        """Prepare; the addresses are guest physical ones.
 
         Raises:
             ProtocolError: the size is no power of two up to `MAX_SIZE`, or a ring is not in
@@ -106,13 +106,12 @@ class Virtqueue:
         self._available = memory.view(available, _RING + size * _INDEX.size)
         self._used = memory.view(used, _RING + size * _USED.size)
         self.position = position
-        # What was made available before and not used is not ours to know: a driver starts
-        # with both at zero, and a stopped queue was emptied.
+        # Both indexes start equal: a driver starts with zero, and a stopped queue was emptied.
         self._used_index: int = _INDEX.unpack_from(self._used, 2)[0]
 
     @property
     def waiting(self) -> int:
-        """Chains made available and not popped.
+        """Return how many chains are available and not popped.
 
         Raises:
             ProtocolError: they are more than the queue has entries.
@@ -125,12 +124,12 @@ class Virtqueue:
 
     @property
     def wants_interrupt(self) -> bool:
-        """Whether the driver wants to be told of what was pushed."""
+        """Whether the driver wants an interrupt for what was pushed."""
         flags: int = _INDEX.unpack_from(self._available, 0)[0]
         return not flags & _NO_INTERRUPT
 
     def pop(self) -> Chain | None:
-        """Take the next chain, or None where there is none.
+        """Return the next chain, or None.
 
         Raises:
             ProtocolError: a descriptor points nowhere, the chain loops, or it has room to
@@ -145,7 +144,7 @@ class Virtqueue:
         return chain
 
     def push(self, chain: Chain, written: int) -> None:
-        """Give a chain back, with `written` bytes in it."""
+        """Return a chain to the driver, with `written` bytes in it."""
         at = _RING + self._used_index % self._size * _USED.size
         _USED.pack_into(self._used, at, chain.head, written)
         self._used_index = (self._used_index + 1) & 0xFFFF

@@ -20,7 +20,7 @@ from enclave_simulator.machine.vsock_packet import (
 )
 
 BUFFER_SIZE = 128 * 1024
-"""Bytes the guest may send on one connection that the host's socket has not taken."""
+"""Bytes of one connection that the guest may send before the host's socket takes them."""
 
 _ANNOUNCE_AFTER = BUFFER_SIZE // 4
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -30,15 +30,15 @@ class Stream(Protocol):
     """The host's end: a non-blocking stream socket."""
 
     def recv(self, size: int, /) -> bytes:
-        """Read; nothing is the end. Raises OSError as a socket does."""
+        """Read; empty at the end. Raises OSError as a socket does."""
         ...
 
     def send(self, data: memoryview | bytes, flags: int, /) -> int:
-        """Write what there is room for. Raises OSError as a socket does."""
+        """Write as much as there is room for. Raises OSError as a socket does."""
         ...
 
     def shutdown(self, how: int, /) -> None:
-        """End one direction. Raises OSError as a socket does."""
+        """Close one direction. Raises OSError as a socket does."""
         ...
 
 
@@ -78,39 +78,39 @@ class Connection:
 
     @property
     def forwarded(self) -> int:
-        """Bytes of the guest that the stream has taken, modulo 2**32."""
+        """How many bytes of the guest the stream has taken, modulo 2**32."""
         return self._forwarded
 
     @property
     def held(self) -> int:
-        """Bytes of the guest that the stream has not taken yet."""
+        """How many bytes of the guest the stream has not taken yet."""
         return len(self._pending)
 
     @property
     def finished(self) -> bool:
-        """Nothing can move any more, in either direction: the stream can be closed."""
+        """Whether both directions have ended: the stream can be closed."""
         sent_all = bool(self._guest_shutdown & NO_MORE_SENDING) and not self._pending
         return sent_all and (self._ended or bool(self._guest_shutdown & NO_MORE_RECEIVING))
 
     @property
     def guest_closed(self) -> bool:
-        """The guest has closed its socket: it waits for RST and takes nothing else."""
+        """Whether the guest has closed its socket: it waits for RST alone."""
         return self._guest_shutdown == BOTH
 
     # Packets of the guest
 
     def accept(self, request: Packet) -> None:
-        """The guest asked for this connection, and the stream is connected."""
+        """Accept the guest's request: the stream is connected."""
         self._guest_buffer = request.buffer_size
         self.established = True
         self._opening = Operation.RESPONSE
 
     def request(self) -> None:
-        """Ask the guest for this connection; its answer is a RESPONSE or RST."""
+        """Request this connection of the guest, which sends RESPONSE or RST."""
         self._opening = Operation.REQUEST
 
     def take(self, packet: Packet) -> None:
-        """Do what a packet says, other than REQUEST and RST."""
+        """Handle a packet other than REQUEST and RST."""
         self._guest_buffer = packet.buffer_size
         self._guest_forwarded = packet.forwarded
         match packet.operation:
@@ -133,7 +133,7 @@ class Connection:
         ):
             self.broken = True  # More than it was given credit for, or after its end.
         elif self._shutdown_owed & NO_MORE_RECEIVING:
-            self._count(len(payload))  # Nobody is there to read it, and the guest is being told.
+            self._count(len(payload))  # There is no reader, and the guest is being notified.
         else:
             self._pending += payload
             self.flush()
@@ -147,7 +147,7 @@ class Connection:
     # The stream
 
     def flush(self) -> None:
-        """Send on what the stream has room for."""
+        """Forward as much as the stream has room for."""
         try:
             while self._pending:
                 sent = self.stream.send(bytes(self._pending[:MAX_PAYLOAD]), _FLAGS)
@@ -156,7 +156,7 @@ class Connection:
         except BlockingIOError:
             return
         except OSError:
-            # Nobody reads there any more; but what was said before is still to be had.
+            # The reader is gone; what it sent before can still be read.
             self._count(len(self._pending))
             self._pending.clear()
             self._shutdown_owed |= NO_MORE_RECEIVING
@@ -167,13 +167,13 @@ class Connection:
         self._forwarded = (self._forwarded + size) & MASK
 
     def _shut(self, how: int) -> None:
-        with contextlib.suppress(OSError):  # The other side has gone: reading will tell.
+        with contextlib.suppress(OSError):  # The other side is gone: reading reports it.
             self.stream.shutdown(how)
 
     # Packets for the guest
 
     def next_packet(self, room: int) -> tuple[Operation, int, bytes] | None:
-        """Say what is to be sent next: operation, flags, payload; None where there is nothing.
+        """Return the next packet: operation, flags, payload; None if there is none.
 
         Args:
             room: bytes of payload there is a buffer for.
@@ -194,7 +194,7 @@ class Connection:
         return None
 
     def announced(self) -> None:
-        """A packet went out, and with it how much was forwarded."""
+        """Note that a packet was sent, with the count of forwarded bytes."""
         self._announced = self._forwarded
         self._credit_asked = False
 

@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1024
-"""At a time; a hostile guest can make the host hold this many buffers."""
+"""Connections at a time; a hostile guest can make the host hold this many buffers."""
 
 _MAX_RESETS = 1024
 _PACKETS_PER_TURN = 256
 _RX, _TX = 0, 1
 _FIRST_HOST_PORT = 1 << 30
 _ANSWER_WITHIN = 5.0
-"""Seconds for the guest's kernel to say whether somebody listens."""
+"""Seconds for the guest's kernel to accept or reject a connection."""
 
 _LINGER = 30.0
-"""Seconds for the rest of what a guest sent to be read, once it has closed its socket."""
+"""Seconds for a service to read the rest, once the guest has closed its socket."""
 
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Parent(Protocol):
-    """Who is behind CID 3."""
+    """The services behind CID 3."""
 
     def connect(self, port: int) -> socket.socket:
         """Connect to a service of the parent, without waiting.
@@ -57,10 +57,10 @@ class Parent(Protocol):
 
 
 class Caller(Protocol):
-    """Who on the host asked for a connection into the guest."""
+    """A client on the host that requested a connection into the guest."""
 
     def accepted(self, host_port: int) -> None:
-        """The guest took it; the first bytes go out after this."""
+        """The guest accepted; the first bytes are sent after this."""
         ...
 
 
@@ -96,12 +96,12 @@ class VsockDevice:
         self._send()
 
     def resume(self) -> None:
-        """Go on where the budget of a turn ended."""
+        """Continue where the budget of a turn ended."""
         self._receive()
         self._send()
 
     def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         for connection in list(self._connections.values()):
             self._drop(connection)
         for connection, _ in list(self._sockets.values()):
@@ -110,7 +110,7 @@ class VsockDevice:
     # The host's side
 
     def dial(self, port: int, accepted: socket.socket, caller: Caller) -> None:
-        """Connect `accepted` to a port of the guest; it is closed where nobody listens there."""
+        """Connect `accepted` to a port of the guest; close it if nothing listens there."""
         if len(self._sockets) >= MAX_CONNECTIONS:
             accepted.close()
             return
@@ -148,7 +148,7 @@ class VsockDevice:
     def _receive(self) -> None:
         queue = self._queues[_TX]
         for _ in range(MAX_SIZE):
-            # Who does not take his answers gets no further ones.
+            # A guest that does not take its packets gets no further ones.
             if len(self._resets) >= _MAX_RESETS or (chain := queue.pop()) is None:
                 break
             packet = Packet.decode(chain.read(HEADER_SIZE + MAX_PAYLOAD))
@@ -199,7 +199,7 @@ class VsockDevice:
             self._waiting[connection] = None
 
     def _send(self) -> None:
-        """Fill the buffers that the guest has given, each connection in its turn."""
+        """Fill the buffers that the guest has given, one connection after the other."""
         queue = self._queues[_RX]
         for _ in range(_PACKETS_PER_TURN):
             if not self._waiting and not self._resets:
@@ -266,7 +266,7 @@ class VsockDevice:
     # Ending
 
     def _settle(self, connection: Connection) -> None:
-        """End what is over."""
+        """Close connections that have ended."""
         key = connection.guest_port, connection.host_port
         if self._connections.get(key) is not connection:
             if not connection.held:  # It was dropped, with a rest to be read.

@@ -68,9 +68,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        log.info(
-            format, *args
-        )  # the base class asks for an IP address, which a UNIX client has not
+        # The base class needs an IP address, which a UNIX client does not have.
+        log.info(format, *args)
 
 
 def add_parser(subparsers: Any) -> None:

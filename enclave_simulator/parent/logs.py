@@ -37,7 +37,7 @@ def print_logs(address: Address) -> Iterator[None]:
 
     If another process listens there already, it gets them.
     """
-    # No limits that matter: a developer wants all lines, and does not attack the own terminal.
+    # High limits: a developer wants all lines.
     settings = LogSettings(
         cids=None,
         listen=address,
@@ -48,7 +48,7 @@ def print_logs(address: Address) -> Iterator[None]:
     )
     sink = LogSink(settings, sink=_StandardError())
     with contextlib.ExitStack() as stack:
-        # A signal must reach another thread: in the sink's it would not reach `foreground`.
+        # A signal must reach another thread: in the sink's it would not reach `child.pass_through`.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             sink.start()

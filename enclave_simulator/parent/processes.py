@@ -31,7 +31,7 @@ _STATE_LIMIT = 4096
 _STDERR_SHOWN = 2000
 
 _OWN_ERROR = re.compile(r"[a-z-]+: error: (?P<error>.+)(?:\n[a-z-]+: hint: (?P<hint>.+))?")
-"""The output of a command that ended with an error of its own."""
+"""Output of a command that ended with its own error."""
 
 # PR_SET_PDEATHSIG: services must not outlive a launcher that is killed by SIGKILL. It is about the
 # thread that started them, which may have ended already. Signals that the launcher has blocked

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from tests.enclave_simulator.launcher.rig import namespaces_refused
 
 LIMIT = 60
 RUN = [
@@ -54,6 +55,23 @@ def test_exit_code_output_and_options_of_the_command() -> None:
         "--no-services", "--", "sh", "-c", 'test -c /dev/nsm; echo "$@"; exit 7', "-", "--cid"
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (7, "--cid\n", "")
+
+
+def test_verbose_has_the_way_that_was_chosen() -> None:
+    interfaces = ["sh", "-c", "tail -n +3 /proc/net/dev | cut -d: -f1"]
+    host = subprocess.run(interfaces, stdout=subprocess.PIPE, text=True, check=True).stdout
+    for options, network, dev in (
+        ([], "a network of its own: loopback only", "a /dev of its own: "),
+        (["--host-network"], "", "a /dev of its own: "),
+        (["--no-namespaces"], "no network of its own: ", "calls with paths are trapped: "),
+    ):
+        ran = run("--no-services", "--verbose", *options, "--", *interfaces)
+        assert ran.returncode == 0
+        own = "network of its own: loopback only" in ran.stderr
+        assert [name.strip() for name in ran.stdout.split()] == (["lo"] if own else host.split())
+        if not namespaces_refused():
+            assert dev in ran.stderr
+            assert network in ran.stderr
 
 
 def test_the_nsm_is_the_simulated_one() -> None:

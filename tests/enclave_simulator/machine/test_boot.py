@@ -74,7 +74,7 @@ def test_a_qemu_that_lacks_something_says_what(
     assert main(["boot", str(file)]) == 1
     told = said(capsys)
     assert "has no vhost-user-test-device (QEMU 10.2 and later)" in told
-    assert "--machine nitro-enclave does here" in told
+    assert "--machine nitro-enclave works here" in told
 
 
 def test_a_qemu_without_the_enclave_is_told_so(
@@ -97,11 +97,11 @@ def test_a_qemu_that_does_not_run_is_told_so(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--machine=nitro-enclave", "--debug-mode"], "--debug-mode is nothing for"),
-        (["--machine=nitro-enclave", "--nitro-root=x"], "--nitro-root is nothing for"),
+        (["--machine=nitro-enclave", "--debug-mode"], "--debug-mode does not apply to"),
+        (["--machine=nitro-enclave", "--nitro-root=x"], "--nitro-root does not apply to"),
         (["--cid=3"], "not an enclave's CID: 3"),
         (["--signing-certificate=/nonexistent"], "cannot read /nonexistent"),
-        (["--signing-certificate=/proc/self/cmdline"], "no certificate in PEM"),
+        (["--signing-certificate=/proc/self/cmdline"], "not a certificate in PEM"),
     ],
 )
 def test_options_that_make_no_sense(
