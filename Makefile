@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test check bench api docs wheel setup lock clean help \
+.PHONY: run test check bench api wheel setup lock clean help \
   test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
   boot-test fuzz-eif image eif machine-tools
 
