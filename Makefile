@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image test-clean check bench api fuzz-eif \
+.PHONY: run test test-aws-cli test-clients test-storm test-vsock test-image test-clean check bench api docs fuzz-eif \
   image eif wheel lock \
   machine-tools boot-test clean setup help
 
@@ -65,6 +65,15 @@ machine-tools: $(READY) ## a QEMU for enclave-simulator boot, from Debian
 
 boot-test: $(READY) ## an enclave image, booted under QEMU: the main job inside
 	$(BIN)/python -m tests.programs.boot $(if $(CACHE),--cache $(CACHE))
+
+DOCS_TOOLS := sphinx==9.0.4 myst-parser==5.2.0
+
+docs: api       ## HTML of README and docs/ in dist/docs, every link checked
+	@test -d .docs || $(PYTHON) -m venv .docs
+	@.docs/bin/pip install --quiet --disable-pip-version-check $(DOCS_TOOLS)
+	@.docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html \
+	  --conf-dir docs --doctree-dir .docs/doctrees . dist/docs
+	@echo dist/docs/README.html
 
 # docs/image.md tells what these may be.
 IMAGE   ?= nitro-enclave-agent
@@ -126,5 +135,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .docs .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
