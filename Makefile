@@ -138,5 +138,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients .foreign .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .docs .foreign .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,6 +21,7 @@ from enclave.sdk.errors import SdkCallError, SdkNotBuiltError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
 MODULE = "enclave.sdk._native"
 """The name of what `python -m enclave.sdk.build` compiles."""
@@ -172,7 +173,7 @@ def load_file(path: Path) -> Native:
     assert spec is not None  # noqa: S101 (for mypy: it is None only without a loader)
     try:
         with _unlisted():
-            module = module_from_spec(spec)
+            module = module_from_spec(spec)  # this is where cffi's module initialises itself
             loader.exec_module(module)
     except ImportError as e:
         raise _not_loadable(e) from e
@@ -181,14 +182,23 @@ def load_file(path: Path) -> Native:
 
 @contextmanager
 def _unlisted() -> Iterator[None]:
-    """Undo what cffi adds to the loaded modules: `load` would take this one for the installed."""
-    before = set(sys.modules)
+    """Undo what cffi does to the loaded modules: `load` would take this one for the installed."""
+    before = _listed()
     try:
         yield
     finally:
-        for name in set(sys.modules) - before:
-            if name.removesuffix(".lib") == MODULE:
-                del sys.modules[name]
+        for name in _listed():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _listed() -> dict[str, ModuleType]:
+    """Return the loaded modules that cffi lists under the name of the installed one."""
+    return {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name.partition(".lib")[0] == MODULE
+    }
 
 
 def _not_loadable(error: ImportError) -> SdkNotBuiltError:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,7 +136,23 @@ def test_shared_libraries_load_whatever_the_linker_leaves_out(
     native = load_file(package / FILE)
     assert native.prefixes == (str(prefix),)
     assert native.build in printed.out
-    assert not [name for name in sys.modules if name.startswith(native_module.MODULE)]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_module_that_is_checked_is_not_listed_as_the_installed_one(
+    tmp_path: Path, package: Path, loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cffi lists each module that it loads, and its `lib`, under the name in the module itself."""
+    make_genuine(tmp_path / "sdk")
+    assert build.main(["--prefix", str(tmp_path / "sdk"), "--shared"], into=package) == 0
+    names = (native_module.MODULE, native_module.MODULE + ".lib")
+    installed = {name: ModuleType(name) for name in names if loaded}
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name, module in installed.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    load_file(package / FILE)
+    assert {name: sys.modules[name] for name in names if name in sys.modules} == installed
 
 
 def test_a_file_that_is_no_module(tmp_path: Path) -> None:
