@@ -260,7 +260,7 @@ class Agent(AttestedOperations):
         if device is None:
             found = find_attester(self._attester)
             self._opened_device = found.device
-            log.info("the key pair is attested by %s", found.title)
+            log.debug("the key pair is attested by %s", found.title)
             return found.attester
         if self._attester == "nitrotpm":
             with forking.importing:
