@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
@@ -59,6 +60,7 @@ class Worker:
         deadline = time.monotonic() + seconds
         self._printed = bytearray()
         self._connected = True
+        self._command = command
         try:
             self._process = subprocess.Popen(  # noqa: S603 (our own program)
                 command,
@@ -186,11 +188,16 @@ class Worker:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return SdkWorkerError("the worker with the SDK's client closed its pipe")
-        how = f"exited with {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+        if code >= 0:
+            return SdkWorkerError(
+                f"the worker with the SDK's client exited with {code}",
+                hint="if it cannot start, this shows why: "
+                f"{shlex.join(map(str, self._command))} < /dev/null",
+            )
         return SdkWorkerError(
-            f"the worker with the SDK's client {how}",
-            hint="version 0.4.4 crashes on a response without CiphertextForRecipient; "
-            "--engine sdk does not",
+            f"the worker with the SDK's client was killed by {signal.Signals(-code).name}",
+            hint="version 0.4.4 crashes on a response without CiphertextForRecipient, among "
+            "others; --engine sdk does not",
         )
 
 

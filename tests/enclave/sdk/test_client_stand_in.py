@@ -97,13 +97,20 @@ def test_one_worker_makes_the_calls(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(902, "was killed by SIGABRT"), (910, "exited with 3")]
+    ("number", "text", "hint"),
+    [
+        (902, "was killed by SIGABRT", "crashes on a response"),
+        (910, "exited with 3", "stand_in_worker.py"),
+    ],
 )
-def test_a_death_is_one_error_and_a_new_worker(make: Make, number: int, text: str) -> None:
+def test_a_death_is_one_error_and_a_new_worker(
+    make: Make, number: int, text: str, hint: str
+) -> None:
     client = make()
     worker = pid(client)
-    with pytest.raises(SdkWorkerError, match=text):
+    with pytest.raises(SdkWorkerError, match=text) as caught:
         random(client, number)
+    assert hint in caught.value.hint
     assert gone(worker)
     assert pid(client) != worker
 

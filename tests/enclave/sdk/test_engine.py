@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,8 @@ def test_bindings_that_do_not_load_are_one_error_with_one_exit_code(
     monkeypatch.setattr(
         "enclave.sdk.client.SdkClient", partial(SdkClient, command=stand_in_worker(broken))
     )
-    with Agent(engine=engine, **SETTINGS) as agent, pytest.raises(SdkNotBuiltError) as caught:
+    settings = {**SETTINGS, "environ": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
+    with Agent(engine=engine, **settings) as agent, pytest.raises(SdkNotBuiltError) as caught:
         agent.generate_random(8)
     assert "do not load" in str(caught.value)
     assert "python -m enclave.sdk.build" in caught.value.hint
