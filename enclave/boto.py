@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSResponse
 
 from enclave.agent import Agent
 from enclave.errors import AgentError, ConfigurationError, KmsUnreachableError
+from enclave.key_id import note_key_id
 from enclave.kms.client import read_response
 from enclave.kms.endpoint import Endpoint, parse_endpoint
 from enclave.recipient.exchange import (
@@ -144,6 +145,7 @@ class _Attachment:
     def add_recipient(
         self, *, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any
     ) -> None:
+        note_key_id(model.name, params)
         if model.name not in SECRET_FIELD or "Recipient" in params:
             return
         recipient = self._agent.recipient()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
 from enclave.forking import importing
+from enclave.key_id import note_key_id
 
 if TYPE_CHECKING:
     from enclave.kms.client import KmsResponse
@@ -82,6 +83,7 @@ class AttestedOperations(ABC):
             ConfigurationError: an argument is invalid.
             AgentError: any other failure, see `AttestedOperations`.
         """
+        note_key_id("Decrypt", {"KeyId": key_id})
         response = self.call(
             "Decrypt",
             _parameters(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import AgentError, KmsUnreachableError
+from enclave.key_id import note_key_id
 from enclave.pool import MAX_TAKEN
 from enclave.serve.protocol import (
     Call,
@@ -127,6 +128,7 @@ class Calls:
         """Return the response, the result or an error, within the deadline."""
         self.counts.calls += 1
         ours = self.request_id()
+        note_key_id(call.operation, call.parameters)
         try:
             return await self._respond(call, ours)
         except AgentError as e:
