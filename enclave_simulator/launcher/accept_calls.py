@@ -96,9 +96,9 @@ class Accepts:
             self._finish(fd, result)
 
     def check_waiting(self) -> None:
-        """Resume threads that a signal or a timeout should wake; forget those that are gone.
+        """Resume threads that a signal, stop or timeout should wake; forget those that are gone.
 
-        The kernel notifies the supervisor of neither, so the supervisor polls.
+        The kernel notifies the supervisor of none, so the supervisor polls.
         """
         for fd, accept in list(self._waiting.items()):
             if not self._listener.waits(accept.call):
@@ -174,7 +174,7 @@ def _receive_deadline(listening: socket.socket) -> float | None:
 def _interrupted(call: Syscall) -> bool:
     """Return whether the kernel wants to interrupt a thread, and cannot.
 
-    Only with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: the first signal, stop or freeze turns the
+    With SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, the first signal, stop or freeze turns the
     interruptible wait into one that only SIGKILL interrupts, and stays pending. So the kernel may
     see ERESTARTSYS, as from a system call of its own.
     """

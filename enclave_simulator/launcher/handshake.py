@@ -53,7 +53,6 @@ class Plan:
         argv: COMMAND and its arguments.
         env: its environment.
         filter: the seccomp filter, in hex.
-        killable: keep signals from interrupting calls that are being answered.
         namespaces: make a /dev of its own.
         network: try to make a network of its own as well.
         parent: the process that it must not outlive; 0 for none.
@@ -62,7 +61,6 @@ class Plan:
     argv: Sequence[str]
     env: Mapping[str, str]
     filter: str
-    killable: bool
     namespaces: bool
     network: bool
     parent: int

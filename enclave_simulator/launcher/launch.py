@@ -132,9 +132,6 @@ class Launcher:
                     argv=list(argv),
                     env=dict(os.environ if env is None else env),
                     filter=bpf.assemble(architecture, rules).hex(),
-                    # Without it, a thread that waits in accept can be frozen and suspended; with
-                    # it, fewer calls end with EINTR, which counts where paths are trapped.
-                    killable=not namespaces,
                     namespaces=namespaces,
                     network=namespaces and self.own_network,
                     parent=os.getpid() if die_with_thread else 0,

@@ -57,13 +57,14 @@ def check(result: int, call: str) -> None:
         raise OSError(ctypes.get_errno(), call)
 
 
-def install(program: bytes, *, killable: bool) -> int:
+def install(program: bytes) -> int:
     """Install the filter on this process and return the notification descriptor."""
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = SockFprog(len(program) // 8, ctypes.addressof(buffer))
     number = SYS_SECCOMP[os.uname().machine]
-    # The second flag (Linux 5.19) keeps signals from interrupting calls that are being answered.
-    for more in (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0) if killable else (0,):
+    # The second flag (Linux 5.19) keeps signals from interrupting a call that is being executed.
+    # Without it, the supervisor might write into memory that the program has used again meanwhile.
+    for more in (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0):
         flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | more
         listener: int = libc.syscall(number, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
         if listener >= 0:
@@ -231,7 +232,7 @@ def main() -> None:
         # exec.
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
         step = "seccomp"
-        listener = install(bytes.fromhex(plan["filter"]), killable=plan["killable"])
+        listener = install(bytes.fromhex(plan["filter"]))
         proof = ctypes.create_string_buffer(b"readable", 8)
         report["proof"] = ctypes.addressof(proof)
         socket.send_fds(control, [json.dumps(report).encode() + b"\n"], [listener])
