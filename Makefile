@@ -58,7 +58,7 @@ check: $(READY) ## ruff and mypy strict
 	$(BIN)/mypy
 
 bench: $(READY) ## speed of agent, endpoint and relay; BENCH=relay for one
-	$(BIN)/python -m tests.programs.bench $(BENCH)
+	$(if $(SVG),SVG='$(SVG)' )$(BIN)/python -m tests.programs.bench $(BENCH)
 
 fuzz-eif: $(READY) ## a million mutated enclave images, read (minutes)
 	$(BIN)/python -m tests.programs.fuzz_eif $(or $(COUNT),1000000) $(SEED)

@@ -1,9 +1,15 @@
-"""``make bench [BENCH="agent ..."]``: run the named benchmarks, or all of them."""
+"""``make bench [BENCH="agent ..."]``: run the named benchmarks, or all of them.
+
+With SVG=FOLDER in the environment their tables are also written there, as pictures.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+
+from tests.programs.bench import report
 
 BENCHMARKS = ("agent", "endpoint", "engines", "neighbour", "relay")
 
@@ -11,10 +17,12 @@ BENCHMARKS = ("agent", "endpoint", "engines", "neighbour", "relay")
 def main() -> int:
     """Run what was named on the command line; returns the exit code."""
     named = sys.argv[1:] or BENCHMARKS
+    report.draw_into(os.environ.get("SVG", ""))
     for name in named:
         if name not in BENCHMARKS:
             print(f"bench: error: no such benchmark: {name!r}; there are: {', '.join(BENCHMARKS)}")
             return 2
+        report.begin(name)
         import_module(f"tests.programs.bench.{name}").main()
     return 0
 

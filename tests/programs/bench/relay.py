@@ -231,9 +231,9 @@ def _print(results: Results, names: list[str]) -> None:
             spread = "-".join(figure.form.format(end(row[OURS])) for end in (min, max))
         rows.append((name, *cells, spread))
         ratios.append((name, *(_ratio(figure, row, other) for other in others)))
-    table(("", *names, f"spread of {OURS}"), rows)
+    table(("", *names, f"spread of {OURS}"), rows, across=True)
     print(f"\n{OURS} to each of the others: 1.20 is 20 % better, whatever better means there\n")
-    table(("", *others), ratios)
+    table(("", *others), ratios, across=True)
 
 
 def _ratio(figure: Figure, row: dict[str, list[float]], other: str) -> str:
