@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test check bench api wheel setup lock clean help \
+.PHONY: run test check bench api docs wheel setup lock clean help \
   test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
   boot-test fuzz-eif image eif machine-tools
 
@@ -68,6 +68,15 @@ machine-tools: $(READY) ## a QEMU for enclave-simulator boot, from Debian
 
 boot-test: $(READY) ## an enclave image, booted under QEMU: the main job inside
 	$(BIN)/python -m tests.programs.boot $(if $(CACHE),--cache $(CACHE))
+
+DOCS_TOOLS := sphinx==9.0.4 myst-parser==5.2.0
+
+docs: api       ## HTML of README and docs/ in dist/docs, every link checked
+	@test -d .docs || $(PYTHON) -m venv .docs
+	@.docs/bin/pip install --quiet --disable-pip-version-check $(DOCS_TOOLS)
+	@.docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html \
+	  --conf-dir docs --doctree-dir .docs/doctrees . dist/docs
+	@echo dist/docs/README.html
 
 # docs/image.md tells what these may be.
 IMAGE   ?= nitro-enclave-agent
@@ -129,5 +138,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients .foreign .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .docs .foreign .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

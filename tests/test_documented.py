@@ -1,4 +1,4 @@
-"""docs/testing.md: its example is a test file that passes as it stands."""
+"""Examples in docs/testing.md and docs/concurrency.md, run as they stand; the list of ADRs."""
 
 from __future__ import annotations
 
@@ -35,3 +35,26 @@ def test_the_faults_it_names_exist() -> None:
     injected = re.findall(r'faults\.inject\("([a-z-]+)', DOCUMENT)
     assert injected
     assert set(injected) <= set(FAULTS)
+
+
+def test_the_example_of_threads_fork_and_asyncio_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs/concurrency.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    program = tmp_path / "example.py"
+    program.write_text(example)
+    simulator = [sys.executable, "-m", "enclave_simulator.cli", "run", "--"]
+    done = subprocess.run(
+        [*simulator, sys.executable, "-W", "error", str(program)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs/adr"
+    listed = re.findall(r"^- \[(.*)\]\((.*)\)$", (folder / "README.md").read_text(), re.MULTILINE)
+    titles = {
+        path.name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        for path in folder.glob("0*.md")
+    }
+    assert [(titles[name], name) for name in sorted(titles)] == listed
