@@ -28,7 +28,7 @@ test-clients: $(READY) ## the endpoint with AWS's CLIs, SDKs, encryption librari
 	$(BIN)/python -m tests.programs.clients
 	$(BIN)/pytest -n 2 -rs tests/chain/test_clients.py
 
-test-page: $(READY) ## the parent's page in headless Chromium (chromium, chromium-driver)
+test-page: $(READY) ## the parent's page in Chromium (chromium-driver)
 	$(BIN)/pytest tests/parent/operations/in_browser.py
 
 test-foreign: $(READY) ## others' NSM clients and verifiers (PyPI, npm)

@@ -135,17 +135,19 @@ def session_agent(
 
 
 def _require() -> None:
-    """Fail the test if the libraries of the extra are not installed, and name the extra."""
+    """Fail the test if a package is shadowed, or the libraries of the extra are not installed."""
     from vsock_proxy.errors import ConfigurationError  # noqa: PLC0415 (see above)
+    from vsock_proxy.service.entries import require_own  # noqa: PLC0415 (see above)
     from vsock_proxy.service.extras import require  # noqa: PLC0415 (see above)
 
     missing = ""
     try:
+        require_own("enclave", "parent")
         require("simulator", "asn1crypto", "h11")
     except ConfigurationError as e:
         missing = f"{e}\n{e.hint}"
     if missing:
-        pytest.fail(f"the fixtures of enclave_simulator need an extra: {missing}", pytrace=False)
+        pytest.fail(f"the fixtures of enclave_simulator cannot be used: {missing}", pytrace=False)
 
 
 def _boot(authority: Authority) -> SimulatedNsm:
