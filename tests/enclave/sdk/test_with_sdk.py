@@ -51,15 +51,11 @@ class Calls:
         return [outcome for outcome in self.outcomes if outcome]
 
 
-def calls(*words: str, faults: tuple[str, ...] = ()) -> Calls:
-    """Make calls in a simulated enclave. Only a call that hangs fails, however slow all are."""
-    options = [word for fault in faults for word in ("--fault", fault)]
-    program = (sys.executable, "-m", "tests.enclave.sdk.calls", *words)
+def watched(*command: str) -> str:
+    """Run a command and return its output. Only silence ends it, however slow it is."""
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            [*SIMULATOR, *options, "--", *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
-        ) as process,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors) as process,
     ):
         assert process.stdout
         printed = b""
@@ -70,10 +66,20 @@ def calls(*words: str, faults: tuple[str, ...] = ()) -> Calls:
                     break
                 printed += piece
             else:
-                pytest.fail(f"nothing for {TEST_TIMEOUT} s after {printed[-200:]!r}")
-            assert process.wait(TEST_TIMEOUT) == 0, (errors.seek(0), errors.read())
+                pytest.fail(f"silent for {TEST_TIMEOUT} s after {printed[-200:]!r}")
+            code = process.wait(TEST_TIMEOUT)
         finally:
             process.kill()
+        errors.seek(0)
+        assert code == 0, printed.decode() + errors.read().decode()
+    return printed.decode()
+
+
+def calls(*words: str, faults: tuple[str, ...] = ()) -> Calls:
+    """Make calls in a simulated enclave."""
+    options = [word for fault in faults for word in ("--fault", fault)]
+    program = (sys.executable, "-m", "tests.enclave.sdk.calls", *words)
+    printed = watched(*SIMULATOR, *options, "--", *program)
     values = [json.loads(line) for line in printed.splitlines()]
     return Calls(
         [value for value in values if isinstance(value, str)],
@@ -116,15 +122,14 @@ def test_the_main_job(engine: str) -> None:
 
 
 def test_the_recipients_contract_and_equal_decryption() -> None:
-    pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "0")
-    done = run(
+    pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-n", "0")
+    printed = watched(
         *SIMULATOR, "--no-services", "--", *pytest_, "-k", "sdk_recipient or opening",
         "tests/contracts/test_recipient.py", "tests/enclave/sdk/test_differential.py",
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
+    passed = re.search(r"(\d+) passed", printed)
     assert passed
-    assert "skipped" not in done.stdout
+    assert "skipped" not in printed
     assert int(passed[1]) >= 25
 
 
