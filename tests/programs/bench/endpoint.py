@@ -4,7 +4,8 @@ CPU, and the time from a process's start to its first random bytes.
 All of it as processes, in an enclave as the launcher makes it. Clients, agent, proxy and KMS share
 the machine: a rate is what they leave the agent, and the CPU of each, per call, tells what that
 is. Two rows are not the agent: "constant" is the ceiling of the load generator and the event loop,
-"at hand" the endpoint with a pool that never waits for KMS.
+"cached" the endpoint with a pool that never waits for KMS. Rows with a flood have one more client,
+which sends thousands of requests ahead, or connects and resets, as fast as it can.
 
 Pooled calls are many more than the pool holds, so that their rate is one that lasts: it includes
 the attested calls that refill it, one for each 32.
@@ -36,12 +37,17 @@ FEW, MANY = 2000, 60_000
 
 @dataclass
 class Case:
-    """One row: what is asked, by how many, and what came of it, one figure a round."""
+    """One row: what is requested, by how many clients, and one figure a round of each kind.
+
+    Attributes:
+        flood: what one more client does meanwhile, see `flood`; "" for nothing.
+    """
 
     name: str
     clients: int
     calls: int
     options: tuple[str, ...] = ()
+    flood: str = ""
     figures: list[dict[str, float]] = field(default_factory=list)
 
     def median(self, name: str) -> float:
@@ -54,16 +60,21 @@ def main() -> None:
         Case(name, clients, calls, options)
         for name, calls, options in (
             ("constant", MANY, ()),
-            ("at hand", MANY, ()),
+            ("cached", MANY, ()),
             ("no pool", FEW, ()),
             ("--pool", MANY, ("--pool",)),
         )
         for clients in CLIENTS
     ]
+    cases += [
+        Case(name, 16, calls, options, flood)
+        for name, calls, options in (("no pool", FEW, ()), ("--pool", MANY, ("--pool",)))
+        for flood in ("pipelining", "connecting")
+    ]
     with chain() as made:
         for _ in range(ROUNDS):
             for case in cases:
-                with _running(made, case) as (port, pids):
+                with _running(made, case) as (port, pids), _flooded(case.flood, port):
                     case.figures.append(_round(port, pids, case))
         print(f"\nGenerateRandom of 32 bytes through enclave-agent serve; {machine()}")
         print(f"medians of {ROUNDS} rounds; CPU in microseconds per call\n")
@@ -81,7 +92,7 @@ HEADER = (
 def _row(case: Case) -> tuple[str, ...]:
     rates = [figures["rate"] for figures in case.figures]
     return (
-        case.name,
+        f"{case.name}, flooded: {case.flood}" if case.flood else case.name,
         str(case.clients),
         f"{statistics.median(rates):.0f}",
         f"{min(rates):.0f}..{max(rates):.0f}",
@@ -95,7 +106,7 @@ def _row(case: Case) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _running(made: Chain, case: Case) -> Iterator[tuple[int, Mapping[str, int]]]:
-    """What is measured, just started: its port, and who works for it."""
+    """Start what is measured; yield its port, and the processes that work for it."""
     if case.name in ("no pool", "--pool"):
         with serving(made, *case.options) as served:
             yield served.port, {"agent": served.pid, "proxy": made.proxy.pid, "KMS": made.kms_pid}
@@ -105,6 +116,20 @@ def _running(made: Chain, case: Case) -> Iterator[tuple[int, Mapping[str, int]]]
         try:
             assert process.stdout
             yield int(process.stdout.readline()), {"agent": process.pid}
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _flooded(flood: str, port: int) -> Iterator[None]:
+    """Have one more client flood the endpoint."""
+    if not flood:
+        yield
+        return
+    argv = [sys.executable, "-m", "tests.programs.bench.flood", flood, str(port)]
+    with subprocess.Popen(argv) as process:
+        try:
+            yield
         finally:
             process.kill()
 
