@@ -198,8 +198,8 @@ class Devices:
             return -errno.ETIMEDOUT
         if not self._listener.waits(call):
             return 0
-        # A request that a signal interrupted has had its effect: the same one, when it comes again,
-        # gets that response.
+        # Before Linux 5.19 a signal may interrupt a request that has had its effect: the same one,
+        # when it comes again, gets that response.
         earlier, response = self._undelivered.pop(thread, (b"", b""))
         if earlier != request:
             response = self._nsm.exchange(request)

@@ -72,8 +72,8 @@ class VsockSocket:
         local: where it is bound, UNBOUND before.
         remote: its peer, once connected.
         error: of a failed non-blocking connect, until SO_ERROR is asked for; 0 for none.
-        undelivered: the last bind or connect that a signal interrupted: its number and address,
-            and its result, which the same call gets when it comes again.
+        undelivered: the last bind or connect that a signal interrupted (before Linux 5.19): its
+            number and address, and its result, which the same call gets when it comes again.
         options: values of the SO_VM_SOCKETS_* options, as the bytes they are given in.
     """
 

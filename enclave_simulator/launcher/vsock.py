@@ -129,7 +129,7 @@ class Vsock:
         address: VsockAddress,
         act: Callable[[], int],
     ) -> Outcome:
-        """Do something once, although a signal may interrupt the call and have it restarted."""
+        """Do something once, although before Linux 5.19 a signal may have the call restarted."""
         made = call.number, address
         if ours.undelivered is not None and ours.undelivered[0] == made:
             result = ours.undelivered[1]
