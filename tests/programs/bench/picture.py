@@ -44,6 +44,8 @@ def drawn(header: Sequence[str], rows: Sequence[Sequence[str]], *, across: bool 
             those of a column are.
     """
     widths = [max(len(line[n]) for line in (header, *rows)) for n in range(len(header))]
+    if across:  # Bars of one length stand for one value.
+        widths[1:] = [max(widths[1:])] * (len(widths) - 1)
     lefts = [GAP]
     for width in widths:
         lefts.append(lefts[-1] + width * CHARACTER + GAP)
