@@ -21,7 +21,7 @@ class AttestedOperations(ABC):
 
     Each raises, besides `ConfigurationError` for an invalid argument:
 
-    - `NsmError`: no attestation document.
+    - `AttesterError`: no attestation document.
     - `CredentialsError`: no credentials to sign with.
     - `KmsUnreachableError`: no response before the deadline.
     - `KmsRefusedError`: an error of KMS's own, for example because the document does not meet

@@ -175,6 +175,11 @@ class NitroTpm:
                     if is_missing or not isinstance(e.__cause__, FileNotFoundError):
                         problem = e
                         is_missing = isinstance(e.__cause__, FileNotFoundError)
+            if is_missing:
+                names = " nor ".join(device.path for device in self._devices)
+                raise TpmUnavailableError(
+                    f"there is no TPM: neither {names}", hint=problem.hint
+                ) from problem.__cause__
             raise problem
         finally:
             self._alone.release()

@@ -173,11 +173,16 @@ class _Channel:
         threading.Thread(
             target=self._in_driver, args=(self.fd, command, responses, done), daemon=True
         ).start()
-        if not done.wait(timeout):
-            with self._guard:
-                self._is_late = not done.is_set()
-            if self._is_late:
-                raise TpmTimeoutError(f"{self._path} sent no response within {timeout:.3g} s")
+        is_done = False
+        try:
+            is_done = done.wait(timeout)
+        finally:
+            # An interrupt as well: closed here, the number would be another file's for the thread.
+            if not is_done:
+                with self._guard:
+                    self._is_late = not done.is_set()
+        if self._is_late:
+            raise TpmTimeoutError(f"{self._path} sent no response within {timeout:.3g} s")
         [response] = responses
         if isinstance(response, OSError):
             if response.errno in _BUSY:

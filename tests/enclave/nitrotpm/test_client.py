@@ -349,7 +349,7 @@ def test_neither_device_knows_the_vendor_command(nitro_authority: Authority) -> 
 @pytest.mark.parametrize(
     ("codes", "error", "reason"),
     [
-        ((errno.ENOENT, errno.ENOENT), TpmUnavailableError, "No such file"),
+        ((errno.ENOENT, errno.ENOENT), TpmUnavailableError, "neither /dev/tpmrm0 nor /dev/tpmrm0"),
         ((errno.EACCES, errno.ENOENT), TpmUnavailableError, "Permission denied"),
         ((errno.ENOENT, errno.EACCES), TpmUnavailableError, "Permission denied"),
         ((errno.ENOENT, errno.EBUSY), TpmBusyError, "held open"),

@@ -7,12 +7,14 @@ import fcntl
 import os
 import socket
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from enclave.errors import TpmBusyError, TpmTimeoutError, TpmUnavailableError
 from enclave.nitrotpm import DevTpm
+from enclave.nitrotpm import device as device_module
 from tests.doubles import ManualClock
 from tests.forked import run_in_child
 from tests.waiting import TEST_TIMEOUT, eventually
@@ -157,6 +159,29 @@ def test_a_tpm_that_does_not_respond(driver: Driver) -> None:
         with pytest.raises(TpmUnavailableError, match="closed"):
             channel.exchange(b"command", timeout=SOON)
     assert driver.far[-1].recv(4096) == b"command"
+    driver.far[-1].send(b"too late")
+    eventually(driver.is_closed)
+
+
+def test_an_interrupt_while_the_tpm_works(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """Ctrl-C: the descriptor stays the thread's until it is back."""
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 (as the base class)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        device_module,
+        "threading",
+        SimpleNamespace(Event=Interrupted, Lock=threading.Lock, Thread=threading.Thread),
+    )
+    with (
+        pytest.raises(KeyboardInterrupt),
+        DevTpm(_open=driver.open).open(timeout=TEST_TIMEOUT) as channel,
+    ):
+        channel.exchange(b"command", timeout=TEST_TIMEOUT)
+    assert driver.far[-1].recv(4096) == b"command"
+    assert not driver.is_closed()
     driver.far[-1].send(b"too late")
     eventually(driver.is_closed)
 

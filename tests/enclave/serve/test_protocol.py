@@ -20,6 +20,7 @@ from enclave.errors import (
     KmsResponseError,
     KmsUnreachableError,
     NsmUnavailableError,
+    TpmBusyError,
 )
 from enclave.serve import protocol
 from enclave.serve.protocol import Call, EndpointError, Request
@@ -225,6 +226,7 @@ def test_an_error_of_what_stands_before_kms_is_tried_again(status: int) -> None:
         (KmsUnreachableError("x"), "ServiceUnavailable", True),
         (KmsUnreachableError("x", transient=False), "EnclaveUntrustedPeerException", False),
         (NsmUnavailableError("x"), "EnclaveAttestationException", False),
+        (TpmBusyError("x"), "EnclaveAttestationException", False),
         (CredentialsError("x"), "EnclaveCredentialsException", False),
         (KmsResponseError("x"), "EnclaveUntrustedResponseException", False),
         (DecodingError("CMS", "x"), "EnclaveUntrustedResponseException", False),
