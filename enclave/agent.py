@@ -12,7 +12,7 @@ from enclave.attester import check_attester, find_attester
 from enclave.aws_settings import AwsSettings
 from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
-from enclave.errors import AgentError, ConfigurationError
+from enclave.errors import AgentError, ConfigurationError, KmsRefusedError
 from enclave.kms.client import CONNECT_TIMEOUT, DEADLINE, READ_TIMEOUT, KmsClient, KmsResponse
 from enclave.kms.roots import public_bundle
 from enclave.kms.tls import tls_context
@@ -212,8 +212,16 @@ class Agent(AttestedOperations):
             return self._kms.call(operation, parameters)
         check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
         recipient = self.recipient()
-        request = attested_request(operation, parameters, recipient.attestation_document())
-        response = self._kms.call(operation, request)
+        document = recipient.attestation_document()
+        request = attested_request(operation, parameters, document)
+        try:
+            response = self._kms.call(operation, request)
+        except KmsRefusedError as e:
+            if e.type == "AccessDeniedException":
+                with forking.importing:
+                    from enclave.recipient.refusal import access_denied_hint  # noqa: PLC0415 (lazy)
+                e.hint = access_denied_hint(operation, parameters, document) or e.hint
+            raise
         try:
             content = opened_response(operation, parameters, response.content, recipient.open)
         except AgentError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,7 @@ from enclave.cli import console, files
 from enclave.cli.binary import HELP, binary, fixed
 from enclave.cli.command import Command
 from enclave.cli.output import Printer
-from enclave.errors import ConfigurationError, DecodingError
+from enclave.errors import AttestationError, ConfigurationError, DecodingError
 from vsock_proxy.service.document_shapes import SHAPES, document_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ _NAMED_PCRS = (0, 1, 2, 3, 4, 7, 8, 12)
 8 signer; of an instance 4 boot code, 7 secure boot, 12 kernel command line."""
 
 _DIGEST = 48
+_SIMULATOR = "Enclave Simulator"
+"""The organization in the roots of enclave-simulator."""
+
 _FINGERPRINT = 32
 
 
@@ -94,22 +99,45 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
             "PCR4 alone leaves the kernel command line open (GHSA-xrv8-2pf5-f3q7): add PCR12, or "
             "PCR7 with Secure Boot"
         )
-    document = verify(
-        _document(arguments),
-        at=_time(arguments, environment),
-        max_age=timedelta(seconds=arguments.max_age) if arguments.max_age else None,
-        pcrs=expected_pcrs,
-        platform=arguments.platform,
-        nonce=binary("--nonce", arguments.nonce),
-        user_data=binary("--user-data", arguments.user_data),
-        public_key=binary("--public-key", arguments.public_key),
-        allow_debug=arguments.allow_debug,
-        root_fingerprint=root,
-    )
+    raw = _document(arguments)
+    try:
+        document = verify(
+            raw,
+            at=_time(arguments, environment),
+            max_age=timedelta(seconds=arguments.max_age) if arguments.max_age else None,
+            pcrs=expected_pcrs,
+            platform=arguments.platform,
+            nonce=binary("--nonce", arguments.nonce),
+            user_data=binary("--user-data", arguments.user_data),
+            public_key=binary("--public-key", arguments.public_key),
+            allow_debug=arguments.allow_debug,
+            root_fingerprint=root,
+        )
+    except AttestationError as e:
+        if arguments.simulated_root is None:
+            e.hint = _simulated_hint(raw) or e.hint
+        raise
     answer = _answer(document)
     if printer.output == "table":
         answer = {name: _brief(value) for name, value in answer.items()}
     return printer.format("AttestationDocument", answer)
+
+
+def _simulated_hint(raw: bytes) -> str:
+    """Return a hint if the document's root says that it is a simulator's; otherwise nothing."""
+    from cryptography import x509  # noqa: PLC0415 (as in `run`)
+
+    from enclave.attestation import parse  # noqa: PLC0415 (as in `run`)
+
+    root = parse(raw).cabundle[0]
+    with contextlib.suppress(ValueError):
+        names = x509.load_der_x509_certificate(root).subject
+        if any(name.value == _SIMULATOR for name in names):
+            return (
+                "it names a simulator as its root, and proves nothing about a real enclave; if "
+                f"that is your simulator: --simulated-root {hashlib.sha256(root).hexdigest()}"
+            )
+    return ""
 
 
 def _document(arguments: argparse.Namespace) -> bytes:
