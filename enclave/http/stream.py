@@ -106,6 +106,9 @@ class PlainStream:
         self._socket.close()
 
 
+_CUT_OFF = "the connection ended without TLS's own end"
+
+
 class TlsStream:
     """TLS over a `PlainStream`, which it owns.
 
@@ -162,22 +165,33 @@ class TlsStream:
             self._fill(deadline)
         while True:
             try:
-                return self._tls.read(_RECORD)
+                return self._checked(self._tls.read(_RECORD))
             except ssl.SSLWantReadError:
                 pass
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as e:
-                # Python 3.11.2, Debian 12's, has the second error for both ends. The server's own
-                # is read before the end of the connection is.
-                if isinstance(e, ssl.SSLZeroReturnError) and not self._incoming.eof:
-                    self._ended = True
-                if self._ended:
-                    return b""
-                raise ConnectionLostError("the connection ended without TLS's own end") from e
+            except ssl.SSLZeroReturnError:
+                return self._checked(b"")
+            except ssl.SSLEOFError as e:
+                raise ConnectionLostError(_CUT_OFF) from e
             except ssl.SSLError as e:
                 raise _tls_error(e) from e
             if self._outgoing.pending:  # a key update wants a response
                 self._flush(deadline)
             self._fill(deadline)
+
+    def _checked(self, data: bytes) -> bytes:
+        """Return what was read, unless it is an end that is not the server's.
+
+        Python 3.11.2, Debian 12's, reports a connection that was cut off as it reports TLS's own
+        end. That one is read before the end of the connection is.
+
+        Raises:
+            ConnectionLostError: it is the end of the connection alone.
+        """
+        if not data:
+            self._ended = self._ended or not self._incoming.eof
+            if not self._ended:
+                raise ConnectionLostError(_CUT_OFF)
+        return data
 
     def is_quiet(self) -> bool:
         """See `Stream.is_quiet`. A TLS message without data counts as well, which is rare."""
