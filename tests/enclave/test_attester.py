@@ -131,13 +131,23 @@ def test_what_an_agent_says_about_its_attester(
         name, open_nsm=_nsm(errno.ENOENT), open_tpm=lambda: NitroTpm(simulated_nitrotpm)
     ))  # fmt: skip
     with (
-        caplog.at_level(logging.INFO, "enclave"),
+        caplog.at_level(logging.DEBUG, "enclave"),
         Agent(region="eu-west-1", credentials="environment", sign_requests=False) as agent,
     ):
         document = parse(agent.recipient().attestation_document())
     assert document.platform == "instance"
-    assert "attested by the NitroTPM at simulated TPM (NitroTPMv1.0)" in caplog.text
-    assert f"PCR4 {document.nitrotpm_pcrs[4].hex()}" in caplog.text
+    said = {
+        level: [each.getMessage() for each in caplog.records if each.levelno == level]
+        for level in (logging.INFO, logging.DEBUG)
+    }
+    # --verbose: the module id has the platform in it; --debug: the device as well.
+    pcr4 = document.nitrotpm_pcrs[4].hex()
+    [line] = [each for each in said[logging.INFO] if "attested by" in each]
+    assert f"attested by {document.module_id}, PCR4 {pcr4}" in line
+    assert (
+        "the key pair is attested by the NitroTPM at simulated TPM (NitroTPMv1.0)"
+        in said[logging.DEBUG]
+    )
 
 
 def test_every_attested_operation_on_an_instance(
