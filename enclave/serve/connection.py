@@ -1,8 +1,8 @@
 """One client of the endpoint: its requests, its responses, and the time for each.
 
-A turn of the event loop is short whatever a client sends: a connection takes one `step` at a time,
-which parses a few KiB or responds to one request, and further steps wait for their turn among those
-of all clients. Meanwhile nothing more is read from it.
+A turn of the event loop is short whatever a client sends: a connection takes one step at a time,
+which parses what was read or responds to one request, and further steps wait for their turn among
+those of all clients. Meanwhile nothing more is read from it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ RECEIVE: Final = 16_384
 _PIECE: Final = 1_024
 """Bytes parsed before looking whether there is a request: 25 of the shortest."""
 
-_PIECES: Final = 8
-"""Pieces parsed in one step."""
+_PIECES: Final = RECEIVE // _PIECE
+"""Pieces parsed in one step: all that was read, unless there is a request in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._reader.requests or self._received or self._reader.error or self._ended)
 
     def _step(self) -> None:
-        """Parse a few KiB until there is a request, and respond to it; or reject, or close."""
+        """Parse until there is a request, and respond to it; or reject, or close."""
         reader = self._reader
         if not reader.requests:
             self._parse()

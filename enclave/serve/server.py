@@ -39,6 +39,10 @@ SWEEP: Final = 1.0
 STEPS_PER_TURN: Final = 4
 """Steps of clients that have sent ahead, all of them together, in one turn of the loop."""
 
+TURN_PAUSE: Final = 0.001
+"""Seconds between two such turns. Without it they would take all of the loop's time, and the
+threads that make calls would wait 5 ms for the interpreter lock each time they need it."""
+
 REJECTED_HELD: Final = 8
 """Rejected clients whose connection stays open until they have read the response."""
 
@@ -190,7 +194,7 @@ class EndpointServer:
         self._waiting.append(connection)
         if not self._turn_due:
             self._turn_due = True
-            self._loop.call_soon(self._take_turns)
+            self._loop.call_later(TURN_PAUSE, self._take_turns)
 
     def _take_turns(self) -> None:
         for _ in range(min(STEPS_PER_TURN, len(self._waiting))):
@@ -203,7 +207,7 @@ class EndpointServer:
                 connection.abort()
         self._turn_due = bool(self._waiting)
         if self._turn_due:
-            self._loop.call_soon(self._take_turns)
+            self._loop.call_later(TURN_PAUSE, self._take_turns)
 
     def respond(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
         """See `Server.respond`."""

@@ -160,7 +160,8 @@ def test_nothing_goes_to_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPa
         for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, url)
         aws = (str(AWS), "kms", "generate-random", "--number-of-bytes", "32", "--output", "text")
-        done = run(*SIMULATOR, "--", *SERVE, "--listen", "tcp://127.0.0.1:0", "--", *aws)
+        serve = (*SERVE, "--listen", "tcp://127.0.0.1:0")
+        done = run(*SIMULATOR, "--host-network", "--", *serve, "--", *aws)
         assert (len(done.stdout.strip()), done.stderr, done.returncode) == (44, "", 0)
         proxy.setblocking(False)
         with pytest.raises(BlockingIOError):
