@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 SWEEP: Final = 1.0
 """Seconds between two looks for clients whose time is over: by so much limits may be exceeded."""
 
-STEPS_PER_TURN: Final = 4
+STEPS_PER_TURN: Final = 2
 """Steps of clients that have sent ahead, all of them together, in one turn of the loop."""
 
 TURN_PAUSE: Final = 0.001
