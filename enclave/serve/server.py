@@ -163,6 +163,7 @@ class EndpointServer:
         """Respond to a client that is one too many, without a connection of its own."""
         self._rejections += 1
         self._rejections_now += 1
+        self._release_rejected(REJECTED_HELD - 1)
         self._rejection_warnings.warning(
             "rejected a client: limit of %d connections reached (--max-clients)",
             self.limits.clients,
@@ -174,7 +175,6 @@ class EndpointServer:
             client.send(http_bytes(response, date=self.date(), close=True))
             client.shutdown(socket.SHUT_WR)
         self._rejected.append(client)
-        self._release_rejected(REJECTED_HELD)
 
     def _release_rejected(self, keep: int) -> None:
         while len(self._rejected) > keep:
