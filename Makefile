@@ -12,7 +12,7 @@ SET_UP := tests/programs/set_up.py
 .NOTPARALLEL:
 
 .PHONY: run test check bench api docs wheel setup lock clean help \
-  test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
+  test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
   boot-test fuzz-eif image eif machine-tools
 
 help:           ## this list
@@ -23,6 +23,9 @@ run: $(RUNS)    ## the main job in a simulated enclave: 32 random bytes
 
 test: $(READY)  ## all tests but the long ones
 	$(BIN)/pytest -n auto
+
+test-again: $(READY) ## the tests that failed last, one after another
+	$(BIN)/pytest --last-failed --last-failed-no-failures none -p no:randomly
 
 test-clients: $(READY) ## the endpoint with AWS's CLIs, SDKs, encryption libraries
 	$(BIN)/python -m tests.programs.clients

@@ -17,6 +17,7 @@ settings.load_profile("unhurried")
 
 
 LOGGERS = ("enclave", "vsock_proxy", "parent", "enclave_simulator")
+"""Those that have handlers of ours; of all others, such as asyncio's, only the level is set."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,11 @@ def _loggers_as_they_were() -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
+    known = list(logging.root.manager.loggerDict.items())
+    levels = [(each, each.level) for _, each in known if isinstance(each, logging.Logger)]
     yield
+    for logger, level in levels:
+        logger.setLevel(level)
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)

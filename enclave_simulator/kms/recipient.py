@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import re
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +29,8 @@ MAX_DOCUMENT_AGE = timedelta(minutes=5)
 _CACHED_DOCUMENTS = 256
 _TRAIL_ENCLAVE = (0, 1, 2, 3, 4, 8)
 _TRAIL_TPM = (4, 7, 8, 9, 16, 23)
+_THIS_MODULE = re.escape(__name__)
+
 _PROTECTED_HEADER = bytes.fromhex("a1013822")  # {1: -35}: alg ES384
 
 
@@ -110,6 +114,7 @@ class DocumentVerifier:
         return attested
 
     def _parse(self, document: bytes, now: datetime) -> Attested:
+        _raise_warnings()
         try:
             header, unprotected, payload, signature = cbor2.loads(document, max_depth=16)
             fields = cbor2.loads(payload, max_depth=16)
@@ -122,7 +127,7 @@ class DocumentVerifier:
             module_id = str(fields["module_id"])
             is_tpm = "nitrotpm_pcrs" in fields
             pcrs = dict(fields["nitrotpm_pcrs" if is_tpm else "pcrs"])
-        except (cbor2.CBORError, ValueError, TypeError, LookupError, ArithmeticError) as e:
+        except (cbor2.CBORError, ValueError, TypeError, LookupError, ArithmeticError, Warning) as e:
             raise _invalid("it cannot be parsed") from e
         if header != _PROTECTED_HEADER or unprotected != {}:
             raise _invalid("it is not signed with ES384, or has other headers")
@@ -138,6 +143,12 @@ class DocumentVerifier:
             timestamp,
             min(certificate.not_valid_after_utc for certificate in chain),
         )
+
+
+def _raise_warnings() -> None:
+    """Have `cryptography` raise what it would only warn about: certificates against RFC 5280."""
+    if not any(getattr(each[3], "pattern", None) == _THIS_MODULE for each in warnings.filters):
+        warnings.filterwarnings("error", module=_THIS_MODULE)
 
 
 def _check_chain(chain: list[x509.Certificate], now: datetime) -> None:

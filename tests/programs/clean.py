@@ -70,7 +70,11 @@ def main(suites: list[str]) -> int:
                 print(f"test-clean: SKIPPED: {suite} cannot be made: {e.stderr[-1000:]}")
                 return SKIPPED
             for command in ("run", "test"):
-                if not enter(suite, root, command):
+                done = enter(suite, root, command)
+                if not done and command == "test":
+                    print(f"test-clean: {suite}: the tests that failed, once more, alone")
+                    done = enter(suite, root, "test-again")
+                if not done:
                     failed.append(f"make {command} in {suite}")
                     break
     print(f"test-clean: {'failed: ' + ', '.join(failed) if failed else 'passed'}")

@@ -366,6 +366,16 @@ def test_a_document_changed_anywhere_is_rejected(data: st.DataObject) -> None:
     assert refusal(bytes(document)).startswith("The attestation document is not valid: ")
 
 
+def test_a_certificate_that_cryptography_warns_of_is_rejected() -> None:
+    """Found by the test above: a serial number made negative is a warning, not an error, there."""
+    raw = attest(NSM, spki(rsa_key()))
+    leaf = cbor2.loads(cbor2.loads(raw)[2])["certificate"]
+    serial = raw.index(leaf) + leaf.index(b"\xa0\x03\x02\x01\x02\x02") + 7
+    document = bytearray(raw)
+    document[serial] |= 0x80
+    assert refusal(bytes(document)).endswith(": it cannot be parsed.")
+
+
 def test_verified_documents_are_cached_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
