@@ -98,7 +98,7 @@ class Architecture:
     stat: struct.Struct
 
     def device_stat(self, minor: int) -> bytes:
-        """A struct stat of a character device that everybody may read and write."""
+        """Return a struct stat of a character device that everybody may read and write."""
         rdev = os.makedev(MISC_MAJOR, minor)
         if self is X86_64:
             return self.stat.pack(0, minor, 1, DEVICE_MODE, 0, 0, rdev, 0, 4096, 0)
@@ -140,7 +140,7 @@ ARCHITECTURES = {"x86_64": X86_64, "aarch64": AARCH64}
 
 
 def signed(value: int) -> int:
-    """The low half of a register as the C int the kernel takes it for."""
+    """Return the low half of a register as the C int that the kernel takes it for."""
     value &= 0xFFFF_FFFF
     return value - 0x1_0000_0000 if value & 0x8000_0000 else value
 

@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:
-    """The caller's environment, with nothing in it that leads to the real KMS."""
+    """Return the caller's environment without anything that leads to the real KMS."""
     env = {name: value for name, value in env.items() if name not in _REAL_CREDENTIALS}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
     env |= {"AWS_CA_BUNDLE": str(ca), "AWS_REGION": region, "AWS_DEFAULT_REGION": region}

@@ -47,7 +47,7 @@ def read(thread: int, address: int, size: int) -> bytes:
 
 
 def read_string(thread: int, address: int, limit: int = PATH_MAX) -> bytes:
-    """A C string without its NUL.
+    """Read a C string, without its NUL.
 
     Raises:
         OSError: as `read`; ENAMETOOLONG where no NUL comes within `limit` bytes.

@@ -12,7 +12,7 @@ _PIDFD_THREAD = os.O_EXCL  # since Linux 6.9
 
 
 def socket_inode(thread: int, fd: int) -> int | None:
-    """The inode of the socket behind a thread's file descriptor; None where it is no socket.
+    """Return the inode of the socket behind a thread's descriptor; None if it is none.
 
     The inode is what stays the same when a descriptor is duplicated, inherited or sent. The
     link is only read, not followed: following could block on a dead network file system.

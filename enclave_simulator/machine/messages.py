@@ -65,27 +65,27 @@ class Message:
     payload: bytes
 
     def u64(self) -> int:
-        """The payload of most requests."""
+        """Read the payload of most requests."""
         (value,) = self._unpack(_U64)
         return int(value)
 
     def vring_state(self) -> tuple[int, int]:
-        """A queue's index and a number."""
+        """Read a queue's index and a number."""
         index, number = self._unpack(_STATE)
         return index, number
 
     def vring_addresses(self) -> tuple[int, int, int, int]:
-        """A queue's index, and QEMU's addresses of descriptors, used and available ring."""
+        """Read a queue's index, and QEMU's addresses of descriptors, used and available ring."""
         index, _flags, descriptors, used, available, _log = self._unpack(_ADDRESSES)
         return index, descriptors, used, available
 
     def vring_fd(self) -> tuple[int, bool]:
-        """A queue's index, and whether a file descriptor comes with it."""
+        """Read a queue's index, and whether a file descriptor comes with it."""
         value = self.u64()
         return value & 0xFF, not value & 0x100
 
     def regions(self) -> list[Region]:
-        """The memory table."""
+        """Read the memory table."""
         self._check(len(self.payload) >= _STATE.size)
         count, _ = _STATE.unpack_from(self.payload)
         self._check(len(self.payload) == _STATE.size + count * _REGION.size and count <= MAX_FDS)

@@ -35,7 +35,7 @@ class Device(Protocol):
         ...
 
     def kicked(self, index: int) -> None:
-        """The driver may have added to a queue.
+        """Serve a queue that the driver may have added to.
 
         Raises:
             ProtocolError: what it put there is against the rules.

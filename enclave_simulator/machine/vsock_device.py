@@ -60,7 +60,7 @@ class Caller(Protocol):
     """A client on the host that requested a connection into the guest."""
 
     def accepted(self, host_port: int) -> None:
-        """The guest accepted; the first bytes are sent after this."""
+        """Note that the guest accepted; the first bytes are sent after this."""
         ...
 
 
