@@ -83,7 +83,11 @@ def chroot(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def enclave(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the image in a simulated enclave, as PATH and init would find it."""
     bundle = root / "tmp" / "simulated-kms.pem"
-    script = f'cp "$AWS_CA_BUNDLE" {bundle} && AWS_CA_BUNDLE=/tmp/{bundle.name} exec chroot "$@"'
+    # As the enclave's init mounts /dev: in the launcher's mount namespace, which ends with it.
+    script = (
+        f'mount --rbind /dev {root / "dev"} && cp "$AWS_CA_BUNDLE" {bundle} && '
+        f'AWS_CA_BUNDLE=/tmp/{bundle.name} exec chroot "$@"'
+    )
     simulator = [
         sys.executable,
         "-m",
