@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 from enclave.errors import AgentError, ConfigurationError
 from enclave.sdk.bindings.native import MODULE
 from enclave.sdk.search import Found, find
+from vsock_proxy.service.compiling import BuildError, compile_shared, compiler, run, writing
 from vsock_proxy.service.console import complain, keep_exit_status, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 PROG = "enclave.sdk.build"
 
@@ -52,17 +53,7 @@ static const char AGENT_SDK_BUILD[] = {build};
 static const char AGENT_SDK_PREFIXES[] = {prefixes};
 """
 
-_OUTPUT_LIMIT = 4000  # characters of the compiler's output that are shown
-
 _LOAD_TIMEOUT = 60.0  # seconds
-
-
-class _BuildError(ConfigurationError):
-    """The compiler or the first load failed; `output` is what was printed."""
-
-    def __init__(self, message: str, *, output: str, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.output = output
 
 
 @keep_exit_status
@@ -91,7 +82,7 @@ def main(argv: Sequence[str] | None = None, *, into: Path = _HERE) -> int:
         print(f"built, and loads: {replace_module(found, into=into)}")  # noqa: T201 (a command)
     except AgentError as e:
         complain(PROG, e)
-        if isinstance(e, _BuildError):
+        if isinstance(e, BuildError):
             show(e.output)
         return 1
     return 0
@@ -107,7 +98,7 @@ def replace_module(found: Found, *, into: Path) -> str:
         ConfigurationError: it does not compile or does not load; an older module stays.
     """
     # In the same folder: a rename is atomic, and a process that has the old module mapped keeps it.
-    with _writing(into), tempfile.TemporaryDirectory(prefix="_native.", dir=into) as folder:
+    with writing(into), tempfile.TemporaryDirectory(prefix="_native.", dir=into) as folder:
         made = compile_module(MODULE, found, into=Path(folder))
         build = _load_elsewhere(made)
         made.replace(into / made.name)
@@ -145,7 +136,7 @@ def compile_module(name: str, found: Found, *, into: Path) -> Path:
         source = Path(folder, "bindings.c")
         with contextlib.redirect_stdout(None):  # cffi prints what it writes
             ffi.emit_c_code(str(source))
-        _compile(_command(found, source, made))
+        compile_shared(_command(found, source, made), what="the bindings", hint=_COMPILE_HINT)
     return made
 
 
@@ -153,23 +144,13 @@ def _literal(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise ConfigurationError(
-            f"cannot write in {folder}: {e.strerror}",
-            hint="run the build as the user who installed the package",
-        ) from e
-
-
 def _load_elsewhere(module: Path) -> str:
     """Load a module in another process, which it may crash; returns what it says it binds to."""
     try:
-        done = _run([sys.executable, "-P", "-m", "enclave.sdk.bindings.check", str(module)])
+        command = [sys.executable, "-P", "-m", "enclave.sdk.bindings.check", str(module)]
+        done = run(command, timeout=_LOAD_TIMEOUT)
     except subprocess.TimeoutExpired as e:
-        raise _BuildError(
+        raise BuildError(
             f"the bindings compile, but do not load within {_LOAD_TIMEOUT:.0f} s",
             output="", hint=_LOAD_HINT,
         ) from e  # fmt: skip
@@ -178,11 +159,16 @@ def _load_elsewhere(module: Path) -> str:
     fault = "do not load"
     if done.returncode < 0:
         fault = f"the process that loads them ends with {signal.Signals(-done.returncode).name}"
-    raise _BuildError(
+    raise BuildError(
         f"the bindings compile, but {fault}",
-        output=done.stderr[-_OUTPUT_LIMIT:], hint=_LOAD_HINT,
+        output=done.stderr, hint=_LOAD_HINT,
     )  # fmt: skip
 
+
+_COMPILE_HINT = (
+    "are headers and libraries those of one build of the SDK, and Python's headers installed "
+    "(python3-dev)? Tested with version 0.4.4"
+)
 
 _LOAD_HINT = (
     "are all libraries of one build of the SDK? Bindings that were built before are still in place"
@@ -195,9 +181,7 @@ def _command(found: Found, source: Path, module: Path) -> list[str]:
     shared = [path for path in found.libraries if path.suffix != ".a"]
     folders = [*dict.fromkeys(path.parent for path in shared)]
     return [
-        *shlex.split(environ.get("CC", "cc")),
-        "-shared", "-fPIC", "-O2", "-Wall", "-Wno-unused-function",
-        *shlex.split(environ.get("CFLAGS", "")),
+        *compiler(environ), "-Wno-unused-function",
         "-o", str(module), str(source),
         f"-I{sysconfig.get_path('include')}",
         *(f"-I{folder}" for folder in found.include),
@@ -215,37 +199,6 @@ def _command(found: Found, source: Path, module: Path) -> list[str]:
         *shlex.split(environ.get("LDFLAGS", "")),
         "-lpthread", "-ldl", "-lm", "-lc",
     ]  # fmt: skip
-
-
-def _compile(command: Sequence[str]) -> None:
-    try:
-        done = _run(command, timeout=None)
-    except OSError as e:
-        raise ConfigurationError(
-            f"cannot run the C compiler {command[0]!r}: {e.strerror}",
-            hint="on Debian, apt-get install gcc python3-dev",
-        ) from e
-    if done.returncode != 0:
-        raise _BuildError(
-            "the bindings do not compile",
-            output=done.stderr[-_OUTPUT_LIMIT:],
-            hint="are headers and libraries those of one build of the SDK, and Python's headers "
-            "installed (python3-dev)? Tested with version 0.4.4",
-        )
-
-
-def _run(
-    command: Sequence[str], *, timeout: float | None = _LOAD_TIMEOUT
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 (the user's compiler, or this Python)
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=timeout,
-    )
 
 
 if __name__ == "__main__":

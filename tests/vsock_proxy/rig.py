@@ -52,6 +52,10 @@ VMADDR_CID_LOCAL = 1
 _vsock_ports = itertools.count(50_000)
 
 
+make_loop: Callable[..., Loop] = Loop
+"""Makes the loop of a `Rig`. The fixture `innermost` replaces it."""
+
+
 def _local_kind() -> Literal["unix", "vsock"]:
     if os.environ.get("TEST_OVER_VSOCK") != "1":
         return "unix"
@@ -80,7 +84,7 @@ class Rig:
         listener: socket.socket | None = None,
     ) -> None:
         self._time = 0.0
-        self.loop = Loop(tick=TICK, monotonic=lambda: self._time)
+        self.loop = make_loop(tick=TICK, monotonic=lambda: self._time)
         listener = listener or listen(listen_on)
         self.address = local_address(listener)
         target = to or TcpAddress("the.server", 1)

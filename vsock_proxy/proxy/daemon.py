@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from vsock_proxy.net.listening import close_listener, listen
 from vsock_proxy.proxy.counters import Snapshot
 from vsock_proxy.proxy.forward import Forward, check_distinct, descriptors_needed, fit
 from vsock_proxy.proxy.forwarder import Forwarder
-from vsock_proxy.relay.loop import Loop
 from vsock_proxy.relay.loop_calls import LoopCalls
+from vsock_proxy.relay.native import make_loop
 from vsock_proxy.service.descriptors import raise_descriptor_limit
 from vsock_proxy.service.notify import notify
 
@@ -70,7 +71,7 @@ class Daemon:
         self._stops = 0
         self._reloads = 0
         self._reloading = threading.Lock()
-        self._loop = Loop(tick=tick)
+        self._loop = make_loop(tick=tick, environ=os.environ)
         self._calls = LoopCalls(self._loop.call_from_thread)
         self._loop.every_tick(self._forget_drained)
         with contextlib.ExitStack() as undo:

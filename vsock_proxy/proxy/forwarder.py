@@ -110,8 +110,10 @@ class Forwarder:
     def snapshot(self) -> ForwardSnapshot:
         """Return the numbers of this moment."""
         counters = self.counters.copy()
-        counters.bytes[UP] += sum(c.up.delivered for c in self._relayed)
-        counters.bytes[DOWN] += sum(c.down.delivered for c in self._relayed)
+        for connection in self._relayed:
+            up, down = connection.delivered()
+            counters.bytes[UP] += up
+            counters.bytes[DOWN] += down
         return ForwardSnapshot(
             name=self.forward.title,
             listen=self.address,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from vsock_proxy.net.sockets import Stream
     from vsock_proxy.relay.loop import Loop
 
+PLAIN_EVENTS = 4
+"""Events after which a connection counts as a long one. See `RelayedConnection`."""
+
 _HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _NOT_PLAIN = _HANGUP | select.EPOLLPRI
 _READABLE = _NOT_PLAIN | select.EPOLLIN
@@ -77,10 +80,13 @@ class RelayedConnection:
         "_client_fd",
         "_delivered",
         "_events",
+        "_joined",
         "_kept_alive",
         "_limits",
         "_loop",
+        "_plain_events",
         "_server",
+        "_server_fd",
         "down",
         "peer",
         "up",
@@ -100,6 +106,9 @@ class RelayedConnection:
         self._client = client
         self._server = server
         self._client_fd = client.fileno()
+        self._server_fd = server.fileno()
+        self._joined = False
+        self._plain_events = 0 if loop.moves else -1
         self._limits = limits
         self._events = events
         self._active = loop.now
@@ -113,7 +122,7 @@ class RelayedConnection:
         """Start; `events` are those of the server's socket so far."""
         # Most clients have sent something by now. Their events come all the same.
         self._pump(self.up)
-        self.ready(self._server.fileno(), events)
+        self.ready(self._server_fd, events)
 
     def ready(self, fd: int, events: int) -> None:
         """Handle the events of either socket."""
@@ -121,6 +130,8 @@ class RelayedConnection:
             sent, received = self.up, self.down
         else:
             sent, received = self.down, self.up
+        if self._plain_events >= 0:
+            self._count(events)
         # What this side sent comes first: if it was reset, only reading shows it.
         if not sent.ended:
             if events & _READABLE:
@@ -138,6 +149,59 @@ class RelayedConnection:
         self._pump(self.up)
         self._pump(self.down)
 
+    # For a loop that moves plain bytes itself. What it cannot move it leaves to these.
+
+    def unsent(self, fd: int, data: bytes) -> None:
+        """Keep bytes that were read from `fd` until the other side has room."""
+        self._flow_from(fd).tail = memoryview(data)
+        self._loop.hold(len(data))
+        self._loop.block(self._client_fd, self._server_fd, blocked=True)
+
+    def source_failed(self, error: OSError) -> None:
+        """Close: reading failed."""
+        self.close(error)
+
+    def sink_failed(self, fd: int, error: OSError) -> None:
+        """Note that the other side of `fd` takes no more."""
+        self._part()
+        self._flow_from(fd).lose(error)
+        self._settle()
+
+    def delivered(self) -> tuple[int, int]:
+        """Return the bytes delivered so far: up, down."""
+        if not self._joined:
+            return self.up.delivered, self.down.delivered
+        moved = self._loop.moved
+        return (
+            self.up.delivered + moved(self._client_fd),
+            self.down.delivered + moved(self._server_fd),
+        )
+
+    def _count(self, events: int) -> None:
+        """Let the loop move the bytes of a connection that shows itself to be a long one.
+
+        A short one would pay more for that than it gains.
+        """
+        if events & _NOT_PLAIN or self.up.done or self.down.done:
+            self._part()
+            self._plain_events = -1
+        elif not self._joined:
+            self._plain_events += 1
+            if self._plain_events == PLAIN_EVENTS:
+                self._joined = True
+                self._loop.join(self._client_fd, self._server_fd)
+                if self.up.tail or self.down.tail:
+                    self._loop.block(self._client_fd, self._server_fd, blocked=True)
+
+    def _part(self) -> None:
+        if self._joined:
+            self.up.delivered, self.down.delivered = self.delivered()
+            self._joined = False
+            self._loop.part(self._client_fd, self._server_fd)
+
+    def _flow_from(self, fd: int) -> Flow:
+        return self.up if fd == self._client_fd else self.down
+
     def keep_alive(self) -> None:
         """Have the kernel notice a server that vanished. Only the first call has an effect."""
         if not self._kept_alive:
@@ -150,7 +214,7 @@ class RelayedConnection:
 
         For one call a tick: bytes delivered since the last call count as delivered now.
         """
-        delivered = self.up.delivered + self.down.delivered
+        delivered = sum(self.delivered())
         if delivered != self._delivered:
             self._delivered = delivered
             self._active = self._loop.now
@@ -163,6 +227,7 @@ class RelayedConnection:
         """Close both sockets: orderly, or with a reset after a failure."""
         if self._client_fd < 0:
             return
+        self._part()
         for flow in (self.up, self.down):
             if flow.tail:
                 self._loop.hold(-len(flow.tail))
@@ -186,11 +251,15 @@ class RelayedConnection:
             failure = e
         if flow.tail is not held:
             self._loop.hold(len(flow.tail) - len(held))
+            if self._joined:
+                blocked = bool(self.up.tail or self.down.tail)
+                self._loop.block(self._client_fd, self._server_fd, blocked=blocked)
         if failure is not None:
             self.close(failure)
         elif more:
             self._loop.resume_soon(self)
         elif flow.done:
+            self._part()
             if flow.ended:
                 self._reverse(flow).probe()
             self._settle()

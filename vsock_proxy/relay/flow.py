@@ -117,7 +117,7 @@ class Flow:
                 self.tail = memoryview(bytes(data))
                 return False
             except OSError as e:
-                self._lose(e)
+                self.lose(e)
                 return False
             self.delivered += sent
             if sent != count:
@@ -146,7 +146,7 @@ class Flow:
         except BlockingIOError:
             pass
         except OSError as e:
-            self._lose(e)
+            self.lose(e)
 
     def _flush(self) -> bool:
         rest = self._send(self.tail)
@@ -167,7 +167,7 @@ class Flow:
         except BlockingIOError:
             return data
         except OSError as e:
-            self._lose(e)
+            self.lose(e)
             return None
 
     def _finish(self) -> None:
@@ -181,7 +181,8 @@ class Flow:
             if e.errno != errno.ENOTCONN:
                 self.failure = e
 
-    def _lose(self, error: OSError) -> None:
+    def lose(self, error: OSError) -> None:
+        """Note that the sink is lost."""
         self.done = True
         # EPIPE: the sink closed. It may have sent all it had to, orderly, before that.
         if error.errno != errno.EPIPE:

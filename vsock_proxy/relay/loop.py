@@ -58,7 +58,10 @@ class Loop:
         buffer: the one buffer that everything is read into.
         now: monotonic time in seconds at the start of this turn's work.
         turns: turns so far; an idle loop takes one a tick.
+        moves: whether the loop moves the bytes of joined descriptors itself.
     """
+
+    moves = False
 
     def __init__(
         self, *, tick: float = 1.0, monotonic: Callable[[], float] = time.monotonic
@@ -117,6 +120,22 @@ class Loop:
         self._epoll.unregister(fd)
         self._handlers.pop(fd, None)
 
+    # For a loop that moves bytes itself (`native`): here every event is a handler's.
+
+    def join(self, one: int, other: int) -> None:
+        """Let the loop move plain bytes between two watched descriptors."""
+
+    def block(self, one: int, other: int, *, blocked: bool) -> None:
+        """Leave all events of two joined descriptors to their handler, or no longer."""
+
+    def moved(self, fd: int) -> int:
+        """Return the number of bytes that the loop moved from a joined descriptor."""
+        del fd
+        return 0
+
+    def part(self, one: int, other: int) -> None:
+        """Leave all events of two descriptors to their handler for good; `moved` becomes 0."""
+
     def resume_soon(self, stopped: Resumable) -> None:
         """Continue `stopped` in the next turn, once, however often this is called."""
         self._unfinished[stopped] = None
@@ -164,15 +183,9 @@ class Loop:
             timeout = 0.0
         else:
             timeout = max(0.0, self._next_tick - self._monotonic())
-        events = self._epoll.poll(timeout, MAX_EVENTS)
-        self.turns += 1
-        self.now = self._monotonic()
-        handlers = self._handlers
         unfinished, self._unfinished = self._unfinished, {}
-        for fd, mask in events:
-            handler = handlers.get(fd)
-            if handler is not None:
-                handler.ready(fd, mask)
+        self.turns += 1
+        self._handle_events(timeout)
         for stopped in unfinished:
             stopped.resume()
         if self.now >= self._next_tick:
@@ -182,3 +195,13 @@ class Loop:
         # Calls added by these calls run in the next turn: a turn always ends.
         for _ in range(len(self._later)):
             self._later.popleft()()
+
+    def _handle_events(self, timeout: float) -> None:
+        """Wait for events, at most `timeout` seconds, and handle them."""
+        events = self._epoll.poll(timeout, MAX_EVENTS)
+        self.now = self._monotonic()
+        handlers = self._handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler.ready(fd, mask)

@@ -26,6 +26,8 @@ from vsock_proxy.net.listening import listen
 from vsock_proxy.relay import connecting
 from vsock_proxy.relay.connection import RelayLimits
 
+pytestmark = pytest.mark.usefixtures("innermost")
+
 
 def test_many_connections_are_served_concurrently(place: Place, server: Server) -> None:
     # AWS's proxy has four threads: it accepts the fifth connection and lets it hang.

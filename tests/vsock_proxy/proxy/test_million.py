@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("innermost")
+
+
 CONNECTIONS = 1000
 BYTES = 500
 """A connection's, in each direction."""
