@@ -67,10 +67,10 @@ fuzz-eif: $(READY) ## a million mutated enclave images, read (minutes)
 	$(BIN)/python -m tests.programs.fuzz_eif $(or $(COUNT),1000000) $(SEED)
 
 machine-tools: $(READY) ## a QEMU for enclave-simulator boot, from Debian
-	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE))
+	$(BIN)/enclave-simulator setup-machine $(if $(CACHE),--cache $(CACHE)) $(if $(ARCH),--arch $(ARCH))
 
-boot-test: $(READY) ## an enclave image, booted under QEMU: the main job inside
-	$(BIN)/python -m tests.programs.boot $(if $(CACHE),--cache $(CACHE))
+boot-test: $(READY) ## an enclave image, booted under QEMU; ARCH=aarch64 too
+	$(BIN)/python -m tests.programs.boot $(if $(CACHE),--cache $(CACHE)) $(if $(ARCH),--arch $(ARCH))
 
 DOCS_TOOLS := sphinx==9.0.4 myst-parser==5.2.0
 

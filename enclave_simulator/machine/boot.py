@@ -43,12 +43,14 @@ class Image:
     """An image to boot, with an NSM that is served here.
 
     Attributes:
-        kernel: a bzImage or vmlinux.
+        system: the machine that boots it; see `qemu.SYSTEMS`.
+        kernel: a bzImage or vmlinux, or an Image of aarch64.
         ramdisk: all ramdisks, one after the other.
         cmdline: the kernel's command line.
         exchange: responds to requests of /dev/nsm, such as `SimulatedNsm.exchange`.
     """
 
+    system: qemu.System = "microvm"
     kernel: Path
     ramdisk: Path
     cmdline: str
@@ -133,7 +135,7 @@ class Enclave:
             if isinstance(image, Image):
                 nsm = Endpoint(loop, private / "nsm", NsmDevice(image.exchange))
                 stack.callback(nsm.close)
-                command = _microvm(machine, image, nsm.path)
+                command = _served(machine, image, nsm.path)
             else:
                 command = _nitro_enclave(machine, image)
             process = subprocess.Popen(  # noqa: S603 (QEMU)
@@ -167,9 +169,14 @@ _DIES_WITH_US = "setpriv", "--pdeathsig", "KILL"
 """Of util-linux: kills QEMU even if this process ends without running a `finally`."""
 
 
-def _microvm(machine: qemu.Machine, image: Image, nsm: Path) -> list[str]:
-    return qemu.microvm(
-        machine, kernel=image.kernel, ramdisk=image.ramdisk, cmdline=image.cmdline, nsm=nsm
+def _served(machine: qemu.Machine, image: Image, nsm: Path) -> list[str]:
+    return qemu.served(
+        machine,
+        image.system,
+        kernel=image.kernel,
+        ramdisk=image.ramdisk,
+        cmdline=image.cmdline,
+        nsm=nsm,
     )
 
 

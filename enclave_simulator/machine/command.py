@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.machine import kernel, qemu
+from enclave_simulator.machine.architecture import BY_NAME
 from enclave_simulator.machine.parent_side import EXIT_PORT
 from enclave_simulator.parent import services as parent_services
 from enclave_simulator.parent.processes import exit_on_signals
@@ -59,9 +60,9 @@ def add_parser(subparsers: Any) -> None:
     add("--signing-certificate", metavar="FILE", type=Path,
         help="PEM of the certificate that an unsigned image is treated as signed with (PCR8) "
         "(default: PCR8 from the image's own signature, zero without one)")  # fmt: skip
-    add("--machine", choices=("microvm", "nitro-enclave"), default="microvm",
+    add("--machine", choices=("microvm", "virt", "nitro-enclave"),
         help="nitro-enclave is QEMU's own enclave, if it has one: it measures the image itself "
-        "and signs no document (default: %(default)s)")  # fmt: skip
+        "and signs no document (default: microvm for x86_64 images, virt for aarch64)")  # fmt: skip
     add("--nitro-root", metavar="FILE", type=Path,
         help="write the root certificate of the documents to this file, PEM")  # fmt: skip
     add("--kms-ca", metavar="FOLDER", type=Path,
@@ -91,6 +92,8 @@ def add_parser(subparsers: Any) -> None:
         "privilege, about 40 MB of download and 200 MB of room. Nothing is installed.",
     )
     _add_cache(parser)
+    parser.add_argument("--arch", choices=tuple(BY_NAME), default="x86_64",
+        help="of the images that are to boot (default: %(default)s)")  # fmt: skip
     parser.add_argument("--mirror", metavar="URL",
         help="a mirror of Debian (default: the one in this machine's apt)")  # fmt: skip
     parser.add_argument("--kernel", action="store_true",
@@ -120,7 +123,6 @@ def boot(options: argparse.Namespace) -> int:
 
     parent_services.check_cid(options.cid)
     _check_machine(options)
-    command = qemu.find(options.machine, cache=options.cache)
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
     exit_on_signals()
@@ -128,8 +130,10 @@ def boot(options: argparse.Namespace) -> int:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private
         image = CheckedImage(stack.enter_context(files.opened(options.image)))
+        system = _system(options.machine, image.architecture)
+        command = qemu.find(system, cache=options.cache)
         authority = Authority.generate()
-        booted = _booted(options, image, authority, private)
+        booted = _booted(options, system, image, authority, private)
         if options.nitro_root:
             with files.replacing(options.nitro_root) as stream:
                 stream.write(authority.root_pem)
@@ -169,8 +173,23 @@ def _check_machine(options: argparse.Namespace) -> None:
             )
 
 
+def _system(named: qemu.System | None, architecture: str) -> qemu.System:
+    """Return the machine for an image."""
+    system = qemu.SYSTEMS[architecture]
+    if named in (None, system) or (named == "nitro-enclave" and architecture == "x86_64"):
+        return named or system
+    raise ConfigurationError(
+        f"--machine {named} does not boot images for {architecture}",
+        hint=f"{system} does, and is the default for them",
+    )
+
+
 def _booted(
-    options: argparse.Namespace, image: CheckedImage, authority: Authority, private: Path
+    options: argparse.Namespace,
+    system: qemu.System,
+    image: CheckedImage,
+    authority: Authority,
+    private: Path,
 ) -> Image | UnsignedImage:
     """Return the image with its NSM."""
     from enclave_simulator.machine import boot as machine  # noqa: PLC0415 (as in `boot`)
@@ -203,6 +222,7 @@ def _booted(
     )
     parts = image.unpack(private)
     return machine.Image(
+        system=system,
         kernel=parts.kernel,
         ramdisk=parts.ramdisk,
         cmdline=parts.cmdline,
@@ -216,12 +236,13 @@ def set_up(options: argparse.Namespace) -> int:
     Raises:
         MachineError: it is unavailable.
     """
-    qemu.set_up(options.cache, mirror=options.mirror, again=options.again)
-    if options.kernel:
-        kernel.set_up(options.cache, mirror=options.mirror, again=options.again)
+    architecture = BY_NAME[options.arch]
+    for unpack in (qemu.set_up, *([kernel.set_up] if options.kernel else [])):
+        unpack(options.cache, architecture=architecture, mirror=options.mirror, again=options.again)
     if options.kms_ca:
         _make_authority(options.kms_ca)
-    sys.stdout.write(" ".join(qemu.find(cache=options.cache)) + "\n")
+    found = qemu.find(qemu.SYSTEMS[architecture.name], cache=options.cache)
+    sys.stdout.write(" ".join(found) + "\n")
     return 0
 
 

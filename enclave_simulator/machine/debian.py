@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-LOADER = "usr/lib64/ld-linux-x86-64.so.2"
-LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 _NEEDED = "apt-get", "dpkg-deb"
 _WITHIN = 900.0
@@ -63,11 +61,13 @@ class Packages:
     Attributes:
         folder: apt's state and downloads.
         suite: such as ``trixie``.
+        architecture: Debian's name of it.
         mirror: None takes the one that this machine's apt uses.
     """
 
     folder: Path
     suite: str = "trixie"
+    architecture: str = "amd64"
     mirror: str | None = None
 
     def update(self) -> None:
@@ -89,7 +89,7 @@ class Packages:
         mirror = self.mirror or _mirror()
         (self.folder / "sources.list").write_text(
             "".join(
-                f"deb [signed-by={KEYRING} arch=amd64] {mirror} {suite} main\n"
+                f"deb [signed-by={KEYRING} arch={self.architecture}] {mirror} {suite} main\n"
                 for suite in (self.suite, f"{self.suite}-backports")
             )
         )
@@ -157,7 +157,8 @@ class Packages:
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::Log": f"{self.folder}",
-            "APT::Architecture": "amd64",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",

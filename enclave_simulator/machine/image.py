@@ -34,7 +34,7 @@ class Parts:
     """The files that QEMU boots.
 
     Attributes:
-        kernel: a bzImage or vmlinux.
+        kernel: a bzImage or vmlinux, or an Image of aarch64.
         ramdisk: all ramdisks, one after the other.
         cmdline: the kernel's command line.
     """
@@ -50,6 +50,7 @@ class CheckedImage:
     Attributes:
         pcrs: PCR0, 1 and 2, and 8 if it is signed: 48 bytes each.
         memory: MiB that it should have.
+        architecture: ``x86_64`` or ``aarch64``.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -57,7 +58,7 @@ class CheckedImage:
 
         Raises:
             EifError: it is not an image, is damaged, or its signature is invalid.
-            ConfigurationError: it is for another architecture.
+            ConfigurationError: its command line contains a NUL.
         """
         description = describe.check(stream, at=datetime.now(UTC))
         self._stream = stream
@@ -65,11 +66,7 @@ class CheckedImage:
         self.pcrs = description.pcrs
         size = stream.seek(0, 2)
         self.memory = max(MIN_MEMORY, -(-size * _MEMORY_PER_IMAGE >> 20))
-        architecture = self._image.header.architecture
-        if architecture != "x86_64":
-            raise ConfigurationError(
-                f"an image for {architecture}: only those for x86_64 boot here"
-            )
+        self.architecture = self._image.header.architecture
         (cmdline,) = self._image.of_type(SectionType.CMDLINE)
         if cmdline.size > _MAX_CMDLINE:
             raise EifError(f"a command line of {cmdline.size} bytes", offset=cmdline.offset)

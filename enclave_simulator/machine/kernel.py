@@ -5,18 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enclave_simulator.machine import debian
+from enclave_simulator.machine.architecture import X86_64
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PACKAGES = {"kernel": "linux-image-cloud-amd64", "busybox": "busybox-static"}
-"""The packages, by their folders in the cache."""
+    from enclave_simulator.machine.architecture import Architecture
+
+BUSYBOX = "busybox-static"
 
 
-def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
+def set_up(
+    cache: Path | None = None,
+    *,
+    architecture: Architecture = X86_64,
+    mirror: str | None = None,
+    again: bool = False,
+) -> None:
     """Unpack Debian's kernel with its modules, and a static busybox.
 
     Args:
+        architecture: that of the images.
         cache: the folder to unpack into; None is `debian.cache_folder`.
         mirror: see `debian.Packages`.
         again: unpack even if they exist.
@@ -26,13 +35,13 @@ def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool 
     """
     cache = cache or debian.cache_folder()
     with debian.locked(cache):
-        missing = [name for name in PACKAGES if again or not (cache / name).exists()]
+        folder = architecture.folder(cache)
+        wanted = {"kernel": architecture.kernel, "busybox": BUSYBOX}
+        missing = [name for name in wanted if again or not (folder / name).exists()]
         if not missing:
             return
-        packages = debian.Packages(cache / "apt", mirror=mirror)
+        packages = debian.Packages(folder / "apt", architecture=architecture.debian, mirror=mirror)
         packages.update()
         for name in missing:
-            package = PACKAGES[name]
-            if name == "kernel":
-                package = packages.latest(package)
-            packages.unpack([package], cache / name, dependencies=False)
+            package = packages.latest(wanted[name]) if name == "kernel" else wanted[name]
+            packages.unpack([package], folder / name, dependencies=False)

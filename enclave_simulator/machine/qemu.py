@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from enclave_simulator.machine import debian, nsm_device
+from enclave_simulator.machine.architecture import AARCH64, X86_64, host
 from enclave_simulator.machine.errors import MachineError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAM = "qemu-system-x86_64"
-System = Literal["microvm", "nitro-enclave"]
-"""``-M``: microvm has an NSM that this project serves; QEMU's own enclave has one that signs
-nothing."""
+    from enclave_simulator.machine.architecture import Architecture
 
-_HINT = "enclave-simulator setup-machine unpacks one from Debian's packages, without privilege"
+System = Literal["microvm", "virt", "nitro-enclave"]
+"""``-M``: microvm (x86_64) and virt (aarch64) have an NSM that this project serves; QEMU's own
+enclave has one that signs nothing."""
+
+_HINT = "enclave-simulator setup-machine{} unpacks one from Debian's packages, without privilege"
 _WITHIN = 60.0
 
 
@@ -39,12 +41,21 @@ _NEEDS: dict[System, _Needs] = {
         devices=("vhost-user-test-device", "vhost-user-vsock-device"),
         versions="QEMU 10.2 and later",
     ),
+    "virt": _Needs(
+        machine="virt",
+        devices=("vhost-user-test-device", "vhost-user-vsock-device"),
+        versions="QEMU 10.2 and later",
+    ),
     "nitro-enclave": _Needs(
         machine="nitro-enclave",
         devices=(),
         versions="QEMU 9.2 and later built with libcbor; no package of Debian's",
     ),
 }
+
+
+SYSTEMS: dict[str, System] = {"x86_64": "microvm", "aarch64": "virt"}
+"""The machine that images of an architecture boot in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,34 +86,45 @@ def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
     Raises:
         MachineError: there is none; the message has what each lacks.
     """
+    guest = AARCH64 if system == "virt" else X86_64
     found = []
-    if installed := shutil.which(PROGRAM):
+    if installed := shutil.which(guest.emulator):
         found.append((installed, [installed]))
-    unpacked = (cache or debian.cache_folder()) / "qemu"
+    unpacked = guest.folder(cache or debian.cache_folder()) / "qemu"
     if unpacked.exists():
-        found.append((str(unpacked), _from(unpacked)))
+        found.append((str(unpacked), _from(unpacked, guest)))
     reasons = []
     for name, command in found:
         lacking = _lacks(command, _NEEDS[system])
         if not lacking:
             return command
         reasons.append(f"{name} {lacking}")
-    hint = _HINT
+    hint = _HINT.format(f" --arch {guest.name}" if guest is AARCH64 else "")
     if system == "nitro-enclave":
         hint = f"-M {system}: {_NEEDS[system].versions}"
-    elif not all(_lacks(command, _NEEDS["nitro-enclave"]) for _, command in found):
+    elif guest is X86_64 and not all(
+        _lacks(command, _NEEDS["nitro-enclave"]) for _, command in found
+    ):
         hint += "; --machine nitro-enclave works here, if documents need not be signed"
     raise MachineError(
-        "no usable QEMU: " + ("; ".join(reasons) or f"no {PROGRAM} in PATH, none in {unpacked}"),
+        "no usable QEMU: "
+        + ("; ".join(reasons) or f"no {guest.emulator} in PATH, none in {unpacked}"),
         hint=hint,
     )
 
 
-def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
+def set_up(
+    cache: Path | None = None,
+    *,
+    architecture: Architecture = X86_64,
+    mirror: str | None = None,
+    again: bool = False,
+) -> None:
     """Unpack QEMU from Debian's backports, unless a usable one exists.
 
     Args:
         cache: where to; None is `debian.cache_folder`.
+        architecture: of the images that it boots.
         mirror: see `debian.Packages`.
         again: unpack even so.
 
@@ -113,34 +135,42 @@ def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool 
     with debian.locked(cache):
         if not again:
             with contextlib.suppress(MachineError):
-                find(cache=cache)
+                find(SYSTEMS[architecture.name], cache=cache)
                 return
-        packages = debian.Packages(cache / "apt", mirror=mirror)
+        packages = debian.Packages(cache / "apt", architecture=host().debian, mirror=mirror)
         packages.update()
-        packages.unpack(["qemu-system-x86"], cache / "qemu", backports=True)
+        unpacked = architecture.folder(cache) / "qemu"
+        packages.unpack([architecture.package], unpacked, backports=True)
 
 
-def microvm(machine: Machine, *, kernel: Path, ramdisk: Path, cmdline: str, nsm: Path) -> list[str]:
+def served(
+    machine: Machine, system: System, *, kernel: Path, ramdisk: Path, cmdline: str, nsm: Path
+) -> list[str]:
     """Return QEMU's arguments for a machine whose NSM is served through vhost-user.
 
     Args:
         machine: the shared options.
-        kernel: a bzImage or vmlinux.
+        system: microvm or virt.
+        kernel: a bzImage or vmlinux, or an Image of aarch64.
         ramdisk: all ramdisks, one after the other.
         cmdline: the image's own command line.
         nsm: the UNIX socket of the NSM's vhost-user backend.
     """
-    # The guest's memory is a file that the backends map as well. ACPI announces the devices:
-    # Debian's kernels do not take them from the command line.
+    # The guest's memory is a file that the backends map as well. ACPI, or on aarch64 the device
+    # tree, announces the devices: Debian's kernels do not take them from the command line.
     memory = f"memory-backend-memfd,id=memory,size={machine.memory}M,share=on"
     nsm_options = f"vhost-user-test-device,chardev=nsm,virtio-id={nsm_device.VIRTIO_ID},num_vqs=1"
+    model = ["-M", "microvm,acpi=on,memory-backend=memory"]
+    if system == "virt":
+        model = ["-M", "virt,gic-version=3,memory-backend=memory"]
+        model += ["-global", "virtio-mmio.force-legacy=false"]
     # fmt: off
     return [
-        "-M", "microvm,acpi=on,memory-backend=memory",
+        *model,
         "-object", memory,
         "-kernel", str(kernel),
         "-initrd", str(ramdisk),
-        "-append", f"{cmdline} {_added(machine)}",
+        "-append", f"{cmdline} {_added(machine, system)}",
         "-chardev", f"socket,id=nsm,path={_quoted(nsm)}",
         "-device", nsm_options,
         *_common(machine),
@@ -166,7 +196,15 @@ def nitro_enclave(
     if role_arn is not None:
         enclave += f",parent-role={_quoted(role_arn)}"
     # QEMU puts this behind the image's own command line.
-    return ["-M", enclave, "-kernel", str(eif), "-append", _added(machine), *_common(machine)]
+    return [
+        "-M",
+        enclave,
+        "-kernel",
+        str(eif),
+        "-append",
+        _added(machine, "nitro-enclave"),
+        *_common(machine),
+    ]
 
 
 def _common(machine: Machine) -> list[str]:
@@ -187,13 +225,15 @@ def _quoted(value: object) -> str:
     return str(value).replace(",", ",,")
 
 
-def _added(machine: Machine) -> str:
-    """Return what the kernel's command line needs for this machine.
+def _added(machine: Machine, system: System) -> str:
+    """Return what the kernel's command line needs for this machine. Of consoles the last counts.
 
     Restarting by triple fault ends QEMU; the last `reboot=` counts. Nitro's own `reboot=k` waits
     for a keyboard controller that does not exist. The frequency of the time stamp counter is given,
     because measuring it may never end on a busy machine: an emulated counter is the host's.
     """
+    if system == "virt":
+        return "console=ttyAMA0"
     if machine.kvm:
         return "reboot=t"
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:  # noqa: PTH123
@@ -206,18 +246,15 @@ def _added(machine: Machine) -> str:
     return "reboot=t no_timer_check"
 
 
-def _from(folder: Path) -> list[str]:
+def _from(folder: Path, guest: Architecture) -> list[str]:
     """Return the command that runs QEMU with the folder's loader, libraries and firmware."""
-    share = folder / "usr/share"
+    machine = host()
     return [
-        str(folder / debian.LOADER),
+        str(folder / machine.loader),
         "--library-path",
-        str(folder / debian.LIBRARIES),
-        str(folder / "usr/bin" / PROGRAM),
-        "-L",
-        str(share / "qemu"),
-        "-L",
-        str(share / "seabios"),
+        str(folder / machine.libraries),
+        str(folder / "usr/bin" / guest.emulator),
+        *(word for name in guest.firmware for word in ("-L", str(folder / "usr/share" / name))),
     ]
 
 

@@ -85,7 +85,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--env", metavar="NAME=VALUE", action="append", default=[],
         help="for the command; before what the container image says")  # fmt: skip
     add("--gzip", action="store_true", help="compress the ramdisks that are made here")
-    add("--arch", choices=["x86_64", "aarch64"], help="default: that of the kernel")
+    add(
+        "--arch",
+        choices=["x86_64", "aarch64"],
+        help="default: that of the kernel; x86_64 with --kernel debian",
+    )
     add("--name", metavar="TEXT", help="of the image; default: the name of the output")
     add("--version", metavar="TEXT", default="1.0", help="of the image; default: %(default)s")
     add("--metadata", metavar="FILE", type=Path, help="JSON to put in as custom metadata")
@@ -170,7 +174,7 @@ def _debian(arguments: argparse.Namespace) -> debian.Debian | None:
         raise ConfigurationError("--kernel debian needs a root file system: --rootfs PATH")
     if arguments.cmdline is None:
         arguments.cmdline = debian.CMDLINE
-    return debian.find(arguments.cache)
+    return debian.find(arguments.cache, architecture=arguments.arch or programs.X86_64)
 
 
 def _parts(

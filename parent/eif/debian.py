@@ -5,18 +5,19 @@ finds virtio devices through ACPI only, and the Nitro hypervisor names them on t
 
 ``init`` is a script for Debian's static busybox. It does what AWS's does (see
 `parent.eif.root.command`), for a kernel whose drivers are modules, and reports the command's exit
-code to the parent's port 9001. busybox knows no vsock, so a program of 158 bytes does that part.
+code to the parent's port 9001. busybox knows no vsock: `vsock_program` does that part.
 """
 
 from __future__ import annotations
 
 import lzma
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from parent.eif.cpio import Entry, directory, file
+from parent.eif.programs import X86_64
+from parent.eif.vsock_program import vsock_program
 from parent.files import read_small
 from vsock_proxy.errors import ConfigurationError
 
@@ -71,71 +72,19 @@ echo "$code" | timeout 60 /bin/vsock-9001
 reboot -f
 """
 
-_CODE = bytes.fromhex(
-    "31c0"  # xor eax, eax                     read(0, buffer, 16)
-    "31ff"  # xor edi, edi
-    "488d7424c0"  # lea rsi, [rsp-64]
-    "ba10000000"  # mov edx, 16
-    "0f05"  # syscall
-    "4989c4"  # mov r12, rax
-    "b829000000"  # mov eax, 41                socket(AF_VSOCK, SOCK_STREAM, 0)
-    "bf28000000"  # mov edi, 40
-    "be01000000"  # mov esi, 1
-    "31d2"  # xor edx, edx
-    "0f05"  # syscall
-    "89c3"  # mov ebx, eax
-    "89c7"  # mov edi, eax                     connect(socket, address, 16)
-    "488d356d000000"  # lea rsi, [rip+address]
-    "ba10000000"  # mov edx, 16
-    "b82a000000"  # mov eax, 42
-    "0f05"  # syscall
-    "85c0"  # test eax, eax
-    "7551"  # jnz failed
-    "b801000000"  # mov eax, 1                 write(socket, buffer, what was read)
-    "89df"  # mov edi, ebx
-    "488d7424c0"  # lea rsi, [rsp-64]
-    "4c89e2"  # mov rdx, r12
-    "0f05"  # syscall
-    "4c39e0"  # cmp rax, r12
-    "753b"  # jne failed
-    "b830000000"  # mov eax, 48                shutdown(socket, SHUT_WR)
-    "89df"  # mov edi, ebx
-    "be01000000"  # mov esi, 1
-    "0f05"  # syscall
-    "31c0"  # xor eax, eax                     read(socket, buffer, 1)
-    "89df"  # mov edi, ebx
-    "488d7424c0"  # lea rsi, [rsp-64]
-    "ba01000000"  # mov edx, 1
-    "0f05"  # syscall
-    "4885c0"  # test rax, rax
-    "7818"  # js failed
-    "4889c2"  # mov rdx, rax                   write(1, buffer, what was read)
-    "b801000000"  # mov eax, 1
-    "bf01000000"  # mov edi, 1
-    "488d7424c0"  # lea rsi, [rsp-64]
-    "0f05"  # syscall
-    "31ff"  # xor edi, edi
-    "eb05"  # jmp end
-    "bf01000000"  # failed: mov edi, 1
-    "b83c000000"  # end: mov eax, 60           exit(edi)
-    "0f05"  # syscall
-)
-"""Carries up to 16 bytes from standard input to a vsock address, and one byte back. x86_64."""
-
-_AF_VSOCK, _PARENT = 40, 3
-_BASE = 0x400000
-
 
 @dataclass(frozen=True, slots=True)
 class Debian:
     """Debian's packages, unpacked.
 
     Attributes:
-        kernel: a bzImage.
+        architecture: ``x86_64`` or ``aarch64``.
+        kernel: a bzImage or an Image.
         modules: where its modules are.
         busybox: the static one.
     """
 
+    architecture: str
     kernel: Path
     modules: Path
     busybox: Path
@@ -151,7 +100,7 @@ class Debian:
             Entry("dev/console", 0o020600, device=(5, 1)),
             file("init", INIT, 0o755),
             file("bin/busybox", read_small(self.busybox, _MAX_FILE), 0o755),
-            *(file(f"bin/vsock-{port}", vsock_program(port), 0o755)
+            *(file(f"bin/vsock-{port}", vsock_program(port, self.architecture), 0o755)
               for port in (HEARTBEAT_PORT, EXIT_PORT)),
         ]  # fmt: skip
         for number, name in enumerate(_MODULES):
@@ -164,32 +113,26 @@ class Debian:
         return entries
 
 
-def find(cache: Path | None = None) -> Debian:
+def find(cache: Path | None = None, *, architecture: str = X86_64) -> Debian:
     """Return what ``enclave-simulator setup-machine --kernel`` unpacked.
 
     Args:
         cache: where to; None is where it does by default.
+        architecture: that of the image.
 
     Raises:
         ConfigurationError: it is not there.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = cache or Path(base) / "nitro-enclave-agent"
-    kernels = sorted((cache / "kernel/boot").glob("vmlinuz-*"))
-    busybox = cache / "busybox/usr/bin/busybox"
+    folder = cache or Path(base) / "nitro-enclave-agent"
+    hint = _HINT
+    if architecture != X86_64:
+        folder /= architecture
+        hint = _HINT.replace("--kernel", f"--kernel --arch {architecture}", 1)
+    kernels = sorted((folder / "kernel/boot").glob("vmlinuz-*"))
+    busybox = folder / "busybox/usr/bin/busybox"
     if not kernels or not busybox.exists():
-        raise ConfigurationError(f"Debian's kernel is not in {cache}", hint=_HINT)
+        raise ConfigurationError(f"Debian's kernel is not in {folder}", hint=hint)
     kernel = kernels[-1]
     release = kernel.name.removeprefix("vmlinuz-")
-    return Debian(kernel, cache / "kernel/usr/lib/modules" / release, busybox)
-
-
-def vsock_program(port: int) -> bytes:
-    """Return a static program that carries bytes to a port of the parent's, and one back."""
-    address = struct.pack("<HHIIB3x", _AF_VSOCK, 0, port, _PARENT, 0)
-    start = 64 + 56
-    size = start + len(_CODE) + len(address)
-    header = b"\x7fELF\2\1\1" + bytes(9)
-    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _BASE + start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
-    return header + segment + _CODE + address
+    return Debian(architecture, kernel, folder / "kernel/usr/lib/modules" / release, busybox)

@@ -14,6 +14,7 @@ import pytest
 
 from enclave_simulator.cli import main
 from enclave_simulator.machine import debian, qemu
+from enclave_simulator.machine.architecture import AARCH64, X86_64
 from enclave_simulator.machine.boot import Enclave, Image, UnsignedImage
 from enclave_simulator.machine.errors import MachineError
 from enclave_simulator.machine.image import CheckedImage
@@ -34,11 +35,11 @@ def file(tmp_path: Path) -> Path:
 
 def install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, machines: str = "microvm",
-    devices: str = DEVICES, otherwise: str = "exit 0",
+    devices: str = DEVICES, otherwise: str = "exit 0", emulator: str = X86_64.emulator,
 ) -> None:  # fmt: skip
     """Put a QEMU in PATH that says what it has, and otherwise does what a line of shell does."""
-    program = folder / "bin" / qemu.PROGRAM
-    program.parent.mkdir()
+    program = folder / "bin" / emulator
+    program.parent.mkdir(exist_ok=True)
     listed = "".join(f"{name}    a machine\n" for name in machines.split())
     program.write_text(
         "#!/bin/sh\n"
@@ -89,7 +90,7 @@ def test_a_qemu_that_does_not_run_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, monkeypatch)
-    (tmp_path / "bin" / qemu.PROGRAM).write_text("#!/bin/sh\necho no such library >&2; exit 127")
+    (tmp_path / "bin" / X86_64.emulator).write_text("#!/bin/sh\necho no such library >&2; exit 127")
     with pytest.raises(MachineError, match="does not run: no such library"):
         qemu.find()
 
@@ -136,13 +137,35 @@ def test_a_damaged_image_does_not_boot(
     assert not (tmp_path / "booted").exists()
 
 
-def test_an_image_for_another_processor_does_not_boot(
+def test_an_image_for_aarch64_boots_in_its_machine(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install(tmp_path, monkeypatch)
     file.write_bytes(eif(flags=1))
+    install(tmp_path, monkeypatch)  # The one for x86_64 does not do.
     assert main(["boot", str(file)]) == 1
-    assert "an image for aarch64" in said(capsys)
+    assert "no qemu-system-aarch64 in PATH" in (told := said(capsys))
+    assert "setup-machine --arch aarch64" in told
+    record = f'echo "$@" >{tmp_path}/arguments; exit 3'
+    install(tmp_path, monkeypatch, machines="virt", otherwise=record, emulator=AARCH64.emulator)
+    assert main(["boot", "--no-services", str(file)]) == 1
+    assert "QEMU ended with 3" in said(capsys)
+    arguments = (tmp_path / "arguments").read_text()
+    assert "-M virt,gic-version=3,memory-backend=memory" in arguments
+    assert "console=ttyAMA0" in arguments
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "hint"),
+    [(1, "microvm", "virt"), (1, "nitro-enclave", "virt"), (0, "virt", "microvm")],
+)
+def test_a_machine_of_another_architecture(
+    file: Path, capsys: pytest.CaptureFixture[str], flags: int, machine: str, hint: str
+) -> None:
+    file.write_bytes(eif(flags=flags))
+    assert main(["boot", f"--machine={machine}", str(file)]) == 1
+    told = said(capsys)
+    assert f"--machine {machine} does not boot images for" in told
+    assert f"{hint} does" in told
 
 
 def test_an_image_is_measured_and_taken_apart(file: Path, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Packages:
     """Debian's, without a mirror."""
 
-    def __init__(self, folder: Path, *, mirror: str | None) -> None:
+    def __init__(self, folder: Path, *, architecture: str, mirror: str | None) -> None:
         assert mirror == "http://mirror"
+        self.architecture = architecture
         self.folder = folder
 
     def update(self) -> None:
@@ -31,7 +32,7 @@ class Packages:
     def unpack(self, names: list[str], into: Path, *, dependencies: bool) -> None:
         assert not dependencies
         unpacked.extend(names)
-        into.mkdir()
+        into.mkdir(parents=True)
 
 
 unpacked: list[str] = []
@@ -42,7 +43,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked.clear()
     monkeypatch.setattr(debian, "Packages", Packages)
     monkeypatch.setattr(qemu, "set_up", lambda *_, **__: None)
-    monkeypatch.setattr(qemu, "find", lambda **_: ["qemu"])
+    monkeypatch.setattr(qemu, "find", lambda system, **_: ["qemu", "-M", system])
 
 
 def test_what_is_there_is_not_downloaded_again(
@@ -60,7 +61,17 @@ def test_what_is_there_is_not_downloaded_again(
     (tmp_path / "busybox").rmdir()
     kernel.set_up(tmp_path, mirror="http://mirror")
     assert unpacked[3:] == ["update", "busybox-static"]
-    assert capsys.readouterr().out == "qemu\n" * 3
+    assert capsys.readouterr().out == "qemu -M microvm\n" * 3
+
+
+def test_each_architecture_has_its_kernel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["setup-machine", f"--cache={tmp_path}", "--mirror=http://mirror", "--kernel"]
+    assert main([*arguments, "--arch=aarch64"]) == 0
+    assert unpacked == ["update", "linux-image-cloud-arm64-6.12", "busybox-static"]
+    assert {path.name for path in (tmp_path / "aarch64").iterdir()} == {"kernel", "busybox"}
+    assert capsys.readouterr().out == "qemu -M virt\n"
 
 
 def test_an_authority_is_made_once(tmp_path: Path) -> None:

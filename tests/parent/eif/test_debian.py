@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import lzma
-import platform
 import re
-import shutil
-import socket
 import stat
 import subprocess
-import sys
-import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from parent import cli
 from parent.eif import debian
-from parent.eif.programs import read_elf
 from tests.parent.eif import archives
 from vsock_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RELEASE = "6.12.9+deb13-cloud-amd64"
 
@@ -53,6 +50,13 @@ def test_the_first_ramdisk(cache: Path) -> None:
         assert program[1:] in entries
 
 
+def test_packages_of_another_architecture_are_apart(cache: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"kernel is not in .*/aarch64") as caught:
+        debian.find(cache, architecture="aarch64")
+    assert "setup-machine --kernel --arch aarch64" in caught.value.hint
+    assert debian.find(cache).architecture == "x86_64"
+
+
 def test_what_is_missing_is_named_with_what_gets_it(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="kernel is not in") as caught:
         debian.find(tmp_path / "empty")
@@ -70,56 +74,6 @@ def test_what_is_missing_is_named_with_what_gets_it(cache: Path, tmp_path: Path)
 def test_init_is_a_script_that_a_shell_reads() -> None:
     done = subprocess.run(["sh", "-n"], input=debian.INIT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_the_program_is_what_its_comments_say(tmp_path: Path) -> None:
-    """Assembled anew from the comments beside its bytes, it is the same."""
-    if not shutil.which("as") or not shutil.which("objcopy") or platform.machine() != "x86_64":
-        pytest.skip("no assembler for x86_64: apt-get install binutils")
-    source = Path(debian.__file__).read_text(encoding="utf-8")
-    block = source.partition("_CODE = bytes.fromhex(")[2].partition("\n)\n")[0]
-    lines = [line.partition("  # ")[2] for line in block.splitlines() if '"' in line]
-    text = [re.split(r"\s{3,}", line)[0] for line in lines]
-    assembly = "\n".join([".intel_syntax noprefix", *text, "address:", ""])
-    (tmp_path / "v.s").write_text(
-        assembly.replace("failed: ", "failed:\n").replace("end: ", "end:\n")
-    )
-    subprocess.run(["as", "v.s", "-o", "v.o"], cwd=tmp_path, check=True)
-    copy = ["objcopy", "-O", "binary", "-j", ".text", "v.o", "v.bin"]
-    subprocess.run(copy, cwd=tmp_path, check=True)
-    assert (tmp_path / "v.bin").read_bytes() == debian._CODE
-
-
-def test_the_program_carries_bytes_there_and_one_back(tmp_path: Path) -> None:
-    if platform.machine() != "x86_64" or sys.platform != "linux":
-        pytest.skip("the program is for Linux on x86_64")
-    program = tmp_path / "vsock"
-    program.write_bytes(debian.vsock_program(9000))
-    program.chmod(0o755)
-    elf = read_elf(program.read_bytes())
-    assert elf
-    assert not elf.interpreter
-    heard: list[bytes] = []
-    with socket.socket(socket.AF_UNIX) as server:
-        server.settimeout(60)
-        server.bind(str(tmp_path / "3_9000"))
-        server.listen()
-
-        def answer() -> None:
-            end, _ = server.accept()
-            with end:
-                heard.append(end.makefile("rb").read())  # To the end: it closes its half.
-                end.sendall(b"\xb7")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        run = [sys.executable, "-m", "enclave_simulator.cli", "run", "--no-services",
-               f"--folder={tmp_path}", "--", str(program)]  # fmt: skip
-        done = subprocess.run(run, input=b"\xb7", capture_output=True, check=False, timeout=100)
-        thread.join(60)
-    assert (done.returncode, done.stdout, heard) == (0, b"\xb7", [b"\xb7"])
-    done = subprocess.run(run, input=b"x", capture_output=True, check=False, timeout=100)
-    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_building(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from enclave.attestation.verify import verify
 from enclave_simulator.kms.tls import CertificateAuthority, generate_key, key_pem
 from enclave_simulator.machine import debian, qemu
+from enclave_simulator.machine.architecture import BY_NAME
 from enclave_simulator.machine.errors import MachineError, UnavailableError
 from enclave_simulator.parent.processes import exit_on_signals
 from parent.eif.describe import check
@@ -32,6 +33,8 @@ from tests.programs.boot.host import CID, Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from enclave_simulator.machine.architecture import Architecture
 
 ROLE = "arn:aws:iam::123456789012:role/boot-test"
 INSTANCE = "i-0abcdef0123456789"
@@ -46,21 +49,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.programs.boot", description=__doc__)
     parser.add_argument("--cache", metavar="FOLDER", type=Path, default=debian.cache_folder(),
         help="where QEMU, Debian's kernel and Python are kept (default: %(default)s)")  # fmt: skip
-    cache = parser.parse_args(arguments).cache
+    parser.add_argument("--arch", choices=tuple(BY_NAME), default="x86_64",
+        help="of the image; emulation takes minutes (default: %(default)s)")  # fmt: skip
+    options = parser.parse_args(arguments)
+    cache, architecture = options.cache, BY_NAME[options.arch]
     exit_on_signals()
     begun = time.monotonic()
     failures: list[str] = []
     try:
         with timed(f"QEMU, Debian's kernel and Python, in {cache}"):
-            qemu.set_up(cache)
-            image.fetch(cache)
+            qemu.set_up(cache, architecture=architecture)
+            image.fetch(cache, architecture)
         with (
             tempfile.TemporaryDirectory(prefix="boot-test-root-") as folder,
             timed("a root file system with every corner of tar and cpio, booted and listed"),
         ):
-            failures += root.check(Path(folder), cache)
+            failures += root.check(Path(folder), cache, architecture)
         with tempfile.TemporaryDirectory(prefix="boot-test-") as folder:
-            failures += build_and_boot(Path(folder), cache)
+            failures += build_and_boot(Path(folder), cache, architecture)
     except UnavailableError as e:
         say(f"SKIPPED: {e}\n{e.hint}".rstrip())
         return SKIPPED
@@ -72,14 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def build_and_boot(private: Path, cache: Path) -> list[str]:
+def build_and_boot(private: Path, cache: Path, architecture: Architecture) -> list[str]:
     """Return what was wrong."""
     eif, nitro_root = private / "image.eif", private / "nitro-root.pem"
     with timed("packing the image"):
         key = generate_key()
         (private / "ca.key").write_bytes(key_pem(key))
         authority = CertificateAuthority(key=key)
-        image.build(cache, eif, kms_ca=authority.certificate_pem)
+        image.build(cache, eif, architecture, kms_ca=authority.certificate_pem)
         with eif.open("rb") as stream:
             pcrs = check(stream, at=datetime.now(UTC)).pcrs
     say(f"{eif.stat().st_size >> 20} MiB, PCR0 {pcrs[0].hex()}")

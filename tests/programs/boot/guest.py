@@ -134,6 +134,11 @@ def passed(*arguments: str, **environment: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
+def launcher_tests() -> str:
+    """The launcher on a whole kernel, which has seccomp's notifications and namespaces."""
+    return passed("tests/enclave_simulator/launcher", "-p", "no:randomly")
+
+
 def document() -> str:
     """Attest what the host asks for, and give it the document."""
     with connect(DOCUMENT_PORT) as end, DevNsm() as device:
@@ -224,7 +229,8 @@ def dial_when_up(port: int) -> socket.socket:
 
 
 CHECKS: tuple[Callable[[], str], ...] = (
-    served, main_job, nsm_contract, vsock_tests, document, much, refused, called, proxy
+    served, main_job, nsm_contract, vsock_tests, document, much, refused, called, proxy,
+    launcher_tests,
 )  # fmt: skip
 
 

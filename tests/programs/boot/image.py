@@ -12,6 +12,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from enclave_simulator.machine import kernel
+from enclave_simulator.machine.architecture import BY_NAME, X86_64
 from enclave_simulator.machine.debian import Packages, locked
 from parent.eif import build as eif
 from parent.eif import cpio, debian, ramdisks
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from enclave_simulator.machine.architecture import Architecture
+
 COMMAND = ("/usr/bin/python3", "-B", "-m", "tests.programs.boot.guest")
 ENVIRONMENT = ("PATH=/usr/bin", "PYTHONPATH=/opt/agent:/opt/site")
 PYTHON_VERSION = "3.13"  # trixie's
@@ -31,26 +34,26 @@ PYTHON_VERSION = "3.13"  # trixie's
 _LEFT_OUT = (
     # What no program in there asks for; the machine boots the faster for it.
     "etc", "usr/lib/systemd", "usr/lib/udev", "usr/sbin", "usr/share", "var",
-    "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base",
+    *(f"{each.libraries}/{name}" for each in BY_NAME.values() for name in ("gconv", "perl-base")),
 )  # fmt: skip
 _TEST_TOOLS = "pytest==", "pytest-timeout==", "hypothesis=="
 _BOTOCORE_KEPT = ("kms", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 
 
-def fetch(cache: Path) -> None:
+def fetch(cache: Path, architecture: Architecture = X86_64) -> None:
     """Get what the image is made of, as far as it is not there yet.
 
     Raises:
         MachineError: Debian's packages cannot be had.
         subprocess.CalledProcessError: Python's cannot.
     """
-    kernel.set_up(cache)
+    kernel.set_up(cache, architecture=architecture)
     with locked(cache):
-        _fetch(cache)
+        _fetch(architecture.folder(cache), architecture)
 
 
-def _fetch(cache: Path) -> None:
-    packages = Packages(cache / "apt")
+def _fetch(cache: Path, architecture: Architecture) -> None:
+    packages = Packages(cache / "apt", architecture=architecture.debian)
     if not (cache / "python").exists():
         packages.update()
         packages.unpack(["python3"], cache / "python")
@@ -62,25 +65,30 @@ def _fetch(cache: Path) -> None:
     if not stamp.exists() or stamp.read_text() != "\n".join(wanted):
         # For the guest's Python, not this one's: so wheels only.
         shutil.rmtree(cache / "site", ignore_errors=True)
+        platforms = [
+            f"--platform=manylinux{version}_{architecture.name}"
+            for version in ("2014", "_2_28", "_2_34")
+        ]
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
              "--target", str(cache / "site"), "--python-version", PYTHON_VERSION,
-             "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64",
-             "--platform", "manylinux_2_34_x86_64", "--only-binary=:all:", *wanted],
+             *platforms, "--only-binary=:all:", *wanted],
             check=True,
         )  # fmt: skip
         stamp.write_text("\n".join(wanted))
 
 
-def build(cache: Path, output: Path, *, kms_ca: bytes) -> None:
+def build(cache: Path, output: Path, architecture: Architecture = X86_64, *, kms_ca: bytes) -> None:
     """Pack the image of the boot test.
 
     Args:
         cache: filled by `fetch`.
         output: the EIF to write.
+        architecture: of the image.
         kms_ca: PEM of the authority that the KMS in there is trusted by.
     """
-    pack(cache, output, _root(cache), COMMAND, ENVIRONMENT, kms_ca=kms_ca)
+    root = _root(architecture.folder(cache))
+    pack(cache, output, root, COMMAND, ENVIRONMENT, architecture, kms_ca=kms_ca)
 
 
 def pack(
@@ -89,6 +97,7 @@ def pack(
     root: Iterable[cpio.Entry],
     command: Sequence[str],
     environment: Iterable[str],
+    architecture: Architecture = X86_64,
     *,
     kms_ca: bytes,
 ) -> None:
@@ -100,9 +109,10 @@ def pack(
         root: what the command needs.
         command: an absolute path, and arguments.
         environment: NAME=VALUE, beside where it is and whom it trusts.
+        architecture: of the image.
         kms_ca: PEM of the authority that the KMS in there is trusted by.
     """
-    base = debian.find(cache)
+    base = debian.find(cache, architecture=architecture.name)
     application = ramdisks.application_ramdisk(
         [*root, cpio.file("etc/kms-ca.pem", kms_ca)],
         command,
@@ -114,6 +124,7 @@ def pack(
             kernel=[base.kernel.read_bytes()],
             cmdline=debian.CMDLINE,
             ramdisks=[cpio.archive(base.boot_ramdisk()), cpio.archive(application)],
+            architecture=architecture.name,
             metadata=Metadata(output.stem, "1", dict.fromkeys(BUILD_FIELDS, "")),
         )
 
@@ -122,6 +133,9 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
     for entry in read_folder(cache / "python", Notes()).entries():
         if not entry.path.startswith(_LEFT_OUT):
             yield entry
+    busybox = (cache / "busybox/usr/bin/busybox").read_bytes()
+    yield cpio.file("usr/bin/busybox", busybox, 0o755)
+    yield _link("usr/bin/sh", b"busybox")
     for link in ("bin", "lib", "lib64"):
         yield _link(link, f"usr/{link}".encode())
     for entry in read_folder(cache / "site", Notes()).entries():
@@ -134,8 +148,9 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
     sources = [*ROOT.glob("enclave/**/*"), *ROOT.glob("vsock_proxy/**/*")]
     # A product's image has neither tests nor simulator. This one runs tests.
     sources += [ROOT / "pyproject.toml", *ROOT.glob("enclave_simulator/**/*")]
+    sources += ROOT.glob("tests/enclave_simulator/*.py")
     sources += [*ROOT.glob("tests/*.py"), *ROOT.glob("tests/programs/*.py")]
-    for folder in ("programs/boot", "contracts", "vsock_proxy"):
+    for folder in ("programs/boot", "contracts", "vsock_proxy", "enclave_simulator/launcher"):
         sources += ROOT.glob(f"tests/{folder}/**/*.py")
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":

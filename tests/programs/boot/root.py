@@ -19,6 +19,8 @@ from tests.parent.eif.archives import hard_link, member, symlink
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from enclave_simulator.machine.architecture import Architecture
+
 LISTING = rb"""#!/bin/sh
 echo "words: $# [$1] [$2] variable: [$VARIABLE] directory: $(pwd)"
 busybox find / -xdev | while IFS= read -r name; do
@@ -65,25 +67,26 @@ def layer(busybox: bytes) -> bytes:
     )
 
 
-def check(private: Path, cache: Path) -> list[str]:
+def check(private: Path, cache: Path, architecture: Architecture) -> list[str]:
     """Build the image, boot it, and return what is not as it should be."""
-    busybox = (cache / "busybox/usr/bin/busybox").read_bytes()
+    busybox = (architecture.folder(cache) / "busybox/usr/bin/busybox").read_bytes()
     upper = archives.tar(member("etc/.wh.sticky"), member("etc/new", b"of the upper layer"))
     files = archives.oci_files(
-        layer(busybox), upper, Entrypoint=["./list.sh"], Cmd=["one word", "two"],
+        layer(busybox), upper, architecture=architecture.debian,
+        Entrypoint=["./list.sh"], Cmd=["one word", "two"],
         Env=["PATH=/bin", "VARIABLE=a  b"], WorkingDir="/srv",
     )  # fmt: skip
     root, eif = archives.write(files, private / "root.tar"), private / "root.eif"
     run = [sys.executable, "-m"]
     subprocess.run(
         [*run, "parent.cli", "build-eif", "--kernel", "debian", f"--cache={cache}",
-         f"--rootfs={root}", f"--output={eif}"],
+         f"--arch={architecture.name}", f"--rootfs={root}", f"--output={eif}"],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     done = subprocess.run(
         [*run, "enclave_simulator.cli", "boot", str(eif), f"--cache={cache}", "--no-services",
-         "--timeout=300"],
-        check=False, stdout=subprocess.PIPE, timeout=400,
+         "--timeout=900"],
+        check=False, stdout=subprocess.PIPE, timeout=1000,
     )  # fmt: skip
     lines = [line.decode("utf-8", "surrogateescape") for line in done.stdout.splitlines()]
     if done.returncode != STATUS:
