@@ -32,6 +32,7 @@ class EnvironmentCredentials:
     def __init__(self, environ: Mapping[str, str], *, clock: Clock | None = None) -> None:
         self._environ = environ
         self._clock = clock or SystemClock()
+        self._last: tuple[tuple[str | None, ...], Credentials] | None = None
 
     def credentials(
         self,
@@ -40,6 +41,12 @@ class EnvironmentCredentials:
         rejected: Credentials | None = None,  # noqa: ARG002 (others, if they were replaced)
     ) -> Credentials:
         """See `CredentialsProvider.credentials`; read each time, so that they can be replaced."""
+        values = tuple(map(self._environ.get, NAMES))
+        last = self._last
+        if last is not None and last[0] == values and not last[1].has_expired(self._clock):
+            return last[1]
         if not has_any(self._environ):
             raise CredentialsError("no AWS credentials", hint=_HINT)
-        return whole_credentials(self._environ, NAMES, now=self._clock.now(), hint=_HINT)
+        found = whole_credentials(self._environ, NAMES, now=self._clock.now(), hint=_HINT)
+        self._last = values, found
+        return found

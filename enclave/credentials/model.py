@@ -12,6 +12,8 @@ from enclave.errors import CredentialsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from enclave.clock import Clock
+
 DEFAULT_TIMEOUT = 10.0
 """Seconds a provider may take, by default."""
 
@@ -40,6 +42,10 @@ class Credentials:
     secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
     expiration: datetime | None = None
+
+    def has_expired(self, clock: Clock) -> bool:
+        """Return whether they are no longer valid."""
+        return self.expiration is not None and self.expiration <= clock.now()
 
 
 class CredentialsProvider(Protocol):

@@ -9,6 +9,7 @@ from enclave.http.errors import HttpTimeoutError
 from enclave.http.response import Response, ResponseReader
 
 if TYPE_CHECKING:
+    from enclave.http.errors import Stage
     from enclave.http.stream import Stream
 
 
@@ -45,37 +46,29 @@ class HttpConnection:
             HttpError: there is no response; see its subclasses.
         """
         self.reusable = False
-        try:
-            response = self._exchange(request, send_by, read_timeout, deadline, max_body)
-        finally:
-            if not self.reusable:
-                self._stream.close()
-        return response
-
-    def _exchange(
-        self, request: bytes, send_by: float, read_timeout: float, deadline: float, max_body: int
-    ) -> Response:
         stream = self._stream
+        stage: Stage = "send"
         try:
             stream.send(request, send_by)
-        except TimeoutError:
-            raise HttpTimeoutError("send") from None
-        deadline = min(deadline, monotonic() + read_timeout)
-        reader = ResponseReader(max_body)
-        complete = False
-        while not complete:
-            try:
+            stage = "response"
+            deadline = min(deadline, monotonic() + read_timeout)
+            reader = ResponseReader(max_body)
+            complete = False
+            while not complete:
                 data = stream.receive(deadline)
-            except TimeoutError:
-                raise HttpTimeoutError("response") from None
-            if data:
-                complete = reader.receive(data)
-            else:
-                reader.end()
-                complete = True
-        response = reader.response
-        assert response is not None  # noqa: S101 (for mypy: it is complete)
-        self.reusable = reader.may_reuse and stream.is_quiet()
+                if data:
+                    complete = reader.receive(data)
+                else:
+                    reader.end()
+                    complete = True
+            response = reader.response
+            assert response is not None  # noqa: S101 (for mypy: it is complete)
+            self.reusable = reader.may_reuse and stream.is_quiet()
+        except TimeoutError:
+            raise HttpTimeoutError(stage) from None
+        finally:
+            if not self.reusable:
+                stream.close()
         return response
 
     def is_quiet(self) -> bool:

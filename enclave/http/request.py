@@ -59,14 +59,21 @@ class RequestWriter:
         Raises:
             ConfigurationError: a header has characters that no header has.
         """
+        length = f"Content-Length: {len(body)}\r\n\r\n" if body else "\r\n"
+        return self.begin(headers) + length.encode() + body
+
+    def begin(self, headers: Mapping[str, str]) -> bytes:
+        """Return a request's start: the request line, and all headers but the body's length.
+
+        Raises:
+            ConfigurationError: a header has characters that no header has.
+        """
         lines = dict(self._fixed)
         for name, value in headers.items():
             lower = name.lower()
             if lower not in _OURS:
                 lines[lower] = _line(name, value)
-        length = f"Content-Length: {len(body)}\r\n\r\n" if body else "\r\n"
-        head = f"{self._start}{''.join(lines.values())}{length}"
-        return head.encode("ascii") + body
+        return f"{self._start}{''.join(lines.values())}".encode("ascii")
 
 
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "accept-encoding", "te"})

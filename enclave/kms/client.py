@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from enclave.clock import Clock, SystemClock
 from enclave.errors import AgentError, ConfigurationError, KmsRefusedError, KmsResponseError
 from enclave.kms.body import Body, encode_body
+from enclave.kms.request import KmsRequestWriter
 from enclave.kms.retry import (
     MAX_ATTEMPTS,
     REJECTED_CREDENTIALS,
     is_worth_retrying,
     wait_before,
 )
-from enclave.kms.signing import signed_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +36,8 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 DEADLINE = 60.0
 """Seconds for one call with all its retries."""
+
+_decode = json.JSONDecoder().decode
 
 _DEAD = "renew the credentials: KMS does not accept this access key, or the session token"
 _HINTS = {
@@ -108,8 +110,7 @@ class KmsClient:
                     hint="more than 0, at most a day: every wait has a deadline here",
                 )
         self._transport = transport
-        self._url = endpoint.url
-        self._region = region
+        self._requests = KmsRequestWriter(endpoint, region)
         self._credentials = credentials
         self._clock = clock or SystemClock()
         self._uniform = uniform
@@ -173,22 +174,8 @@ class KmsClient:
     def _post(
         self, operation: str, body: Body, credentials: Credentials | None, deadline: float
     ) -> KmsResponse:
-        headers = {
-            "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": f"TrentService.{operation}",
-        }
-        if credentials is not None:
-            headers = signed_headers(
-                url=self._url,
-                headers=headers,
-                digest=body.digest,
-                credentials=credentials,
-                region=self._region,
-                at=self._clock.now(),
-            )
-        response = self._transport.post(
-            headers,
-            body.data,
+        response = self._transport.send(
+            self._requests.write(operation, body, credentials, self._clock.now()),
             connect_timeout=self._connect_timeout,
             read_timeout=self._read_timeout,
             timeout=self._left(deadline),
@@ -210,7 +197,7 @@ def read_response(response: Response) -> KmsResponse:
     """
     request_id = response.headers.get("x-amzn-requestid", "")[:128] or None
     try:
-        content = json.loads(response.body) if response.body else {}
+        content = _decode(response.body.decode()) if response.body else {}
     except (ValueError, RecursionError):
         content = None
     if response.status == 200 and isinstance(content, dict):

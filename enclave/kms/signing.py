@@ -9,12 +9,13 @@ from __future__ import annotations
 import hmac
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from hashlib import _Hash
 
     from enclave.credentials import Credentials
 
@@ -42,6 +43,63 @@ _UNSIGNED: Final = frozenset(
 """Headers that something between us and KMS may change; botocore signs none of them either."""
 
 
+class Signing(NamedTuple):
+    """What requests have in common that differ in their bodies alone: their hash, up to the body's.
+
+    Attributes:
+        headers: to send, apart from Authorization.
+        authorization: the value of Authorization, up to the signature.
+    """
+
+    headers: dict[str, str]
+    authorization: str
+    key: bytes
+    text: str
+    hashed: _Hash
+
+    def __repr__(self) -> str:
+        return "Signing(...)"
+
+    def signature(self, digest: str) -> str:
+        """Return the signature of the request whose body has this SHA-256, in hex."""
+        hashed = self.hashed.copy()
+        hashed.update(digest.encode())
+        return hmac.digest(self.key, f"{self.text}{hashed.hexdigest()}".encode(), "sha256").hex()
+
+
+def begin_signing(
+    *,
+    url: str,
+    headers: Mapping[str, str],
+    credentials: Credentials,
+    region: str,
+    at: datetime,
+) -> Signing:
+    """Return what is needed to sign POSTs of the same second; see `signed_headers`."""
+    timestamp = at.strftime("%Y%m%dT%H%M%SZ")
+    to_send = {**headers, "X-Amz-Date": timestamp}
+    if credentials.session_token:
+        to_send["X-Amz-Security-Token"] = credentials.session_token
+    host, path = _host_and_path(url)
+    to_sign = {"host": host}
+    for name, value in to_send.items():
+        if (lower := name.lower()) not in _UNSIGNED:
+            to_sign[lower] = " ".join(value.split())
+    names = ";".join(sorted(to_sign))
+    canonical = "".join(f"{name}:{to_sign[name]}\n" for name in sorted(to_sign))
+    date = timestamp[:8]
+    scope = f"{date}/{region}/{_SERVICE}/aws4_request"
+    return Signing(
+        to_send,
+        f"{_ALGORITHM} Credential={credentials.access_key_id}/{scope}, "
+        f"SignedHeaders={names}, Signature=",
+        _signing_key(credentials.secret_access_key, date, region),
+        f"{_ALGORITHM}\n{timestamp}\n{scope}\n",
+        # The empty line is the query's; the body's digest follows.
+        sha256(f"POST\n{path}\n\n{canonical}\n{names}\n".encode()),
+    )
+
+
 def signed_headers(
     *,
     url: str,
@@ -61,29 +119,9 @@ def signed_headers(
         region: the region KMS runs in.
         at: time of signing, UTC; KMS allows it to be five minutes off.
     """
-    timestamp = at.strftime("%Y%m%dT%H%M%SZ")
-    to_send = {**headers, "X-Amz-Date": timestamp}
-    if credentials.session_token:
-        to_send["X-Amz-Security-Token"] = credentials.session_token
-    host, path = _host_and_path(url)
-    to_sign = {"host": host}
-    for name, value in to_send.items():
-        if (lower := name.lower()) not in _UNSIGNED:
-            to_sign[lower] = " ".join(value.split())
-    names = ";".join(sorted(to_sign))
-    canonical = "".join(f"{name}:{to_sign[name]}\n" for name in sorted(to_sign))
-    # The empty line is the query's.
-    request = f"POST\n{path}\n\n{canonical}\n{names}\n{digest}"
-    date = timestamp[:8]
-    scope = f"{date}/{region}/{_SERVICE}/aws4_request"
-    text = f"{_ALGORITHM}\n{timestamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"
-    key = _signing_key(credentials.secret_access_key, date, region)
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
-    to_send["Authorization"] = (
-        f"{_ALGORITHM} Credential={credentials.access_key_id}/{scope}, "
-        f"SignedHeaders={names}, Signature={signature}"
-    )
-    return to_send
+    signing = begin_signing(url=url, headers=headers, credentials=credentials, region=region, at=at)
+    authorization = signing.authorization + signing.signature(digest)
+    return {**signing.headers, "Authorization": authorization}
 
 
 # One secret and its successor, on either side of midnight: old secrets do not pile up here.

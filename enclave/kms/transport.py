@@ -92,11 +92,41 @@ class Transport:
         timeout: float,
         deadline: float,
     ) -> Response:
-        """Send one request and receive the whole response.
+        """Send one request with these headers, and receive the whole response; see `send`.
 
         Args:
             headers: signed headers; Host is added as it was signed.
             body: the request's body.
+            connect_timeout: see `send`, as the other seconds.
+            read_timeout: see `send`.
+            timeout: see `send`.
+            deadline: see `send`.
+
+        Raises:
+            ConfigurationError: a header has characters that no header has, or `close` was called.
+            AgentError: as `send` raises it.
+        """
+        return self.send(
+            self._requests.write(headers, body),
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            timeout=timeout,
+            deadline=deadline,
+        )
+
+    def send(
+        self,
+        request: bytes,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        timeout: float,
+        deadline: float,
+    ) -> Response:
+        """Send one request and receive the whole response.
+
+        Args:
+            request: as it goes over the wire.
             connect_timeout: seconds for a connection with TLS, where a new one is needed, and
                 for sending.
             read_timeout: seconds for the whole response, first byte to last.
@@ -104,11 +134,10 @@ class Transport:
             deadline: seconds of the whole call, of which `timeout` is left; for messages.
 
         Raises:
-            ConfigurationError: a header has characters that no header has, or `close` was called.
+            ConfigurationError: `close` was called.
             KmsUnreachableError: no connection, no TLS, no complete response in time.
             KmsResponseError: the response is too long, or is not HTTP.
         """
-        request = self._requests.write(headers, body)
         try:
             return self._client.request(
                 request,

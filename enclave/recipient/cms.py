@@ -8,7 +8,6 @@ Reading it is this project's own: see docs/adr/0003-own-cms-reader.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,8 +41,7 @@ _AES256_CBC = bytes.fromhex("60864801650304012a")  # 2.16.840.1.101.3.4.1.42, RF
 _OAEP_SHA256 = OAEP(mgf=MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopedData:
+class EnvelopedData(NamedTuple):
     """The contents of one envelope, still encrypted.
 
     Attributes:
@@ -54,9 +52,12 @@ class EnvelopedData:
     """
 
     key_identifier: bytes
-    encrypted_key: bytes = field(repr=False)
-    iv: bytes = field(repr=False)
-    ciphertext: bytes = field(repr=False)
+    encrypted_key: bytes
+    iv: bytes
+    ciphertext: bytes
+
+    def __repr__(self) -> str:
+        return f"EnvelopedData(key_identifier={self.key_identifier.hex()})"
 
 
 class _Layout(NamedTuple):
@@ -75,7 +76,12 @@ class _Layout(NamedTuple):
 
     def fits(self, data: bytes) -> bool:
         """Return whether an envelope has this layout."""
-        return len(data) == self.size and all(data[where] == value for where, value in self.fixed)
+        if len(data) != self.size:
+            return False
+        for where, value in self.fixed:  # noqa: SIM110 (`all` takes three times as long)
+            if data[where] != value:
+                return False
+        return True
 
     def read(self, data: bytes) -> EnvelopedData:
         """Return the parts of an envelope that has this layout."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -221,6 +222,42 @@ def test_however_the_bytes_are_cut_the_result_is_the_same(data: bytes, cuts: lis
     pieces = [data[a:b] for a, b in itertools.pairwise(edges) if a < b]
     assert result(pieces) == result([data])
     assert result([bytes([byte]) for byte in data[:500]]) == result([data[:500]])
+
+
+def some_head(chance: random.Random) -> bytes:
+    """Return a response, faulty or not, out of pieces that readers disagree on."""
+    pick = chance.choice
+    lines = [
+        pick(b"X Date Connection Content-Length Content-Length Upgrade Keep-Alive x(y".split())
+        + pick([b"", b"", b"", b" ", b"\xe9", b"\x00"])
+        + pick([b":", b": ", b":\t ", b"", b"::"])
+        + pick([b"2", b"2", b"02", b"2 ", b"2, 2", b"+2", b"3", b"close", b"keep-alive, Close",
+                b"upgrade", b"h2c", b"chunked", b"", b"\xe9", b"\x00", b"\x7f", b"a\tb"])
+        + pick([b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\n "])
+        for _ in range(chance.randint(0, 4))
+    ]  # fmt: skip
+    if chance.random() < 0.2:
+        lines.append(pick([b"Transfer-Encoding: chunked\r\n", b"transfer-encoding: identity\r\n"]))
+    return b"".join(
+        (
+            pick([b"HTTP/1.1 ", b"HTTP/1.1 ", b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/1.2 "]),
+            pick(b"200 200 400 204 304 599 600 099 100 101 20".split()),
+            pick([b" OK", b" OK", b"", b" ", b" \xe9", b" \x00", b"\tx", b" a\rb"]),
+            b"\r\n",
+            *lines,
+            b"\r\n",
+            pick([b"", b"{}", b"{}", b"{}x", b"2\r\n{}\r\n0\r\n\r\n"]),
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_response_in_one_piece_is_what_llhttp_reads_in_two(seed: int) -> None:
+    """Whole responses have a reader of their own, which takes no more than llhttp does."""
+    chance = random.Random(seed)  # noqa: S311 (test data)
+    for _ in range(3000):
+        data = some_head(chance)
+        assert result([data]) == result([data[:1], data[1:]]), data
 
 
 @given(STREAMS)
