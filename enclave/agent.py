@@ -19,7 +19,7 @@ from enclave.kms.tls import tls_context
 from enclave.kms.transport import Transport
 from enclave.nsm import Nsm
 from enclave.operations import AttestedOperations
-from enclave.options import DEFAULT_PROXY, check_engine, locate_kms
+from enclave.options import AUTO, check_engine, locate_kms
 from enclave.recipient.exchange import (
     SECRET_FIELD,
     attested_request,
@@ -27,6 +27,7 @@ from enclave.recipient.exchange import (
     opened_response,
 )
 from enclave.recipient.recipient import AttestedRecipient, Recipient
+from enclave.surroundings import aws_source
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 
 if TYPE_CHECKING:
@@ -62,15 +63,19 @@ class Agent(AttestedOperations):
         profile: name of a profile in the AWS CLI's files. Default: AWS_PROFILE, then
             AWS_DEFAULT_PROFILE, then ``default``, if there are such files. Its region, endpoint
             and other settings come after the variables (`enclave.aws_settings`).
-        proxy: where vsock-proxy listens, as an address or its text.
+        proxy: where vsock-proxy listens, as an address or its text; ``direct`` connects to KMS
+            itself; ``auto`` does so in a pod, a task or an instance, and otherwise takes
+            vsock://3:8000 (docs/platforms.md).
         ca_bundle: file of CA certificates in PEM, trusted and no others. Default: AWS_CA_BUNDLE,
             then as `trust` has it.
         trust: ``amazon``: for AWS's own endpoints the roots of Amazon Trust Services alone, and
             botocore's bundle of public CAs for others; ``public``: that bundle for both
             (docs/trust.md).
-        credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``, the
-            address of the parent's credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its
-            companions if any of them is set, otherwise the parent's service at vsock://3:8002.
+        credentials: what to sign with: `Credentials`, a provider of them, ``"environment"``,
+            ``"container"``, ``"web-identity"``, ``"instance"``, the address of the parent's
+            credential service, or ``"auto"``: AWS_ACCESS_KEY_ID and its companions if any of them
+            is set, then what a pod, task or instance has, otherwise the parent's service at
+            vsock://3:8002 (docs/credentials.md).
         sign_requests: False for an endpoint that wants no credentials; KMS itself wants them.
         connect_timeout: seconds for one connection, TLS included.
         read_timeout: seconds for one whole response.
@@ -104,7 +109,7 @@ class Agent(AttestedOperations):
         region: str | None = None,
         endpoint_url: str | None = None,
         profile: str | None = None,
-        proxy: Address | str = DEFAULT_PROXY,
+        proxy: Address | str = AUTO,
         ca_bundle: str | None = None,
         trust: str = "amazon",
         credentials: Credentials | CredentialsProvider | str = "auto",
@@ -125,8 +130,15 @@ class Agent(AttestedOperations):
         # Never a default argument: help() and inspect.signature would print the secret key in it.
         environ = os.environ if environ is None else environ
         aws = AwsSettings(environ, profile=profile)
+        # A device that is given says nothing of the machine.
+        here = aws_source(environ, attester=attester if device is None else "nsm")
         kms = locate_kms(
-            aws, region=region, endpoint_url=endpoint_url, proxy=proxy, ca_bundle=ca_bundle
+            aws,
+            region=region,
+            endpoint_url=endpoint_url,
+            proxy=proxy,
+            ca_bundle=ca_bundle,
+            has_network=here is not None,
         )
         check_attester(attester)
         check_engine(
@@ -141,7 +153,15 @@ class Agent(AttestedOperations):
         self._ca_bundle, self._trust = kms.ca_bundle, trust
         if credentials == "auto":
             credentials = aws.credentials() or credentials
-        provider = choose_provider(credentials, environ=environ, dialer=self._dialer, clock=clock)
+        provider = choose_provider(
+            credentials,
+            environ=environ,
+            here=here,
+            region=kms.region,
+            ca_bundle=kms.ca_bundle,
+            dialer=self._dialer,
+            clock=clock,
+        )
         self._transports: list[Transport] = []
         self._kms = KmsClient(
             self._transport_to(kms.endpoint, max_connections=max_connections),
@@ -158,6 +178,11 @@ class Agent(AttestedOperations):
         if engine == "sdk-client":
             if not sign_requests:
                 raise ConfigurationError("the SDK's own client signs every request")
+            if kms.proxy is None:
+                raise ConfigurationError(
+                    "the SDK's own client looks up no names: it needs a proxy",
+                    hint="name one with --proxy, or use --engine python or sdk",
+                )
             from enclave.sdk.client import SdkClient  # noqa: PLC0415 (for who asks for it)
 
             self._sdk_client = SdkClient(

@@ -24,6 +24,9 @@ ENGINES = ("python", "sdk", "sdk-client")
 DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, PROXY_PORT)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
 
+AUTO, DIRECT = "auto", "direct"
+"""Values of ``proxy`` that are no address."""
+
 
 @dataclass(frozen=True)
 class KmsLocation:
@@ -32,14 +35,14 @@ class KmsLocation:
     Attributes:
         region: the AWS region in the scope of each signature.
         endpoint: the host that TLS must prove.
-        proxy: where vsock-proxy listens.
+        proxy: where vsock-proxy listens; None: connections go to KMS itself.
         ca_bundle: file of CA certificates in PEM; None for the default ones.
         max_attempts: attempts of one call, the first included.
     """
 
     region: str
     endpoint: Endpoint
-    proxy: Address
+    proxy: Address | None
     ca_bundle: str | None
     max_attempts: int
 
@@ -51,6 +54,7 @@ def locate_kms(
     endpoint_url: str | None,
     proxy: Address | str,
     ca_bundle: str | None,
+    has_network: bool,
 ) -> KmsLocation:
     """Resolve options against AWS's variables and the profile; an option comes first.
 
@@ -62,6 +66,7 @@ def locate_kms(
         endpoint_url: as `Agent` takes it.
         proxy: as `Agent` takes it.
         ca_bundle: as `Agent` takes it.
+        has_network: whether ``auto`` means ``direct``.
 
     Raises:
         ConfigurationError: there is no region, or a value is malformed.
@@ -81,10 +86,25 @@ def locate_kms(
     return KmsLocation(
         region=region,
         endpoint=endpoint,
-        proxy=parse_address(proxy) if isinstance(proxy, str) else proxy,
+        proxy=_proxy(proxy, has_network=has_network),
         ca_bundle=ca_bundle or aws.ca_bundle,
         max_attempts=aws.max_attempts or MAX_ATTEMPTS,
     )
+
+
+def _proxy(proxy: Address | str, *, has_network: bool) -> Address | None:
+    if proxy == AUTO:
+        proxy = DIRECT if has_network else DEFAULT_PROXY
+    if proxy == DIRECT:
+        return None
+    if not isinstance(proxy, str):
+        return proxy
+    try:
+        return parse_address(proxy)
+    except ConfigurationError as e:
+        raise ConfigurationError(
+            str(e), hint=f"{e.hint}; without a proxy, {DIRECT}; or {AUTO}, the default"
+        ) from e
 
 
 def check_engine(engine: str, *, attester: str, own_device: bool, own_dialer: bool) -> None:

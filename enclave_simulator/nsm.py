@@ -12,7 +12,7 @@ import re
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import cbor2
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -65,6 +65,13 @@ def measure(data: bytes) -> bytes:
     an enclave's measurements").
     """
     return hashlib.sha384(_ZERO + data).digest()
+
+
+SANDBOX_PCR = 17
+"""What the policy of a Nitro Sandbox is measured into (EKS User Guide, "Run a pod in confidential
+mode")."""
+
+SANDBOX_POLICY = b"simulated policy"
 
 
 class _RefusedError(Exception):
@@ -130,6 +137,27 @@ class SimulatedNsm:
             self._pcrs[index] = value
         if debug_mode:
             self._pcrs[:3] = [_ZERO] * 3
+
+    @classmethod
+    def of_sandbox(
+        cls, authority: Authority, *, policy: bytes = SANDBOX_POLICY, **options: Any
+    ) -> Self:
+        """Boot the NSM of a Nitro Sandbox.
+
+        Its PCRs start as zeros (EC2 User Guide, "Attest a Nitro Sandbox"), PCR0 to PCR2 too, since
+        there is no enclave image; the policy is extended into PCR17, which is locked. That PCR4
+        is the parent's instance, as in an enclave, is an assumption.
+
+        Args:
+            authority: as for `SimulatedNsm`.
+            policy: what PCR17 is the measure of.
+            options: the others of `SimulatedNsm`.
+        """
+        zeros = dict.fromkeys(range(3), _ZERO)
+        pcrs = {**zeros, SANDBOX_PCR: measure(policy), **(options.pop("pcrs", None) or {})}
+        nsm = cls(authority, pcrs=pcrs, **options)
+        nsm._locked[SANDBOX_PCR] = True
+        return nsm
 
     def exchange(self, request: bytes) -> bytes:
         """Return the response to one request, CBOR in and CBOR out, whatever the bytes.

@@ -20,7 +20,6 @@ from enclave.attestation.document import (
     NITROTPM_PCR_COUNT,
     PCR_COUNT,
     PCR_SIZE,
-    PLATFORMS,
     PROTECTED_HEADER,
     AttestationDocument,
     parse,
@@ -75,13 +74,14 @@ def verify(
             values for one PCR mean one of these, as while a new image is rolled out: compare
             PCR0 then, for PCR1 of one image and PCR2 of another would pass. None: not checked,
             which proves that an enclave or instance runs, not what runs in it.
-        platform: what must have been attested: ``enclave``, by an NSM, or ``instance``, by a
-            NitroTPM (docs/nitrotpm.md); the other one is rejected. PCRs are compared with
-            those of this platform.
+        platform: what must have been attested: ``enclave``, by an NSM; ``sandbox``, a Nitro
+            Sandbox, by an NSM too; or ``instance``, by a NitroTPM (docs/platforms.md). PCRs are
+            compared with those of this platform. A sandbox is told by its PCR17, which must be
+            among `pcrs`: AWS documents nothing else, and an enclave can extend PCR17 by itself.
         nonce: what it must be; None: not looked at.
         user_data: what it must be; None: not looked at.
         public_key: what it must be; None: not looked at.
-        allow_debug: take documents of debug mode, whose PCR0-2 are zero.
+        allow_debug: take documents of an enclave in debug mode, whose PCR0-2 are zero.
         root_fingerprint: SHA-256 of the root certificate's DER. Other than AWS's only where
             the whole of Nitro is simulated.
 
@@ -109,8 +109,9 @@ def verify(
     is_ahead = timedelta(0) < document.timestamp - at <= CLOCK_ALLOWANCE
     failures += chain.check(certificates, document.timestamp if is_ahead else at)
     failures += _times(document, leaf, at, max_age)
-    if document.platform == platform:  # the other one's PCRs mean something else
-        failures += _pcrs(document, expected_pcrs, allow_debug=allow_debug)
+    if document.platform == _DOCUMENTS[platform]:  # the other one's PCRs mean something else
+        # Of a sandbox PCR0 to PCR2 are zero if nothing extends them.
+        failures += _pcrs(document, expected_pcrs, allow_debug=allow_debug or platform == "sandbox")
     for name, expected in given.items():
         got = getattr(document, name)
         if expected is not None and got != expected:
@@ -141,11 +142,16 @@ def _check_expectations(
         )
     if not _is_bytes(root_fingerprint, 32):
         raise ConfigurationError("root_fingerprint is not 32 bytes", hint=_BYTES)
-    if platform not in PLATFORMS:
+    if platform not in _NAMES:
         raise ConfigurationError(
-            f"no such platform: {platform!r}", hint="there are " + " and ".join(PLATFORMS)
+            f"no such platform: {platform!r}", hint="there are " + ", ".join(_NAMES)
         )
-    count = PCR_COUNT if platform == "enclave" else NITROTPM_PCR_COUNT
+    if platform == "sandbox" and SANDBOX_PCR not in pcrs:
+        raise ConfigurationError(
+            f"a sandbox is told by PCR{SANDBOX_PCR}, and no value of it is expected",
+            hint="eks-nitro-sandbox-genpolicy prints the value that a pod's policy leads to",
+        )
+    count = NITROTPM_PCR_COUNT if platform == "instance" else PCR_COUNT
     for index, values in pcrs.items():
         if index not in range(count) or not all(_is_bytes(v, PCR_SIZE) for v in values):
             raise ConfigurationError(
@@ -164,7 +170,7 @@ def _is_bytes(value: object, size: int | None = None) -> bool:
 
 
 def _platform(document: AttestationDocument, expected: str) -> Iterator[str]:
-    if document.platform != expected:
+    if document.platform != _DOCUMENTS[expected]:
         yield (
             f"platform: expected {_NAMES[expected]}, got the document of "
             f"{_NAMES[document.platform]}"
@@ -173,7 +179,16 @@ def _platform(document: AttestationDocument, expected: str) -> Iterator[str]:
         yield f"platform: {document.module_id} is not the module of {_NAMES[expected]}"
 
 
-_NAMES = {"enclave": "an enclave", "instance": "an EC2 instance (NitroTPM)"}
+_NAMES = {
+    "enclave": "an enclave",
+    "sandbox": "a Nitro Sandbox",
+    "instance": "an EC2 instance (NitroTPM)",
+}
+_DOCUMENTS = {"enclave": "enclave", "sandbox": "enclave", "instance": "instance"}
+"""Whose documents a platform's look like: AWS documents no field that tells a sandbox."""
+
+SANDBOX_PCR = 17
+"""What a sandbox's policy is measured into (EKS User Guide, "Run a pod in confidential mode")."""
 
 
 def _signature(document: AttestationDocument, leaf: x509.Certificate | None) -> Iterator[str]:

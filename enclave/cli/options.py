@@ -50,7 +50,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "region": None,
     "profile": None,
     "endpoint_url": None,
-    "proxy": "vsock://3:8000",
+    "proxy": "auto",
     "engine": "python",
     "attester": "auto",
     "ca_bundle": None,
@@ -126,9 +126,10 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--credentials",
         metavar="SOURCE",
-        help="environment, the ADDRESS of the parent's credential service, or auto: the "
-        "environment if it holds any, otherwise the parent's at vsock://3:8002 "
-        f"(default: {DEFAULTS['credentials']})",
+        help="environment, container (EKS Pod Identity, ECS), web-identity (IRSA), instance "
+        "(IMDSv2), the ADDRESS of the parent's credential service, or auto: the environment if it "
+        "holds any, then what a pod, task or instance has, otherwise the parent's at "
+        f"vsock://3:8002 (default: {DEFAULTS['credentials']})",
     )
     add("--no-sign-request", dest="sign_request", action="store_false",
         help="use no credentials; KMS itself refuses unsigned requests")  # fmt: skip
@@ -141,8 +142,9 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--proxy",
         metavar="ADDRESS",
-        help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT "
-        f"(default: {DEFAULTS['proxy']})",
+        help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT; direct: "
+        "no proxy, TCP to KMS itself; or auto: direct in a pod, a task or an instance, otherwise "
+        f"vsock://3:8000 (default: {DEFAULTS['proxy']})",
     )
     add(
         "--engine",

@@ -50,9 +50,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("document", metavar="FILE", nargs="?", default="-",
         help=f"the document {SHAPES} (default: -, standard input)")  # fmt: skip
-    add("--platform", choices=("enclave", "instance"), default="enclave",
-        help="what must have been attested: an enclave, or an instance with a NitroTPM (default: "
-        "%(default)s)")  # fmt: skip
+    add("--platform", choices=("enclave", "sandbox", "instance"), default="enclave",
+        help="what must have been attested: an enclave, a Nitro Sandbox (with --pcr 17=HEX), or an "
+        "instance with a NitroTPM (default: %(default)s)")  # fmt: skip
     add("--pcr", metavar="N=HEX", action="append", default=[],
         help="the value of PCR N, 96 hex digits; several for one PCR: any of them")  # fmt: skip
     for index in _NAMED_PCRS:
@@ -98,6 +98,11 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         console.warn(
             "PCR4 alone leaves the kernel command line open (GHSA-xrv8-2pf5-f3q7): add PCR12, or "
             "PCR7 with Secure Boot"
+        )
+    if arguments.platform == "sandbox":
+        console.warn(
+            "PCR17 alone tells a sandbox: an enclave that extends its own PCR17 by the same policy "
+            "passes too"
         )
     raw = _document(arguments)
     try:

@@ -1,19 +1,22 @@
-"""Chooses the credentials provider: the program's own, the environment, or the parent."""
+"""Chooses the credentials provider: the program's own, the environment, AWS, or the parent."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
+from enclave.credentials.aws import SOURCES, AwsCredentials
 from enclave.credentials.environment import EnvironmentCredentials, has_any
 from enclave.credentials.model import Credentials, CredentialsProvider, StaticCredentials
 from enclave.credentials.parent import DEFAULT_SERVICE, ParentCredentials
+from enclave.errors import ConfigurationError
 from vsock_proxy.net.addresses import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.clock import Clock
+    from vsock_proxy.net.addresses import Address
     from vsock_proxy.net.dialing import Dialer
 
 log = logging.getLogger(__name__)
@@ -25,18 +28,25 @@ def choose_provider(
     asked: Credentials | CredentialsProvider | str,
     *,
     environ: Mapping[str, str],
+    here: str | None = None,
+    region: str | None = None,
+    ca_bundle: str | None = None,
     dialer: Dialer | None = None,
     clock: Clock | None = None,
 ) -> CredentialsProvider:
     """Return the provider for a program's choice; the choice is made once.
 
     Args:
-        asked: credentials, a provider, ``environment``, the address of a credential service, or
-            ``auto``: the environment if AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or
-            AWS_SESSION_TOKEN is set in it, otherwise the parent's service at `DEFAULT_SERVICE`.
-            Half of the variables are an error, and the parent is not asked then.
+        asked: credentials, a provider, ``environment``, ``container``, ``web-identity``,
+            ``instance``, the address of a credential service, or ``auto``: the environment if
+            AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_SESSION_TOKEN is set in it, then what
+            `here` says, otherwise the parent's service at `DEFAULT_SERVICE`. Half of the
+            variables are an error, and nothing else is asked then.
         environ: where variables are looked up.
-        dialer: makes the connections to the parent's service.
+        here: where AWS gives out credentials here, as `enclave.surroundings.aws_source` finds it.
+        region: of STS, for web identity.
+        ca_bundle: file of CA certificates, for STS.
+        dialer: makes the connections to a credential service.
         clock: time.
 
     Raises:
@@ -48,6 +58,28 @@ def choose_provider(
         return asked
     if asked == ENVIRONMENT or (asked == AUTO and has_any(environ)):
         return EnvironmentCredentials(environ, clock=clock)
-    address = DEFAULT_SERVICE if asked == AUTO else parse_address(asked)
+    source = here if asked == AUTO else asked
+    if source in SOURCES:
+        log.debug("credentials come from the source %s", source)
+        return AwsCredentials(
+            source,
+            environ=environ,
+            region=region,
+            ca_bundle=ca_bundle,
+            dialer=dialer,
+            clock=clock,
+        )
+    address = DEFAULT_SERVICE if asked == AUTO else _service(asked)
     log.debug("credentials come from the parent's service at %s", address)
     return ParentCredentials(address, dialer=dialer, clock=clock)
+
+
+def _service(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ConfigurationError as e:
+        raise ConfigurationError(
+            f"no such source of credentials: {text!r}",
+            hint=f"there are auto, {ENVIRONMENT}, {', '.join(SOURCES)}, and addresses such as "
+            f"{DEFAULT_SERVICE}",
+        ) from e

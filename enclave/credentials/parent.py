@@ -1,4 +1,4 @@
-"""Credentials from the parent, over vsock, renewed before they expire without delaying calls.
+"""Credentials from the parent, over vsock.
 
 The parent is not trusted: wrong credentials can keep KMS from answering, and they decide whose
 account answers. A key named by its ARN stays that key, since the exchange compares it; an alias is
@@ -7,43 +7,28 @@ a key of whatever account the credentials are of (docs/credentials.md).
 
 from __future__ import annotations
 
-import logging
 import random
-import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from enclave import forking
 from enclave.clock import Clock, SystemClock
 from enclave.credentials.document import parse_credentials
-from enclave.credentials.model import DEFAULT_TIMEOUT, Credentials
+from enclave.credentials.renewed import RenewedCredentials
 from enclave.credentials.service import fetch
-from enclave.errors import CredentialsError
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress
 from vsock_proxy.net.dialing import Dialer, SocketDialer
 from vsock_proxy.net.ports import CREDENTIALS_PORT
-from vsock_proxy.service.backoff import Backoff
-from vsock_proxy.service.renewal import Renewal, RenewalPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-log = logging.getLogger(__name__)
+    from enclave.credentials.model import Credentials
 
 DEFAULT_SERVICE = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 """Where the parent's credential service listens."""
 
-POLICY = RenewalPolicy(shortest_use=1.0, pause=Backoff(first=0.1, most=15.0, jitter=0.5))
-"""Renewals because of rejections are at least `shortest_use` apart, too."""
 
-
-class ParentCredentials:
+class ParentCredentials(RenewedCredentials):
     """Credentials of the parent's credential service. Safe for many threads, and over forks.
-
-    They are fetched at the first call, and renewed once about half of their time is over, by a
-    thread of its own; meanwhile calls go on with the cached ones. When these have expired, or KMS
-    has rejected them, calls wait for the response to one request, and while the service fails
-    they get its last error at once, until a growing pause is over.
 
     Args:
         address: where the service listens.
@@ -62,114 +47,16 @@ class ParentCredentials:
         uniform: Callable[[float, float], float] = random.uniform,
         timeout: float = 5.0,
     ) -> None:
-        self._address = address
-        self._dialer = dialer or SocketDialer()
-        self._clock = clock or SystemClock()
-        self._uniform = uniform
-        self._timeout = timeout
-        self._current: Credentials | None = None
-        self._start_afresh()
-        forking.register(self)
+        dialer = dialer or SocketDialer()
+        clock = clock or SystemClock()
 
-    def _start_afresh(self) -> None:
-        self._lock = threading.Lock()  # held for moments, never while anything is waited for
-        self._failure: CredentialsError | None = None
-        self._schedule = Renewal(POLICY, self._uniform)
-        self._renewed_for_rejection = float("-inf")
-        self._renewal: Future[Credentials] | None = None
+        def ask() -> Credentials:
+            return parse_credentials(fetch(address, dialer, timeout), now=clock.now())
 
-    def _after_fork(self) -> None:
-        """See `forking.ForkAware`: the thread that renews stayed behind in the parent process."""
-        self._start_afresh()
-
-    def credentials(
-        self, *, timeout: float = DEFAULT_TIMEOUT, rejected: Credentials | None = None
-    ) -> Credentials:
-        """See `CredentialsProvider.credentials`."""
-        with self._lock:
-            now = self._clock.monotonic()
-            if rejected is not None and rejected == self._current:
-                if now < self._renewed_for_rejection + POLICY.shortest_use:
-                    return rejected  # The service was asked a moment ago and has no others.
-                self._current = None
-                self._schedule.renew_at_once(now)
-                self._renewed_for_rejection = now
-            current = self._current
-            if current is not None and self._has_expired(current):
-                current = None
-            due = self._schedule.is_due(now) or (current is None and self._failure is None)
-            if due and self._renewal is None:
-                self._renewal = self._start_renewal()
-            renewal, failure = self._renewal, self._failure
-        if current is not None:
-            return current
-        if renewal is None:
-            # No request under way and none due: the last one failed a moment ago.
-            raise _copy(failure or CredentialsError("no AWS credentials"))
-        try:
-            return renewal.result(timeout)
-        except TimeoutError as e:
-            raise CredentialsError(
-                f"no credentials from {self._address} within {timeout:g} s",
-                hint="is the parent's credential service running? See its log",
-                transient=True,
-            ) from e
-        except CredentialsError as e:
-            raise _copy(e) from e
-
-    def _has_expired(self, credentials: Credentials) -> bool:
-        expiration = credentials.expiration
-        return expiration is not None and expiration <= self._clock.now()
-
-    def _start_renewal(self) -> Future[Credentials]:
-        renewal: Future[Credentials] = Future()
-        # A daemon: the program may end while it waits, for `timeout` at most.
-        thread = threading.Thread(
-            target=self._renew, args=(renewal,), name="credentials", daemon=True
+        super().__init__(
+            ask,
+            str(address),
+            clock=clock,
+            uniform=uniform,
+            silence_hint="is the parent's credential service running? See its log",
         )
-        try:
-            thread.start()
-        except RuntimeError as e:  # the system has no more threads
-            raise CredentialsError(
-                "no thread to renew the credentials in",
-                hint="the enclave has too many threads, or too little memory",
-                transient=True,
-            ) from e
-        return renewal
-
-    def _renew(self, renewal: Future[Credentials]) -> None:
-        try:
-            body = fetch(self._address, self._dialer, self._timeout)
-            credentials = parse_credentials(body, now=self._clock.now())
-        except BaseException as e:  # noqa: BLE001 (whoever waits must be told)
-            self._failed(e)
-            renewal.set_exception(e)
-        else:
-            self._succeeded(credentials)
-            renewal.set_result(credentials)
-
-    def _succeeded(self, credentials: Credentials) -> None:
-        left = None
-        if credentials.expiration is not None:
-            left = (credentials.expiration - self._clock.now()).total_seconds()
-        with self._lock:
-            self._current, self._failure = credentials, None
-            self._schedule.succeeded(self._clock.monotonic(), left)
-            self._renewal = None
-        log.info("credentials from %s, valid until %s", self._address, credentials.expiration)
-
-    def _failed(self, error: BaseException) -> None:
-        if not isinstance(error, CredentialsError):
-            error = CredentialsError(f"internal error: {type(error).__name__}")
-        with self._lock:
-            self._failure = error
-            self._schedule.failed(self._clock.monotonic())
-            self._renewal = None
-            cached = self._current is not None and not self._has_expired(self._current)
-        if cached:
-            log.warning("credentials not renewed, using the cached ones: %s", error)
-
-
-def _copy(error: CredentialsError) -> CredentialsError:
-    """Return a new error for each thread: one object's traceback would grow with every raise."""
-    return CredentialsError(str(error), hint=error.hint, transient=error.transient)

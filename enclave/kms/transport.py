@@ -26,6 +26,7 @@ from enclave.http.errors import (
     TlsError,
 )
 from enclave.http.request import RequestWriter
+from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +51,7 @@ class Transport:
     Args:
         endpoint: the host that TLS must prove, its port, and the path.
         dialer: where connections come from.
-        proxy: where vsock-proxy listens.
+        proxy: where vsock-proxy listens; None: connect to the endpoint itself.
         tls: what is trusted.
         max_connections: connections at the same time; further threads wait for one.
         clock: tells how long connections have been idle.
@@ -61,17 +62,20 @@ class Transport:
         endpoint: Endpoint,
         *,
         dialer: Dialer,
-        proxy: Address,
+        proxy: Address | None,
         tls: ssl.SSLContext,
         max_connections: int = 16,
         clock: Clock | None = None,
     ) -> None:
-        self._where = f"{endpoint.host} through {proxy}"
+        self._is_direct = proxy is None
+        address = proxy or TcpAddress(endpoint.host, endpoint.port)
+        through = f" through {proxy}" if proxy else ""
+        self._where = f"{endpoint.host}{through}"
         self._requests = RequestWriter("POST", endpoint.authority, endpoint.path)
 
         def connect(deadline: float) -> TlsStream:
-            stream = open_tls(dialer, proxy, tls, endpoint.host, deadline)
-            log.info("connected to %s through %s, %s", endpoint.host, proxy, stream.version)
+            stream = open_tls(dialer, address, tls, endpoint.host, deadline)
+            log.info("connected to %s%s, %s", endpoint.host, through, stream.version)
             return stream
 
         self._client = HttpClient(
@@ -162,22 +166,24 @@ class Transport:
 
     def _timed_out(self, error: HttpTimeoutError, limit: str) -> KmsUnreachableError:
         text, hint = _TIMEOUTS[error.stage]
+        if self._is_direct and error.stage in _DIRECT_HINTS:
+            hint = _DIRECT_HINTS[error.stage]
         return KmsUnreachableError(f"{text.format(self._where)} within {limit}", hint=hint)
 
     def _translated(self, error: DialError | HttpError) -> AgentError:
         match error:
             case DialError():
-                return KmsUnreachableError(
-                    f"KMS cannot be reached: {error}",
-                    hint=error.hint
-                    or "does vsock-proxy run on the parent, and listen where --proxy says?",
-                )
+                hint = error.hint or "does vsock-proxy run on the parent, where --proxy says?"
+                if self._is_direct:
+                    hint = _NO_ROUTE_HINT
+                return KmsUnreachableError(f"KMS cannot be reached: {error}", hint=hint)
             case TlsError():
                 return self._tls_error(error)
             case ConnectionLostError():
+                closer = "KMS" if self._is_direct else "the proxy or KMS"
                 return KmsUnreachableError(
                     f"the connection to {self._where} broke: {error}",
-                    hint="the proxy or KMS closed it before the response was complete",
+                    hint=f"{closer} closed it before the response was complete",
                 )
             case HttpProtocolError():
                 return KmsResponseError(
@@ -220,6 +226,16 @@ def _is_from_kms(response: Response) -> bool:
     """
     return "x-amzn-requestid" in response.headers
 
+
+_NO_ROUTE_HINT = (
+    "does the subnet lead to KMS: a VPC endpoint, or a NAT gateway? Is DNS on in the VPC, and does "
+    "the security group let TCP out to port 443?"
+)
+_DIRECT_HINTS = {
+    "connect": _NO_ROUTE_HINT,
+    "send": "the connection is there, but nothing is read: is something between this and KMS?",
+}
+"""Where no proxy is in between."""
 
 _TIMEOUTS = {
     "queue": (

@@ -34,6 +34,7 @@ from enclave.serve.program_environment import (
     proxy_in_the_way,
 )
 from enclave.serve.user import find_user
+from enclave.surroundings import is_instance
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--region", action=_Regions, metavar="REGION[=ADDRESS]",
-        help="AWS region, and the address of its proxy if it is not --proxy; may be given several "
-        "times: the region in a caller's signature chooses, the first is for requests without a "
-        "signature (default: AWS_REGION, AWS_DEFAULT_REGION, or the profile's)")  # fmt: skip
+        help="AWS region, and the address of its proxy (or direct) if it is not --proxy; may be "
+        "given several times: the region in a caller's signature chooses, the first is for "
+        "requests without a signature (default: AWS_REGION, AWS_DEFAULT_REGION, or the "
+        "profile's)")  # fmt: skip
     add("--listen", metavar="ADDRESS", default=DEFAULT_LISTEN,
         help="tcp://LOOPBACK_ADDRESS:PORT or unix:/PATH (default: %(default)s)")  # fmt: skip
     add("--pool", action="store_true",
@@ -131,7 +133,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
-    watch = _do_boot_duties(boot, environment, arguments.engine)
+    watch = _do_boot_duties(boot, environment, arguments.engine, arguments.attester)
     key_pair = key_pair_ahead(arguments)
     # Modules that take a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
@@ -156,7 +158,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             for region, changes in _regions(arguments, environment).items()
         }
         listener = held.enter_context(listening(address))
-        if boot.seed_from_kms:
+        if boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
             agent = next(iter(agents.values()))
             threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
@@ -225,7 +227,9 @@ def _endpoint_url(arguments: argparse.Namespace, environment: Environment) -> st
     return AwsSettings(environ, profile=arguments.profile).endpoint_url
 
 
-def _do_boot_duties(options: BootOptions, environment: Environment, engine: str) -> ClockWatch:
+def _do_boot_duties(
+    options: BootOptions, environment: Environment, engine: str, attester: str
+) -> ClockWatch:
     from enclave.nsm import Nsm  # noqa: PLC0415 (as in `run`)
 
     system = System()
@@ -234,6 +238,9 @@ def _do_boot_duties(options: BootOptions, environment: Environment, engine: str)
 
         system = System(seed_from_nsm=seed_entropy)
     watch = clock_watch(options, system=system)
+    if is_instance(attester):
+        log.info("no boot duties on an instance: its system has done them")
+        return watch
     try:
         with environment.device() as device:
             run_boot_duties(options, Nsm(device), system=system, watch=watch)

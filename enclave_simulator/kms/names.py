@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import botocore.loaders
 
@@ -21,11 +22,27 @@ def is_kms_name(name: str) -> bool:
     return len(name) <= _LONGEST and _pattern().fullmatch(name) is not None
 
 
+def regional_names() -> list[str]:
+    """Return KMS's names in every Region: FIPS and dual-stack ones too, of no VPC endpoint."""
+    names = []
+    for partition in _partitions():
+        outputs = partition["outputs"]
+        domains = {outputs["dnsSuffix"], outputs["dualStackDnsSuffix"]}
+        for region in partition["regions"]:
+            names += [f"{kms}.{region}.{each}" for kms in ("kms", "kms-fips") for each in domains]
+    return sorted(names)
+
+
+def _partitions() -> list[dict[str, Any]]:
+    partitions: list[dict[str, Any]]
+    partitions = botocore.loaders.create_loader().load_data("partitions")["partitions"]
+    return partitions
+
+
 @functools.cache
 def _pattern() -> re.Pattern[str]:
-    partitions = botocore.loaders.create_loader().load_data("partitions")["partitions"]
     forms = []
-    for partition in partitions:
+    for partition in _partitions():
         region = partition["regionRegex"].removeprefix("^").removesuffix("$")
         # A host name has no underscores and no digits of other scripts.
         region = region.replace(r"\w+", "[a-z]+").replace(r"\d+", "[0-9]{1,2}")

@@ -9,6 +9,7 @@ only memory does (a path, an address), the call has to stop.
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from dataclasses import dataclass
 
@@ -93,6 +94,15 @@ PATH_RULES = (
 )
 """What must stop too if COMMAND has no /dev of its own: every call that a path to a device may be
 given to."""
+
+
+TPM_RULES = (
+    Rule("open", (When(1, os.O_RDWR, mask=os.O_ACCMODE),)),
+    Rule("openat", (When(2, os.O_RDWR, mask=os.O_ACCMODE),)),
+    Rule("openat2"),  # its flags are in memory
+)
+"""What must stop for a TPM if COMMAND has a /dev of its own: opening for reading and writing, which
+is how a TPM is opened, and few other files are. What is open then is a socket to the supervisor."""
 
 
 def assemble(architecture: abi.Architecture, rules: tuple[Rule, ...] = RULES) -> bytes:

@@ -16,7 +16,9 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.launcher import child
 from enclave_simulator.launcher.errors import CommandError
 from enclave_simulator.launcher.launch import DEFAULT_CID, Launcher
+from enclave_simulator.launcher.network import INSTANCE, POD, TASK, Network
 from enclave_simulator.parent import services as parent_services
+from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 from vsock_proxy.service.console import complain
 
@@ -35,24 +37,42 @@ _REAL_CREDENTIALS = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_EC2_METADATA_DISABLED",
 )
+
+
+_CREDENTIALS = {
+    "enclave": ("environment", "parent"),
+    "sandbox": (POD, TASK, "environment"),
+    "instance": (INSTANCE, "environment"),
+}
+"""Where a platform's programs find credentials; the first is the default."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the ``run`` command to ``enclave-simulator``."""
     parser = subparsers.add_parser(
         "run",
-        help="run a program with a simulated /dev/nsm and AF_VSOCK",
+        help="run a program in a simulated enclave, sandbox or instance",
         description="Run COMMAND with a simulated /dev/nsm and AF_VSOCK; behind CID 3 are a "
         f"simulated KMS (through vsock-proxy on port {PROXY_PORT}), a log sink on "
         f"port {LOG_PORT}, whose lines are printed on standard error, and what --parent-port and "
         "--folder add. Its exit code is COMMAND's, 128+N if signal N ended it. "
+        "--platform sandbox and --platform instance simulate a confidential pod or task and an EC2 "
+        "instance with a NitroTPM instead. "
         "If the kernel permits it, COMMAND has a /dev and a loopback interface of its own, and no "
         "other network (docs/launcher.md). "
         "Processes that COMMAND leaves behind are killed: an enclave ends with its first program.",
         usage="enclave-simulator run [options] [--] COMMAND [ARGS...]",
     )
     add = parser.add_argument
+    add("--platform", choices=("enclave", "sandbox", "instance"), default="enclave",
+        help="what COMMAND runs in: a Nitro Enclave; a Nitro Sandbox, with /dev/nsm; or an EC2 "
+        "instance, with /dev/tpm0 and /dev/tpmrm0. The last two find KMS by its name on TCP port "
+        "443, and credentials where AWS has them (default: %(default)s)")  # fmt: skip
     add("--cid", type=int, default=DEFAULT_CID, metavar="N",
         help=f"the enclave's context id (default: {DEFAULT_CID})")  # fmt: skip
     add("--debug-mode", action="store_true",
@@ -68,9 +88,14 @@ def add_parser(subparsers: Any) -> None:
     add("--no-namespaces", action="store_true",
         help="neither a /dev nor a network of its own: all users and groups keep their names, but "
         "calls with paths are slower, and a signal may end one with EINTR")  # fmt: skip
-    add("--credentials", choices=("environment", "parent"), default="environment",
-        help="whether COMMAND finds AWS credentials in its environment, where every SDK looks, or "
-        f"asks for them at vsock://3:{CREDENTIALS_PORT} (default: %(default)s)")  # fmt: skip
+    add("--credentials", choices=sorted({each for of in _CREDENTIALS.values() for each in of}),
+        help="where COMMAND finds AWS credentials: in its environment, where every SDK looks (an "
+        f"enclave's default); parent: at vsock://3:{CREDENTIALS_PORT}; pod (a sandbox's default) "
+        "and task: the container credentials of EKS Pod Identity and of ECS; instance (an "
+        "instance's default): IMDSv2")  # fmt: skip
+    add("--metadata-hops", type=int, default=1, metavar="N",
+        help="hops to the instance metadata, whose HttpPutResponseHopLimit is 1: 2 is a container "
+        "on the instance, which gets no token (default: %(default)s)")  # fmt: skip
     parent_services.add_options(parser)
     add("--verbose", action="store_true", help="log to stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
@@ -88,34 +113,60 @@ def run(options: argparse.Namespace) -> int:
     """
     # cryptography takes a moment to load; the other commands do without.
     from enclave_simulator.authority import Authority  # noqa: PLC0415
+    from enclave_simulator.nitrotpm import SimulatedNitroTpm  # noqa: PLC0415
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
+    credentials = _credentials(options)
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(format="enclave-simulator: %(message)s", level=level)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # its tables of Regions are read
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private
         authority = Authority.generate()
-        env, services = dict(os.environ), set[int]()
+        env, services, network = dict(os.environ), set[int](), Network()
         if not options.no_services:
             ca = private / "kms-ca.pem"
-            from_parent = options.credentials == "parent"
             parent = parent_services.ParentServices(
                 folder=folder,
                 private=private,
                 nitro_root=authority.root_pem,
                 ca=ca,
                 kms_options=parent_services.kms_options(options),
-                with_credentials=from_parent,
+                with_credentials=credentials == "parent",
                 verbose=options.verbose,
             )
-            services.update(service.process.pid for service in parent.start(stack))
-            env = _environment(env, ca, with_credentials=not from_parent)
+            env = _environment(env, ca, with_credentials=credentials == "environment")
+            if options.platform == "enclave":
+                started = parent.start(stack)
+            else:
+                kms, address = parent.start_kms(stack)
+                started = [kms]
+                network.add_kms(address)
+            services.update(service.process.pid for service in started)
+            if credentials in (POD, TASK, INSTANCE):
+                network.add_credentials(
+                    credentials, stack, private=private, region=env["AWS_REGION"],
+                    hops=options.metadata_hops,
+                )  # fmt: skip
+        nsm: SimulatedNsm | None = None
+        tpm: SimulatedNitroTpm | None = None
+        if options.platform == "instance":
+            tpm = SimulatedNitroTpm(authority)
+        elif options.platform == "sandbox":
+            nsm = SimulatedNsm.of_sandbox(authority)
+        else:
+            nsm = SimulatedNsm(authority, debug_mode=options.debug_mode)
         launcher = Launcher(
-            nsm=SimulatedNsm(authority, debug_mode=options.debug_mode),
+            nsm=nsm,
+            tpm=tpm,
+            services=network.services,
+            hosts=network.hosts,
+            env_with=network.env_with,
+            env_without=network.env_without,
             cid=options.cid,
             folder=folder,
             parent_ports=dict(options.parent_port),
@@ -134,6 +185,26 @@ def run(options: argparse.Namespace) -> int:
         child.pass_through(session.process, services)
         child.end_orphans(services)
         return session.wait()
+
+
+def _credentials(options: argparse.Namespace) -> str:
+    """Return where COMMAND finds credentials.
+
+    Raises:
+        ConfigurationError: the platform does not have the options.
+    """
+    allowed = _CREDENTIALS[options.platform]
+    given: str = options.credentials or allowed[0]
+    if given not in allowed:
+        raise ConfigurationError(
+            f"--credentials {given} with --platform {options.platform}",
+            hint=f"there it is one of {', '.join(allowed)}",
+        )
+    if options.debug_mode and options.platform != "enclave":
+        raise ConfigurationError(
+            f"--debug-mode with --platform {options.platform}", hint="only an enclave has one"
+        )
+    return given
 
 
 def _environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:

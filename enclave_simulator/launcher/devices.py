@@ -1,8 +1,10 @@
-"""``/dev/nsm`` and ``/dev/vsock`` as a program sees them: opening, looking at, ioctl.
+"""``/dev/nsm``, ``/dev/vsock`` and a TPM as a program sees them: opening, looking at, ioctl.
 
 If the program has a /dev of its own, the kernel opens them and only their ioctls stop here. If not,
 every call with a path does, and an open device is an unconnected UNIX socket: it can be polled,
 duplicated and inherited, cannot be sought, and fails `read` with EINVAL, as with the NSM's driver.
+
+A TPM is opened here in either case, and `tpm_device` serves it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enclave_simulator.launcher.sockets import Inodes
+    from enclave_simulator.launcher.tpm_device import TpmDevices
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +45,13 @@ class Device(enum.Enum):
 
     NSM = 144
     VSOCK = 121
+    TPM0 = 224
+    TPMRM0 = 225
 
 
-_PATHS = {b"/dev/nsm": Device.NSM, b"/dev/vsock": Device.VSOCK}
-_ENDS = (b"nsm", b"vsock")
+TPMS = (Device.TPM0, Device.TPMRM0)
+_PATHS = {f"/dev/{device.name.lower()}".encode(): device for device in Device}
+_ENDS = tuple(device.name.lower().encode() for device in Device)
 _NAMES = {device.name.lower(): device for device in Device}
 _UNDELIVERED_MOST = 64
 """Threads of which the last response is kept, if a signal kept it from them."""
@@ -58,20 +64,22 @@ class Devices:
         self,
         listener: Listener,
         architecture: abi.Architecture,
-        nsm: NsmDevice,
+        nsm: NsmDevice | None,
         cid: int,
         opened: Inodes[Device],
         rdev: int | None = None,
+        tpm: TpmDevices | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             listener: where the calls come from.
             architecture: the program's.
-            nsm: responds to requests.
+            nsm: responds to requests; None: there is no /dev/nsm.
             cid: the enclave's context id.
             opened: open devices by inode, without a /dev of the program's own.
             rdev: with one: the number of the device that /dev/nsm and /dev/vsock are nodes of.
+            tpm: serves /dev/tpm0 and /dev/tpmrm0; None: there are none.
         """
         self._listener = listener
         self._architecture = architecture
@@ -79,6 +87,7 @@ class Devices:
         self._cid = cid
         self._opened = opened
         self._rdev = rdev
+        self._tpm = tpm
         self._undelivered: dict[int, tuple[bytes, bytes]] = {}
         self.handlers: dict[str, Callable[[Syscall], int | Outcome]] = {
             "open": lambda c: self._open(c, abi.AT_FDCWD, c.arguments[0], c.arguments[1]),
@@ -95,14 +104,25 @@ class Devices:
             "ioctl": self._ioctl,
         }
 
-    def _open(self, call: Syscall, folder: int, path: int, flags: int) -> int | Outcome:
+    def _device(self, call: Syscall, folder: int, path: int) -> Device | None:
+        """Return the device a path leads to, if the program has it and it is not the kernel's."""
         device = _device(call, folder, path)
+        if device in TPMS:
+            return device if self._tpm is not None else None
+        if self._rdev is not None or (device is Device.NSM and self._nsm is None):
+            return None
+        return device
+
+    def _open(self, call: Syscall, folder: int, path: int, flags: int) -> int | Outcome:
+        device = self._device(call, folder, path)
         if device is None:
             return Outcome.CONTINUE
         if flags & os.O_CREAT and flags & os.O_EXCL:
             return -errno.EEXIST
         if flags & os.O_DIRECTORY:
             return -errno.ENOTDIR
+        if device in TPMS and self._tpm is not None:
+            return self._tpm.open(call, flags, alone=device is Device.TPM0)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
             opened.setblocking(not flags & os.O_NONBLOCK)
             self._opened.add(os.fstat(opened.fileno()).st_ino, device)
@@ -112,20 +132,20 @@ class Devices:
             )
 
     def _openat2(self, call: Syscall) -> int | Outcome:
-        if _device(call, call.arguments[0], call.arguments[1]) is None:
+        if self._device(call, call.arguments[0], call.arguments[1]) is None:
             return Outcome.CONTINUE
         # struct open_how begins with the flags, 64 bits wide (<linux/openat2.h>).
         flags = int.from_bytes(memory.read(call.thread, call.arguments[2], 8), "little")
         return self._open(call, call.arguments[0], call.arguments[1], flags)
 
     def _stat(self, call: Syscall, folder: int, path: int, result: int) -> int | Outcome:
-        device = _device(call, folder, path)
+        device = self._device(call, folder, path)
         if device is None:
             return Outcome.CONTINUE
         return self._write(call, result, self._architecture.device_stat(device.value))
 
     def _statx(self, call: Syscall) -> int | Outcome:
-        device = _device(call, call.arguments[0], call.arguments[1])
+        device = self._device(call, call.arguments[0], call.arguments[1])
         if device is None:
             return Outcome.CONTINUE
         minor = device.value
@@ -139,7 +159,7 @@ class Devices:
         )  # fmt: skip
 
     def _access(self, call: Syscall, folder: int, path: int, mode: int) -> int | Outcome:
-        if _device(call, folder, path) is None:
+        if self._device(call, folder, path) is None:
             return Outcome.CONTINUE
         return -errno.EACCES if mode & os.X_OK else 0
 
@@ -152,8 +172,8 @@ class Devices:
         device = self._device_behind(call)
         command = call.arguments[1] & 0xFFFF_FFFF
         match device, command:
-            case Device.NSM, abi.NSM_IOCTL_RAW:
-                return self._exchange(call, call.arguments[2])
+            case Device.NSM, abi.NSM_IOCTL_RAW if self._nsm is not None:
+                return self._exchange(call, call.arguments[2], self._nsm)
             case Device.NSM, _:
                 return -errno.EINVAL
             case Device.VSOCK, abi.IOCTL_VM_SOCKETS_GET_LOCAL_CID:
@@ -184,7 +204,7 @@ class Devices:
             os.close(fd)
         return _NAMES.get(name)
 
-    def _exchange(self, call: Syscall, address: int) -> int | Outcome:
+    def _exchange(self, call: Syscall, address: int, nsm: NsmDevice) -> int | Outcome:
         """NSM_IOCTL_RAW, check for check as drivers/misc/nsm.c has it."""
         thread = call.thread
         request_at, request_size, response_at, response_size = abi.NSM_RAW.unpack(
@@ -202,7 +222,7 @@ class Devices:
         # when it comes again, gets that response.
         earlier, response = self._undelivered.pop(thread, (b"", b""))
         if earlier != request:
-            response = self._nsm.exchange(request)
+            response = nsm.exchange(request)
         whole = response
         # The driver truncates silently and reports how much it wrote.
         response = response[: min(response_size, abi.NSM_RESPONSE_MAX_SIZE)]

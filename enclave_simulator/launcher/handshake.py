@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.launcher import memory, process
@@ -55,6 +55,11 @@ class Plan:
         filter: the seccomp filter, in hex.
         namespaces: make a /dev of its own.
         network: try to make a network of its own as well.
+        devices: their names in a /dev of its own.
+        listen: addresses and TCP ports that something listens on in a network of its own.
+        hosts: file that takes the place of /etc/hosts with these; empty for none.
+        env_with: variables to add with a network of its own.
+        env_without: variables to add without one.
         parent: the process that it must not outlive; 0 for none.
     """
 
@@ -64,6 +69,11 @@ class Plan:
     namespaces: bool
     network: bool
     parent: int
+    devices: Sequence[str] = ("nsm", "vsock")
+    listen: Sequence[tuple[str, int]] = ()
+    hosts: str = ""
+    env_with: Mapping[str, str] = field(default_factory=dict)
+    env_without: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +85,14 @@ class Report:
         node: the device that /dev/nsm is a node of; empty without a /dev of its own.
         rdev: its device number.
         network: whether there is a network of its own.
+        listening: the sockets of `Plan.listen`, in that order, if there is.
     """
 
     listener: int
     node: str
     rdev: int
     network: bool
+    listening: Sequence[socket.socket] = ()
 
 
 def exchange(control: socket.socket, child: int, plan: Plan) -> Report:
@@ -93,7 +105,9 @@ def exchange(control: socket.socket, child: int, plan: Plan) -> Report:
     control.settimeout(_HANDSHAKE)
     try:
         control.sendall(json.dumps(asdict(plan)).encode() + b"\n")
-        text, fds, _, _ = socket.recv_fds(control, _REPORT_LIMIT, 1, socket.MSG_CMSG_CLOEXEC)
+        text, fds, _, _ = socket.recv_fds(
+            control, _REPORT_LIMIT, 1 + len(plan.listen), socket.MSG_CMSG_CLOEXEC
+        )
     except (OSError, TimeoutError) as e:
         raise LaunchError(f"the program did not start: {e}") from e
     if not text:
@@ -102,11 +116,18 @@ def exchange(control: socket.socket, child: int, plan: Plan) -> Report:
     if not fds:
         raise _failure(report)
     with contextlib.ExitStack() as held:
-        held.callback(os.close, fds[0])
+        for fd in fds:
+            held.callback(os.close, fd)
         _check_access(child, report)
         held.pop_all()
     node = report["node"] or {"name": "", "rdev": 0}
-    return Report(listener=fds[0], node=node["name"], rdev=node["rdev"], network=report["network"])
+    return Report(
+        listener=fds[0],
+        node=node["name"],
+        rdev=node["rdev"],
+        network=report["network"],
+        listening=[socket.socket(fileno=fd) for fd in fds[1:]],
+    )
 
 
 def let_go(control: socket.socket, command: str) -> None:

@@ -20,6 +20,7 @@ from enclave_simulator.launcher import bpf
 from enclave_simulator.launcher.abi import ARCHITECTURES
 from enclave_simulator.launcher.errors import LaunchError
 from enclave_simulator.launcher.handshake import NamespacesError, Plan, exchange, let_go
+from enclave_simulator.launcher.relay import relaying
 from enclave_simulator.launcher.supervisor import Supervisor
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_UNIX_PATH, UnixAddress
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from enclave_simulator.launcher.abi import Architecture
     from enclave_simulator.launcher.devices import NsmDevice
     from enclave_simulator.launcher.handshake import Report
+    from enclave_simulator.launcher.tpm_device import TpmDevice
+    from vsock_proxy.net.addresses import TcpAddress
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,8 @@ class Launcher:
     """Runs programs, each in a simulated enclave of its own.
 
     Attributes:
-        nsm: answers `/dev/nsm`.
+        nsm: answers `/dev/nsm`; None: there is none.
+        tpm: answers `/dev/tpm0` and `/dev/tpmrm0`; None: there are none.
         cid: the enclave's context id.
         folder: where vsock addresses are UNIX sockets: a service of the parent listens on
             ``3_PORT``, a program in the enclave can be reached at ``CID_PORT``. Enclaves that
@@ -61,14 +65,24 @@ class Launcher:
             the launcher answers these calls: they are slower, and a signal may end one with EINTR.
         own_network: give programs a network of their own, with a loopback interface and nothing
             else, if they get a ``/dev`` of their own and the kernel permits it.
+        services: of a network of the program's own: IPv4 address and TCP port, each with the
+            address on this machine that connections are relayed to.
+        hosts: names that resolve there, with their addresses.
+        env_with: variables to add if there is a network of its own.
+        env_without: variables to add if there is none, to find the services on this machine.
     """
 
-    nsm: NsmDevice
+    nsm: NsmDevice | None
+    tpm: TpmDevice | None = None
     cid: int = DEFAULT_CID
     folder: Path | None = None
     parent_ports: Mapping[int, UnixAddress] = field(default_factory=dict)
     namespaces: bool | None = None
     own_network: bool = False
+    services: Mapping[tuple[str, int], TcpAddress] = field(default_factory=dict)
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    env_with: Mapping[str, str] = field(default_factory=dict)
+    env_without: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self,
@@ -125,9 +139,11 @@ class Launcher:
         streams: dict[str, Stream] = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         with contextlib.ExitStack() as held:
             folder = self._open_folder(held)
+            hosts = self._write_hosts(held)
 
             def attempt(*, namespaces: bool) -> tuple[subprocess.Popen[Any], Report]:
-                rules = bpf.RULES if namespaces else bpf.RULES + bpf.PATH_RULES
+                more = bpf.TPM_RULES if self.tpm is not None else ()
+                rules = bpf.RULES + (more if namespaces else bpf.PATH_RULES)
                 plan = Plan(
                     argv=list(argv),
                     env=dict(os.environ if env is None else env),
@@ -135,6 +151,11 @@ class Launcher:
                     namespaces=namespaces,
                     network=namespaces and self.own_network,
                     parent=os.getpid() if die_with_thread else 0,
+                    devices=self._devices(),
+                    listen=list(self.services),
+                    hosts=hosts,
+                    env_with=dict(self.env_with),
+                    env_without=dict(self.env_without),
                 )
                 return self._attempt(
                     held, architecture, plan, folder, own_group=own_group, cwd=cwd, **streams
@@ -190,7 +211,10 @@ class Launcher:
                     folder=str(folder),
                     parent_ports={port: to.path for port, to in self.parent_ports.items()},
                     rdev=report.rdev if report.node else None,
+                    tpm=self.tpm,
                 )
+                for listener, target in zip(report.listening, self.services.values(), strict=False):
+                    started.enter_context(relaying(listener, target))
                 started.callback(_supervise(supervisor))
                 # Runs before the line above does. Calls without a supervisor fail with ENOSYS, and
                 # a program that still ran would take that for the kernel's own error.
@@ -198,6 +222,28 @@ class Launcher:
                 let_go(ours, plan.argv[0])
             held.push(started.pop_all())
             return child, report
+
+    def _devices(self) -> list[str]:
+        devices = ["vsock"]
+        if self.nsm is not None:
+            devices.append("nsm")
+        if self.tpm is not None:
+            devices += ["tpm0", "tpmrm0"]
+        return devices
+
+    def _write_hosts(self, held: contextlib.ExitStack) -> str:
+        """Return the path of a file like /etc/hosts; empty if there are no names."""
+        if not self.hosts:
+            return ""
+        folder = Path(tempfile.mkdtemp(prefix="enclave-"))
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        lines = ["127.0.0.1 localhost", f"127.0.1.1 {os.uname().nodename}"]
+        lines += [f"{address} {name}" for name, address in self.hosts.items()]
+        path = folder / "hosts"
+        path.write_text("\n".join(lines) + "\n")
+        path.chmod(0o644)
+        folder.chmod(0o755)  # as /etc: the program may change its user
+        return str(path)
 
     def _open_folder(self, held: contextlib.ExitStack) -> Path:
         if self.folder is None:

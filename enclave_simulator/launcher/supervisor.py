@@ -22,6 +22,7 @@ from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
 from enclave_simulator.launcher.process import live_unix_sockets, status
 from enclave_simulator.launcher.program_sockets import Access
 from enclave_simulator.launcher.sockets import Inodes, VsockTable
+from enclave_simulator.launcher.tpm_device import TpmDevice, TpmDevices
 from enclave_simulator.launcher.vsock import Vsock
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ class Supervisor:
         listener_fd: int,
         *,
         architecture: Architecture,
-        nsm: NsmDevice,
+        nsm: NsmDevice | None,
         cid: int,
         folder: str,
         parent_ports: Mapping[int, str],
         rdev: int | None = None,
+        tpm: TpmDevice | None = None,
     ) -> None:
         self._architecture = architecture
         self._listener = Listener(listener_fd)
@@ -64,7 +66,8 @@ class Supervisor:
         access = Access(self._listener, table)
         self._accepts = Accepts(self._listener, access, table, self._epoll)
         vsock = Vsock(self._listener, access, table, self._accepts)
-        devices = Devices(self._listener, architecture, nsm, cid, opened, rdev)
+        self._tpms = None if tpm is None else TpmDevices(self._listener, tpm, self._epoll)
+        devices = Devices(self._listener, architecture, nsm, cid, opened, rdev, self._tpms)
         by_name = {**devices.handlers, **vsock.handlers}
         self._handlers: dict[int, Callable[[Syscall], int | Outcome]] = {
             number: by_name[name]
@@ -81,6 +84,8 @@ class Supervisor:
                 pass
         finally:
             self._accepts.close()
+            if self._tpms is not None:
+                self._tpms.close()
             self._listener.close()
             self._epoll.close()
 
@@ -97,7 +102,9 @@ class Supervisor:
         for fd, events in self._epoll.poll(timeout):
             if fd == self._stop:
                 return False
-            if fd != self._listener.fd:
+            if self._tpms is not None and self._tpms.owns(fd):
+                self._tpms.ready(fd)
+            elif fd != self._listener.fd:
                 self._accepts.ready(fd)
             elif events & select.EPOLLIN:
                 call = self._listener.receive()

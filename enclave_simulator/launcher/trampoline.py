@@ -40,7 +40,12 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 IFREQ = struct.Struct("=16sH22x")
 MISC_MAJOR = 10
-DEVICES = ("nsm", "vsock")
+SIOCSIFADDR = 0x8916
+SIOCSIFNETMASK = 0x891C
+SOCKADDR = struct.Struct("=16sHH4s8x")
+"""struct ifreq with a struct sockaddr_in; the port is of no meaning."""
+DEVICES = frozenset(("nsm", "vsock", "tpm0", "tpmrm0"))
+"""Not the machine's own: those of the plan are made, the others are missing."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -115,11 +120,11 @@ def mount(source: str, target: str, kind: "str | None", flags: int, data: str = 
     check(libc.mount(*encoded, ctypes.c_ulong(flags), os.fsencode(data)), f"mount {target}")
 
 
-def make_dev() -> "dict[str, int | str]":
-    """Mount a /dev with all that is in the present one, plus ``nsm`` and ``vsock``.
+def make_dev(devices: "list[str]") -> "dict[str, int | str]":
+    """Mount a /dev with all that is in the present one, plus these devices.
 
     Returns:
-        The device that the two nodes stand on: its name and number.
+        The device that their nodes stand on: its name and number.
     """
     here = os.getcwd()  # noqa: PTH109
     mount("none", "/", None, MS_REC | MS_SLAVE)
@@ -142,15 +147,15 @@ def make_dev() -> "dict[str, int | str]":
                 mount(f"/proc/self/fd/{old}/{entry.name}", path, None, MS_BIND | MS_REC)
             except FileNotFoundError:  # It has been removed meanwhile.
                 (os.rmdir if is_folder else os.unlink)(path)
-    found = make_nodes(old)
+    found = make_nodes(old, devices)
     os.close(old)
     if here == "/dev" or here.startswith("/dev/"):
         os.chdir(here)
     return found
 
 
-def make_nodes(old: int) -> "dict[str, int | str]":
-    """Make /dev/nsm and /dev/vsock, on a device that does as little as possible.
+def make_nodes(old: int, devices: "list[str]") -> "dict[str, int | str]":
+    """Make /dev/nsm and the others, on a device that does as little as possible.
 
     The NSM's driver has no read and no write, and vsock's has neither: a node of that one is the
     best, in this order: one made (by root), the machine's own, if everybody may open it, the
@@ -163,28 +168,28 @@ def make_nodes(old: int) -> "dict[str, int | str]":
             minor, name = line.split()
             misc[name] = int(minor)
     for name in ("vsock", "autofs"):
-        if name in misc and make_node(misc[name]):
-            return {"name": name, "rdev": os.stat("/dev/nsm").st_rdev}  # noqa: PTH116
+        if name in misc and make_node(misc[name], devices):
+            return {"name": name, "rdev": os.stat(f"/dev/{devices[0]}").st_rdev}  # noqa: PTH116
     for name, path in (("vsock", "vsock"), ("tun", "net/tun"), ("null", "null")):
         source = f"/proc/self/fd/{old}/{path}"
         if (name in misc or name == "null") and is_device_for_all(source):
-            for device in DEVICES:
+            for device in devices:
                 os.close(os.open(f"/dev/{device}", os.O_CREAT | os.O_WRONLY, 0o600))
                 mount(source, f"/dev/{device}", None, MS_BIND)
-            return {"name": name, "rdev": os.stat("/dev/nsm").st_rdev}  # noqa: PTH116
+            return {"name": name, "rdev": os.stat(f"/dev/{devices[0]}").st_rdev}  # noqa: PTH116
     raise OSError(errno.ENODEV, "no device for /dev/nsm")
 
 
-def make_node(minor: int) -> bool:
-    """Make both nodes on a miscellaneous device, if this process may and it opens."""
+def make_node(minor: int, devices: "list[str]") -> bool:
+    """Make the nodes on a miscellaneous device, if this process may and it opens."""
     try:
-        for device in DEVICES:
+        for device in devices:
             path = f"/dev/{device}"
             os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(MISC_MAJOR, minor))
             os.chmod(path, 0o666)  # noqa: PTH101, S103 (as the driver's, whatever the umask)
-        os.close(os.open("/dev/nsm", os.O_RDWR))
+        os.close(os.open(f"/dev/{devices[0]}", os.O_RDWR))
     except OSError:
-        for device in DEVICES:
+        for device in devices:
             if os.path.lexists(f"/dev/{device}"):
                 os.unlink(f"/dev/{device}")  # noqa: PTH108
         return False
@@ -210,6 +215,22 @@ def raise_loopback() -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, IFREQ.pack(b"lo", flags | IFF_UP))
 
 
+def listen_on_loopback(addresses: "list[tuple[str, int]]") -> "list[socket.socket]":
+    """Give the loopback interface of a new network these addresses, and listen on them."""
+    listening = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for number, (host, port) in enumerate(addresses):
+            if not host.startswith("127."):
+                for request, value in (
+                    (SIOCSIFADDR, socket.inet_aton(host)),
+                    (SIOCSIFNETMASK, b"\xff" * 4),
+                ):
+                    name = f"lo:{number}".encode()
+                    fcntl.ioctl(control, request, SOCKADDR.pack(name, socket.AF_INET, 0, value))
+            listening.append(socket.create_server((host, port), backlog=1024))
+    return listening
+
+
 def main() -> None:
     """Do what the module's first lines say."""
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -220,13 +241,17 @@ def main() -> None:
         if os.getppid() != plan["parent"]:
             os._exit(1)  # It died before it could take us with it.
     report: dict[str, object] = {"control": control.fileno(), "node": None, "network": False}
+    listening: list[socket.socket] = []
     step = "namespaces"
     try:
         if plan["namespaces"]:
             report["network"] = enter_namespaces(network=plan["network"])
-            report["node"] = make_dev()
+            report["node"] = make_dev(plan["devices"])
             if report["network"]:
                 raise_loopback()
+                listening = listen_on_loopback(plan["listen"])
+                if plan["hosts"] and os.path.exists("/etc/hosts"):  # noqa: PTH110
+                    mount(plan["hosts"], "/etc/hosts", None, MS_BIND)
         step = "no_new_privs"
         # Without privilege the kernel takes a filter only from a process that can gain none by
         # exec.
@@ -235,8 +260,11 @@ def main() -> None:
         listener = install(bytes.fromhex(plan["filter"]))
         proof = ctypes.create_string_buffer(b"readable", 8)
         report["proof"] = ctypes.addressof(proof)
-        socket.send_fds(control, [json.dumps(report).encode() + b"\n"], [listener])
+        fds = [listener, *(each.fileno() for each in listening)]
+        socket.send_fds(control, [json.dumps(report).encode() + b"\n"], fds)
         os.close(listener)
+        for each in listening:
+            each.close()
         if control.recv(1) != b"g":
             os._exit(1)
         step = "socket"
@@ -246,7 +274,8 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 (no shell is wanted)
+        env = {**plan["env"], **plan["env_with" if report["network"] else "env_without"]}
+        os.execvpe(plan["argv"][0], plan["argv"], env)  # noqa: S606 (no shell is wanted)
     except (OSError, ValueError) as e:  # ValueError: a NUL in what is executed
         code = getattr(e, "errno", errno.EINVAL)
         failed = {"error": step, "errno": code, "call": str(getattr(e, "strerror", e))}

@@ -14,7 +14,13 @@ from enclave_simulator.kms import command as kms
 from enclave_simulator.parent import logs
 from enclave_simulator.parent.processes import Service
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress, parse_address
+from vsock_proxy.net.addresses import (
+    MAX_VSOCK,
+    VMADDR_CID_PARENT,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+)
 from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
@@ -57,18 +63,8 @@ class ParentServices:
             ServiceError: a service did not start.
         """
         stack.enter_context(logs.print_logs(parse_address(self._listen(LOG_PORT))))
-        root = self.private / "nitro-root.pem"
-        root.write_bytes(self.nitro_root)
-        ca_key = [] if self.ca_key is None else [f"--ca-key={self.ca_key}"]
-        served = stack.enter_context(
-            Service(
-                "enclave_simulator.cli",
-                ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}",
-                 f"--ca-file={self.ca}", *ca_key, *self.kms_options],
-                show_stderr=self.verbose,
-            )
-        )  # fmt: skip
-        host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+        served, address = self.start_kms(stack)
+        host, port = address.host, str(address.port)
         allowlist = self.private / "allowlist.yaml"
         allowlist.write_text(f"allowlist:\n- {{address: {host}, port: {port}}}\n")
         proxy = stack.enter_context(
@@ -88,6 +84,26 @@ class ParentServices:
             )
         )
         return [served, proxy, service]
+
+    def start_kms(self, stack: contextlib.ExitStack) -> tuple[Service, TcpAddress]:
+        """Start the KMS alone; leaving `stack` stops it.
+
+        Raises:
+            ServiceError: it did not start.
+        """
+        root = self.private / "nitro-root.pem"
+        root.write_bytes(self.nitro_root)
+        ca_key = [] if self.ca_key is None else [f"--ca-key={self.ca_key}"]
+        served = stack.enter_context(
+            Service(
+                "enclave_simulator.cli",
+                ["kms", "--listen", "tcp://127.0.0.1:0", f"--nitro-root={root}",
+                 f"--ca-file={self.ca}", *ca_key, *self.kms_options],
+                show_stderr=self.verbose,
+            )
+        )  # fmt: skip
+        host, _, port = served.state["STATUS"].removeprefix(_LISTENING).rpartition(":")
+        return served, TcpAddress(host, int(port))
 
     def _listen(self, port: int) -> str:
         return f"unix:{self.folder}/{VMADDR_CID_PARENT}_{port}"

@@ -24,7 +24,7 @@ from enclave.errors import (
     NsmRefusedError,
     NsmResponseError,
 )
-from tests.doubles import ManualClock
+from tests.doubles import ManualClock, RedirectingDialer
 from tests.enclave.conftest import SIMULATED
 from tests.sockets import unused_port
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
@@ -388,3 +388,45 @@ def test_nothing_is_left_open(enclave: Enclave) -> None:
         with enclave.agent() as agent:
             agent.generate_random(1)
     assert descriptors() <= before + 5, "the server's ends may take a moment to go"
+
+
+def test_direct_connects_to_kms_itself(enclave: Enclave) -> None:
+    dialer = RedirectingDialer(TcpAddress("127.0.0.1", enclave.kms.port))
+    agent = enclave.agent(proxy="direct", dialer=dialer)
+    assert len(agent.generate_random(8)) == 8
+    assert set(dialer.dialed) == {TcpAddress("kms.eu-central-1.amazonaws.com", 443)}
+
+
+POD = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials"}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "environ", "target"),
+    [
+        ("auto", {}, "vsock://3:8000"),
+        ("auto", POD, "tcp://kms.eu-central-1.amazonaws.com:443"),
+        ("vsock://3:8001", POD, "vsock://3:8001"),
+    ],
+)
+def test_auto_is_direct_where_there_is_a_network(
+    enclave: Enclave, proxy: str, environ: dict[str, str], target: str
+) -> None:
+    dialer = RedirectingDialer(TcpAddress("127.0.0.1", enclave.kms.port))
+    agent = enclave.agent(proxy=proxy, environ=environ, dialer=dialer)
+    assert len(agent.generate_random(8)) == 8
+    assert {str(address) for address in dialer.dialed} == {target}
+
+
+def test_without_a_proxy_the_hints_are_about_the_network(enclave: Enclave) -> None:
+    dialer = RedirectingDialer(TcpAddress("127.0.0.1", unused_port()))
+    agent = enclave.agent(proxy="direct", dialer=dialer, deadline=0.5)
+    with pytest.raises(KmsUnreachableError) as caught:
+        agent.generate_random(8)
+    assert "VPC endpoint" in caught.value.hint
+    assert "proxy" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_proxy_that_is_no_address(enclave: Enclave) -> None:
+    with pytest.raises(ConfigurationError, match="not an address: 'none'") as caught:
+        enclave.agent(proxy="none")
+    assert "direct" in caught.value.hint

@@ -190,5 +190,5 @@ def test_a_provider_of_ones_own_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("word", ["", "parent", "Environment", "http://169.254.170.2/"])
 def test_other_words_are_refused(word: str) -> None:
-    with pytest.raises(ConfigurationError, match="not an address"):
+    with pytest.raises(ConfigurationError, match="no such source of credentials"):
         choose_provider(word, environ={})

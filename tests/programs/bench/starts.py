@@ -42,7 +42,9 @@ def starts(made: Chain) -> list[tuple[str, ...]]:
     folder = made.folder
     python = [sys.executable, "-c"]
     alone = [sys.executable, "-m", "tests.programs.bench.unlaunched", str(folder)]
-    with _environment(made) as env, _nsm(made.launcher.nsm, folder / "nsm"):
+    nsm = made.launcher.nsm
+    assert nsm is not None
+    with _environment(made) as env, _nsm(nsm, folder / "nsm"):
 
         def ends(*argv: str) -> tuple[float, float]:
             return _printed(argv, env)

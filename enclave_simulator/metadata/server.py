@@ -1,0 +1,56 @@
+"""What the simulated metadata services share: a server in threads, on a listening socket."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves on a listening socket, which it owns."""
+
+    def __init__(
+        self, listener: socket.socket, handler: type[http.server.BaseHTTPRequestHandler]
+    ) -> None:
+        super().__init__(("", 0), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve in a thread of its own meanwhile."""
+        thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Responds with one body; each connection has 10 seconds."""
+
+    timeout = 10.0
+
+    def respond(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+        """Send a whole response."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log to the simulator's own log: ``--verbose`` shows it."""
+        log.debug(format, *args)

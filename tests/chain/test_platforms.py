@@ -1,0 +1,158 @@
+"""The main job on each platform, as processes: a sandbox and an instance beside the enclave."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from enclave.errors import ConfigurationError
+from enclave_simulator.authority import Authority
+from enclave_simulator.launcher import command
+from enclave_simulator.nitrotpm import SimulatedNitroTpm
+from enclave_simulator.nsm import SANDBOX_POLICY, measure
+from parent import cli as parent_cli
+from tests.chain.test_main_job import _USE_KEY, AGENT, SIMULATOR, run
+from tests.enclave_simulator.launcher.rig import namespaces_refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAIN_JOB = (*AGENT, "generate-random", "--number-of-bytes", "32", "--verbose")
+ROLE = "arn:aws:iam::000000000000:role/simulated"
+ADMINISTRATOR = "arn:aws:iam::000000000000:role/administrator"
+
+
+@pytest.mark.parametrize(
+    ("options", "attested", "source"),
+    [
+        (("--platform", "sandbox"), r"enc[0-9a-f]+, PCR17", "the container credentials service"),
+        (("--platform", "instance"), r"tpm[0-9a-f]+, PCR4", "the instance metadata service"),
+        (
+            ("--platform", "sandbox", "--credentials", "task", "--no-namespaces"),
+            r"enc[0-9a-f]+, PCR17",
+            "the container credentials service",
+        ),
+    ],
+    ids=["pod", "instance", "task-on-loopback"],
+)
+def test_the_main_job(options: tuple[str, ...], attested: str, source: str) -> None:
+    is_alone = "--no-namespaces" not in options
+    if is_alone and namespaces_refused():
+        pytest.skip(namespaces_refused())
+    done = run(*SIMULATOR, *options, "--", *MAIN_JOB)
+    assert done.returncode == 0, done.stderr
+    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
+    host = r"kms\.[a-z0-9-]+\.amazonaws\.com" if is_alone else r"127\.0\.0\.1"
+    hops = [
+        f"attested by i-[0-9a-f]+-{attested} [0-9a-f]{{96}}: attestation document of",
+        f"credentials from {source}, valid until",
+        rf"connected to {host}, TLSv1\.3",
+        r"CiphertextForRecipient of \d+ bytes opened: 32 bytes inside",
+    ]
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(hops), done.stderr
+    for line, hop in zip(lines, hops, strict=True):
+        assert re.search(hop, line), line
+
+
+def test_serve_on_an_instance_is_quiet() -> None:
+    call = "boto3.client('kms').generate_random(NumberOfBytes=9)"
+    boto3 = (sys.executable, "-c", f"import boto3; print(len({call}['Plaintext']))")
+    served = run(*SIMULATOR, "--platform", "instance", "--", *AGENT, "serve", "--", *boto3)
+    assert (served.stdout, served.stderr, served.returncode) == ("9\n", "", 0)
+
+
+def test_the_device_keeps_the_attesters_contract() -> None:
+    pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q")
+    done = run(
+        *SIMULATOR, "--no-services", "--platform", "instance", "--", *pytest_, "-k", "dev_tpm",
+        "tests/contracts/test_attester.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed, done.stdout
+    assert int(passed[1]) >= 5
+    assert "skipped" not in done.stdout
+
+
+def key_policy(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert parent_cli.main(["key-policy", *words]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    return said.out
+
+
+@pytest.mark.parametrize("platform", ["instance", "sandbox"])
+def test_a_generated_policy_is_clean_and_kms_honours_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], platform: str
+) -> None:
+    """AWS's documented shape: PCR4 and PCR12 of an instance, PCR17 of a sandbox."""
+    if platform == "instance":
+        pcrs = SimulatedNitroTpm(Authority.generate()).pcrs
+        measurements = {f"PCR{index}": pcrs[index].hex() for index in (4, 7, 12)}
+        computed = tmp_path / "measurements.json"
+        computed.write_text(
+            json.dumps({"Measurements": {"HashAlgorithm": "SHA384", **measurements}})
+        )
+        source = [str(computed)]
+        conditions = {
+            f"kms:RecipientAttestation:NitroTPM{name}": measurements[name]
+            for name in ("PCR4", "PCR12")
+        }
+    else:
+        value = measure(SANDBOX_POLICY).hex()
+        source = [f"PCR17={value}", "--platform", "sandbox"]
+        conditions = {"kms:RecipientAttestation:PCR17": value}
+    text = key_policy(
+        capsys, "generate", *source, "--role", ROLE, "--administrator", ADMINISTRATOR,
+        "--deny-outside-enclave",
+    )  # fmt: skip
+    policy = json.loads(text)
+    assert policy["Statement"][1]["Condition"] == {"StringEqualsIgnoreCase": conditions}
+    assert {"kms:Decrypt", "kms:ReEncryptFrom"} <= set(policy["Statement"][2]["Action"])
+    path = tmp_path / "policy.json"
+    path.write_text(text)
+    assert "error" not in key_policy(capsys, "lint", str(path), "--platform", platform)
+    options = ("--key=alias/demo", f"--key-policy=alias/demo={path}")
+    use = ("--", sys.executable, "-c", _USE_KEY)
+    allowed = run(*SIMULATOR, "--platform", platform, *options, *use)
+    assert (allowed.stdout, allowed.stderr, allowed.returncode) == ("True\n", "", 0)
+    if platform == "instance":
+        denied = run(*SIMULATOR, *options, *use)
+        assert (denied.stdout, denied.stderr) == ("", "AccessDeniedException\n")
+
+
+def _chosen(platform: str, given: str | None, *, debug_mode: bool = False) -> str:
+    return command._credentials(
+        Namespace(platform=platform, credentials=given, debug_mode=debug_mode)
+    )
+
+
+def test_options_that_the_platform_has() -> None:
+    assert _chosen("sandbox", None) == "pod"
+    assert _chosen("instance", None) == "instance"
+    assert _chosen("enclave", None) == "environment"
+    assert _chosen("enclave", "parent", debug_mode=True) == "parent"
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "debug_mode", "message"),
+    [
+        ("sandbox", "parent", False, "--credentials parent with --platform sandbox"),
+        ("instance", "pod", False, "--credentials pod with --platform instance"),
+        ("enclave", "instance", False, "--credentials instance with --platform enclave"),
+        ("sandbox", None, True, "--debug-mode with --platform sandbox"),
+    ],
+)
+def test_options_that_it_does_not_have(
+    platform: str, given: str | None, debug_mode: bool, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        _chosen(platform, given, debug_mode=debug_mode)
+    assert caught.value.hint
