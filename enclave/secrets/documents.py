@@ -11,7 +11,8 @@ import json
 from typing import Any, Final, NoReturn
 
 from enclave.errors import DecodingError
-from enclave.secrets.values import FORMAT, Scalar
+from enclave.secrets.values import FORMAT
+from vsock_proxy.service.sops_values import Scalar
 
 MAX_SIZE: Final = 1 << 20
 """Bytes of a file; one that a person edits is far smaller."""

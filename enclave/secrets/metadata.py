@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from enclave.errors import DecodingError
-from enclave.secrets.values import FORMAT, Timestamp
+from enclave.secrets.values import FORMAT
+from vsock_proxy.service.sops_values import Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from enclave.errors import AgentError, ConfigurationError
 from enclave.secrets.errors import SecretError
 from enclave.secrets.options import check_variable
 from enclave.secrets.sealed import Ciphertext, Opened, json_text, text_bytes
-from enclave.secrets.values import text_of
+from vsock_proxy.service.sops_values import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,13 +7,13 @@ import binascii
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from enclave.errors import DecodingError
 from enclave.secrets.errors import SecretError
 from enclave.secrets.metadata import MAX_CIPHERTEXT
 from enclave.secrets.sops import SopsFile, read_sops
-from enclave.secrets.values import Timestamp, text_of
+from vsock_proxy.service.sops_values import Timestamp, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,9 +147,18 @@ def text_bytes(text: str) -> bytes:
 
 def json_text(node: Node) -> str:
     """Return a value as JSON, one key a line."""
-    return json.dumps(node, ensure_ascii=False, indent=2, default=_json_of) + "\n"
+    return json.dumps(_plain(node), ensure_ascii=False, indent=2) + "\n"
 
 
-def _json_of(value: object) -> str:
-    assert isinstance(value, Timestamp)  # noqa: S101 (there is no other type)
-    return value.text
+def _plain(node: Node) -> Any:
+    """Return a tree of JSON's types; numbers of JSON that SOPS had as floats are whole again."""
+    match node:
+        case dict():
+            return {key: _plain(value) for key, value in node.items()}
+        case list():
+            return [_plain(value) for value in node]
+        case Timestamp():
+            return node.text
+        case float() if node.is_integer() and abs(node) < 1e21:
+            return int(node)
+    return node

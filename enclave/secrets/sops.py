@@ -12,13 +12,14 @@ from enclave.cli.yaml_format import require_yaml
 from enclave.errors import DecodingError
 from enclave.secrets.documents import PREFIX, read_dotenv, read_json
 from enclave.secrets.metadata import Metadata, read_metadata
-from enclave.secrets.values import FORMAT, mac_bytes, open_value
+from enclave.secrets.values import FORMAT, open_value
+from vsock_proxy.service.sops_values import mac_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from enclave.secrets.documents import Node, Tree
-    from enclave.secrets.values import Scalar
+    from vsock_proxy.service.sops_values import Scalar
 
 Format = Literal["binary", "dotenv", "json", "yaml"]
 

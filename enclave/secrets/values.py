@@ -1,25 +1,25 @@
-"""Values of a SOPS file: types, decryption, and the bytes that the MAC covers. No I/O.
+"""Encrypted values of a SOPS file. No I/O.
 
-Source: getsops/sops, ``aes/cipher.go`` and ``sops.go`` (ToBytes).
+Source: getsops/sops, ``aes/cipher.go``.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave.errors import DecodingError
+from vsock_proxy.service.sops_values import Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vsock_proxy.service.sops_values import Scalar
 
 FORMAT: Final = "SOPS file"
 
@@ -32,17 +32,6 @@ _IV_SIZES: Final = range(12, 65)
 """Bytes: SOPS writes 32; its first versions, 12."""
 
 _INT64: Final = range(-(2**63), 2**63)
-
-
-@dataclass(frozen=True, slots=True)
-class Timestamp:
-    """A point in time, as the text that stands for it."""
-
-    text: str
-
-
-Scalar = str | int | float | bool | Timestamp | None
-"""A text may hold bytes that are not UTF-8, each as a surrogate (PEP 383)."""
 
 
 def open_value(text: str, key: bytes | bytearray, additional_data: str) -> Scalar:
@@ -77,46 +66,6 @@ def open_value(text: str, key: bytes | bytearray, additional_data: str) -> Scala
         return read(opened)
     except ValueError:  # of which UnicodeDecodeError is one; its text has the value
         raise DecodingError(FORMAT, f"a decrypted value is not of its type {match[4]}") from None
-
-
-def mac_bytes(value: Scalar) -> bytes:
-    """Return the bytes by which a value enters the MAC."""
-    match value:
-        case None:
-            return b""
-        case bool():
-            return b"True" if value else b"False"
-        case str():
-            return value.encode("utf-8", "surrogateescape")
-        case Timestamp():
-            return value.text.encode()
-        case float():
-            return float_text(value).encode()
-        case int():
-            return str(value).encode()
-
-
-def text_of(value: Scalar) -> str:
-    """Return a value as the text that a program gets."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case Timestamp():
-            return value.text
-        case float():
-            return float_text(value)
-        case str() | int():
-            return str(value)
-
-
-def float_text(value: float) -> str:
-    """Return a number as Go's ``strconv.FormatFloat(value, 'f', -1, 64)`` writes it."""
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
-    text = format(Decimal(repr(value)), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def read_int(text: str) -> int:

@@ -1,40 +1,19 @@
 """SOPS files in YAML: the nodes are PyYAML's, the types of plain scalars those of go-yaml. No I/O.
 
-The MAC covers values that are not encrypted as SOPS reads them. SOPS reads them with go-yaml v3,
-for which ``yes`` is a text and ``1e3`` a number; PyYAML takes both the other way.
+The MAC covers values that are not encrypted as SOPS reads them (`vsock_proxy.service.sops_values`).
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import yaml
 
 from enclave.errors import DecodingError
 from enclave.secrets.documents import MAX_DEPTH, MAX_NODES, Node, Tree, check_size
-from enclave.secrets.values import FORMAT, Scalar, Timestamp
+from enclave.secrets.values import FORMAT
+from vsock_proxy.service.sops_values import Scalar, resolved
 
-_NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOLS: Final = {
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_SPECIAL_FLOATS: Final = {
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
-}
-_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
-_INT: Final = re.compile(
-    r"(?P<sign>[-+]?)(0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)"
-    r"|(?P<dec>0|[1-9][0-9]*))",
-    re.ASCII,
-)
-_BASES: Final = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
-_TIME: Final = re.compile(
-    r"\d{4}-\d\d?-\d\d?([Tt ]\s*\d\d?:\d\d?:\d\d?(\.\d*)?\s*(Z|[-+]\d\d?(:?\d\d)?)?)?", re.ASCII
-)
 _PLAIN: Final = "?"
 _CORE: Final = "tag:yaml.org,2002:"
 _TAGS: Final[dict[str, type]] = {"int": int, "float": float, "bool": bool, "null": type(None)}
@@ -132,26 +111,3 @@ def _check_tag(node: Any, name: str) -> None:
 
 def _unsupported(node: Any) -> DecodingError:
     return DecodingError(FORMAT, f"the YAML tag {str(node.tag)[:60]!r} is not supported")
-
-
-def resolved(text: str) -> Scalar:
-    """Return a plain scalar with the type that go-yaml v3 gives it (``resolve.go``)."""
-    if text in _NULLS:
-        return None
-    if text in _BOOLS:
-        return _BOOLS[text]
-    if text in _SPECIAL_FLOATS:
-        return _SPECIAL_FLOATS[text]
-    if not text.startswith((*"+-.0123456789",)):
-        return text
-    if _TIME.fullmatch(text):
-        return Timestamp(text)
-    digits = text.replace("_", "")
-    if match := _INT.fullmatch(digits):
-        base = next(name for name in _BASES if match[name])
-        number = int(match["sign"] + match[base], _BASES[base])
-        if -(2**63) <= number < 2**63:
-            return number
-    if _FLOAT.fullmatch(digits):
-        return float(digits)
-    return text
