@@ -9,6 +9,7 @@ from parent.daemon import command as daemon
 from parent.daemon import status_command
 from parent.eif import build_command, describe_command, diff_command, pcr_command, sign_command
 from parent.policy import command as key_policy
+from parent.secrets import command as seal
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.console import complain, keep_exit_status
@@ -28,6 +29,7 @@ COMMANDS = (
     diff_command,
     pcr_command,
     key_policy,
+    seal,
 )
 
 

@@ -28,6 +28,8 @@ from enclave.logs import options as log_options
 from enclave.logs.command import divide
 from enclave.pool import CAPACITY, check_settings
 from enclave.process import limit_heaps
+from enclave.secrets.options import SecretOptions
+from enclave.secrets.options import add_options as add_secret_options
 from enclave.serve.program_environment import (
     command_environment,
     ignores_endpoint,
@@ -91,6 +93,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="run COMMAND as this user, by name or UID:GID, who cannot read the agent's memory "
         "(default: the agent's own user; docs/trust.md)")  # fmt: skip
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
+    add_secret_options(parser)
     add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
 
@@ -129,6 +132,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     address = listen_address(arguments.listen)
     command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     user = _check_options(arguments, address, command)
+    secrets = SecretOptions.from_args(arguments, command=bool(command))
     _warn_of_variables(environ, address, around=bool(command))
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
@@ -166,6 +170,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             command=command,
             environ=command_environment(environ, next(iter(agents))),
             user=user,
+            secrets=secrets,
             pool_size=arguments.pool_size if arguments.pool else None,
             clients=arguments.max_clients,
             calls=arguments.max_calls,

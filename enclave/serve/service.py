@@ -7,11 +7,13 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from enclave.errors import ConfigurationError
 from enclave.kms.retry import is_worth_retrying
+from enclave.secrets.delivery import memory_files, path_of
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
 from enclave.serve.diagnostics import diagnostics_to_log
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from enclave.agent import Agent
+    from enclave.secrets.opening import Given
+    from enclave.secrets.options import SecretOptions
     from enclave.serve.user import User
     from vsock_proxy.net.addresses import Address
 
@@ -54,6 +58,7 @@ class ServeOptions:
         command: the program to run once calls succeed, and its arguments; or nothing.
         environ: its variables, apart from the endpoint's.
         user: whom it runs as; None: the agent's own user.
+        secrets: what it is given besides; None: nothing.
         pool_size: bytes of the pool; None: no pool.
         clients: connections of clients at the same time.
         calls: calls to KMS at the same time.
@@ -63,6 +68,7 @@ class ServeOptions:
     command: Sequence[str]
     environ: Mapping[str, str]
     user: User | None = None
+    secrets: SecretOptions | None = None
     pool_size: int | None
     clients: int
     calls: int
@@ -150,7 +156,7 @@ async def serve(
         code = 0
         try:
             if options.command:
-                code = await _run_command(options, stop, readiness, address)
+                code = await _run_command(options, stop, readiness, address, agents)
             else:
                 await stop.requested.wait()
         finally:
@@ -193,9 +199,16 @@ class _Stop:
 
 
 async def _run_command(
-    options: ServeOptions, stop: _Stop, readiness: Readiness, address: Address
+    options: ServeOptions,
+    stop: _Stop,
+    readiness: Readiness,
+    address: Address,
+    agents: Mapping[str, Agent],
 ) -> int:
     await _either(_ready(readiness), stop.requested)
+    given = None
+    if options.secrets is not None and not stop.requested.is_set():
+        given = await _opened_secrets(options.secrets, agents, stop)
     if stop.requested.is_set():
         return 0
     assert isinstance(address, TcpAddress)  # noqa: S101 (`command` lets no other through)
@@ -206,7 +219,15 @@ async def _run_command(
         env |= user.environ
         identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
     try:
-        stop.process = await asyncio.create_subprocess_exec(*options.command, env=env, **identity)
+        with contextlib.ExitStack() as stack:
+            if given is not None:
+                env |= given.variables
+                files = stack.enter_context(memory_files(given.files, user.uid if user else None))
+                env |= {name: path_of(fd) for name, fd in files.items()}
+                identity["pass_fds"] = tuple(files.values())
+            stop.process = await asyncio.create_subprocess_exec(
+                *options.command, env=env, **identity
+            )
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
         raise ConfigurationError(
@@ -214,6 +235,40 @@ async def _run_command(
             hint="can the user of --user execute it?" if user else "is it in PATH?",
         ) from e
     return exit_code(await stop.process.wait())
+
+
+async def _opened_secrets(
+    options: SecretOptions, agents: Mapping[str, Agent], stop: _Stop
+) -> Given | None:
+    """Open the secrets in a thread; return None if a signal came before the end."""
+    from enclave.secrets.opening import open_secrets  # noqa: PLC0415 (for this option only)
+
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[Given] = loop.create_future()
+
+    def settle(result: Given | None, error: BaseException | None) -> None:
+        if error is not None:
+            opened.set_exception(error)
+        elif result is not None:
+            opened.set_result(result)
+
+    def work() -> None:
+        result = error = None
+        try:
+            result = open_secrets(options, agents)
+        except BaseException as e:  # noqa: BLE001 (it is raised on the loop's thread)
+            error = e
+        with contextlib.suppress(RuntimeError):  # The loop has ended before these calls.
+            loop.call_soon_threadsafe(settle, result, error)
+
+    # A daemon: after a signal the process does not wait for its calls.
+    threading.Thread(target=work, name="secrets", daemon=True).start()
+    await _either(_result(opened), stop.requested)
+    return opened.result() if opened.done() else None
+
+
+async def _result(opened: asyncio.Future[Given]) -> None:
+    await asyncio.shield(opened)
 
 
 async def _ready(readiness: Readiness) -> None:

@@ -304,6 +304,16 @@ def _is_values(text: str) -> bool:
     return re.match(r"PCR\d+=", text) is not None
 
 
+def measured_image(path: Path) -> Measured:
+    """Return the measurements of an enclave image.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+        PolicyError: it is not an image, or damaged.
+    """
+    return _measured(str(path), Platform.ENCLAVE, None)
+
+
 def _measured(source: str, platform: Platform | None, enclave: str | None) -> Measured:
     if _is_values(source):
         return measured.of_values(source, platform=platform)

