@@ -216,9 +216,9 @@ def set_up(options: argparse.Namespace) -> int:
     Raises:
         MachineError: it is unavailable.
     """
-    qemu.set_up(options.cache, mirror=options.mirror, again=options.again)
-    if options.kernel:
-        kernel.set_up(options.cache, mirror=options.mirror, again=options.again)
+    with files.status_line() as report:
+        for each in (qemu, kernel) if options.kernel else (qemu,):
+            each.set_up(options.cache, mirror=options.mirror, again=options.again, report=report)
     if options.kms_ca:
         _make_authority(options.kms_ca)
     sys.stdout.write(" ".join(qemu.find(cache=options.cache)) + "\n")

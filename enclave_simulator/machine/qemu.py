@@ -12,6 +12,7 @@ from enclave_simulator.machine import debian, nsm_device
 from enclave_simulator.machine.errors import MachineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROGRAM = "qemu-system-x86_64"
@@ -98,12 +99,19 @@ def find(system: System = "microvm", *, cache: Path | None = None) -> list[str]:
     )
 
 
-def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool = False) -> None:
+def set_up(
+    cache: Path | None = None,
+    *,
+    mirror: str | None = None,
+    again: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> None:
     """Unpack QEMU from Debian's backports, unless a usable one exists.
 
     Args:
         cache: where to; None is `debian.cache_folder`.
         mirror: see `debian.Packages`.
+        report: see `debian.Packages`.
         again: unpack even so.
 
     Raises:
@@ -115,7 +123,7 @@ def set_up(cache: Path | None = None, *, mirror: str | None = None, again: bool 
             with contextlib.suppress(MachineError):
                 find(cache=cache)
                 return
-        packages = debian.Packages(cache / "apt", mirror=mirror)
+        packages = debian.Packages(cache / "apt", mirror=mirror, report=report)
         packages.update()
         packages.unpack(["qemu-system-x86"], cache / "qemu", backports=True)
 

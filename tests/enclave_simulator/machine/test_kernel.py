@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Packages:
     """Debian's, without a mirror."""
 
-    def __init__(self, folder: Path, *, mirror: str | None) -> None:
+    def __init__(self, folder: Path, *, mirror: str | None, report: object) -> None:
         assert mirror == "http://mirror"
+        assert callable(report)
         self.folder = folder
 
     def update(self) -> None:
