@@ -7,6 +7,7 @@ from importlib import import_module
 
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import complain, keep_exit_status
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.platforms import require_linux
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog=PROGRAM, description="Simulated Nitro Enclaves, for tests of programs and of images."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    add_completion(parser)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         import_module(module).add_parser(subparsers)

@@ -12,6 +12,7 @@ from parent.policy import command as key_policy
 from parent.secrets import command as seal
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import complain, keep_exit_status
 from vsock_proxy.version import VERSION
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     parser = Parser(prog=PROGRAM, description="What the parent instance does for its enclaves.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    add_completion(parser)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.console import printable
 from vsock_proxy.service.files import named
 from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (exported together with the others)
 
@@ -69,26 +71,44 @@ def print_json(document: Any) -> None:
 
 
 @contextlib.contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Show on a terminal, in one line of it, what is being done; otherwise do nothing.
+
+    Yields:
+        A function to call with the text.
+    """
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    width = shutil.get_terminal_size().columns - 1
+    shown = ""
+
+    def show(text: str) -> None:
+        nonlocal shown
+        if terminal and text != shown:
+            shown = text
+            sys.stderr.write(f"\r\x1b[K{printable(text)[:width]}")
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+@contextlib.contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """Show on a terminal how many of `total` bytes are done; otherwise do nothing.
 
     Yields:
         A function to call with the size of each piece.
     """
-    done, shown, tty = 0, -1, sys.stderr.isatty()
+    done = 0
+    with status_line() as show:
 
-    def advance(size: int) -> None:
-        nonlocal done, shown
-        done += size
-        percent = min(100, 100 * done // max(total, 1))
-        if tty and percent != shown:
-            shown = percent
-            sys.stderr.write(f"\r{what}: {percent} %")
-            sys.stderr.flush()
+        def advance(size: int) -> None:
+            nonlocal done
+            done += size
+            show(f"{what}: {min(100, 100 * done // max(total, 1))} %")
 
-    try:
         yield advance
-    finally:
-        if shown >= 0:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

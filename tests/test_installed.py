@@ -25,6 +25,7 @@ from tests.paths import ROOT
 from tests.programs.wheel import LOCK, build_wheel, write_bill
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYRIGHT = ROOT / ".types/bin/pyright"
 HOME_VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 pytestmark = pytest.mark.timeout(600)
@@ -193,6 +194,28 @@ def test_mypy_sees_the_types(
     program.write_text(USER.replace("-> bytes", "-> str"))
     done = run(python, "python", *words, folder=tmp_path)
     assert 'got "bytes", expected "str"' in done.stdout
+
+
+@pytest.mark.skipif(not PYRIGHT.exists(), reason="no .types/bin/pyright: make test-types")
+@pytest.mark.parametrize("editable", [False, True], ids=["wheel", "make setup"])
+def test_pyright_sees_the_types(
+    python: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, *, editable: bool
+) -> None:
+    """Of the wheel, and of a checkout installed as `make setup` does it; in its strict mode."""
+    if editable:
+        python = checkout(tmp_path_factory.mktemp("editable"))
+    settings = {"typeCheckingMode": "strict"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    program = tmp_path / "program.py"
+    program.write_text(USER)
+    words = (str(PYRIGHT), "--pythonpath", str(python), "--outputjson", str(program))
+    done = run(python, *words, folder=tmp_path)
+    assert json.loads(done.stdout)["generalDiagnostics"] == [], done.stderr
+
+    program.write_text(USER.replace("-> bytes", "-> str"))
+    done = run(python, *words, folder=tmp_path)
+    (found,) = json.loads(done.stdout)["generalDiagnostics"]
+    assert found["rule"] == "reportReturnType"
 
 
 def checkout(folder: Path) -> Path:

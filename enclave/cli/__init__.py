@@ -18,6 +18,7 @@ from enclave.cli.errors import EXIT_OTHER, exit_code
 from enclave.cli.options import DEFAULTS, Parser, common_options, kms_options
 from enclave.errors import AgentError, AttestationError
 from enclave.process import protect_memory
+from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import keep_exit_status
 from vsock_proxy.service.platforms import require_linux
 
@@ -113,6 +114,7 @@ def _parse(argv: list[str]) -> Namespace:
         f"{console.PROG} COMMAND --help lists those of a command.",
         parents=[common_options(hidden=True), kms_options(hidden=True)],
     )
+    add_completion(parser)
     subparsers = parser.add_subparsers(
         prog=console.PROG, dest="command", required=True, metavar="COMMAND"
     )

@@ -237,8 +237,15 @@ def set_up(options: argparse.Namespace) -> int:
         MachineError: it is unavailable.
     """
     architecture = BY_NAME[options.arch]
-    for unpack in (qemu.set_up, *([kernel.set_up] if options.kernel else [])):
-        unpack(options.cache, architecture=architecture, mirror=options.mirror, again=options.again)
+    with files.status_line() as report:
+        for each in (qemu, kernel) if options.kernel else (qemu,):
+            each.set_up(
+                options.cache,
+                architecture=architecture,
+                mirror=options.mirror,
+                again=options.again,
+                report=report,
+            )
     if options.kms_ca:
         _make_authority(options.kms_ca)
     found = qemu.find(qemu.SYSTEMS[architecture.name], cache=options.cache)

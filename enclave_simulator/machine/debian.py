@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
+import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING
 from enclave_simulator.machine.errors import MachineError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -27,6 +30,9 @@ _WITHIN = 900.0
 """Seconds for one download, however slow the network."""
 
 _STDERR_SHOWN = 2000
+
+_PERCENT = re.compile(r"dlstatus:[0-9]+:([0-9]+)")
+"""A line of APT::Status-Fd while something is downloaded (apt's README.progress-reporting)."""
 
 
 def cache_folder() -> Path:
@@ -63,12 +69,14 @@ class Packages:
         suite: such as ``trixie``.
         architecture: Debian's name of it.
         mirror: None takes the one that this machine's apt uses.
+        report: called with what is being done, many times a second.
     """
 
     folder: Path
     suite: str = "trixie"
     architecture: str = "amd64"
     mirror: str | None = None
+    report: Callable[[str], None] = lambda _: None
 
     def update(self) -> None:
         """Get the lists of packages.
@@ -95,7 +103,7 @@ class Packages:
         )
         try:
             # Without it, apt ignores a mirror that does not respond.
-            self._apt("update", "-o", "APT::Update::Error-Mode=any")
+            self._apt("update", "-o", "APT::Update::Error-Mode=any", doing="lists of packages")
         except MachineError as e:
             raise UnavailableError(f"no lists of packages from {mirror}", hint=e.hint) from e
 
@@ -118,12 +126,15 @@ class Packages:
         for old in archives.glob("*.deb"):
             old.unlink()
         release = f"{self.suite}-backports" if backports else self.suite
+        doing = f"downloading {' '.join(names)}"
         if dependencies:
-            self._apt("install", "--yes", "--download-only", "-t", release, *names)
+            self._apt("install", "--yes", "--download-only", "-t", release, *names, doing=doing)
         else:
-            self._apt("download", "-t", release, *names)
+            self._apt("download", "-t", release, *names, doing=doing)
         unpacked.mkdir(parents=True)
-        for package in sorted(archives.glob("*.deb")):
+        found = sorted(archives.glob("*.deb"))
+        for number, package in enumerate(found, 1):
+            self.report(f"unpacking {number} of {len(found)}: {package.name.partition('_')[0]}")
             _run(["dpkg-deb", "--extract", str(package), str(unpacked)])
             package.unlink()
         shutil.rmtree(into, ignore_errors=True)
@@ -144,8 +155,15 @@ class Packages:
                 return value
         raise MachineError(f"no package {name} in {self.suite}")
 
-    def _apt(self, *arguments: str) -> None:
-        _run(["apt-get", "--quiet", *self._options(), *arguments], cwd=self.folder / "archives")
+    def _apt(self, *arguments: str, doing: str) -> None:
+        def read(line: str) -> None:
+            if found := _PERCENT.match(line):
+                self.report(f"{doing}: {found[1]} %")
+
+        self.report(doing)
+        status = "-o", "APT::Status-Fd=1"
+        command = ["apt-get", "--quiet", *self._options(), *status, *arguments]
+        _run(command, cwd=self.folder / "archives", read=read)
 
     def _options(self) -> list[str]:
         options = {
@@ -184,15 +202,36 @@ def _mirror() -> str:
     )
 
 
-def _run(command: list[str], cwd: Path | None = None) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603 (fixed programs and our own arguments)
-            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=_WITHIN
-        )
-    except subprocess.TimeoutExpired as e:
-        raise MachineError(f"{command[0]} took longer than {_WITHIN:g} s") from e
-    if done.returncode:
-        raise MachineError(
-            f"{command[0]} ended with {done.returncode}",
-            hint=done.stderr[-_STDERR_SHOWN:].strip(),
-        )
+def _run(
+    command: list[str], cwd: Path | None = None, read: Callable[[str], None] = lambda _: None
+) -> None:
+    """Run a program to its end; `read` is called with each line of its standard output."""
+    expired = threading.Event()
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(  # noqa: S603 (fixed programs and our own arguments)
+            command, cwd=cwd, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+        ) as child,
+    ):
+
+        def expire() -> None:
+            expired.set()
+            child.kill()
+
+        timer = threading.Timer(_WITHIN, expire)
+        timer.start()
+        try:
+            for line in child.stdout or ():
+                read(line)
+            code = child.wait()
+        finally:
+            timer.cancel()
+            child.kill()  # if it was left by an interrupt
+            timer.join()
+        if expired.is_set():
+            raise MachineError(f"{command[0]} took longer than {_WITHIN:g} s")
+        if code:
+            errors.seek(0)
+            raise MachineError(
+                f"{command[0]} ended with {code}", hint=errors.read()[-_STDERR_SHOWN:].strip()
+            )

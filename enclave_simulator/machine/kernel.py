@@ -8,6 +8,7 @@ from enclave_simulator.machine import debian
 from enclave_simulator.machine.architecture import X86_64
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from enclave_simulator.machine.architecture import Architecture
@@ -21,6 +22,7 @@ def set_up(
     architecture: Architecture = X86_64,
     mirror: str | None = None,
     again: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Unpack Debian's kernel with its modules, and a static busybox.
 
@@ -28,6 +30,7 @@ def set_up(
         architecture: that of the images.
         cache: the folder to unpack into; None is `debian.cache_folder`.
         mirror: see `debian.Packages`.
+        report: see `debian.Packages`.
         again: unpack even if they exist.
 
     Raises:
@@ -40,7 +43,9 @@ def set_up(
         missing = [name for name in wanted if again or not (folder / name).exists()]
         if not missing:
             return
-        packages = debian.Packages(folder / "apt", architecture=architecture.debian, mirror=mirror)
+        packages = debian.Packages(
+            folder / "apt", architecture=architecture.debian, mirror=mirror, report=report
+        )
         packages.update()
         for name in missing:
             package = packages.latest(wanted[name]) if name == "kernel" else wanted[name]

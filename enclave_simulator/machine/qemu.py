@@ -13,6 +13,7 @@ from enclave_simulator.machine.architecture import AARCH64, X86_64, host
 from enclave_simulator.machine.errors import MachineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from enclave_simulator.machine.architecture import Architecture
@@ -119,6 +120,7 @@ def set_up(
     architecture: Architecture = X86_64,
     mirror: str | None = None,
     again: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Unpack QEMU from Debian's backports, unless a usable one exists.
 
@@ -126,6 +128,7 @@ def set_up(
         cache: where to; None is `debian.cache_folder`.
         architecture: of the images that it boots.
         mirror: see `debian.Packages`.
+        report: see `debian.Packages`.
         again: unpack even so.
 
     Raises:
@@ -137,7 +140,9 @@ def set_up(
             with contextlib.suppress(MachineError):
                 find(SYSTEMS[architecture.name], cache=cache)
                 return
-        packages = debian.Packages(cache / "apt", architecture=host().debian, mirror=mirror)
+        packages = debian.Packages(
+            cache / "apt", architecture=host().debian, mirror=mirror, report=report
+        )
         packages.update()
         unpacked = architecture.folder(cache) / "qemu"
         packages.unpack([architecture.package], unpacked, backports=True)

@@ -216,11 +216,12 @@ def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
     with files.progress(200, "measuring") as advance:
         advance(100)
         advance(0)
         advance(100)
-    assert terminal.getvalue() == "\rmeasuring: 50 %\rmeasuring: 100 %\r\x1b[K"
+    assert terminal.getvalue() == ("\r\x1b[Kmeasuring: 50 %\r\x1b[Kmeasuring: 100 %\r\x1b[K")
 
 
 def fail_while_writing(path: Path) -> None:

@@ -29,6 +29,7 @@ from vsock_proxy.proxy.forward import Forward, allow_hint
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import complain, keep_exit_status, printable
 from vsock_proxy.service.reloading import Reloader
 from vsock_proxy.service.settings import parse_settings, read_file
@@ -210,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         action="version",
         version=f"{PROGRAM} {VERSION}",
     )
+    add_completion(parser)
     parser.add_argument(
         "local_port",
         nargs="?",

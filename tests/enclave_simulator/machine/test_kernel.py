@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 class Packages:
     """Debian's, without a mirror."""
 
-    def __init__(self, folder: Path, *, architecture: str, mirror: str | None) -> None:
+    def __init__(
+        self, folder: Path, *, architecture: str, mirror: str | None, report: object
+    ) -> None:
         assert mirror == "http://mirror"
+        assert callable(report)
         self.architecture = architecture
         self.folder = folder
 

@@ -308,8 +308,9 @@ def test_progress_goes_to_a_terminal_and_covers_the_root(
     (folder / "root/large").write_bytes(bytes(20 << 20))
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
     assert cli.main([*WITH_INIT, *options, "--rootfs", "root", "--", "/bin/app"]) == 0
-    shown = terminal.getvalue().split("\r")
+    shown = terminal.getvalue().split("\r\x1b[K")
     percents = [int(each.split()[1]) for each in shown if each.startswith("building: ")]
     assert percents == sorted(set(percents))
     assert len(percents) > 10  # The root is most of it, and counts.
