@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test check bench api docs wheel setup lock clean help \
+.PHONY: run test check bench soak api docs wheel setup lock clean help \
   test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
   boot-test fuzz-eif image eif machine-tools
 
@@ -39,6 +39,10 @@ test-foreign: $(READY) ## others' NSM clients and verifiers (PyPI, npm)
 
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm
+
+soak: $(READY) ## calls while parts fail; MINUTES=5 CLIENTS=16 SEED=
+	$(BIN)/python -m tests.programs.soak --minutes $(or $(MINUTES),5) \
+	  --clients $(or $(CLIENTS),16) $(if $(SEED),--seed $(SEED))
 
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (about a minute)
 	$(BIN)/python -m tests.programs.guest
