@@ -346,7 +346,7 @@ def _simulated_seeds() -> list[bytes]:
 _NAMES = (b"Attestation", b"DescribePCR", b"DescribeNSM", b"GetRandom", b"Error", b"document")
 
 TARGETS = [
-    Target(name="cbor", run=_cbor, seeds=_cbor_seeds, packages=("enclave",), max_length=1024),
+    Target(name="cbor", run=_cbor, seeds=_cbor_seeds, packages=("enclave",), max_length=8192),
     Target(name="nsm", run=_nsm, seeds=_nsm_seeds,
            packages=("enclave",), words=_NAMES),
     Target(name="document", run=_document, seeds=documents,
