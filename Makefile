@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test check bench soak fuzz api docs wheel setup lock clean help \
+.PHONY: run test check bench soak fuzz mutants api docs wheel setup lock clean help \
   test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
   boot-test fuzz-eif image eif machine-tools
 
@@ -66,6 +66,11 @@ check: $(READY) ## ruff and mypy strict
 
 bench: $(READY) ## speed of agent, endpoint and relay; BENCH=relay for one
 	$(if $(SVG),SVG='$(SVG)' )$(BIN)/python -m tests.programs.bench $(BENCH)
+
+mutants: $(READY) ## is the security core held by tests? MODULE=cms for one
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade \
+	  --target .mutants/site mutmut==3.8.1
+	$(BIN)/python -m tests.programs.mutants $(MODULE)
 
 # Coverage-guided fuzzing; in no extra, for it has wheels for few platforms. The pin is by Python.
 ATHERIS := 'atheris==3.0.0; python_version < "3.12"' 'atheris==3.1.0; python_version >= "3.12"'
@@ -154,5 +159,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-	rm -rf $(VENV) .clients .docs .foreign .fuzz .image .lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .docs .foreign .fuzz .image .lock .mutants build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -36,6 +36,15 @@ NOT_MUTATED = (
 )
 """Lines whose expressions are left alone."""
 
+_PROFILE = """
+
+from hypothesis import settings as _settings
+
+_settings.register_profile("mutants", max_examples=30, derandomize=True, database=None)
+_settings.load_profile("mutants")
+"""
+"""The same examples for every mutant, and fewer: the plain tests should notice."""
+
 _SURVIVED, _KILLED, _TIMEOUT = 0, (1, 3, 37), (36, 24, -24, 152, 255)
 
 
@@ -67,6 +76,8 @@ def run(name: str, module: Module, *, children: int) -> Result:
     for copied in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / copied, folder / copied)
     (folder / "setup.cfg").write_text(settings(module))
+    with (folder / "tests/conftest.py").open("a") as conftest:
+        conftest.write(_PROFILE)
     done = subprocess.run(
         [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)],
         cwd=folder, check=False, capture_output=True,
@@ -74,7 +85,7 @@ def run(name: str, module: Module, *, children: int) -> Result:
     )  # fmt: skip
     result = Result()
     for file in module.files:
-        _read(folder / "mutants", file, result)
+        read_mutants(folder / "mutants", file, result)
     if not result.counts or result.counts["not run"]:
         output = (done.stdout + done.stderr).decode(errors="replace").replace("\r", "\n")
         raise RuntimeError(f"mutmut ended with {done.returncode}:\n{output[-3000:]}")
@@ -87,10 +98,9 @@ def settings(module: Module) -> str:
         "source_paths": [str(Path(module.files[0]).parent)],
         "only_mutate": module.files,
         "also_copy": [*_COPIED, "README.md"],
-        # The same tests with the same examples for every mutant.
+        # The same tests in the same order for every mutant.
         "pytest_add_cli_args": [
-            "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider",
-            "--hypothesis-seed=0", "-x",
+            "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider", "-x",
         ],
         "pytest_add_cli_args_test_selection": module.tests,
         "do_not_mutate_patterns": NOT_MUTATED,
@@ -101,7 +111,8 @@ def settings(module: Module) -> str:
     return text
 
 
-def _read(folder: Path, file: str, result: Result) -> None:
+def read_mutants(folder: Path, file: str, result: Result) -> None:
+    """Add the mutants of one file to a result."""
     path = folder / file
     codes = json.loads(path.with_name(path.name + ".meta").read_text())["exit_code_by_key"]
     spans = json.loads(path.with_name(path.name + ".spans").read_text())["spans"]
