@@ -11,8 +11,13 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
+<<<<<<< HEAD
 .PHONY: run test check bench api docs wheel setup lock clean help \
   test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
+=======
+.PHONY: run test check bench soak fuzz mutants api docs wheel setup lock clean help \
+  test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
+>>>>>>> assurance
   boot-test fuzz-eif image eif machine-tools
 
 help:           ## this list
@@ -40,12 +45,18 @@ test-foreign: $(READY) ## others' NSM clients and verifiers (PyPI, npm)
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm
 
+<<<<<<< HEAD
 PYRIGHT := pyright[nodejs]==1.1.414
 
 test-types: $(READY) ## a user's file, as pyright sees it (250 MB from PyPI)
 	@test -d .types || $(PYTHON) -m venv .types
 	@.types/bin/pip install --quiet --disable-pip-version-check '$(PYRIGHT)'
 	$(BIN)/pytest -rs tests/test_installed.py -k pyright
+=======
+soak: $(READY) ## calls while parts fail; MINUTES=5 CLIENTS=16 SEED=
+	$(BIN)/python -m tests.programs.soak --minutes $(or $(MINUTES),5) \
+	  --clients $(or $(CLIENTS),16) $(if $(SEED),--seed $(SEED))
+>>>>>>> assurance
 
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (about a minute)
 	$(BIN)/python -m tests.programs.guest
@@ -69,6 +80,20 @@ check: $(READY) ## ruff and mypy strict
 
 bench: $(READY) ## speed of agent, endpoint and relay; BENCH=relay for one
 	$(if $(SVG),SVG='$(SVG)' )$(BIN)/python -m tests.programs.bench $(BENCH)
+
+mutants: $(READY) ## is the security core held by tests? MODULE=cms for one
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade \
+	  --target .mutants/site mutmut==3.8.1
+	$(BIN)/python -m tests.programs.mutants $(MODULE)
+
+# Coverage-guided fuzzing; in no extra, for it has wheels for few platforms. The pin is by Python.
+ATHERIS := 'atheris==3.0.0; python_version < "3.12"' 'atheris==3.1.0; python_version >= "3.12"'
+
+fuzz: $(READY)  ## hostile bytes, by coverage; TARGET= SECONDS=60 SEED=
+	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --upgrade \
+	  --target .fuzz/site $(ATHERIS) || echo "make: no wheel of atheris for this Python" >&2
+	PYTHONPATH=.fuzz/site $(BIN)/python -m tests.programs.fuzz $(TARGET) \
+	  --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 fuzz-eif: $(READY) ## a million mutated enclave images, read (minutes)
 	$(BIN)/python -m tests.programs.fuzz_eif $(or $(COUNT),1000000) $(SEED)
@@ -148,5 +173,9 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
+<<<<<<< HEAD
 	rm -rf $(VENV) .clients .docs .foreign .image .lock .types build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+=======
+	rm -rf $(VENV) .clients .docs .foreign .fuzz .image .lock .mutants build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+>>>>>>> assurance
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

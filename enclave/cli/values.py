@@ -15,6 +15,9 @@ from enclave.errors import ConfigurationError
 if TYPE_CHECKING:
     from enclave.cli.model import Parameter
 
+MAX_DEPTH = 32
+"""Lists and objects within one another in a document; the deepest parameter of KMS has four."""
+
 _HINT_DOCUMENT = "--generate-cli-skeleton prints a document to fill in"
 
 
@@ -49,7 +52,7 @@ def read_document(option: str, given: str) -> dict[str, Any]:
     """
     try:
         text = files.loaded(given)  # fileb:// as well: JSON says how its bytes are text
-        document = _json(text) if option == "--cli-input-json" else _yaml(text)
+        document = _shallow(_json(text) if option == "--cli-input-json" else _yaml(text))
     except ConfigurationError as e:
         raise type(e)(f"argument {option}: {e}", hint=e.hint) from e
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -102,7 +105,7 @@ def _list(given: list[str]) -> Any:
     """Words, or one that is JSON."""
     if len(given) == 1:
         only = _text(files.loaded(given[0]))
-        return _json(only) if only.lstrip().startswith("[") else [only]
+        return _shallow(_json(only)) if only.lstrip().startswith("[") else [only]
     return given
 
 
@@ -115,10 +118,34 @@ def _integer(value: str | bytes) -> int:
 
 def _structure(text: str) -> Any:
     if text.lstrip().startswith(("{", "[")):
-        return _json(text)
+        return _shallow(_json(text))
     from enclave.cli.shorthand import parse  # noqa: PLC0415 (seldom needed)
 
     return parse(text)
+
+
+def _shallow(document: Any) -> Any:
+    """Return a document that what follows can walk by recursion.
+
+    Raises:
+        ConfigurationError: it is nested deeper than any parameter of KMS's.
+    """
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            each
+            for value in level
+            for each in (
+                value.values()
+                if isinstance(value, dict)
+                else value
+                if isinstance(value, list)
+                else ()
+            )
+        ]
+        if not level:
+            return document
+    raise ConfigurationError(f"more than {MAX_DEPTH} levels deep", hint=_HINT_DOCUMENT)
 
 
 def _json(text: str | bytes) -> Any:

@@ -29,13 +29,18 @@ def require_yaml() -> None:
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """Read one document of plain types.
+    """Read one document of plain types, a tree: aliases are rejected.
 
     Raises:
         ConfigurationError: it is not one.
     """
     yaml = _pyyaml()
     try:
+        # A few aliases can stand for billions of values, or for a list that contains itself.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ConfigurationError(
+                "YAML with aliases (*NAME)", hint="write the value where the alias stands"
+            )
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigurationError(

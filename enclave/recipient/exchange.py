@@ -212,13 +212,16 @@ def _check_secret(operation: str, parameters: Mapping[str, Any], secret: bytes) 
 
 
 def _is_one_der_sequence(data: bytes) -> bool:
-    """Return whether this is one DER SEQUENCE, from the first byte to the last (X.690)."""
-    if len(data) < 2 or data[0] != 0x30:
-        return False
-    if data[1] < 0x80:
-        return len(data) == 2 + data[1]
-    size = data[1] - 0x80
-    return len(data) == 2 + size + int.from_bytes(data[2 : 2 + size], "big")
+    """Return whether this is one DER SEQUENCE, from the first byte to the last (X.690).
+
+    DER has one length for a size, the shortest: none of indefinite form, none with zeros before it.
+    """
+    head = 2 if data[1:2] < b"\x80" else 2 + (data[1] & 0x7F)
+    size = len(data) - head
+    if size < 0x80:
+        return data[:head] == bytes([0x30, max(size, 0)])
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return data[:head] == bytes([0x30, 0x80 | len(octets)]) + octets
 
 
 def _check_key_id(requested: object, received: object) -> None:

@@ -87,6 +87,7 @@ class Service:
         *,
         env: Mapping[str, str] | None = None,
         show_stderr: bool = False,
+        output: IO[bytes] | None = None,
         ready_within: float = READY_WITHIN,
     ) -> None:
         """Start ``main`` of a module and wait until it notifies READY=1.
@@ -97,6 +98,7 @@ class Service:
             env: environment; None inherits this process's.
             show_stderr: pass its standard error on. Otherwise the end of it is the hint if the
                 service does not start.
+            output: a file, open for reading too, which gets its standard error instead.
             ready_within: seconds.
 
         Raises:
@@ -104,7 +106,7 @@ class Service:
         """
         self.name = " ".join((module, *arguments[:1]))
         with contextlib.ExitStack() as held:
-            stderr = held.enter_context(tempfile.TemporaryFile())
+            stderr = output or held.enter_context(tempfile.TemporaryFile())
             path = held.enter_context(tempfile.TemporaryDirectory()) + "/notify"
             notified = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             notified.bind(path)

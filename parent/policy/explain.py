@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from parent.policy.language import Policy
 
 _DENIED = re.compile(
-    r"User: (?P<principal>arn:[^\s\"]+) is not authorized to perform: (?P<action>kms:\w+)"
-    r"(?: on resource: (?P<key>[^\s\"]+))?"
+    # Printable ASCII only: both are printed.
+    r"User: (?P<principal>arn:[!#-~]+) is not authorized to perform: (?P<action>kms:[A-Za-z]+)"
+    r"(?: on resource: (?P<key>[!#-~]+))?"
     r"(?: (?:(?P<explicit>with an explicit deny in an?)|because no) (?P<policy>[a-z-]+))?"
 )
 

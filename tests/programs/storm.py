@@ -8,8 +8,6 @@ right answer or in one typed error within the deadline, and no bytes may come tw
 from __future__ import annotations
 
 import base64
-import http.client
-import json
 import sys
 import threading
 import time
@@ -17,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.chain.serving import chain, serving
+from tests.programs.endpoint_client import EndpointClient, NoAnswerError
 
 CALLS, CLIENTS, KILLS = 10_000, 16, 3
 DEADLINE = 10.0
@@ -53,28 +52,23 @@ class Tally:
 
 def client(port: int, tally: Tally) -> None:
     """Call until all calls are begun. Every call has one answer, and its time."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE + SLACK)
-    headers = {"X-Amz-Target": "TrentService.GenerateRandom"}
-    while tally.begin():
-        started = time.monotonic()
-        try:
-            connection.request("POST", "/", b'{"NumberOfBytes":32}', headers)
-            with connection.getresponse() as response:
-                fields, status = json.loads(response.read()), response.status
-        except (OSError, http.client.HTTPException, ValueError) as e:
-            with tally.lock:
-                tally.wrong.append(f"{type(e).__name__}: {e}")
-            connection.close()
-            continue
-        took = time.monotonic() - started
-        with tally.lock:
-            tally.slowest = max(tally.slowest, took)
-            if status == 200:
-                tally.secrets.append(base64.b64decode(fields["Plaintext"]))
+    with EndpointClient(port, timeout=DEADLINE + SLACK) as endpoint:
+        while tally.begin():
+            started = time.monotonic()
+            try:
+                status, fields = endpoint.call("GenerateRandom", {"NumberOfBytes": 32})
+            except NoAnswerError as e:
+                with tally.lock:
+                    tally.wrong.append(str(e))
                 continue
-            tally.errors[fields["__type"]] += 1
-        time.sleep(0.05)  # an SDK would wait as well
-    connection.close()
+            took = time.monotonic() - started
+            with tally.lock:
+                tally.slowest = max(tally.slowest, took)
+                if status == 200:
+                    tally.secrets.append(base64.b64decode(fields["Plaintext"]))
+                    continue
+                tally.errors[fields["__type"]] += 1
+            time.sleep(0.05)  # an SDK would wait as well
 
 
 def storm(*options: str) -> Tally:

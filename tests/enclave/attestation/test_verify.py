@@ -139,6 +139,11 @@ def test_the_root_is_pinned_to_aws_unless_said_otherwise() -> None:
         ({LEAF: {"issuer": "other"}}, ["certificate: not issued by cabundle[3]"]),
         ({LEAF: {"issuer_key": key(1)}}, ["certificate: not issued by cabundle[3]"]),
         ({2: {"issuer_key": key(0)}}, ["cabundle[2]: not issued by cabundle[1]"]),
+        # Valid from the first second to the last.
+        ({LEAF: {"not_after": NOW}}, []),
+        ({LEAF: {"not_before": NOW}}, []),
+        ({0: {"not_after": NOW}}, []),
+        ({2: {"not_before": NOW}}, []),
         ({LEAF: {"not_after": NOW - SECOND}}, ["certificate: expired on 2025-06-01 11:59:59Z"]),
         ({0: {"not_after": NOW - SECOND}}, ["cabundle[0]: expired on 2025-06-01 11:59:59Z"]),
         (
@@ -212,6 +217,15 @@ def test_a_certificate_that_cannot_be_read(place: int) -> None:
     failures = _failures(Document(certificates))
     assert failures[0].startswith(f"{name}: not a readable certificate")
     assert len(failures) == (2 if place == LEAF else 1)  # No leaf: no key to check with.
+
+
+def test_a_document_from_as_far_ahead_as_is_allowed_is_judged_at_its_own_time() -> None:
+    document = Document(chain({LEAF: {"not_before": NOW}}))
+    assert _verify(document, at=NOW - CLOCK_ALLOWANCE, max_age=timedelta(0))
+    later = chain({LEAF: {"not_before": NOW - HOUR}, 2: {"not_after": NOW - SECOND}})
+    assert "cabundle[2]: expired on 2025-06-01 11:59:59Z" in _failures(
+        Document(later), at=NOW - CLOCK_ALLOWANCE
+    )
 
 
 @pytest.mark.parametrize("other", [ec.SECP256R1(), ec.SECP521R1(), ec.BrainpoolP384R1()])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from asn1crypto import cms as asn1
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -124,6 +125,16 @@ def test_what_does_not_open_says_only_that(case: str) -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("size", [16, 24])
+def test_content_that_a_shorter_key_opens_is_refused(size: int) -> None:
+    """Sound but for the length of its key: AES-256 is what the envelope says."""
+    content_key, iv = b"k" * size, b"\x07" * 16
+    encryptor = Cipher(algorithms.AES(content_key), modes.CBC(iv)).encryptor()
+    ciphertext = encryptor.update(b"secret" + bytes([10]) * 10) + encryptor.finalize()
+    with pytest.raises(DecryptionError):
+        opened(Envelope(content_key=content_key, iv=iv, ciphertext=ciphertext).der())
+
+
 @pytest.mark.parametrize("form", [None, 1])
 def test_nothing_may_follow(form: int | None) -> None:
     der = rebuilt(Envelope(), indefinite=True, pieces=form)
@@ -132,8 +143,11 @@ def test_nothing_may_follow(form: int | None) -> None:
 
 
 def test_too_long() -> None:
-    with pytest.raises(DecodingError, match="more than 6144"):
-        opened(b"0" * (MAX_ENVELOPE + 1))
+    with pytest.raises(DecodingError, match="6145 bytes, more than 6144"):
+        opened(b"0" * 6145)
+    with pytest.raises(DecodingError, match=r"contentType|ContentInfo"):
+        opened(b"0" * 6144)
+    assert MAX_ENVELOPE == 6144
 
 
 @given(st.binary(max_size=700))

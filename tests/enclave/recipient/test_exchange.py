@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 import pytest
+from asn1crypto import core as asn1core
 from botocore.session import Session
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,7 +78,8 @@ def test_recipient_is_added_and_nothing_else_touched(operation: str) -> None:
         ("GenerateRandom", {}, b"", "0 bytes"),
         ("GenerateRandom", {}, b"d" * 262_145, "262145 bytes"),
         ("GenerateDataKey", {"NumberOfBytes": 1025}, b"d", "number of bytes"),
-        ("GenerateRandom", {"NumberOfBytes": 0}, b"d", "number of bytes"),
+        ("GenerateRandom", {"NumberOfBytes": 0}, b"d", "number of bytes is 0"),
+        ("GenerateRandom", {"NumberOfBytes": True}, b"d", "number of bytes is True"),
     ],
 )
 def test_what_kms_would_refuse_is_not_sent(
@@ -161,6 +163,12 @@ def test_nothing_is_no_secret(operation: str) -> None:
         ("GenerateDataKeyPair", bytes([0x30, 1, 1, 1]), "PKCS #8"),
         ("GenerateDataKeyPair", bytes([0x30, 0x82, 0x01, 0x00]) + bytes(255), "PKCS #8"),
         ("GenerateDataKeyPair", bytes([0x30, 0xFF]), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0x80]), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0x80, 0, 0]), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0x81, 0x7F]) + bytes(127), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0x82, 0x00, 0x80]) + bytes(128), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x31, 0x81, 0x80]) + bytes(128), "PKCS #8"),
+        ("GenerateDataKeyPair", bytes([0x30, 0x81, 0x80]) + bytes(129), "PKCS #8"),
     ],
 )
 def test_a_secret_of_a_form_the_operation_does_not_have(
@@ -168,6 +176,38 @@ def test_a_secret_of_a_form_the_operation_does_not_have(
 ) -> None:
     with pytest.raises(KmsResponseError, match=text):
         opened(operation, {}, secret)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 255, 256, 4092])
+def test_a_private_key_is_one_der_sequence_of_any_size(size: int) -> None:
+    key = asn1core.Sequence(contents=bytes(size)).dump()
+    assert opened("GenerateDataKeyPair", {}, key)["PrivateKeyPlaintext"] == key
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "document"),
+    [
+        ("GenerateRandom", {"NumberOfBytes": 1}, b"d"),
+        ("GenerateRandom", {"NumberOfBytes": 1024}, b"d"),
+        ("GenerateDataKey", {"NumberOfBytes": 1}, b"d"),
+        ("Decrypt", {}, b"d"),
+        ("Decrypt", {}, b"d" * 262_144),
+    ],
+)
+def test_the_least_and_the_most_are_sent(
+    operation: str, parameters: dict[str, Any], document: bytes
+) -> None:
+    assert attested_request(operation, parameters, document)["Recipient"]
+
+
+def test_the_longest_envelope_is_opened() -> None:
+    encoded = base64.b64encode(bytes(6144)).decode()
+    assert opened("Decrypt", {}, CiphertextForRecipient=encoded)["Plaintext"]
+
+
+@pytest.mark.parametrize("requested", ["", None, 5])
+def test_a_key_that_is_not_named_is_not_compared(requested: Any) -> None:
+    assert opened("Decrypt", {"KeyId": requested}, KeyId=...)["Plaintext"]
 
 
 @pytest.mark.parametrize("size", [1, 4096])

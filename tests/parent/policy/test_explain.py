@@ -199,7 +199,11 @@ def test_the_message_in_json() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["ThrottlingException: Rate exceeded", f"User: {SESSION} is not authorized to perform: s3:Get"],
+    [
+        "ThrottlingException: Rate exceeded",
+        f"User: {SESSION} is not authorized to perform: s3:Get",
+        f"User: {SESSION}\x1b[31m is not authorized to perform: kms:Decrypt",
+    ],
 )
 def test_another_message(message: str) -> None:
     with pytest.raises(PolicyError, match="not KMS's"):

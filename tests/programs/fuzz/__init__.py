@@ -1,0 +1,1 @@
+"""``make fuzz``: what reads hostile bytes, under coverage-guided mutation."""

@@ -1,0 +1,1 @@
+"""``make mutants``: is each line of the security core held by a test?"""

@@ -1,0 +1,1 @@
+"""``make soak``: the whole chain as processes, for minutes, while its parts fail."""
