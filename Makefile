@@ -11,13 +11,8 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-<<<<<<< HEAD
-.PHONY: run test check bench api docs wheel setup lock clean help \
-  test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
-=======
 .PHONY: run test check bench soak fuzz mutants api docs wheel setup lock clean help \
-  test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-vsock \
->>>>>>> assurance
+  test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
   boot-test fuzz-eif image eif machine-tools
 
 help:           ## this list
@@ -45,18 +40,15 @@ test-foreign: $(READY) ## others' NSM clients and verifiers (PyPI, npm)
 test-storm: $(READY) ## the proxy killed and started again in 10,000 calls
 	$(BIN)/python -m tests.programs.storm
 
-<<<<<<< HEAD
 PYRIGHT := pyright[nodejs]==1.1.414
 
 test-types: $(READY) ## a user's file, as pyright sees it (250 MB from PyPI)
 	@test -d .types || $(PYTHON) -m venv .types
 	@.types/bin/pip install --quiet --disable-pip-version-check '$(PYRIGHT)'
 	$(BIN)/pytest -rs tests/test_installed.py -k pyright
-=======
 soak: $(READY) ## calls while parts fail; MINUTES=5 CLIENTS=16 SEED=
 	$(BIN)/python -m tests.programs.soak --minutes $(or $(MINUTES),5) \
 	  --clients $(or $(CLIENTS),16) $(if $(SEED),--seed $(SEED))
->>>>>>> assurance
 
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (about a minute)
 	$(BIN)/python -m tests.programs.guest
@@ -173,9 +165,5 @@ define set-up
 endef
 
 clean:          ## remove everything that was made
-<<<<<<< HEAD
-	rm -rf $(VENV) .clients .docs .foreign .image .lock .types build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-=======
-	rm -rf $(VENV) .clients .docs .foreign .fuzz .image .lock .mutants build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
->>>>>>> assurance
+	rm -rf $(VENV) .clients .docs .foreign .fuzz .image .lock .mutants .types build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
