@@ -46,6 +46,7 @@ test-types: $(READY) ## a user's file, as pyright sees it (250 MB from PyPI)
 	@test -d .types || $(PYTHON) -m venv .types
 	@.types/bin/pip install --quiet --disable-pip-version-check '$(PYRIGHT)'
 	$(BIN)/pytest -rs tests/test_installed.py -k pyright
+
 soak: $(READY) ## calls while parts fail; MINUTES=5 CLIENTS=16 SEED=
 	$(BIN)/python -m tests.programs.soak --minutes $(or $(MINUTES),5) \
 	  --clients $(or $(CLIENTS),16) $(if $(SEED),--seed $(SEED))
