@@ -78,7 +78,14 @@ def _fetch(cache: Path, architecture: Architecture) -> None:
         stamp.write_text("\n".join(wanted))
 
 
-def build(cache: Path, output: Path, architecture: Architecture = X86_64, *, kms_ca: bytes) -> None:
+def build(
+    cache: Path,
+    output: Path,
+    architecture: Architecture = X86_64,
+    *,
+    kms_ca: bytes,
+    only: Sequence[str] = (),
+) -> None:
     """Pack the image of the boot test.
 
     Args:
@@ -86,9 +93,11 @@ def build(cache: Path, output: Path, architecture: Architecture = X86_64, *, kms
         output: the EIF to write.
         architecture: of the image.
         kms_ca: PEM of the authority that the KMS in there is trusted by.
+        only: names of the checks to make; all if there are none.
     """
     root = _root(architecture.folder(cache))
-    pack(cache, output, root, COMMAND, ENVIRONMENT, architecture, kms_ca=kms_ca)
+    environment = (*ENVIRONMENT, *([f"BOOT_TEST_ONLY={','.join(only)}"] if only else []))
+    pack(cache, output, root, COMMAND, environment, architecture, kms_ca=kms_ca)
 
 
 def pack(
@@ -148,9 +157,8 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
     sources = [*ROOT.glob("enclave/**/*"), *ROOT.glob("vsock_proxy/**/*")]
     # A product's image has neither tests nor simulator. This one runs tests.
     sources += [ROOT / "pyproject.toml", *ROOT.glob("enclave_simulator/**/*")]
-    sources += ROOT.glob("tests/enclave_simulator/*.py")
     sources += [*ROOT.glob("tests/*.py"), *ROOT.glob("tests/programs/*.py")]
-    for folder in ("programs/boot", "contracts", "vsock_proxy", "enclave_simulator/launcher"):
+    for folder in ("programs/boot", "contracts", "vsock_proxy", "enclave_simulator"):
         sources += ROOT.glob(f"tests/{folder}/**/*.py")
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":
