@@ -58,7 +58,7 @@ def test_commands_are_completed(scripts: Path) -> None:
         "generate-data-key",
         "generate-data-key-pair",
     }
-    assert completed(scripts, "enclave-parent", "s") == {"sign-eif", "status"}
+    assert completed(scripts, "enclave-parent", "si") == {"sign-eif"}
     assert completed(scripts, "enclave-parent", "key-policy", "e") == {"explain"}
     assert {"run", "boot", "kms", "setup-machine"} <= completed(scripts, "enclave-simulator", "")
 
