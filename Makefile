@@ -13,7 +13,7 @@ SET_UP := tests/programs/set_up.py
 
 .PHONY: run test check bench soak fuzz mutants api docs wheel setup lock clean help \
   test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
-  boot-test fuzz-eif image eif machine-tools
+  boot-test fuzz-eif image image-bill eif machine-tools
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' Makefile
@@ -123,6 +123,16 @@ image:          ## the enclave image, with docker or buildah
 	*) echo "make: error: neither a Docker daemon nor buildah"; \
 	  echo "make: hint: start Docker, or on Debian, apt-get install buildah"; exit 1;; \
 	esac
+
+image-bill: $(READY) ## what is in the image, as CycloneDX: dist/NAME.cdx.json
+	@mkdir -p dist
+	@archive=dist/$(notdir $(IMAGE)).tar; rm -f "$$archive"; case '$(BUILDER)' in \
+	docker) docker save --output "$$archive" '$(IMAGE)';; \
+	buildah) buildah push --quiet '$(IMAGE)' "docker-archive:$$archive";; \
+	*) echo "make: error: neither a Docker daemon nor buildah"; exit 1;; \
+	esac \
+	&& $(BIN)/python -m tests.programs.image_bill "$$archive" "$${archive%.tar}.cdx.json"; \
+	code=$$?; rm -f "$$archive"; exit $$code
 
 eif:            ## the image as an enclave image file, with nitro-cli
 	@command -v nitro-cli >/dev/null && docker info >/dev/null 2>&1 || { \

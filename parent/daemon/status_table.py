@@ -129,7 +129,8 @@ def _aligned(
     Args:
         names: of the columns.
         rows: their cells.
-        below: the columns that move below their rows, in this order, until the others fit.
+        below: the columns that move below their rows, in this order, until the others fit; after
+            these, all but the first move, from the last on.
         width: columns of the terminal.
     """
     if not rows:
@@ -141,7 +142,7 @@ def _aligned(
     ]
     beside = list(range(len(names)))
     moved = []
-    for name in below:
+    for name in (*below, *(name for name in reversed(names[1:]) if name not in below)):
         if sum(widths[column] + 2 for column in beside) - 2 <= width:
             break
         moved.append(names.index(name))
@@ -151,7 +152,9 @@ def _aligned(
     for row in cells:
         yield "  ".join(_padded(row[column], widths[column]) for column in beside).rstrip()
         if moved:
-            details = (f"{names[column]} {row[column]}" for column in sorted(moved))
+            # A forward without a name of its own is called after its target.
+            told = (column for column in sorted(moved) if row[column] != row[0])
+            details = (f"{names[column]} {row[column]}" for column in told)
             yield _INDENT + ", ".join(details)
 
 

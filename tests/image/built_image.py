@@ -7,6 +7,7 @@ root. The programs in the image run in a chroot, the attested ones under the lau
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.parser
 import json
 import os
@@ -21,11 +22,15 @@ import pytest
 
 from enclave_simulator.machine import debian, qemu
 from enclave_simulator.machine.errors import UnavailableError
+from parent.eif.root import source as root_source
+from parent.eif.root.notes import Notes
 from tests.image.buildah import Storage, make_base, missing, storage
 from tests.image.test_dockerfile import ENTERS
 from tests.image.test_lock import pins
 from tests.parent.eif import archives
 from tests.paths import ROOT
+from tests.programs import image_bill
+from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,6 +166,25 @@ def test_the_libraries_are_those_of_the_lock_and_nothing_installs_more(root: Pat
     done = chroot(root, "python3", "-c", "import ensurepip")
     assert "No module named 'ensurepip'" in done.stderr
     assert not [path for path in root.glob("**/*-packages/*") if path.name in ("pip", "setuptools")]
+
+
+def test_the_bill_of_materials_has_all_of_it(root: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        tree, _ = root_source.read(root, os.uname().machine, Notes(), stack)
+        read = json.loads(image_bill.bill_of(tree, "image", image_bill.lock()))
+    held = {
+        (each["purl"].split("/")[0], each["name"], each["version"]) for each in read["components"]
+    }
+    debian_has = chroot(
+        root, "dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\n"
+    )
+    rows = (line.split() for line in debian_has.stdout.splitlines())
+    assert {each for each in held if each[0] == "pkg:deb"} == {
+        ("pkg:deb", name, version) for state, name, version in rows if state == "installed"
+    }
+    locked = {("pkg:pypi", name, pin.version) for name, pin in pins("enclave").items()}
+    assert locked < held
+    assert ("pkg:pypi", "nitro-enclave-agent", VERSION) in held
 
 
 def test_python_compiles_nothing_when_it_starts(root: Path) -> None:

@@ -44,14 +44,16 @@ ENVIRONMENT = [
 NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 """What of this machine the packages are fetched with."""
 
-# In a mount and a PID namespace of its own: nothing stays mounted, and nothing keeps running.
+# In a mount and a PID namespace of its own: nothing stays mounted, and nothing keeps running. The
+# shell, root's, stays: process 1 inherits every orphan, must reap it, and may get signals that an
+# orphan sends to "its parent". As process 1, make took SIGTERM for its own end, and hung.
 ENTER = r"""
 set -e
 root=$1; shift
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
-exec chroot --userspec="$(stat -c %u:%g "$root$HOME")" "$root" \
-  env -i "$@" sh -c 'cd "$0" && exec make $1' "$TREE" "$COMMAND"
+chroot --userspec="$(stat -c %u:%g "$root$HOME")" "$root" \
+  env -i "$@" sh -c 'cd "$0" && exec make $1' "$TREE" "$COMMAND" || exit
 """
 
 

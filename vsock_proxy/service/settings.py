@@ -25,8 +25,10 @@ import yaml
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_PORT, Address, parse_address
+from vsock_proxy.service.address_guess import meant_address
 from vsock_proxy.service.files import named, opened
 from vsock_proxy.service.mistakes import Mistakes, SettingError, attempt
+from vsock_proxy.service.quantities import BYTES, SECONDS, in_units, quantity
 from vsock_proxy.service.yaml_nodes import compose
 
 if TYPE_CHECKING:
@@ -45,11 +47,6 @@ MAX_ITEMS = 10_000
 
 _STR, _INT, _BOOL = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "bool"))
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_URL = re.compile(r"(https?)://([^/?#:]+)(?::([0-9]+))?(?:[/?#].*)?")
-_URL_PORTS = {"http": "80", "https": "443"}
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -296,7 +293,7 @@ class Setting:
         Raises:
             ConfigurationError: not a number with a unit of time, or not in `least`..`most`.
         """
-        return self._quantity("a duration", _SECONDS, "10 s", least, most)
+        return self._quantity("a duration", SECONDS, "10 s", least, most)
 
     def size(self, least: int, most: int) -> int:
         """Return a number of bytes; it has a unit: ``B``, ``KiB``, ``MiB``, ``GiB`` or ``TiB``.
@@ -304,7 +301,7 @@ class Setting:
         Raises:
             ConfigurationError: not a number with a unit of size, or not in `least`..`most`.
         """
-        return int(self._quantity("a size", _BYTES, "512 MiB", least, most))
+        return int(self._quantity("a size", BYTES, "512 MiB", least, most))
 
     def address(self) -> Address:
         """Return a socket address (`addresses.parse_address`). Raises ConfigurationError."""
@@ -312,7 +309,7 @@ class Setting:
         try:
             return parse_address(text)
         except ConfigurationError as e:
-            meant = _meant(text)
+            meant = meant_address(text)
             hint = f"did you mean {meant}? {e.hint}" if meant else e.hint
             raise self.wrong(str(e)[:300], hint=hint) from e
 
@@ -333,13 +330,12 @@ class Setting:
         self, wanted: str, units: Mapping[str, float], example: str, least: float, most: float
     ) -> float:
         text = self._scalar(wanted)
-        match = _QUANTITY.fullmatch(text)
+        value = quantity(text, units)
         hint = f"write {example}; units: {', '.join(units)}"
-        if not match or match[2] not in units:
+        if value is None:
             raise self.wrong(f"{text!r:.80} is not {wanted} with a unit", hint=hint)
-        value = float(match[1]) * units[match[2]]
         if not least <= value <= most:
-            bounds = f"{_in_units(least, units)}..{_in_units(most, units)}"
+            bounds = f"{in_units(least, units)}..{in_units(most, units)}"
             raise self.wrong(f"{text!r:.80} is not in {bounds}", hint=hint)
         return value
 
@@ -397,33 +393,6 @@ def parse_settings(data: bytes, *, source: str) -> Setting:
     if document is None:
         raise ConfigurationError(f"{source}: empty")
     return Setting(source, "", document)
-
-
-def _meant(text: str) -> Address | None:
-    """Return the address that was probably meant; None if there is no good guess."""
-    if text.isdecimal():
-        guess = f"vsock://any:{text}"
-    elif url := _URL.fullmatch(text):
-        guess = f"tcp://{url[2]}:{url[3] or _URL_PORTS[url[1]]}"
-    elif text.startswith("/"):
-        guess = f"unix:{text}"
-    elif "://" not in text and re.fullmatch(r"[^/]+:[0-9]+", text):
-        guess = f"tcp://{text}"
-    else:
-        return None
-    try:
-        return parse_address(guess)
-    except ConfigurationError:
-        return None
-
-
-def _in_units(value: float, units: Mapping[str, float]) -> str:
-    """Write a bound: seconds as they are, bytes in the largest unit in which they are whole."""
-    if "s" in units:
-        return f"{value:g} s"
-    whole = [unit for unit, size in units.items() if value >= size and value % size == 0]
-    unit = whole[-1] if whole else "B"
-    return f"{value / units[unit]:.0f} {unit}"
 
 
 def _what(node: yaml.Node) -> str:

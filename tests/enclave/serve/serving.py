@@ -34,6 +34,15 @@ def request(body: bytes = PLAIN, *headers: bytes) -> bytes:
     return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
+def get(path: bytes) -> bytes:
+    return b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:8009\r\n\r\n" % path
+
+
+def signed_for(region: str, body: bytes = PLAIN) -> bytes:
+    credential = b"Credential=AKID/20260101/%s/kms/aws4_request" % region.encode()
+    return request(body, b"Authorization: AWS4-HMAC-SHA256 " + credential + b", Signature=0")
+
+
 class Kms:
     """Stands for `Agent.call`: responds at once, or, when held, once it is let go."""
 

@@ -1,197 +1,30 @@
-"""The endpoint over real sockets: good clients, slow ones, broken ones, and too many of them."""
+"""Clients that are slow, lost, too many, or send too much; and the end of the server."""
 
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import errno
-import http.client
 import json
 import socket
 import struct
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from enclave.errors import KmsRefusedError, KmsUnreachableError, NsmUnavailableError
 from enclave.serve import server
 from enclave.serve.connection import Limits
-from tests.enclave.serve.serving import HEAD, PLAIN, Kms, read_response, request, served
-from tests.enclave.serve.test_http import REFUSED, TYPES, UPGRADE
+from tests.enclave.serve.serving import HEAD, PLAIN, Kms, get, read_response, request, served
+from tests.enclave.serve.test_http import REFUSED, UPGRADE
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LAST = b"Connection: close"
 
 
 @pytest.fixture
-def kms() -> Iterator[Kms]:
-    made = Kms()
-    yield made
-    made.let_go()
-
-
-@pytest.fixture
 def quick_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SWEEP", 0.01)
-
-
-def test_a_call_gets_a_response_and_the_connection_kept(kms: Kms) -> None:
-    with served(kms) as endpoint, endpoint.connect() as client:
-        for _ in range(2):
-            client.sendall(request())
-            response = read_response(client)
-            assert json.loads(response.body) == {"Plaintext": "AAAAAA=="}
-            assert response.status == 200
-            assert response.headers["x-amzn-requestid"] == "kms-4"
-            assert response.headers["content-type"] == "application/x-amz-json-1.1"
-    assert kms.calls == [("GenerateRandom", {"NumberOfBytes": 4})] * 2
-
-
-def test_requests_sent_ahead_get_responses_in_order(kms: Kms) -> None:
-    sizes = range(1, 41)
-    data = b"".join(request(b'{"NumberOfBytes":%d}' % size) for size in sizes)
-    with served(kms) as endpoint, endpoint.connect() as client:
-        client.sendall(data + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n" % LAST)
-        received = read_all(client)
-    ids = [f"kms-{size}" for size in sizes]
-    assert [line[18:] for line in received.decode().split("\r\n") if line[18:] in ids] == ids
-    assert received.index(b"kms-40") < received.index(b'"status": "ok"')
-
-
-def test_an_error_of_kms_comes_through(kms: Kms) -> None:
-    kms.error = KmsRefusedError("AccessDeniedException", "User: x", request_id="kms-1", status=400)
-    with served(kms) as endpoint:
-        response = endpoint.exchange(request())
-    assert (response.status, response.error, response.message) == (
-        400,
-        "AccessDeniedException",
-        "User: x",
-    )
-    assert response.headers["x-amzn-requestid"] == "kms-1"
-
-
-def test_a_bug_is_an_internal_failure_and_says_nothing(
-    kms: Kms, caplog: pytest.LogCaptureFixture
-) -> None:
-    kms.error = RuntimeError("s3cret")
-    with served(kms) as endpoint:
-        response = endpoint.exchange(request())
-    assert (response.status, response.error) == (500, "InternalFailure")
-    assert b"s3cret" not in response.body
-    assert "internal error: RuntimeError" in caplog.messages
-
-
-def test_failures_are_logged_with_the_id_the_client_saw(
-    kms: Kms, caplog: pytest.LogCaptureFixture
-) -> None:
-    kms.error = KmsUnreachableError("gone")
-    with served(kms) as endpoint:
-        response = endpoint.exchange(request())
-    line = f"GenerateRandom failed: gone [request {response.headers['x-amzn-requestid']}]"
-    assert line in caplog.messages
-
-
-# Bad requests: KMS's error shape, and nothing else happens.
-
-
-@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED.keys())
-def test_bad_http_is_refused_in_kms_words_and_the_connection_closed(data: bytes, kms: Kms) -> None:
-    with served(kms) as endpoint, endpoint.connect() as client:
-        with contextlib.suppress(OSError):  # a large one may be cut short
-            client.sendall(data + request())
-        response = read_response(client)
-        assert response.status >= 400
-        assert response.error in TYPES
-        assert response.headers["content-type"] == "application/x-amz-json-1.1"
-        assert response.headers["x-amzn-requestid"]
-        assert response.headers["connection"] == "close"
-        assert read_all(client) == b""
-    assert kms.calls == []
-
-
-@pytest.mark.parametrize(
-    ("data", "status", "error"),
-    [
-        (request(b"{"), 400, "SerializationException"),
-        (
-            request().replace(b"GenerateRandom", b"Generate-Random"),
-            404,
-            "UnknownOperationException",
-        ),
-        (request().replace(b"127.0.0.1", b"evil.example"), 400, "AccessDeniedException"),
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "UnknownOperationException"),
-        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "UnknownOperationException"),
-    ],
-)
-def test_what_is_http_but_no_call_is_refused_and_the_connection_kept(
-    kms: Kms, data: bytes, status: int, error: str
-) -> None:
-    with served(kms) as endpoint, endpoint.connect() as client:
-        client.sendall(data)
-        response = read_response(client)
-        assert (response.status, response.error) == (status, error)
-        assert kms.calls == []
-        client.sendall(request())
-        assert read_response(client).status == 200
-
-
-def test_a_response_to_head_has_no_body(kms: Kms) -> None:
-    with served(kms) as endpoint:
-        received = endpoint.converse(
-            b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n" % LAST
-        )
-    assert received.startswith(b"HTTP/1.1 404 ")
-    assert received.endswith(b"\r\n\r\n")
-
-
-@pytest.mark.parametrize("end", [1, len(HEAD), len(request()) - 1])
-def test_half_a_request_is_refused_when_the_client_ends(kms: Kms, end: int) -> None:
-    with served(kms) as endpoint:
-        received = endpoint.converse(request()[:end])
-    assert b'"MalformedHttpRequestException"' in received
-    assert kms.calls == []
-
-
-def test_a_client_that_waits_for_100_continue_is_told_to_go_on(kms: Kms) -> None:
-    head, _, body = request(PLAIN, b"Expect: 100-continue", LAST).partition(b"{")
-    with served(kms) as endpoint, endpoint.connect() as client:
-        client.sendall(head)
-        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.sendall(b"{" + body)
-        assert read_response(client).status == 200
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    st.lists(st.binary(max_size=50) | st.sampled_from([HEAD, b"\r\n\r\n", b"GET / HTTP/1.1\r\n"]))
-)
-def test_whatever_the_bytes_kms_words_or_nothing_come_back(
-    robust: tuple[Kms, Any], pieces: list[bytes]
-) -> None:
-    kms, endpoint = robust
-    received = endpoint.converse(b"".join(pieces))
-    for response in received.split(b"HTTP/1.1 ")[1:]:
-        head, _, body = response.partition(b"\r\n\r\n")
-        assert head[:3] in (b"100", b"400", b"404", b"405", b"413", b"431", b"501", b"505")
-        assert head[:3] == b"100" or "__type" in json.loads(body)
-    assert kms.calls == []
-
-
-@pytest.fixture(scope="module")
-def robust() -> Iterator[tuple[Kms, Any]]:
-    kms = Kms()
-    with served(kms) as endpoint:
-        yield kms, endpoint
 
 
 # Limits
@@ -497,208 +330,6 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-# Regions
-
-
-def signed_for(region: str, body: bytes = PLAIN) -> bytes:
-    credential = b"Credential=AKID/20260101/%s/kms/aws4_request" % region.encode()
-    return request(body, b"Authorization: AWS4-HMAC-SHA256 " + credential + b", Signature=0")
-
-
-def test_the_region_of_the_signature_chooses(kms: Kms) -> None:
-    other = Kms()
-    with served(kms, regions={"us-east-1": kms, "eu-west-1": other}) as endpoint:
-        for data in (request(), signed_for("us-east-1"), signed_for("eu-west-1")):
-            assert endpoint.exchange(data).status == 200
-        response = endpoint.exchange(signed_for("ap-south-1"))
-    assert (len(kms.calls), len(other.calls)) == (2, 1)
-    assert (response.status, response.error) == (400, "EnclaveRegionException")
-    for region in ("ap-south-1", "us-east-1", "eu-west-1"):
-        assert region in response.message
-
-
-def test_the_pool_is_of_the_first_region(kms: Kms, source: Source) -> None:
-    source.left.release(2)
-    regions = {"us-east-1": kms, "eu-west-1": kms}
-    with served(kms, regions=regions, fetch=source) as endpoint:
-        assert endpoint.exchange(signed_for("eu-west-1")).status == 200
-        assert len(kms.calls) == 1
-        assert endpoint.exchange(signed_for("us-east-1")).status == 200
-        assert endpoint.exchange(signed_for("nowhere-1")).error == "EnclaveRegionException"
-        assert (len(kms.calls), endpoint.calls.counts.pooled) == (1, 1)
-
-
-# Probes
-
-
-def get(path: bytes) -> bytes:
-    return b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:8009\r\n\r\n" % path
-
-
-def test_health_tells_what_became_of_calls(kms: Kms) -> None:
-    with served(kms) as endpoint:
-        endpoint.exchange(request())
-        kms.error = KmsUnreachableError("gone")
-        endpoint.exchange(request())
-        response = endpoint.exchange(get(b"/healthz"))
-    facts = json.loads(response.body)
-    assert response.status == 200
-    assert (facts["status"], facts["calls"], facts["failed"]) == ("ok", 2, 1)
-
-
-@pytest.mark.parametrize(
-    ("drift", "shown"), [(None, {}), (0.0, {"clock_drift_seconds": 0.0}),
-                         (-12.34567, {"clock_drift_seconds": -12.346})],
-)  # fmt: skip
-def test_readiness_tells_the_drift_of_the_clock(
-    kms: Kms, drift: float | None, shown: dict[str, float]
-) -> None:
-    with served(kms, probe=lambda: None, clock_drift=lambda: drift) as endpoint:
-        response = endpoint.exchange(get(b"/readyz"))
-    assert json.loads(response.body) == {"status": "ready", **shown}
-
-
-def test_ready_is_asked_for_once_in_a_while(kms: Kms) -> None:
-    probes: list[int] = []
-    with served(kms, probe=lambda: probes.append(1)) as endpoint:
-        for _ in range(5):
-            response = endpoint.exchange(get(b"/readyz"))
-            assert (response.status, json.loads(response.body)) == (200, {"status": "ready"})
-    assert probes == [1]
-
-
-def test_not_ready_says_why(kms: Kms) -> None:
-    def probe() -> None:
-        raise NsmUnavailableError("no /dev/nsm", hint="start it in an enclave")
-
-    with served(kms, probe=probe) as endpoint:
-        response = endpoint.exchange(get(b"/readyz"))
-    assert response.status == 503
-    assert json.loads(response.body) == {
-        "status": "not ready",
-        "error": "no /dev/nsm",
-        "hint": "start it in an enclave",
-    }
-
-
-@pytest.mark.parametrize(
-    ("type_", "status"), [("AccessDeniedException", 200), ("ExpiredTokenException", 503)]
-)
-def test_ready_does_not_need_the_permission_for_random_bytes(
-    kms: Kms, type_: str, status: int
-) -> None:
-    def probe() -> None:
-        raise KmsRefusedError(type_, "no", request_id=None, status=400)
-
-    with served(kms, probe=probe) as endpoint:
-        assert endpoint.exchange(get(b"/readyz")).status == status
-
-
-def test_a_probe_that_hangs_is_not_waited_for_nor_started_twice(kms: Kms) -> None:
-    started, go_on = [], threading.Event()
-
-    def probe() -> None:
-        started.append(1)
-        go_on.wait(TEST_TIMEOUT)
-
-    try:
-        with served(kms, probe=probe, readiness={"patience": 0.05}) as endpoint:
-            responses = [endpoint.exchange(get(b"/readyz")) for _ in range(2)]
-            assert [response.status for response in responses] == [503, 503]
-            assert started == [1]
-            go_on.set()
-            ready = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=TEST_TIMEOUT)
-            with contextlib.closing(ready):
-                status = 503
-                while status != 200:
-                    ready.request("GET", "/readyz")
-                    with ready.getresponse() as response:
-                        response.read()
-                        status = response.status
-    finally:
-        go_on.set()
-
-
-# The pool
-
-
-class Source:
-    """Numbered bytes, as many fetches as it is told."""
-
-    def __init__(self, fetches: int) -> None:
-        self.left = threading.Semaphore(fetches)
-        self.stopped = False
-        self._lock, self._given = threading.Lock(), 0
-
-    def __call__(self, number_of_bytes: int) -> bytes:
-        assert self.left.acquire(timeout=TEST_TIMEOUT)
-        if self.stopped:
-            raise KmsUnreachableError("gone")
-        with self._lock:
-            start, self._given = self._given, self._given + number_of_bytes // 4
-        return b"".join(n.to_bytes(4) for n in range(start, start + number_of_bytes // 4))
-
-    def stop(self) -> None:
-        self.stopped = True
-        self.left.release(10_000)
-
-
-@pytest.fixture
-def source() -> Iterator[Source]:
-    made = Source(0)
-    yield made
-    made.stop()
-
-
-def test_small_requests_come_from_the_pool_and_no_byte_twice(kms: Kms, source: Source) -> None:
-    source.left.release(2)
-    with served(kms, fetch=source) as endpoint, endpoint.connect() as client:
-        seen = set()
-        for _ in range(2 * 1024 // 4):
-            client.sendall(request())
-            seen.add(read_response(client).body)
-        assert len(seen) == 512
-        assert endpoint.calls.counts.pooled == 512
-    assert kms.calls == []
-
-
-def test_requests_of_an_empty_pool_wait_for_it_in_order(kms: Kms, source: Source) -> None:
-    with (
-        served(kms, fetch=source) as endpoint,
-        endpoint.connect() as first,
-        endpoint.connect() as second,
-    ):
-        first.sendall(request())
-        endpoint.until(lambda: endpoint.calls.busy == 1)
-        second.sendall(request())
-        endpoint.until(lambda: endpoint.calls.busy == 2)
-        source.left.release(1)
-        assert json.loads(read_response(first).body) == {"Plaintext": "AAAAAA=="}
-        assert json.loads(read_response(second).body) == {"Plaintext": "AAAAAQ=="}
-
-
-def test_requests_of_an_empty_pool_get_the_error_of_its_refill(kms: Kms, source: Source) -> None:
-    with served(kms, fetch=source) as endpoint, endpoint.connect() as client:
-        client.sendall(request())
-        endpoint.until(lambda: endpoint.calls.busy == 1)
-        source.stop()
-        response = read_response(client)
-    assert response.error == "ServiceUnavailable"
-    assert response.message.startswith("gone")
-
-
-def test_requests_of_an_empty_pool_end_by_their_deadline(kms: Kms, source: Source) -> None:
-    with served(kms, fetch=source, deadline=0.05) as endpoint:
-        assert endpoint.exchange(request()).error == "ServiceUnavailable"
-        assert endpoint.calls.busy == 0
-
-
-def test_large_requests_go_to_kms(kms: Kms, source: Source) -> None:
-    with served(kms, fetch=source) as endpoint:
-        assert endpoint.exchange(request(b'{"NumberOfBytes":1024}')).status == 200
-    assert len(kms.calls) == 1
-
-
 # The end
 
 
@@ -742,8 +373,3 @@ def test_no_descriptor_is_left(kms: Kms) -> None:
         for data in (request(), REFUSED["bare LF"], get(b"/readyz")):
             endpoint.exchange(data)
     assert open_descriptors() == before
-
-
-@given(st.integers(0, 4_000_000_000))
-def test_dates_are_http_dates(seconds: int) -> None:
-    assert server.http_date(seconds) == email.utils.formatdate(seconds, usegmt=True)

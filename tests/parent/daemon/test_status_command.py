@@ -121,6 +121,20 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         assert "\n    listen vsock://any:8000, target kms.example:443, waiting 0\n" in shown
 
 
+def test_headings_stay_in_one_line_above_their_columns() -> None:
+    state = copy.deepcopy(STATE)
+    state["forwards"][0]["name"] = "secretsmanager.ap-southeast-2.amazonaws.com:443"
+    state["forwards"][0]["target"] = "tcp://secretsmanager.ap-southeast-2.amazonaws.com:443"
+    lines = table(state, now=1000.0, width=80).splitlines()
+    begin = next(at for at, line in enumerate(lines) if line.startswith("FORWARD"))
+    headings, row, *below = lines[begin:]
+    assert headings.split() == ["FORWARD", "OPEN", "RELAYED", "REJECTED"]
+    assert row.index("4 of 1024") == headings.index("OPEN")
+    told = " ".join(below[:2])
+    assert "failed 5 (refused)" in told
+    assert "target" not in told  # it is the name
+
+
 def test_long_and_wide_names_fit(capsys: pytest.CaptureFixture[str]) -> None:
     state = copy.deepcopy(STATE)
     state["forwards"][0] |= {"name": "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 100, "listen": "x" * 300}
