@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from enclave import forking
 from enclave.attester import check_attester, find_attester
 from enclave.aws_settings import AwsSettings
+from enclave.begun import BegunCall, opened
 from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
 from enclave.errors import AgentError, ConfigurationError, KmsRefusedError
@@ -24,7 +25,6 @@ from enclave.recipient.exchange import (
     SECRET_FIELD,
     attested_request,
     check_number_of_bytes,
-    opened_response,
 )
 from enclave.recipient.recipient import AttestedRecipient, Recipient
 from enclave.surroundings import aws_source
@@ -213,7 +213,13 @@ class Agent(AttestedOperations):
             device._after_fork()  # noqa: SLF001 (before it is closed, which takes its lock)
             device.close()
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
+    def call(
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        failed: AgentError | None = None,
+    ) -> KmsResponse:
         """Make any KMS call; it is attested if the operation takes `Recipient`.
 
         A caller that brings its own `Recipient` gets KMS's response untouched, since only the
@@ -222,6 +228,7 @@ class Agent(AttestedOperations):
         Args:
             operation: as the KMS API names it.
             parameters: as the KMS API names them; JSON types, binary values in base64.
+            failed: how the first attempt has ended, if it was made by `begin`.
 
         Returns:
             KMS's response. In the response of an attested call the secret field is filled, as
@@ -234,26 +241,48 @@ class Agent(AttestedOperations):
             return self._sdk_client.call(operation, parameters)
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
-            return self._kms.call(operation, parameters)
+            return self._kms.call(operation, parameters, failed=failed)
         check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
         recipient = self.recipient()
         document = recipient.attestation_document()
         request = attested_request(operation, parameters, document)
         try:
-            response = self._kms.call(operation, request)
+            response = self._kms.call(operation, request, failed=failed)
         except KmsRefusedError as e:
             if e.type == "AccessDeniedException":
                 with forking.importing:
                     from enclave.recipient.refusal import access_denied_hint  # noqa: PLC0415 (lazy)
                 e.hint = access_denied_hint(operation, parameters, document) or e.hint
             raise
-        try:
-            content = opened_response(operation, parameters, response.content, recipient.open)
-        except AgentError:
-            # It may have been another call's: then its connection is out of step.
-            self._kms.renew_connections()
-            raise
-        return KmsResponse(content, response.request_id)
+        return opened(operation, parameters, response, recipient, self._kms)
+
+    def begin(self, operation: str, parameters: Mapping[str, Any]) -> BegunCall | None:
+        """Send the request of a call without waiting for anything; see `enclave.begun`.
+
+        Args:
+            operation: see `call`.
+            parameters: see `call`.
+
+        Returns:
+            What receives the response; None if the call has to wait for the key pair, the
+            attester, credentials or a connection. Then `call` will do.
+
+        Raises:
+            ConfigurationError: a parameter is invalid.
+        """
+        recipient = None
+        request = parameters
+        if self._sdk_client is not None:
+            return None
+        if operation in SECRET_FIELD and "Recipient" not in parameters:
+            recipient = self._recipient
+            if recipient is None or (document := recipient.document_now()) is None:
+                return None
+            request = attested_request(operation, parameters, document)
+        post = self._kms.begin(operation, request)
+        if post is None:
+            return None
+        return BegunCall(operation, parameters, post, self._kms, recipient)
 
     def recipient(self) -> Recipient:
         """Return the key pair with its document; the first call makes both.

@@ -1,4 +1,4 @@
-"""Says, once in a process, that a Decrypt names no key."""
+"""Whether a Decrypt names its key, and a warning, once in a process, if it does not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,20 @@ log = logging.getLogger(__name__)
 
 def note_key_id(operation: str, parameters: Mapping[str, Any]) -> None:
     """Log once if this is a Decrypt without KeyId: KMS then decrypts anybody's ciphertext."""
-    if operation == "Decrypt" and not parameters.get("KeyId"):
+    if names_no_key(operation, parameters):
         _log_once()
+
+
+def names_no_key(operation: str, parameters: Mapping[str, Any]) -> bool:
+    """Return whether this is a Decrypt that leaves the key to the ciphertext.
+
+    Only the ciphertext of a symmetric key names one: for others KMS requires KeyId.
+    """
+    return (
+        operation == "Decrypt"
+        and not parameters.get("KeyId")
+        and parameters.get("EncryptionAlgorithm") in (None, "SYMMETRIC_DEFAULT")
+    )
 
 
 @functools.cache

@@ -9,13 +9,14 @@ from botocore import xform_name
 
 from enclave.aws_settings import AwsSettings
 from enclave.cli.command import Command
-from enclave.cli.console import PROG
+from enclave.cli.console import PROG, hint
 from enclave.cli.errors import BadValueError, KmsRuleError, MissingSettingError
 from enclave.cli.model import check, operation_model
 from enclave.cli.options import BASE64, DEFAULTS, RAW, kms_options
 from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
+from enclave.key_id import names_no_key
 from enclave.kms.endpoint import parse_endpoint
 from enclave.recipient.exchange import SECRET_FIELD, check_number_of_bytes
 
@@ -112,6 +113,11 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
     with make_agent(arguments, environment, key_pair=key_pair) as agent:
         content: dict[str, Any] = on_the_wire(
             agent.call(operation, on_the_wire(parameters)).content
+        )
+    if names_no_key(operation, parameters):
+        hint(
+            "KMS used the key that the ciphertext names, and who sent it chose that; "
+            "--key-id ARN names yours"
         )
     return printer.format(operation, _in_order(operation, content))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from enclave.clock import Clock, SystemClock
 from enclave.http.connection import HttpConnection
-from enclave.http.errors import HttpTimeoutError
-from enclave.http.pool import MAX_IDLE, ConnectionPool
+from enclave.http.errors import HttpError, HttpTimeoutError
+from enclave.http.pool import MAX_IDLE, ConnectionPool, Place
 from enclave.http.stream import PlainStream, Stream, TlsStream
 from vsock_proxy.net.sockets import INTERNET, set_keepalive
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from enclave.http.response import Response
     from vsock_proxy.net.addresses import Address
     from vsock_proxy.net.dialing import Dialer
+
+log = logging.getLogger(__name__)
 
 _SHORTEST = 0.001
 """Seconds: a dialer is never given less."""
@@ -64,6 +67,46 @@ def open_tls(
         plain.close()
         raise
     return stream
+
+
+class BegunRequest:
+    """A request that was sent, and whose response is received without waiting for it.
+
+    One that will not be received to its end must be closed. For one thread at a time.
+    """
+
+    __slots__ = ("_client", "_connection", "_place")
+
+    def __init__(self, client: HttpClient, place: Place, connection: HttpConnection) -> None:
+        self._client = client
+        self._place = place
+        self._connection = connection
+
+    def fileno(self) -> int:
+        """Return the file descriptor that is readable when more of the response has come."""
+        return self._connection.fileno()
+
+    def receive(self) -> Response | None:
+        """Read what has come; return the response once that is all of it.
+
+        After a response or an error nothing is left to close.
+
+        Raises:
+            HttpError: no response; see its subclasses.
+        """
+        try:
+            response = self._connection.receive_now()
+        except BaseException:
+            self._client.end(self._place)
+            raise
+        if response is not None:
+            self._client.end(self._place, response)
+        return response
+
+    def close(self) -> None:
+        """Receive no more: the connection is closed."""
+        self._connection.close()
+        self._client.end(self._place)
 
 
 class HttpClient:
@@ -130,6 +173,33 @@ class HttpClient:
             return response
         finally:
             self._pool.give(place)
+
+    def begin(self, request: bytes) -> BegunRequest | None:
+        """Send one request without waiting for anything.
+
+        Returns:
+            What receives the response; None if there is no kept connection that takes the request
+            at once. Then `request` will do.
+        """
+        place = self._pool.take_now()
+        if place is None or (connection := place.connection) is None:
+            return None
+        try:
+            connection.begin(request, max_body=self._max_body)
+        except HttpError as e:
+            log.debug("a kept connection did not take a request: %s", e)
+            self._pool.give(place)
+            return None
+        except BaseException:
+            self._pool.give(place)
+            raise
+        return BegunRequest(self, place, connection)
+
+    def end(self, place: Place, response: Response | None = None) -> None:
+        """Give back the place of a `BegunRequest`."""
+        if response is not None and place.connection and not self._may_keep(response):
+            place.connection.close()
+        self._pool.give(place)
 
     def renew_connections(self) -> None:
         """Use none of the connections that there are again."""

@@ -121,6 +121,21 @@ class ConnectionPool:
                 connection = state.idle.pop() if state.idle else None
         return Place(state, connection)
 
+    def take_now(self) -> Place | None:
+        """Take a place with a kept connection in it, if there is one and no thread waits for it."""
+        state = self._state
+        with state.lock:
+            if state.closed or state.waiters or not state.free or not state.idle:
+                return None
+            state.free -= 1
+            connection = state.idle.pop()
+        place = Place(state, connection)
+        if self._is_fit(connection):
+            return place
+        connection.close()
+        self.give(place)
+        return None
+
     def give(self, place: Place) -> None:
         """Give a place back; its connection is kept if it is reusable."""
         state, connection = place.state, place.connection

@@ -44,6 +44,19 @@ class Stream(Protocol):
         """
         ...
 
+    def receive_now(self) -> bytes | None:
+        """Return the next bytes that are there, as `receive`; None if there are none yet.
+
+        Raises:
+            ConnectionLostError: as `receive`; also if a TLS message of ours cannot be sent now.
+            TlsError: as `receive`.
+        """
+        ...
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor, to wait for what can be received."""
+        ...
+
     def is_quiet(self) -> bool:
         """Return whether the connection is open and nothing at all is left to read."""
         ...
@@ -95,6 +108,19 @@ class PlainStream:
                 continue
             except OSError as e:
                 raise _lost(e) from e
+
+    def receive_now(self) -> bytes | None:
+        """See `Stream.receive_now`."""
+        try:
+            return self._socket.recv(_PIECE)
+        except BlockingIOError:
+            return None
+        except OSError as e:
+            raise _lost(e) from e
+
+    def fileno(self) -> int:
+        """See `Stream.fileno`."""
+        return self._socket.fileno()
 
     def is_quiet(self) -> bool:
         """See `Stream.is_quiet`."""
@@ -163,20 +189,41 @@ class TlsStream:
         """See `Stream.receive`."""
         if not self._incoming.pending:
             self._fill(deadline)
-        while True:
-            try:
-                return self._checked(self._tls.read(_RECORD))
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLZeroReturnError:
-                return self._checked(b"")
-            except ssl.SSLEOFError as e:
-                raise ConnectionLostError(_CUT_OFF) from e
-            except ssl.SSLError as e:
-                raise _tls_error(e) from e
+        while (data := self._read()) is None:
             if self._outgoing.pending:  # a key update wants a response
                 self._flush(deadline)
             self._fill(deadline)
+        return data
+
+    def receive_now(self) -> bytes | None:
+        """See `Stream.receive_now`."""
+        received = self._plain.receive_now()
+        if received is not None:
+            self._take(received)
+        data = self._read()
+        if data is None and self._outgoing.pending:
+            try:
+                self._flush(monotonic())
+            except TimeoutError:
+                raise ConnectionLostError("the server does not read") from None
+        return data
+
+    def _read(self) -> bytes | None:
+        """Return what has been received, decrypted; None if that takes more bytes."""
+        try:
+            return self._checked(self._tls.read(_RECORD))
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return self._checked(b"")
+        except ssl.SSLEOFError as e:
+            raise ConnectionLostError(_CUT_OFF) from e
+        except ssl.SSLError as e:
+            raise _tls_error(e) from e
+
+    def fileno(self) -> int:
+        """See `Stream.fileno`."""
+        return self._plain.fileno()
 
     def _checked(self, data: bytes) -> bytes:
         """Return what was read, unless it is an end that is not the server's.
@@ -202,7 +249,9 @@ class TlsStream:
         self._plain.close()
 
     def _fill(self, deadline: float) -> None:
-        received = self._plain.receive(deadline)
+        self._take(self._plain.receive(deadline))
+
+    def _take(self, received: bytes) -> None:
         if received:
             self._incoming.write(received)
         else:

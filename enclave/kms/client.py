@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from enclave.clock import Clock, SystemClock
-from enclave.errors import AgentError, ConfigurationError, KmsRefusedError, KmsResponseError
+from enclave.errors import (
+    AgentError,
+    ConfigurationError,
+    CredentialsError,
+    KmsRefusedError,
+    KmsResponseError,
+)
 from enclave.kms.body import Body, encode_body
 from enclave.kms.request import KmsRequestWriter
 from enclave.kms.retry import (
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from enclave.credentials import Credentials, CredentialsProvider
     from enclave.http.response import Response
     from enclave.kms.endpoint import Endpoint
-    from enclave.kms.transport import Transport
+    from enclave.kms.transport import BegunPost, Transport
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +87,9 @@ class KmsClient:
         read_timeout: seconds for one whole response.
         deadline: seconds for one call, retries included.
 
+    Attributes:
+        read_timeout: as it was given.
+
     Raises:
         ConfigurationError: a number of seconds is out of range.
     """
@@ -115,16 +124,23 @@ class KmsClient:
         self._clock = clock or SystemClock()
         self._uniform = uniform
         self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
+        self.read_timeout = read_timeout
         self._seconds = deadline
         self._max_attempts = max_attempts
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
+    def call(
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        failed: AgentError | None = None,
+    ) -> KmsResponse:
         """Call one operation.
 
         Args:
             operation: as the KMS API names it, for example ``GenerateRandom``.
             parameters: JSON types only; binary values in base64, as on the wire.
+            failed: how the first attempt has ended, if it was made by `begin`.
 
         Raises:
             ConfigurationError: a parameter is not a JSON type, or the operation's name has
@@ -138,7 +154,8 @@ class KmsClient:
         deadline = self._clock.monotonic() + self._seconds
         for attempt in range(1, self._max_attempts + 1):
             try:
-                return self._attempt(operation, body, deadline)
+                first, failed = failed, None
+                return self._attempt(operation, body, deadline, first)
             except AgentError as e:
                 if attempt == self._max_attempts or not is_worth_retrying(e):
                     raise
@@ -149,15 +166,44 @@ class KmsClient:
                 self._clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def begin(self, operation: str, parameters: Mapping[str, Any]) -> BegunPost | None:
+        """Send the request of a first attempt without waiting for anything.
+
+        `read_response` reads its response; `call` goes on after an error. It serves programs whose
+        loop waits for many responses.
+
+        Returns:
+            What receives the response; None if the call has to wait for credentials or a
+            connection. Then `call` will do.
+
+        Raises:
+            ConfigurationError: see `call`.
+        """
+        credentials = None
+        if self._credentials is not None:
+            try:
+                credentials = self._credentials.credentials(timeout=0)
+            except CredentialsError:
+                return None
+        body = encode_body(operation, parameters)
+        request = self._requests.write(operation, body, credentials, self._clock.now())
+        return self._transport.begin(request)
+
     def renew_connections(self) -> None:
         """Use none of the connections that there are again: a response did not fit its request."""
         self._transport.renew_connections()
 
-    def _attempt(self, operation: str, body: Body, deadline: float) -> KmsResponse:
+    def _attempt(
+        self, operation: str, body: Body, deadline: float, failed: AgentError | None
+    ) -> KmsResponse:
         if self._credentials is None:
+            if failed is not None:
+                raise failed
             return self._post(operation, body, None, deadline)
         credentials = self._credentials.credentials(timeout=self._left(deadline))
         try:
+            if failed is not None:
+                raise failed
             return self._post(operation, body, credentials, deadline)
         except KmsRefusedError as e:
             if e.type not in REJECTED_CREDENTIALS:
@@ -177,7 +223,7 @@ class KmsClient:
         response = self._transport.send(
             self._requests.write(operation, body, credentials, self._clock.now()),
             connect_timeout=self._connect_timeout,
-            read_timeout=self._read_timeout,
+            read_timeout=self.read_timeout,
             timeout=self._left(deadline),
             deadline=self._seconds,
         )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from enclave.clock import Clock
+    from enclave.http.client import BegunRequest
     from enclave.http.response import Response
     from enclave.http.stream import TlsStream
     from enclave.kms.endpoint import Endpoint
@@ -43,6 +44,44 @@ log = logging.getLogger(__name__)
 
 MAX_RESPONSE = 1_048_576
 """Bytes of a response's body, at most; KMS's largest are a tenth of it."""
+
+
+class BegunPost:
+    """A request that was sent, and whose response is received without waiting for it.
+
+    One that will not be received to its end must be closed.
+    """
+
+    __slots__ = ("_begun", "_transport")
+
+    def __init__(self, transport: Transport, begun: BegunRequest) -> None:
+        self._transport = transport
+        self._begun = begun
+
+    def fileno(self) -> int:
+        """Return the file descriptor that is readable when more of the response has come."""
+        return self._begun.fileno()
+
+    def receive(self) -> Response | None:
+        """Read what has come; return the response once that is all of it.
+
+        Raises:
+            KmsUnreachableError: the connection broke.
+            KmsResponseError: the response is too long, or is not HTTP.
+        """
+        try:
+            return self._begun.receive()
+        except HttpError as e:
+            raise self._transport.translated(e) from e
+
+    def expire(self, seconds: float) -> KmsUnreachableError:
+        """Receive no more; return the error of a response that did not come within `seconds`."""
+        self._begun.close()
+        return self._transport.timed_out(HttpTimeoutError("response"), f"{seconds:g} s")
+
+    def close(self) -> None:
+        """Receive no more: the connection is closed."""
+        self._begun.close()
 
 
 class Transport:
@@ -153,8 +192,13 @@ class Transport:
             if isinstance(e, HttpTimeoutError):
                 own = {"queue": timeout, "response": read_timeout}.get(e.stage, connect_timeout)
                 limit = f"{own:g} s" if own < timeout else f"the call's deadline of {deadline:g} s"
-                raise self._timed_out(e, limit) from e
-            raise self._translated(e) from e
+                raise self.timed_out(e, limit) from e
+            raise self.translated(e) from e
+
+    def begin(self, request: bytes) -> BegunPost | None:
+        """Send one request without waiting for anything; see `HttpClient.begin`."""
+        begun = self._client.begin(request)
+        return None if begun is None else BegunPost(self, begun)
 
     def renew_connections(self) -> None:
         """Use none of the connections that there are again: one of them is out of step."""
@@ -164,13 +208,15 @@ class Transport:
         """Close every kept connection; further requests fail."""
         self._client.close()
 
-    def _timed_out(self, error: HttpTimeoutError, limit: str) -> KmsUnreachableError:
+    def timed_out(self, error: HttpTimeoutError, limit: str) -> KmsUnreachableError:
+        """Return the error of a deadline that has passed."""
         text, hint = _TIMEOUTS[error.stage]
         if self._is_direct and error.stage in _DIRECT_HINTS:
             hint = _DIRECT_HINTS[error.stage]
         return KmsUnreachableError(f"{text.format(self._where)} within {limit}", hint=hint)
 
-    def _translated(self, error: DialError | HttpError) -> AgentError:
+    def translated(self, error: DialError | HttpError) -> AgentError:
+        """Return an error of connections as one of KMS."""
         match error:
             case DialError():
                 hint = error.hint or "does vsock-proxy run on the parent, where --proxy says?"

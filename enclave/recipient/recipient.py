@@ -44,6 +44,10 @@ class Recipient(Protocol):
         """
         ...
 
+    def document_now(self) -> bytes | None:
+        """Return the document if the attester need not be asked for it, which takes a while."""
+        ...
+
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """Decrypt CiphertextForRecipient.
 
@@ -85,6 +89,11 @@ class YoungDocument:
             return self._document
         finally:
             self._refreshing.release()
+
+    def get_now(self) -> bytes | None:
+        """Return the document if it need not be renewed."""
+        is_young = self._clock.monotonic() - self._fetched < REFRESH_AFTER
+        return self._document if is_young else None
 
     def _refresh(self, now: float) -> None:
         try:
@@ -137,6 +146,10 @@ class AttestedRecipient:
         minutes.
         """
         return self._document.get()
+
+    def document_now(self) -> bytes | None:
+        """See `Recipient.document_now`."""
+        return self._document.get_now()
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `Recipient.open`."""

@@ -52,6 +52,10 @@ class SdkRecipient:
         """See `enclave.recipient.recipient.Recipient`; renewed about every two minutes."""
         return self._document.get()
 
+    def document_now(self) -> bytes | None:
+        """See `enclave.recipient.recipient.Recipient`."""
+        return self._document.get_now()
+
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `enclave.recipient.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
 

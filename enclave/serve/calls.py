@@ -1,4 +1,4 @@
-"""Makes the calls: a bounded number of threads, a bounded queue before them, and a deadline."""
+"""Responds to calls: from the pool or from KMS, with a bounded queue and a deadline."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from enclave.errors import AgentError, KmsUnreachableError
 from enclave.key_id import note_key_id
 from enclave.pool import MAX_TAKEN
+from enclave.serve.caller import Caller
 from enclave.serve.protocol import (
     Call,
     EndpointError,
@@ -27,18 +27,15 @@ from enclave.serve.protocol import (
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from enclave.kms.client import KmsResponse
+    from enclave.serve.caller import Begin, MakeCall
     from enclave.serve.pooled import PooledRandom
-
-    MakeCall = Callable[[str, Mapping[str, Any]], KmsResponse]
-    """`Agent.call`: blocks, and raises AgentError."""
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 256
-"""Calls that wait for a thread; with 16 threads and 10 ms a call the last waits 0.2 s."""
+"""Calls that wait for their turn; with 16 at a time and 10 ms a call the last waits 0.2 s."""
 
 
 @dataclass(slots=True)
@@ -59,13 +56,14 @@ class Counts:
 
 
 class Calls:
-    """Makes calls for an event loop, by a blocking `Agent.call` in threads.
+    """Responds to calls on the running loop.
 
     Args:
         regions: makes calls to KMS of each region; the first is for callers that name none.
-        threads: calls made at the same time.
+        most: calls made at the same time.
         deadline: seconds for one call.
-        max_waiting: calls that wait for a thread.
+        begin: begins calls to KMS on the loop, by region; other regions' are made in threads.
+        max_waiting: calls that wait for their turn.
         pool: random bytes fetched ahead, of the first region.
 
     Attributes:
@@ -79,8 +77,9 @@ class Calls:
         self,
         regions: Mapping[str, MakeCall],
         *,
-        threads: int,
+        most: int,
         deadline: float,
+        begin: Mapping[str, Begin] | None = None,
         max_waiting: int = MAX_WAITING,
         pool: PooledRandom | None = None,
     ) -> None:
@@ -91,26 +90,24 @@ class Calls:
         self._regions = regions
         self._default = next(iter(regions))
         self._deadline = deadline
-        self._most = threads + max_waiting
+        self._begin = begin or {}
+        self._most = most + max_waiting
         self._pool = pool
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="KMS call")
+        self._caller = Caller(most)
 
-    def checked(self, call: Call) -> Call:
-        """Return a call with the region it is made in: the one its caller signed for.
+    def check_region(self, call: Call) -> None:
+        """Reject a call whose caller signed for a region that is not served.
 
         Raises:
             EndpointError: this endpoint does not serve that region.
         """
-        if call.region is None:
-            return replace(call, region=self._default)
-        if call.region not in self._regions:
+        if call.region is not None and call.region not in self._regions:
             raise EndpointError(
                 "EnclaveRegionException",
                 f"the request is signed for {call.region}, and this endpoint serves "
                 + ", ".join(self._regions),
                 hint="give the client that region, or enclave-agent serve one more --region",
             )
-        return call
 
     def respond_now(self, call: Call) -> Response | None:
         """Return the response if the pool has the bytes; otherwise None."""
@@ -152,10 +149,13 @@ class Calls:
                     taken = await pool.take(number)
                     self.counts.pooled += 1
                     return random_response(taken, ours)
-                make = self._regions[call.region or self._default]
-                # A call that still waits for a thread is withdrawn when this is cancelled.
-                result = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, make, call.operation, call.parameters
+                region = call.region or self._default
+                # A call that still waits for its turn is withdrawn when this is cancelled.
+                result = await self._caller.call(
+                    self._regions[region],
+                    self._begin.get(region),
+                    call.operation,
+                    call.parameters,
                 )
                 return call_response(result.content, usable_request_id(result.request_id, ours))
         except TimeoutError as e:
@@ -171,4 +171,4 @@ class Calls:
 
     def close(self) -> None:
         """Withdraw what waits. Calls under way end by themselves, unheard."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._caller.close()

@@ -40,6 +40,7 @@ from enclave.surroundings import is_instance
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping, Sequence
 
     from enclave.cli.environment import Environment
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN: Final = "tcp://127.0.0.1:8009"
+
+MAX_PROCESSES: Final = 64
+"""An enclave has no more CPUs than an instance."""
 
 DEADLINE: Final = 45.0
 """Seconds for each call: it ends before SDKs stop waiting, after 60 s."""
@@ -87,6 +91,9 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "allows no more (default: %(default)s)")  # fmt: skip
     add("--max-calls", type=int, default=16, metavar="N",
         help="calls to KMS at the same time; others wait (default: %(default)s)")  # fmt: skip
+    add("--processes", type=int, default=1, metavar="N",
+        help="processes that serve on the same address, one CPU each; --max-clients, --max-calls "
+        "and --pool-size are those of each (default: %(default)s)")  # fmt: skip
     add("--deadline", type=float, default=DEADLINE, metavar="SECONDS",
         help="for each call, its retries included (default: %(default)g)")  # fmt: skip
     add("--user", metavar="NAME",
@@ -138,11 +145,13 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     boot = BootOptions.from_args(arguments)
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
     watch = _do_boot_duties(boot, environment, arguments.engine, arguments.attester)
-    key_pair = key_pair_ahead(arguments)
+    # A fork takes no thread with it: with several processes, each makes its key pair later.
+    key_pair = key_pair_ahead(arguments) if arguments.processes == 1 else None
     # Modules that take a while to load; the key is made meanwhile.
     import asyncio  # noqa: PLC0415
 
-    from enclave.serve.service import ServeOptions, serve  # noqa: PLC0415
+    from enclave.serve.service import ServeOptions, serve, serve_as_worker  # noqa: PLC0415
+    from enclave.serve.workers import Workers  # noqa: PLC0415
     from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
@@ -162,10 +171,6 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             for region, changes in _regions(arguments, environment).items()
         }
         listener = held.enter_context(listening(address))
-        if boot.seed_from_kms and not is_instance(arguments.attester):
-            # Needs KMS, which may be slow to come up: nobody waits for it.
-            agent = next(iter(agents.values()))
-            threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
         options = ServeOptions(
             command=command,
             environ=command_environment(environ, next(iter(agents))),
@@ -175,8 +180,20 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             clients=arguments.max_clients,
             calls=arguments.max_calls,
             deadline=arguments.deadline,
+            processes=arguments.processes,
         )
-        ended = asyncio.run(serve(agents, listener, options))
+
+        def work(number: int, life: socket.socket) -> int:
+            watch.only_watch()  # the first process corrects the clock
+            return asyncio.run(serve_as_worker(agents, listener, options, number, life)).code
+
+        workers = held.enter_context(contextlib.closing(Workers()))
+        workers.fork(arguments.processes - 1, work)
+        if boot.seed_from_kms and not is_instance(arguments.attester):
+            # Needs KMS, which may be slow to come up: nobody waits for it.
+            agent = next(iter(agents.values()))
+            threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
+        ended = asyncio.run(serve(agents, listener, options, workers))
     if ended.busy:
         # Threads that wait for KMS would hold the exit up until their deadline.
         logging.shutdown()
@@ -196,6 +213,10 @@ def _check_options(
     if arguments.user is not None and not command:
         raise ConfigurationError(
             "--user without a COMMAND", hint="the agent itself runs as the user who starts it"
+        )
+    if not 1 <= arguments.processes <= MAX_PROCESSES:
+        raise ConfigurationError(
+            f"--processes is not in 1..{MAX_PROCESSES}", hint="one for each CPU of the enclave"
         )
     for name in ("max_clients", "max_calls"):
         if not 1 <= getattr(arguments, name) <= 65_536:

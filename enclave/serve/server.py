@@ -61,6 +61,7 @@ class EndpointServer:
         limits: the limits of clients.
         check_hosts: for TCP, see `protocol.check_host`.
         clock_drift: returns how far the system clock is ahead of the NSM's, in seconds.
+        process: which of the processes on this socket it is, and of how many.
 
     Attributes:
         limits: the limits of clients.
@@ -77,7 +78,9 @@ class EndpointServer:
         limits: Limits | None = None,
         check_hosts: bool = True,
         clock_drift: Callable[[], float | None] = lambda: None,
+        process: tuple[int, int] = (0, 1),
     ) -> None:
+        self._process, self._processes = process
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
         self.draining = False
@@ -104,7 +107,8 @@ class EndpointServer:
         self._empty = asyncio.Event()
         listener.listen(1024)
         self._listener = listener
-        self._acceptor = AsyncAcceptor(listener, self)
+        shared = {"per_turn": 1} if self._processes > 1 else {}
+        self._acceptor = AsyncAcceptor(listener, self, **shared)
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
     async def drain(self, seconds: float) -> None:
@@ -219,7 +223,8 @@ class EndpointServer:
                     return self._health()
                 if request.target == "/readyz":
                     return self._ready()
-            call = self._calls.checked(read_call(request))
+            call = read_call(request)
+            self._calls.check_region(call)
         except EndpointError as e:
             return self.rejection(e)
         return self._calls.respond_now(call) or self._calls.respond(call)
@@ -247,13 +252,15 @@ class EndpointServer:
         return self._date[1]
 
     def _health(self) -> Response:
-        facts = {
+        facts: dict[str, Any] = {
             "status": "ok",
             "clients": len(self.connections),
             "clients_rejected": self._rejections,
             "busy": self._calls.busy,
             **asdict(self._calls.counts),
         }
+        if self._processes > 1:  # all counts are this one's
+            facts |= {"process": self._process, "processes": self._processes}
         return Response(200, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
 
     async def _ready(self) -> Response:

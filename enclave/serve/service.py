@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from enclave.agent import Agent
+    from enclave.errors import AgentError
     from enclave.secrets.opening import Given
     from enclave.secrets.options import SecretOptions
     from enclave.serve.user import User
+    from enclave.serve.workers import Workers
     from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class ServeOptions:
         clients: connections of clients at the same time.
         calls: calls to KMS at the same time.
         deadline: seconds for one call.
+        processes: processes that serve on the same socket; clients, calls and the pool are of each.
     """
 
     command: Sequence[str]
@@ -73,6 +76,7 @@ class ServeOptions:
     clients: int
     calls: int
     deadline: float
+    processes: int = 1
 
 
 class Ended(NamedTuple):
@@ -110,7 +114,10 @@ def fit_clients(clients: int, calls: int, regions: int) -> int:
 
 
 async def serve(
-    agents: Mapping[str, Agent], listener: socket.socket, options: ServeOptions
+    agents: Mapping[str, Agent],
+    listener: socket.socket,
+    options: ServeOptions,
+    workers: Workers | None = None,
 ) -> Ended:
     """Serve until a signal, or until the program has ended.
 
@@ -118,38 +125,19 @@ async def serve(
         agents: make the calls, by region; the first region is the default.
         listener: the listening socket.
         options: everything else.
+        workers: the further processes, which end with this one.
 
     Raises:
+        WorkerEndedError: one of them has ended by itself.
         ConfigurationError: the program cannot be run, the pool cannot be made, or there are too
             few file descriptors.
         AgentError: the program was not run, because every call would end in this error.
     """
-    limits = Limits(clients=fit_clients(options.clients, options.calls, len(agents)))
-    agent = next(iter(agents.values()))
     stop = _Stop()
+    if workers is not None:
+        workers.watch(stop.fail)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
-        pool = None
-        if options.pool_size is not None:
-            pool = PooledRandom(agent.generate_random, capacity=options.pool_size)
-            stack.callback(pool.close)
-        calls = Calls(
-            {region: each.call for region, each in agents.items()},
-            threads=options.calls,
-            deadline=options.deadline,
-            pool=pool,
-        )
-        stack.callback(calls.close)
-        readiness = Readiness(lambda: [each.generate_random(32) for each in agents.values()])
-        server = EndpointServer(
-            calls,
-            readiness,
-            limits=limits,
-            check_hosts=listener.family != socket.AF_UNIX,
-            clock_drift=lambda: agent.clock_drift,
-        )
-        await server.start(listener)
-        stack.callback(server.close)
+        server, calls, readiness = await _start(stack, agents, listener, options)
         address = local_address(listener)
         log.info("serving KMS on %s", address)
         notify(f"READY=1\nSTATUS=listening on {address}")
@@ -161,9 +149,80 @@ async def serve(
                 await stop.requested.wait()
         finally:
             notify("STOPPING=1")
-            await _either(server.drain(DRAIN), stop.hurry)
+            await _either(_drain(server, workers), stop.hurry)
             busy = calls.busy
+        if stop.failure is not None:
+            raise stop.failure
         return Ended(code, busy)
+
+
+async def serve_as_worker(
+    agents: Mapping[str, Agent],
+    listener: socket.socket,
+    options: ServeOptions,
+    number: int,
+    life: socket.socket,
+) -> Ended:
+    """Serve as one more process on a socket, until the first process says so or has died.
+
+    Args:
+        agents: see `serve`.
+        listener: see `serve`.
+        options: see `serve`; `command` is the first process's.
+        number: which process this is.
+        life: ends when this process is to end (`enclave.serve.workers`).
+    """
+    life.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+    with contextlib.ExitStack() as stack:
+        server, calls, readiness = await _start(stack, agents, listener, options, number)
+        log.debug("process %d serves as well", number)
+        # Its first call makes the key pair: not one of a client's.
+        first = asyncio.ensure_future(readiness.obstacle())
+        stack.callback(first.cancel)
+        await asyncio.get_running_loop().sock_recv(life, 1)
+        await server.drain(DRAIN)
+        return Ended(0, calls.busy)
+
+
+async def _start(
+    stack: contextlib.ExitStack,
+    agents: Mapping[str, Agent],
+    listener: socket.socket,
+    options: ServeOptions,
+    number: int = 0,
+) -> tuple[EndpointServer, Calls, Readiness]:
+    """Serve from now on, and until `stack` is closed."""
+    limits = Limits(clients=fit_clients(options.clients, options.calls, len(agents)))
+    agent = next(iter(agents.values()))
+    stack.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
+    pool = None
+    if options.pool_size is not None:
+        pool = PooledRandom(agent.generate_random, capacity=options.pool_size)
+        stack.callback(pool.close)
+    calls = Calls(
+        {region: each.call for region, each in agents.items()},
+        most=options.calls,
+        deadline=options.deadline,
+        begin={region: each.begin for region, each in agents.items()},
+        pool=pool,
+    )
+    stack.callback(calls.close)
+    readiness = Readiness(lambda: [each.generate_random(32) for each in agents.values()])
+    server = EndpointServer(
+        calls,
+        readiness,
+        limits=limits,
+        check_hosts=listener.family != socket.AF_UNIX,
+        clock_drift=lambda: agent.clock_drift,
+        process=(number, options.processes),
+    )
+    await server.start(listener)
+    stack.callback(server.close)
+    return server, calls, readiness
+
+
+async def _drain(server: EndpointServer, workers: Workers | None) -> None:
+    await asyncio.gather(server.drain(DRAIN), *([workers.stop()] if workers else []))
 
 
 class _Stop:
@@ -173,15 +232,26 @@ class _Stop:
         requested: set by the first signal.
         hurry: set by the next.
         process: the program, once it runs.
+        failure: why it stops without a signal, if it does.
     """
 
     def __init__(self) -> None:
         self.requested, self.hurry = asyncio.Event(), asyncio.Event()
         self.process: asyncio.subprocess.Process | None = None
+        self.failure: AgentError | None = None
         self._signals = 0
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+
+    def fail(self, error: AgentError) -> None:
+        """Stop because of an error; the program is told to end."""
+        log.warning("stopping: %s", error)
+        self.failure = self.failure or error
+        self.requested.set()
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
 
     def _signalled(self, number: int) -> None:
         self._signals += 1

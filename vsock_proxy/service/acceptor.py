@@ -39,9 +39,23 @@ class AsyncAcceptEvents(Protocol):
 
 
 class AsyncAcceptor:
-    """Accepts from a listening socket until `close`. To be made on the loop's thread."""
+    """Accepts from a listening socket until `close`. To be made on the loop's thread.
 
-    def __init__(self, listener: socket.socket, events: AsyncAcceptEvents) -> None:
+    Args:
+        listener: the listening socket.
+        events: what takes the connections.
+        per_turn: connections accepted in one turn of the loop, at most. Processes that share the
+            socket take one each, so that none of them takes all.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        events: AsyncAcceptEvents,
+        *,
+        per_turn: int = ACCEPTS_PER_TURN,
+    ) -> None:
+        self._per_turn = per_turn
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._events = events
@@ -69,7 +83,7 @@ class AsyncAcceptor:
         self._timer = self._loop.call_later(seconds, self._watch)
 
     def _ready(self) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
+        for _ in range(self._per_turn):
             if pause := self._events.may_accept():
                 self._pause(pause)
                 return

@@ -31,6 +31,12 @@ class FakeStream:
     def receive(self, deadline: float) -> bytes:
         raise NotImplementedError
 
+    def receive_now(self) -> bytes | None:
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        raise NotImplementedError
+
     def is_quiet(self) -> bool:
         return self.quiet and not self.closed
 

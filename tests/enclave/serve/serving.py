@@ -128,7 +128,7 @@ def served(
     fetch: Callable[[int], bytes] | None = None,
     limits: Limits | None = None,
     readiness: Mapping[str, float] | None = None,
-    threads: int = 4,
+    most: int = 4,
     max_waiting: int = 256,
     deadline: float = TEST_TIMEOUT,
     clock_drift: Callable[[], float | None] = lambda: None,
@@ -148,7 +148,7 @@ def served(
             pool = PooledRandom(fetch) if fetch is not None else None
             calls = Calls(
                 regions or {"eu-central-1": call},
-                threads=threads,
+                most=most,
                 deadline=deadline,
                 max_waiting=max_waiting,
                 pool=pool,

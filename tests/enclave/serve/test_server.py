@@ -35,7 +35,7 @@ def test_too_many_waiting_calls_are_throttled_counted_and_logged(
 ) -> None:
     kms.hold()
     with (
-        served(kms, threads=1, max_waiting=1) as endpoint,
+        served(kms, most=1, max_waiting=1) as endpoint,
         endpoint.connect() as first,
         endpoint.connect() as second,
     ):
@@ -53,7 +53,7 @@ def test_too_many_waiting_calls_are_throttled_counted_and_logged(
 
 def test_a_call_ends_by_its_deadline_even_if_it_does_not(kms: Kms) -> None:
     kms.hold()
-    with served(kms, threads=1, deadline=0.05) as endpoint:
+    with served(kms, most=1, deadline=0.05) as endpoint:
         responses = [endpoint.exchange(request()) for _ in range(2)]  # the second never starts
         kms.let_go()
     for response in responses:
@@ -63,7 +63,7 @@ def test_a_call_ends_by_its_deadline_even_if_it_does_not(kms: Kms) -> None:
 
 def test_a_waiting_call_is_withdrawn_when_its_client_goes(kms: Kms) -> None:
     kms.hold()
-    with served(kms, threads=1) as endpoint, endpoint.connect() as first:
+    with served(kms, most=1) as endpoint, endpoint.connect() as first:
         first.sendall(request())
         assert kms.entered.acquire(timeout=TEST_TIMEOUT)
         with endpoint.connect() as second:
@@ -178,7 +178,7 @@ def test_a_client_that_half_closes_during_its_call_gets_the_response(kms: Kms) -
 @pytest.mark.usefixtures("quick_sweep")
 def test_a_call_that_waits_is_withdrawn_when_its_half_closed_client_is_lost(kms: Kms) -> None:
     kms.hold()
-    with served(kms, threads=1) as endpoint, endpoint.connect() as first:
+    with served(kms, most=1) as endpoint, endpoint.connect() as first:
         first.sendall(request())
         assert kms.entered.acquire(timeout=TEST_TIMEOUT)
         with endpoint.connect() as second:
@@ -202,7 +202,7 @@ def test_connect_gets_one_response(kms: Kms) -> None:
 @pytest.mark.usefixtures("quick_sweep")
 def test_what_a_lost_client_has_sent_ahead_is_dropped(kms: Kms) -> None:
     kms.hold()
-    with served(kms, threads=1) as endpoint:
+    with served(kms, most=1) as endpoint:
         with endpoint.connect() as client:
             client.sendall(request() * 100)
             assert kms.entered.acquire(timeout=TEST_TIMEOUT)

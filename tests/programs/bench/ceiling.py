@@ -47,7 +47,7 @@ async def main() -> None:
         await asyncio.get_running_loop().create_server(Constant, sock=listener)
     else:
         pool = PooledRandom(os.urandom, capacity=1 << 20)
-        calls = Calls({"us-east-1": _no_call}, threads=1, deadline=60, pool=pool)
+        calls = Calls({"us-east-1": _no_call}, most=1, deadline=60, pool=pool)
         await EndpointServer(calls, Readiness(_no_call)).start(listener)
     print(listener.getsockname()[1], flush=True)
     await asyncio.Event().wait()
