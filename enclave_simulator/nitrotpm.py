@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import struct
 import threading
@@ -20,7 +21,31 @@ from typing import TYPE_CHECKING, Any, Self
 
 import cbor2
 
+from enclave_simulator import tpm_capabilities
 from enclave_simulator.nsm import MAX_FIELD, sign1
+from enclave_simulator.tpm_pcrs import NEVER_RESET, PCR_COUNT, PCR_SIZE, Registers
+from enclave_simulator.tpm_wire import (
+    RC_AUTH_FAIL,
+    RC_AUTH_MISSING,
+    RC_BAD_AUTH,
+    RC_BAD_TAG,
+    RC_COMMAND_CODE,
+    RC_COMMAND_SIZE,
+    RC_HANDLE,
+    RC_INITIALIZE,
+    RC_NV_AUTHORIZATION,
+    RC_NV_DEFINED,
+    RC_NV_RANGE,
+    RC_NV_SPACE,
+    RC_NV_UNINITIALIZED,
+    RC_SIZE,
+    RC_VALUE,
+    RC_VALUE_OF_HANDLE,
+    RefusedError,
+    password_and_rest,
+    sized,
+    take,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,33 +53,30 @@ if TYPE_CHECKING:
     from enclave_simulator.authority import Authority, Leaf
 
 MODULE_ID = "i-0123456789abcdef0-tpm0000000000000000"
-PCR_COUNT = 24
-PCR_SIZE = 48  # SHA-384
 
 GET_CAPABILITY, NV_READ_PUBLIC = 0x17A, 0x169
 NV_DEFINE_SPACE, NV_UNDEFINE_SPACE = 0x12A, 0x122
 NV_WRITE, NV_READ = 0x137, 0x14E
 NSM_REQUEST = 0x20000001
+STARTUP, SELF_TEST, GET_RANDOM = 0x144, 0x143, 0x17B
+PCR_READ, PCR_EXTEND, PCR_RESET = 0x17E, 0x182, 0x13D
 
-RC_BAD_TAG, RC_COMMAND_SIZE, RC_COMMAND_CODE = 0x01E, 0x142, 0x143
-RC_AUTH_MISSING, RC_AUTHSIZE = 0x125, 0x144
-RC_BAD_AUTH, RC_AUTH_FAIL = 0x9A2, 0x98E  # of session 1
-RC_NV_RANGE, RC_NV_UNINITIALIZED, RC_NV_SPACE, RC_NV_DEFINED = 0x146, 0x14A, 0x14B, 0x14C
-RC_HANDLE = 0x08B  # and the number of the handle, from bit 8 on
-RC_SIZE, RC_VALUE = 0x1D5, 0x1C4  # of parameter 1
-RC_NV_AUTHORIZATION = 0x149
-
-_OWNER, _PASSWORD = 0x40000001, 0x40000009
+_OWNER = 0x40000001
 _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002
 _AUTHWRITE, _AUTHREAD, _WRITTEN = 1 << 2, 1 << 18, 1 << 29
 _MODULE_ID = re.compile(r"i-[0-9a-f]{1,17}-tpm[0-9a-f]{1,16}")
 _RENEW_BEFORE = timedelta(minutes=5)
 _MEASURED = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11)
-_NEVER_RESET = range(17, 23)
+_HANDLES = {
+    NV_DEFINE_SPACE: 1, NV_UNDEFINE_SPACE: 2, NV_WRITE: 2, NV_READ: 2, NSM_REQUEST: 2,
+    PCR_EXTEND: 1, PCR_RESET: 1,
+}  # fmt: skip
+"""Handles of the commands that need authorization."""
 
-
-class _RefusedError(Exception):
-    """The TPM's own error; its argument is the response code."""
+_NAMES_OF_HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
+_PLAIN = (GET_CAPABILITY, NV_READ_PUBLIC, STARTUP, SELF_TEST, GET_RANDOM, PCR_READ)
+_ALL = {**dict.fromkeys(_PLAIN, 0), NV_READ_PUBLIC: 1, **_HANDLES}
+_ALL_BUT_THE_VENDORS = {code: count for code, count in _ALL.items() if code != NSM_REQUEST}
 
 
 @dataclass
@@ -118,13 +140,14 @@ class SimulatedNitroTpm:
         values = [bytes(PCR_SIZE)] * PCR_COUNT
         for index in _MEASURED:
             values[index] = hashlib.sha384(f"simulated PCR {index}".encode()).digest()
-        for index in _NEVER_RESET:
+        for index in NEVER_RESET:
             values[index] = b"\xff" * PCR_SIZE
         for index, value in self.pcrs.items():
             if len(value) != PCR_SIZE:
                 raise ValueError(f"PCR{index} is {len(value)} bytes, not {PCR_SIZE}")
             values[index] = value
-        self.pcrs = dict(enumerate(values))
+        self._registers = Registers(dict(enumerate(values)))
+        self.pcrs = self._registers.values
         self._lock = threading.Lock()
         self._opened = threading.Lock()
         self._leaf: Leaf | None = None
@@ -197,7 +220,7 @@ class SimulatedNitroTpm:
     def _respond(self, command: bytes) -> bytes:
         try:
             tag, parameters = self._carry_out(command)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             return struct.pack(">HII", _NO_SESSIONS, 10, refused.args[0])
         if tag == _SESSIONS:
             # Of a password session: no nonce, continueSession, no HMAC.
@@ -206,31 +229,35 @@ class SimulatedNitroTpm:
 
     def _carry_out(self, command: bytes) -> tuple[int, bytes]:
         if len(command) < 10:
-            raise _RefusedError(RC_COMMAND_SIZE)
+            raise RefusedError(RC_COMMAND_SIZE)
         tag, size, code = struct.unpack_from(">HII", command)
         body = command[10:]
         if tag not in (_NO_SESSIONS, _SESSIONS):
-            raise _RefusedError(RC_BAD_TAG)
+            raise RefusedError(RC_BAD_TAG)
         if size != len(command):
-            raise _RefusedError(RC_COMMAND_SIZE)
+            raise RefusedError(RC_COMMAND_SIZE)
         if code == NSM_REQUEST and not self.has_vendor_command:
-            raise _RefusedError(RC_COMMAND_CODE)
-        plain = {GET_CAPABILITY: self._get_capability, NV_READ_PUBLIC: self._nv_read_public}
-        if code in plain:
-            return _NO_SESSIONS, plain[code](body)
-        handles = {NV_DEFINE_SPACE: 1, NV_UNDEFINE_SPACE: 2, NV_WRITE: 2, NV_READ: 2,
-                   NSM_REQUEST: 2}.get(code)  # fmt: skip
+            raise RefusedError(RC_COMMAND_CODE)
+        if code in _PLAIN:
+            return _NO_SESSIONS, self._without_sessions(code, body)
+        handles = _HANDLES.get(code)
         if handles is None:
-            raise _RefusedError(RC_COMMAND_CODE)
+            raise RefusedError(RC_COMMAND_CODE)
         if tag != _SESSIONS:
-            raise _RefusedError(RC_AUTH_MISSING)
+            raise RefusedError(RC_AUTH_MISSING)
         if len(body) < 4 * handles:
-            raise _RefusedError(RC_COMMAND_SIZE)
+            raise RefusedError(RC_COMMAND_SIZE)
         given = struct.unpack_from(f">{handles}I", body)
         for number, handle in enumerate(given, 1):
-            if handle != _OWNER:
+            if code in (PCR_EXTEND, PCR_RESET):
+                if handle not in self.pcrs:
+                    raise RefusedError(RC_VALUE_OF_HANDLE)
+            elif handle != _OWNER:
                 self._index(handle, number)
-        password, parameters = _password(body[4 * handles :])
+        password, parameters = password_and_rest(body[4 * handles :])
+        if code in (PCR_EXTEND, PCR_RESET):
+            self._registers.change(code == PCR_RESET, given[0], parameters)
+            return tag, b""
         self._authorize(given[0], password)
         if code == NV_DEFINE_SPACE:
             self._nv_define_space(parameters)
@@ -240,7 +267,7 @@ class SimulatedNitroTpm:
             del self.nv[given[1]]
             return tag, b""
         if given[0] != given[1]:  # our indexes are read and written by their own password only
-            raise _RefusedError(RC_NV_AUTHORIZATION)
+            raise RefusedError(RC_NV_AUTHORIZATION)
         if code == NV_WRITE:
             self._nv_write(index, parameters)
             return tag, b""
@@ -252,61 +279,72 @@ class SimulatedNitroTpm:
     def _authorize(self, handle: int, password: bytes) -> None:
         if handle == _OWNER:
             if password != self.owner_password:
-                raise _RefusedError(RC_BAD_AUTH)
+                raise RefusedError(RC_BAD_AUTH)
         elif password.rstrip(b"\0") != self._index(handle).auth.rstrip(b"\0"):
-            raise _RefusedError(RC_AUTH_FAIL)
+            raise RefusedError(RC_AUTH_FAIL)
 
     def _index(self, handle: int, number: int = 1) -> _NvIndex:
         if handle not in self.nv:
-            raise _RefusedError(RC_HANDLE | number << 8)
+            raise RefusedError(RC_HANDLE | number << 8)
         return self.nv[handle]
 
+    def _without_sessions(self, code: int, body: bytes) -> bytes:
+        if code == GET_CAPABILITY:
+            return self._get_capability(body)
+        if code == PCR_READ:
+            return self._registers.read(body)
+        if code == STARTUP:
+            raise RefusedError(RC_INITIALIZE)  # the firmware has done it
+        if code == SELF_TEST:
+            return b""
+        if code == GET_RANDOM:
+            return sized(os.urandom(min(int.from_bytes(body[:2], "big"), PCR_SIZE)))
+        return self._nv_read_public(body)
+
     def _get_capability(self, body: bytes) -> bytes:
-        if len(body) != 12:
-            raise _RefusedError(RC_COMMAND_SIZE)
-        capability, first, count = struct.unpack(">III", body)
-        if capability != 6:
-            raise _RefusedError(RC_VALUE)
-        name = self.name.encode().ljust(16, b"\0")
-        known = {0x105: int.from_bytes(self.manufacturer.encode().ljust(4, b"\0"), "big")}
-        known |= dict(enumerate(struct.unpack(">4I", name), 0x106))
-        known[0x12C] = self.buffer_size
-        # As a TPM does: those from the first one on that it has, wherever they are.
-        ahead = [(tag, value) for tag, value in sorted(known.items()) if tag >= first]
-        listed = b"".join(struct.pack(">II", *each) for each in ahead[:count])
-        header = struct.pack(">BII", len(ahead) > count, 6, len(ahead[:count]))
-        return header + listed
+        found = tpm_capabilities.get_capability(
+            body,
+            values=tpm_capabilities.properties(
+                self.manufacturer, self.name, self.buffer_size, self.nv_space // 2
+            ),
+            nv=self.nv,
+            commands=_ALL if self.has_vendor_command else _ALL_BUT_THE_VENDORS,
+        )
+        if found is None:
+            raise RefusedError(RC_VALUE)
+        return found
 
     def _nv_read_public(self, body: bytes) -> bytes:
         handle = int.from_bytes(body, "big")
         index = self._index(handle)
         attributes = index.attributes | (0 if index.data is None else _WRITTEN)
         area = struct.pack(">IHIHH", handle, index.algorithm, attributes, 0, index.size)
-        name = struct.pack(">H", index.algorithm) + hashlib.sha512(area).digest()
-        return _sized(area) + _sized(name)
+        digest = hashlib.new(_NAMES_OF_HASHES.get(index.algorithm, "sha512"), area).digest()
+        name = struct.pack(">H", index.algorithm) + digest
+        return sized(area) + sized(name)
 
     def _nv_define_space(self, parameters: bytes) -> None:
-        auth, rest = _take(parameters)
-        area, _ = _take(rest)
+        auth, rest = take(parameters)
+        area, _ = take(rest)
         if len(area) < 14:
-            raise _RefusedError(RC_SIZE)
+            raise RefusedError(RC_SIZE)
         handle, algorithm, attributes = struct.unpack_from(">IHI", area)
         (size,) = struct.unpack(">H", area[-2:])
         if handle in self.nv:
-            raise _RefusedError(RC_NV_DEFINED)
+            raise RefusedError(RC_NV_DEFINED)
         if sum(each.size for each in self.nv.values()) + size > self.nv_space:
-            raise _RefusedError(RC_NV_SPACE)
+            raise RefusedError(RC_NV_SPACE)
         if not attributes & _AUTHREAD or not attributes & _AUTHWRITE:
-            raise _RefusedError(0x2C2)  # TPM_RC_ATTRIBUTES of parameter 2
+            raise RefusedError(0x2C2)  # TPM_RC_ATTRIBUTES of parameter 2
         self.nv[handle] = _NvIndex(algorithm, attributes, size, auth)
 
     def _nv_write(self, index: _NvIndex, parameters: bytes) -> None:
-        data, rest = _take(parameters)
+        data, rest = take(parameters)
         offset = int.from_bytes(rest, "big")
         if len(data) > self.buffer_size:
-            raise _RefusedError(RC_SIZE)
+            raise RefusedError(RC_SIZE)
         if offset + len(data) > index.size:
-            raise _RefusedError(RC_NV_RANGE)
+            raise RefusedError(RC_NV_RANGE)
         if index.data is None:
             index.data = bytearray(b"\xff" * index.size)
         index.data[offset : offset + len(data)] = data
@@ -314,16 +352,16 @@ class SimulatedNitroTpm:
     def _nv_read(self, index: _NvIndex, parameters: bytes) -> bytes:
         size, offset = int.from_bytes(parameters[:2], "big"), int.from_bytes(parameters[2:], "big")
         if index.data is None:
-            raise _RefusedError(RC_NV_UNINITIALIZED)
+            raise RefusedError(RC_NV_UNINITIALIZED)
         if size > self.buffer_size:
-            raise _RefusedError(RC_VALUE)
+            raise RefusedError(RC_VALUE)
         if offset + size > index.size:
-            raise _RefusedError(RC_NV_RANGE)
-        return _sized(bytes(index.data[offset : offset + size]))
+            raise RefusedError(RC_NV_RANGE)
+        return sized(bytes(index.data[offset : offset + size]))
 
     def _nsm_request(self, index: _NvIndex) -> None:
         if index.data is None:
-            raise _RefusedError(RC_NV_UNINITIALIZED)
+            raise RefusedError(RC_NV_UNINITIALIZED)
         response = cbor2.dumps(self._nsm(bytes(index.data)))
         index.data[:] = response.ljust(index.size, b"\xff")
 
@@ -360,27 +398,3 @@ class SimulatedNitroTpm:
         )
         # Only the outermost map is of indefinite length: 0xbf in place of 0xa9, and a break.
         return sign1(b"\xbf" + payload[1:] + b"\xff", leaf.key)
-
-
-def _password(data: bytes) -> tuple[bytes, bytes]:
-    """Return the password of an authorization area, and the parameters that follow it."""
-    if len(data) < 13:
-        raise _RefusedError(RC_AUTHSIZE)
-    size, session, nonce = struct.unpack_from(">IIH", data)
-    if size > len(data) - 4 or session != _PASSWORD or nonce:
-        raise _RefusedError(RC_AUTHSIZE)
-    password, rest = _take(data[11 : 4 + size])
-    if rest:
-        raise _RefusedError(RC_AUTHSIZE)
-    return password, data[4 + size :]
-
-
-def _sized(data: bytes) -> bytes:
-    return struct.pack(">H", len(data)) + data
-
-
-def _take(data: bytes) -> tuple[bytes, bytes]:
-    size = int.from_bytes(data[:2], "big")
-    if len(data) < 2 + size:
-        raise _RefusedError(RC_SIZE)
-    return data[2 : 2 + size], data[2 + size :]

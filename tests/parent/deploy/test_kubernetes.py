@@ -22,8 +22,8 @@ OBJECTS: dict[str, Any] = {o["kind"]: o for o in yaml.safe_load_all(MANIFEST.rea
 # Two that clusters run; the schemas are those of each minor release.
 VERSIONS = ("1.33", "1.36")
 
-DEVICE = "aws.ec2.nitro/nitro_enclaves"
-"""As AWS's device plugin registers it."""
+DEVICE, CPUS = "aws.ec2.nitro/nitro_enclaves", "aws.ec2.nitro/nitro_enclaves_cpus"
+"""As AWS's device plugin registers them, the second since its version 0.3."""
 
 POD: dict[str, Any] = OBJECTS["DaemonSet"]["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
@@ -68,6 +68,8 @@ def test_the_configuration_is_the_daemons_and_fits_the_pod(tmp_path: Path) -> No
     assert cids == {frozenset(enclave.cid for enclave in found.enclaves)}
     limits, requests = (CONTAINER["resources"][key] for key in ("limits", "requests"))
     assert limits[DEVICE] == requests[DEVICE] == str(len(found.enclaves))
+    cpus = sum(enclave.cpus for enclave in found.enclaves)
+    assert limits[CPUS] == requests[CPUS] == str(cpus)
     pages = f"{sum(enclave.memory_mib for enclave in found.enclaves)}Mi"
     assert limits["hugepages-2Mi"] == requests["hugepages-2Mi"] == pages
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enclave.cli import _parse
+from enclave.nitrotpm.device import DIRECT, MANAGED
 from parent.enclaves.settings import MAX_ENCLAVES
 from parent.logs.settings import LogSettings
 from tests.paths import ROOT
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 UNITS = sorted((ROOT / "parent/deploy/systemd").glob("*.service"))
 
-EXPOSURE = {"enclave-parent": 25, "enclave-vsock-proxy": 20}
+EXPOSURE = {"enclave-agent": 20, "enclave-parent": 25, "enclave-vsock-proxy": 20}
 """At most, in tenths, by ``systemd-analyze security``; 9.6 is a unit without any hardening."""
 
 analyzing = pytest.mark.skipif(
@@ -32,7 +34,7 @@ def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A unit whose programs are all there."""
     source: Path = request.param
     text = source.read_text()
-    for program in ("enclave-parent", "vsock-proxy"):
+    for program in ("enclave-agent", "enclave-parent", "vsock-proxy"):
         text = text.replace(f"=/usr/local/bin/{program} ", "=/bin/true ")
     assert "=/bin/true" in text
     copy = tmp_path / source.name
@@ -83,12 +85,19 @@ def test_units_give_what_the_programs_need() -> None:
     for path in UNITS:
         found = service(path)
         assert found["Type"] == "notify"
+        if path.stem == "enclave-agent":
+            continue  # on an instance: no vsock, no relay
         assert found["WatchdogSec"] == "30s"
         assert found["Restart"] == "always"  # After the watchdog, too.
         assert "AF_VSOCK" in found["RestrictAddressFamilies"].split()
         assert "AF_UNIX" in found["RestrictAddressFamilies"].split()
         assert int(found["LimitNOFILE"]) >= 2 * 10_000
-    parent = service(UNITS[0])
+    agent = (UNITS[0].with_name("enclave-agent.service")).read_text()
+    for device in (MANAGED, DIRECT):
+        assert f"DeviceAllow={device} rw" in agent
+    options = _parse(agent.split("enclave-agent ", 1)[1].splitlines()[0].split())
+    assert (options.attester, options.proxy) == ("nitrotpm", "direct")
+    parent = service(UNITS[0].with_name("enclave-parent.service"))
     assert parent["DeviceAllow"] == "/dev/nitro_enclaves rw"
     assert parent["SupplementaryGroups"] == "ne"
     assert "/run/nitro_enclaves" in parent["ReadWritePaths"]
