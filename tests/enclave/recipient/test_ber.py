@@ -92,6 +92,24 @@ def test_the_next_tag_is_that_of_the_innermost_element() -> None:
     ber.finish()
 
 
+def test_an_end_mark_is_two_bytes_whatever_follows() -> None:
+    ber = reader(b"\x30\x07\x30\x80\x00\x00\x02\x01\x07")
+    ber.enter(SEQUENCE, "outer")
+    ber.enter(SEQUENCE, "inner")
+    assert ber.peek() is None
+    ber.leave("inner")
+    assert ber.primitive(INTEGER, "number") == slice(8, 9)
+    ber.leave("outer")
+    ber.finish()
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(DecodingError, match="ContentInfo is missing"):
+        reader(b"").enter(SEQUENCE, "ContentInfo")
+    with pytest.raises(DecodingError, match="version is missing"):
+        reader(b"").expect(INTEGER, b"\x02", "version")
+
+
 def test_two_zeros_end_only_an_element_of_indefinite_length() -> None:
     assert reader(b"\x00\x00").peek() == 0
     ber = reader(b"\x30\x02\x00\x00")
