@@ -91,7 +91,7 @@ def test_what_kms_would_refuse_is_not_sent(
 
 
 @pytest.mark.parametrize("operation", SECRET_FIELD)
-@pytest.mark.parametrize("empty", ["", None, ...], ids=["empty", "null", "absent"])
+@pytest.mark.parametrize("empty", ["", b"", None, ...], ids=["empty", "bytes", "null", "absent"])
 def test_the_secret_is_filled_in(operation: str, empty: Any) -> None:
     field = SECRET_FIELD[operation]
     secret = SECRETS[operation]
@@ -115,6 +115,9 @@ def test_a_secret_in_the_open_is_refused(operation: str, plain: Any) -> None:
         (17, "not text"),
         ("A" * 8196, "not text of up to"),
         ("not base64!", "not base64"),
+        (ENVELOPE[:4] + "!" + ENVELOPE[4:], "not base64"),
+        (ENVELOPE + "\n", "not base64"),
+        (b"", "no CiphertextForRecipient"),
         ("AAA", "not base64"),
         ("é", "not base64"),
     ],

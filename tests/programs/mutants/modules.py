@@ -21,7 +21,7 @@ _RECIPIENT = "tests/enclave/recipient"
 MODULES: dict[str, Module] = {
     "exchange": Module(("enclave/recipient/exchange.py",), (f"{_RECIPIENT}/test_exchange.py",)),
     "cms": Module(("enclave/recipient/cms.py",), (f"{_RECIPIENT}/test_cms.py",)),
-    "ber": Module(("enclave/recipient/ber.py",), (f"{_RECIPIENT}/test_cms.py",)),
+    "ber": Module(("enclave/recipient/ber.py",), (f"{_RECIPIENT}/test_ber.py",)),
     "cbor": Module(
         ("enclave/cbor.py",),
         ("tests/enclave/nsm/test_cbor.py", "tests/enclave/nsm/test_messages.py"),

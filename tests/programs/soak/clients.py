@@ -117,16 +117,17 @@ class SoakClient:
         try:
             status, fields = self._client.call(operation, parameters)
         except NoAnswerError as e:
+            impaired = self._part.impaired(began - 1.0)
             took = time.monotonic() - began
-            if e.timed_out:
-                self._tally.hung.append(f"{operation}: no response in {took:.1f} s")
-            elif self._part.impaired(began - 1.0) > 0:
+            if e.timed_out and took - impaired > DEADLINE + SLACK:
+                self._tally.note_time(operation, took - impaired, DEADLINE + SLACK)
+            elif impaired > 0:
                 self._tally.note_away()
             else:
                 self._tally.note_wrong(f"{operation}: the endpoint was there, and yet: {e}")
             return None
-        took = time.monotonic() - began
         impaired = self._part.impaired(began)
+        took = time.monotonic() - began
         self._tally.note_time(operation, took - impaired, DEADLINE + SLACK)
         if status == 200 and not expected:
             return fields

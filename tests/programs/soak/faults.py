@@ -23,6 +23,10 @@ _SKEWS = (-900.0, -310.0, 310.0, 900.0)
 _UNSEEN = ("wrong-length", "extra-length")
 """Of a Decrypt, only KMS knows how long the plaintext is: clients would count a wrong result."""
 
+_NSM_SKEWS = (-150.0, 150.0, 250.0)
+"""Seconds. A document is used for two minutes; with these it stays within the five that KMS
+tolerates. Beyond, KMS rejects the document until it is renewed, which may be after the fault."""
+
 Fault = tuple["Callable[[Chain], object]", "Callable[[Chain], object]"]
 """How it begins, how it ends."""
 
@@ -88,7 +92,7 @@ def faults(seed: int) -> dict[str, tuple[Kind, Fault]]:
     choose = random.Random(seed)  # noqa: S311 (as in `schedule`)
 
     def nsm_ahead(made: Chain) -> None:
-        made.nsm_ahead[0] = choose.choice(_SKEWS)
+        made.nsm_ahead[0] = choose.choice(_NSM_SKEWS)
 
     def nsm_right(made: Chain) -> None:
         made.nsm_ahead[0] = 0.0

@@ -7,12 +7,12 @@ and sockets stay the same.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import json
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -233,18 +233,23 @@ def _agent(
 
 
 def _await_listening(port: int, process: Popen[Any]) -> None:
-    """Wait until an endpoint accepts connections: until then clients find none.
+    """Wait until an endpoint responds: until then clients find none.
 
     Raises:
         TimeoutError: it does not within a minute, or has ended.
     """
     ends = time.monotonic() + 60
     while time.monotonic() < ends and process.poll() is None:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
+            connection.request("GET", "/healthz")
+            connection.getresponse()
             return
         time.sleep(0.02)
-    raise TimeoutError("the endpoint does not listen")
+    raise TimeoutError("the endpoint does not respond")
 
 
 @contextlib.contextmanager

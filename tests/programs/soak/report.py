@@ -61,7 +61,7 @@ def report(run: Soak, *, seconds: float, seed: int) -> Iterator[str]:
     yield f"{'typed errors':<38}{tally.errors.total()}"
     for name, count in sorted(tally.errors.items()):
         yield f"  {name:<36}{count}"
-    yield f"{'while the endpoint was killed':<38}{tally.away}"
+    yield f"{'no response of an impaired endpoint':<38}{tally.away}"
     yield f"{'wrong':<38}{len(tally.wrong)}"
     yield f"{'hung':<38}{len(tally.hung)}"
     yield f"{'errors without a fault':<38}{len(tally.calm)}"
@@ -77,6 +77,7 @@ def report(run: Soak, *, seconds: float, seed: int) -> Iterator[str]:
         )
         kib, descriptors, threads = life.grown()
         yield (f"  {life.name:<36}{kib:>+9}{descriptors:>+7}{threads:>+9}{len(life.samples):>7}")
+        yield "    KiB at each calm: " + " ".join(str(kib) for kib, *_ in life.samples)
     yield "lines in the logs"
     for name, count in run.lines.items():
         yield f"  {name:<36}{count}"

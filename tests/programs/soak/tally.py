@@ -36,7 +36,7 @@ class Tally:
     Attributes:
         right: calls with the right result, by operation.
         errors: calls with an error of `ERRORS`, by its type.
-        away: calls that found no endpoint, or lost it, since it was killed.
+        away: calls that got no response since the endpoint was killed, stopped or starved.
         wrong: what must not be, in words.
         hung: calls that took longer than they may.
         calm: errors of calls that began in a calm.
