@@ -32,6 +32,7 @@ from enclave.nitrotpm import codes
 from enclave.nitrotpm import messages as tpm
 from enclave.nitrotpm.device import DevTpm
 from enclave.nsm import messages as nsm
+from enclave.nsm.returned import mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,11 +143,8 @@ class NitroTpm:
             raise NsmRefusedError(e.request, e.code, hint=hint) from None
         except (DecodingError, NsmResponseError) as e:
             raise TpmResponseError(f"the NitroTPM's response to Attestation: {e}") from e
-        if parsed.platform != "instance":
-            raise TpmResponseError("the NitroTPM's document lists an enclave's PCRs")
-        for name in ("public_key", "user_data", "nonce"):
-            if (getattr(parsed, name) or b"") != (getattr(request, name) or b""):
-                raise TpmResponseError(f"the NitroTPM's document holds another {name}")
+        if wrong := mismatch(parsed, request, platform="instance"):
+            raise TpmResponseError(f"the NitroTPM's document {wrong}")
         return document
 
     def _on_a_device(self, use: Callable[[_Session, TpmDescription], T]) -> T:

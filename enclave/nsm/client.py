@@ -23,6 +23,7 @@ from enclave.nsm.messages import (
     LockPCRs,
     LockPCRsResponse,
 )
+from enclave.nsm.returned import mismatch
 
 if TYPE_CHECKING:
     from enclave.nsm.device import NsmDevice
@@ -88,12 +89,9 @@ class Nsm:
             document = parse(raw)
         except DecodingError as e:
             raise NsmResponseError(f"the NSM's response to Attestation: {e}") from e
-        if document.platform != "enclave":
-            raise NsmResponseError("the NSM's document lists a NitroTPM's PCRs")
         # After a timeout the driver may give the late response to the next request, of any program.
-        for name in ("public_key", "user_data", "nonce"):
-            if (getattr(document, name) or b"") != (getattr(request, name) or b""):
-                raise NsmResponseError(f"the NSM's document holds another {name} than requested")
+        if wrong := mismatch(document, request, platform="enclave"):
+            raise NsmResponseError(f"the NSM's document {wrong}")
         return raw
 
     def _request(self, request: messages.Request, expected: type[messages.R]) -> messages.R:

@@ -83,11 +83,8 @@ def _add_policy_options(verb: argparse.ArgumentParser) -> None:
         help="what must be as measured, all of them: ImageSha384 (the default), PCR0 to PCR31; "
         "for instances the default is PCR4 and PCR12, for sandboxes PCR17",
     )  # fmt: skip
-    add("--parent-role", metavar="ARN", help="for PCR3")
-    add("--parent-instance", metavar="ID", help="for PCR4")
     add("--deny-outside-enclave", action="store_true", help="deny use without a document to all")
-    _add_platform(verb)
-    _add_enclave(verb)
+    _add_source_options(verb)
 
 
 def _add_platform(verb: argparse.ArgumentParser) -> None:
@@ -98,8 +95,13 @@ def _add_platform(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_enclave(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
+def _add_source_options(verb: argparse.ArgumentParser) -> None:
+    """Add what `_with_parent` reads: what a SOURCE by itself does not tell."""
+    add = verb.add_argument
+    add("--parent-role", metavar="ARN", help="for PCR3")
+    add("--parent-instance", metavar="ID", help="for PCR4")
+    _add_platform(verb)
+    add(
         "--enclave", metavar="NAME", help="which enclave that nitro-cli describe-enclaves listed, "
         "by name, ID or CID",
     )  # fmt: skip
@@ -134,15 +136,12 @@ def _add_explain(verbs: Any) -> None:
         "--context", metavar="KEY=VALUE", action="append", default=[],
         help="the value of another condition key in the request, such as aws:SourceVpc",
     )  # fmt: skip
-    add("--parent-role", metavar="ARN", help="for PCR3")
-    add("--parent-instance", metavar="ID", help="for PCR4")
     add(
         "--access-denied", metavar="FILE", type=Path,
         help="KMS's message: tells action, principal and key; without --document, nothing is "
         "assumed of the document",
     )  # fmt: skip
-    _add_platform(verb)
-    _add_enclave(verb)
+    _add_source_options(verb)
     add("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=run_explain)
 

@@ -159,7 +159,7 @@ def test_a_document_of_something_else(
     request = {"Attestation": {"public_key": None, "user_data": None, "nonce": None}}
     enclave = cbor2.loads(nsm.exchange(cbor2.dumps(request)))
     monkeypatch.setattr(simulated_nitrotpm, "_nsm", lambda _: enclave)
-    with pytest.raises(TpmResponseError, match="lists an enclave's PCRs"):
+    with pytest.raises(TpmResponseError, match="lists the PCRs of an enclave"):
         tpm.attest()
     monkeypatch.undo()
     other = {"Attestation": {"document": tpm.attest(nonce=b"other")}}
