@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.descriptors import pytest_runtest_makereport as pytest_runtest_makereport  # noqa: PLC0414
+from tests.descriptors import pytest_runtest_protocol as pytest_runtest_protocol  # noqa: PLC0414
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
