@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -23,7 +24,7 @@ from vsock_proxy.service.cids import MAX_CIDS
 from vsock_proxy.service.settings import parse_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -63,6 +64,24 @@ def connect(settings: LogSettings) -> socket.socket:
     made.settimeout(30)
     made.connect(settings.listen.path)
     return made
+
+
+@contextlib.contextmanager
+def serving(
+    settings: LogSettings,
+    kept: Kept,
+    *,
+    monotonic: Callable[[], float],
+    names: dict[int, str] | None = None,
+) -> Iterator[LogServer]:
+    """A server whose turns the test takes; closed even if the test fails."""
+    assert isinstance(settings.listen, UnixAddress)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(settings.listen.path)
+        listener.listen(1024)
+        server = LogServer(listener, kept, settings, names=names or {}, monotonic=monotonic)
+        with contextlib.closing(server):
+            yield server
 
 
 @pytest.fixture
@@ -109,11 +128,7 @@ def test_a_flood_is_dropped_counted_and_logged(
 ) -> None:
     now = 0.0
     settings = unix(tmp_path, lines_per_second=10, connections=2)
-    with socket.socket(socket.AF_UNIX) as listener:
-        assert isinstance(settings.listen, UnixAddress)
-        listener.bind(settings.listen.path)
-        listener.listen()
-        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: now)
+    with serving(settings, kept, monotonic=lambda: now) as server:
         hostile = connect(settings)
         hostile.sendall(b"x\n" * 8000)
         server.turn(0)
@@ -134,29 +149,22 @@ def test_a_flood_is_dropped_counted_and_logged(
         for _ in range(3):
             server.turn(0)
         assert server.connections == 0
-        server.close()
 
 
 def test_a_fast_sender_is_read_more_slowly(tmp_path: Path, kept: Kept) -> None:
     now = 0.0
     settings = unix(tmp_path, bytes_per_second=16384)
-    with socket.socket(socket.AF_UNIX) as listener:
-        assert isinstance(settings.listen, UnixAddress)
-        listener.bind(settings.listen.path)
-        listener.listen()
-        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: now)
-        with connect(settings) as hostile:
-            hostile.sendall(b"x" * 100_000)
-            server.turn(0)
-            reads = 0
-            while server.turn(0):
-                reads += 1
-            assert reads == 2
-            for second in range(1, 4):
-                now = second + 0.001
-                assert server.turn(0)
-                assert not server.turn(0)
-        server.close()
+    with serving(settings, kept, monotonic=lambda: now) as server, connect(settings) as hostile:
+        hostile.sendall(b"x" * 100_000)
+        server.turn(0)
+        reads = 0
+        while server.turn(0):
+            reads += 1
+        assert reads == 2
+        for second in range(1, 4):
+            now = second + 0.001
+            assert server.turn(0)
+            assert not server.turn(0)
 
 
 def test_a_thousand_connections_leave_nothing_behind(tmp_path: Path, kept: Kept) -> None:
@@ -177,57 +185,46 @@ def test_connections_in_a_loop_are_rejected_and_counted(
 ) -> None:
     now = 0.0
     settings = unix(tmp_path, connections_per_second=2)
-    with socket.socket(socket.AF_UNIX) as listener:
-        assert isinstance(settings.listen, UnixAddress)
-        listener.bind(settings.listen.path)
-        listener.listen(1024)
-        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: now)
-        with connect(settings) as honest:
-            server.turn(0)
-            for _ in range(800):
-                connect(settings).close()
-            turns = 0
-            while server.turn(0):
-                turns += 1
-            # Ten at once may be; 500 a second are refused; the others wait in the kernel.
-            assert server.rejected == 501
-            assert turns < 2 * 501
-            assert len(caplog.messages) == 10
-            assert "rejected a connection of enclave: it opens over 2 a second" in caplog.text
-            honest.sendall(b"reads on\n")
-            server.turn(0)
-            assert kept.lines == ["reads on"]
+    with serving(settings, kept, monotonic=lambda: now) as server, connect(settings) as honest:
+        server.turn(0)
+        for _ in range(800):
+            connect(settings).close()
+        turns = 0
+        while server.turn(0):
+            turns += 1
+        # Ten at once may be; 500 a second are refused; the others wait in the kernel.
+        assert server.rejected == 501
+        assert turns < 2 * 501
+        assert len(caplog.messages) == 10
+        assert "rejected a connection of enclave: it opens over 2 a second" in caplog.text
+        honest.sendall(b"reads on\n")
+        server.turn(0)
+        assert kept.lines == ["reads on"]
+        now += 0.051
+        while server.turn(0):
+            pass
+        assert server.rejected == 501 + 26
+        now += 10
+        while server.turn(0):
             now += 0.051
-            while server.turn(0):
-                pass
-            assert server.rejected == 501 + 26
-            now += 10
-            while server.turn(0):
-                now += 0.051
-            assert server.connections == 1
-            assert "517 more such lines dropped" in caplog.text
-            with connect(settings) as later:
-                now += 5
-                server.turn(0)
-                later.sendall(b"and later\n")
-                server.turn(0)
-                assert kept.lines == ["reads on", "and later"]
-        server.close()
+        assert server.connections == 1
+        assert "517 more such lines dropped" in caplog.text
+        with connect(settings) as later:
+            now += 5
+            server.turn(0)
+            later.sendall(b"and later\n")
+            server.turn(0)
+            assert kept.lines == ["reads on", "and later"]
 
 
 def test_connections_of_another_cid_in_a_loop(tmp_path: Path, kept: Kept) -> None:
     settings = dataclasses.replace(unix(tmp_path), cids=frozenset({16}))
-    with socket.socket(socket.AF_UNIX) as listener:
-        assert isinstance(settings.listen, UnixAddress)
-        listener.bind(settings.listen.path)
-        listener.listen(1024)
-        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: 0)
+    with serving(settings, kept, monotonic=lambda: 0) as server:
         for _ in range(700):
             connect(settings).close()
         while server.turn(0):
             pass
         assert (server.rejected, server.sources) == (501, {})
-        server.close()
 
 
 def test_lines_that_cannot_be_written_are_counted_as_lost(tmp_path: Path, kept: Kept) -> None:
@@ -264,15 +261,12 @@ def test_a_reload_changes_the_rate_of_connections() -> None:
 
 
 def test_cids_that_come_and_go_are_forgotten(tmp_path: Path, kept: Kept) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        settings = unix(tmp_path)
-        server = LogServer(listener, kept, settings, names={16: "one"}, monotonic=lambda: 0)
+    with serving(unix(tmp_path), kept, names={16: "one"}, monotonic=lambda: 0) as server:
         server._source(16).connections = 1
         for cid in range(17, 1000):
             server._source(cid)
         assert len(server.sources) <= MAX_CIDS
         assert server.sources[16].name == "one"
-        server.close()
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from typing import TYPE_CHECKING
 
 from parent.logs.component import LogSink
-from parent.logs.server import LogServer
 from parent.logs.settings import LogSettings
-from tests.parent.logs.test_logs import Kept, connect, unix
+from tests.parent.logs.test_logs import Kept, connect, serving, unix
 from tests.waiting import eventually
 from vsock_proxy.net.addresses import UnixAddress
 
@@ -41,11 +39,7 @@ def test_new_cids_apply_to_new_connections(tmp_path: Path) -> None:
 def test_limits_and_names_change(tmp_path: Path) -> None:
     now = 0.0
     kept, settings = Kept(), unix(tmp_path, lines_per_second=10, bytes_per_second=1000)
-    with socket.socket(socket.AF_UNIX) as listener:
-        assert isinstance(settings.listen, UnixAddress)
-        listener.bind(settings.listen.path)
-        listener.listen()
-        server = LogServer(listener, kept, settings, names={}, monotonic=lambda: now)
+    with serving(settings, kept, monotonic=lambda: now) as server:
         assert server._source(16).name == "cid-16"
         client = connect(settings)
         server.turn(0)
@@ -71,7 +65,6 @@ def test_limits_and_names_change(tmp_path: Path) -> None:
         assert len(kept.lines) == 960, "the new bytes per second keep nobody waiting"
         client.close()
         server.drain()
-        server.close()
 
 
 def test_another_address_or_sink_needs_a_restart(tmp_path: Path) -> None:
