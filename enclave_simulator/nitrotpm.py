@@ -23,28 +23,22 @@ import cbor2
 
 from enclave_simulator import tpm_capabilities
 from enclave_simulator.nsm import MAX_FIELD, sign1
+from enclave_simulator.tpm_keys import Keys
+from enclave_simulator.tpm_nv import NvIndex, NvMemory
 from enclave_simulator.tpm_pcrs import NEVER_RESET, PCR_COUNT, PCR_SIZE, Registers
+from enclave_simulator.tpm_sessions import Sessions, Used
 from enclave_simulator.tpm_wire import (
-    RC_AUTH_FAIL,
     RC_AUTH_MISSING,
-    RC_BAD_AUTH,
     RC_BAD_TAG,
     RC_COMMAND_CODE,
     RC_COMMAND_SIZE,
-    RC_HANDLE,
     RC_INITIALIZE,
     RC_NV_AUTHORIZATION,
-    RC_NV_DEFINED,
-    RC_NV_RANGE,
-    RC_NV_SPACE,
     RC_NV_UNINITIALIZED,
-    RC_SIZE,
     RC_VALUE,
     RC_VALUE_OF_HANDLE,
     RefusedError,
-    password_and_rest,
     sized,
-    take,
 )
 
 if TYPE_CHECKING:
@@ -60,32 +54,26 @@ NV_WRITE, NV_READ = 0x137, 0x14E
 NSM_REQUEST = 0x20000001
 STARTUP, SELF_TEST, GET_RANDOM = 0x144, 0x143, 0x17B
 PCR_READ, PCR_EXTEND, PCR_RESET = 0x17E, 0x182, 0x13D
+START_AUTH_SESSION, FLUSH_CONTEXT, READ_PUBLIC = 0x176, 0x165, 0x173
+CREATE_PRIMARY, EVICT_CONTROL = 0x131, 0x120
 
 _OWNER = 0x40000001
 _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002
-_AUTHWRITE, _AUTHREAD, _WRITTEN = 1 << 2, 1 << 18, 1 << 29
 _MODULE_ID = re.compile(r"i-[0-9a-f]{1,17}-tpm[0-9a-f]{1,16}")
 _RENEW_BEFORE = timedelta(minutes=5)
 _MEASURED = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11)
 _HANDLES = {
     NV_DEFINE_SPACE: 1, NV_UNDEFINE_SPACE: 2, NV_WRITE: 2, NV_READ: 2, NSM_REQUEST: 2,
-    PCR_EXTEND: 1, PCR_RESET: 1,
+    PCR_EXTEND: 1, PCR_RESET: 1, CREATE_PRIMARY: 1, EVICT_CONTROL: 2,
 }  # fmt: skip
-"""Handles of the commands that need authorization."""
+"""Handles of the commands whose first handle needs authorization."""
 
-_NAMES_OF_HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
-_PLAIN = (GET_CAPABILITY, NV_READ_PUBLIC, STARTUP, SELF_TEST, GET_RANDOM, PCR_READ)
-_ALL = {**dict.fromkeys(_PLAIN, 0), NV_READ_PUBLIC: 1, **_HANDLES}
+_PLAIN = {
+    GET_CAPABILITY: 0, NV_READ_PUBLIC: 1, STARTUP: 0, SELF_TEST: 0, GET_RANDOM: 0, PCR_READ: 0,
+    READ_PUBLIC: 1, FLUSH_CONTEXT: 0, START_AUTH_SESSION: 2,
+}  # fmt: skip
+_ALL = {**_PLAIN, **_HANDLES}
 _ALL_BUT_THE_VENDORS = {code: count for code, count in _ALL.items() if code != NSM_REQUEST}
-
-
-@dataclass
-class _NvIndex:
-    algorithm: int
-    attributes: int
-    size: int
-    auth: bytes
-    data: bytearray | None = None
 
 
 @dataclass
@@ -129,7 +117,7 @@ class SimulatedNitroTpm:
     has_vendor_command: bool = True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     path: str = "simulated TPM"
-    nv: dict[int, _NvIndex] = field(default_factory=dict, repr=False)
+    nv: dict[int, NvIndex] = field(default_factory=dict, repr=False)
     calls: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -148,6 +136,9 @@ class SimulatedNitroTpm:
             values[index] = value
         self._registers = Registers(dict(enumerate(values)))
         self.pcrs = self._registers.values
+        self._nv = NvMemory(self.nv, self.nv_space, self.buffer_size)
+        self._keys = Keys()
+        self._sessions = Sessions(self._keys.decrypt_salt)
         self._lock = threading.Lock()
         self._opened = threading.Lock()
         self._leaf: Leaf | None = None
@@ -219,15 +210,11 @@ class SimulatedNitroTpm:
 
     def _respond(self, command: bytes) -> bytes:
         try:
-            tag, parameters = self._carry_out(command)
+            return self._carry_out(command)
         except RefusedError as refused:
             return struct.pack(">HII", _NO_SESSIONS, 10, refused.args[0])
-        if tag == _SESSIONS:
-            # Of a password session: no nonce, continueSession, no HMAC.
-            parameters = struct.pack(">I", len(parameters)) + parameters + b"\0\0\1\0\0"
-        return struct.pack(">HII", tag, 10 + len(parameters), 0) + parameters
 
-    def _carry_out(self, command: bytes) -> tuple[int, bytes]:
+    def _carry_out(self, command: bytes) -> bytes:
         if len(command) < 10:
             raise RefusedError(RC_COMMAND_SIZE)
         tag, size, code = struct.unpack_from(">HII", command)
@@ -236,59 +223,76 @@ class SimulatedNitroTpm:
             raise RefusedError(RC_BAD_TAG)
         if size != len(command):
             raise RefusedError(RC_COMMAND_SIZE)
-        if code == NSM_REQUEST and not self.has_vendor_command:
+        if code not in _ALL or (code == NSM_REQUEST and not self.has_vendor_command):
             raise RefusedError(RC_COMMAND_CODE)
-        if code in _PLAIN:
-            return _NO_SESSIONS, self._without_sessions(code, body)
-        handles = _HANDLES.get(code)
-        if handles is None:
-            raise RefusedError(RC_COMMAND_CODE)
-        if tag != _SESSIONS:
+        if tag != _SESSIONS and code in _HANDLES:
             raise RefusedError(RC_AUTH_MISSING)
-        if len(body) < 4 * handles:
+        if len(body) < 4 * _ALL[code]:
             raise RefusedError(RC_COMMAND_SIZE)
-        given = struct.unpack_from(f">{handles}I", body)
-        for number, handle in enumerate(given, 1):
-            if code in (PCR_EXTEND, PCR_RESET):
-                if handle not in self.pcrs:
-                    raise RefusedError(RC_VALUE_OF_HANDLE)
-            elif handle != _OWNER:
-                self._index(handle, number)
-        password, parameters = password_and_rest(body[4 * handles :])
+        given = struct.unpack_from(f">{_ALL[code]}I", body)
+        names = b"".join(self._name(code, handle, number) for number, handle in enumerate(given, 1))
+        parameters, used = body[4 * len(given) :], list[Used]()
+        if tag == _SESSIONS:
+            used, parameters = self._sessions.read(parameters)
+            self._sessions.check(
+                used,
+                self._auth(code, given[0]) if code in _HANDLES else None,
+                struct.pack(">I", code) + names + parameters,
+                owner=bool(given) and given[0] == _OWNER,
+            )
+            parameters = self._sessions.decrypted(used, parameters)
+        handle, response = self._run(code, given, parameters)
+        if tag == _SESSIONS:
+            response = self._sessions.finish(used, code, response)
+        response = handle + response
+        return struct.pack(">HII", tag, 10 + len(response), 0) + response
+
+    def _run(self, code: int, given: tuple[int, ...], parameters: bytes) -> tuple[bytes, bytes]:
+        """Return the handle in the response, if there is one, and the response's parameters."""
+        if code == START_AUTH_SESSION:
+            handle, response = self._sessions.start(struct.pack(">II", *given) + parameters)
+            return struct.pack(">I", handle), response
+        if code == CREATE_PRIMARY:
+            handle, response = self._keys.create_primary(parameters)
+            return struct.pack(">I", handle), response
+        if code in _PLAIN:
+            return b"", self._without_authorization(code, given, parameters)
         if code in (PCR_EXTEND, PCR_RESET):
             self._registers.change(code == PCR_RESET, given[0], parameters)
-            return tag, b""
-        self._authorize(given[0], password)
-        if code == NV_DEFINE_SPACE:
-            self._nv_define_space(parameters)
-            return tag, b""
-        index = self._index(given[1])
-        if code == NV_UNDEFINE_SPACE:
+        elif code == NV_DEFINE_SPACE:
+            self._nv.define(parameters)
+        elif code == EVICT_CONTROL:
+            self._keys.evict(given[1], int.from_bytes(parameters, "big"))
+        elif code == NV_UNDEFINE_SPACE:
             del self.nv[given[1]]
-            return tag, b""
-        if given[0] != given[1]:  # our indexes are read and written by their own password only
+        elif given[0] != given[1]:  # our indexes are read and written by their own password only
             raise RefusedError(RC_NV_AUTHORIZATION)
-        if code == NV_WRITE:
-            self._nv_write(index, parameters)
-            return tag, b""
-        if code == NV_READ:
-            return tag, self._nv_read(index, parameters)
-        self._nsm_request(index)
-        return tag, b""
+        elif code == NV_WRITE:
+            self._nv.write(self._nv.get(given[1]), parameters)
+        elif code == NV_READ:
+            return b"", self._nv.read(self._nv.get(given[1]), parameters)
+        else:
+            self._nsm_request(self._nv.get(given[1]))
+        return b"", b""
 
-    def _authorize(self, handle: int, password: bytes) -> None:
+    def _auth(self, code: int, handle: int) -> bytes:
+        """Return the authorization value of a command's first handle."""
         if handle == _OWNER:
-            if password != self.owner_password:
-                raise RefusedError(RC_BAD_AUTH)
-        elif password.rstrip(b"\0") != self._index(handle).auth.rstrip(b"\0"):
-            raise RefusedError(RC_AUTH_FAIL)
+            return self.owner_password
+        return b"" if code in (PCR_EXTEND, PCR_RESET, CREATE_PRIMARY) else self._nv.get(handle).auth
 
-    def _index(self, handle: int, number: int = 1) -> _NvIndex:
-        if handle not in self.nv:
-            raise RefusedError(RC_HANDLE | number << 8)
-        return self.nv[handle]
+    def _name(self, code: int, handle: int, number: int) -> bytes:
+        """Return the name of an entity; it must be there."""
+        if code in (PCR_EXTEND, PCR_RESET) and handle not in self.pcrs:
+            raise RefusedError(RC_VALUE_OF_HANDLE)
+        kind = handle >> 24
+        if kind in (0x80, 0x81):
+            return self._keys.get(handle, number).name
+        if kind == 0x01 or (kind != 0x40 and code not in (PCR_EXTEND, PCR_RESET)):
+            return self._nv.name(handle, number)
+        return struct.pack(">I", handle)
 
-    def _without_sessions(self, code: int, body: bytes) -> bytes:
+    def _without_authorization(self, code: int, given: tuple[int, ...], body: bytes) -> bytes:
         if code == GET_CAPABILITY:
             return self._get_capability(body)
         if code == PCR_READ:
@@ -299,7 +303,19 @@ class SimulatedNitroTpm:
             return b""
         if code == GET_RANDOM:
             return sized(os.urandom(min(int.from_bytes(body[:2], "big"), PCR_SIZE)))
-        return self._nv_read_public(body)
+        if code == READ_PUBLIC:
+            return self._keys.read_public(given[0])
+        if code == FLUSH_CONTEXT:
+            self._flush(int.from_bytes(body, "big"))
+            return b""
+        return self._nv.read_public(given[0])
+
+    def _flush(self, handle: int) -> None:
+        for known in (self._sessions.known, self._keys.loaded):
+            if handle in known and handle >> 24 != 0x81:
+                del known[handle]
+                return
+        raise RefusedError(RC_VALUE)
 
     def _get_capability(self, body: bytes) -> bytes:
         found = tpm_capabilities.get_capability(
@@ -307,59 +323,14 @@ class SimulatedNitroTpm:
             values=tpm_capabilities.properties(
                 self.manufacturer, self.name, self.buffer_size, self.nv_space // 2
             ),
-            nv=self.nv,
+            handles=[*self.nv, *self._sessions.known, *self._keys.loaded],
             commands=_ALL if self.has_vendor_command else _ALL_BUT_THE_VENDORS,
         )
         if found is None:
             raise RefusedError(RC_VALUE)
         return found
 
-    def _nv_read_public(self, body: bytes) -> bytes:
-        handle = int.from_bytes(body, "big")
-        index = self._index(handle)
-        attributes = index.attributes | (0 if index.data is None else _WRITTEN)
-        area = struct.pack(">IHIHH", handle, index.algorithm, attributes, 0, index.size)
-        digest = hashlib.new(_NAMES_OF_HASHES.get(index.algorithm, "sha512"), area).digest()
-        name = struct.pack(">H", index.algorithm) + digest
-        return sized(area) + sized(name)
-
-    def _nv_define_space(self, parameters: bytes) -> None:
-        auth, rest = take(parameters)
-        area, _ = take(rest)
-        if len(area) < 14:
-            raise RefusedError(RC_SIZE)
-        handle, algorithm, attributes = struct.unpack_from(">IHI", area)
-        (size,) = struct.unpack(">H", area[-2:])
-        if handle in self.nv:
-            raise RefusedError(RC_NV_DEFINED)
-        if sum(each.size for each in self.nv.values()) + size > self.nv_space:
-            raise RefusedError(RC_NV_SPACE)
-        if not attributes & _AUTHREAD or not attributes & _AUTHWRITE:
-            raise RefusedError(0x2C2)  # TPM_RC_ATTRIBUTES of parameter 2
-        self.nv[handle] = _NvIndex(algorithm, attributes, size, auth)
-
-    def _nv_write(self, index: _NvIndex, parameters: bytes) -> None:
-        data, rest = take(parameters)
-        offset = int.from_bytes(rest, "big")
-        if len(data) > self.buffer_size:
-            raise RefusedError(RC_SIZE)
-        if offset + len(data) > index.size:
-            raise RefusedError(RC_NV_RANGE)
-        if index.data is None:
-            index.data = bytearray(b"\xff" * index.size)
-        index.data[offset : offset + len(data)] = data
-
-    def _nv_read(self, index: _NvIndex, parameters: bytes) -> bytes:
-        size, offset = int.from_bytes(parameters[:2], "big"), int.from_bytes(parameters[2:], "big")
-        if index.data is None:
-            raise RefusedError(RC_NV_UNINITIALIZED)
-        if size > self.buffer_size:
-            raise RefusedError(RC_VALUE)
-        if offset + size > index.size:
-            raise RefusedError(RC_NV_RANGE)
-        return sized(bytes(index.data[offset : offset + size]))
-
-    def _nsm_request(self, index: _NvIndex) -> None:
+    def _nsm_request(self, index: NvIndex) -> None:
         if index.data is None:
             raise RefusedError(RC_NV_UNINITIALIZED)
         response = cbor2.dumps(self._nsm(bytes(index.data)))

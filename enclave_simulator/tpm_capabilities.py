@@ -42,14 +42,14 @@ def properties(manufacturer: str, name: str, buffer_size: int, nv_index_max: int
 
 
 def get_capability(
-    body: bytes, *, values: Mapping[int, int], nv: Iterable[int], commands: Mapping[int, int]
+    body: bytes, *, values: Mapping[int, int], handles: Iterable[int], commands: Mapping[int, int]
 ) -> bytes | None:
     """Return the parameters of the response; None: no such capability.
 
     Args:
         body: capability, property, propertyCount.
         values: the properties.
-        nv: the NV indexes that are defined.
+        handles: of the NV indexes, sessions and keys that there are.
         commands: the commands, by code, with the number of their handles.
 
     Raises:
@@ -64,7 +64,7 @@ def get_capability(
     elif capability == ALGORITHMS:
         items = [struct.pack(">HI", each, 4) for each in (SHA256, SHA384, SHA512) if each >= first]
     elif capability == HANDLES:
-        of_kind = [*range(PCR_COUNT), *sorted(nv), *_PERMANENT]
+        of_kind = sorted([*range(PCR_COUNT), *handles, *_PERMANENT])
         items = [struct.pack(">I", h) for h in of_kind if h >= first and h >> 24 == first >> 24]
     elif capability == COMMANDS:
         codes = sorted(commands)

@@ -16,25 +16,11 @@ RC_SIZE, RC_VALUE = 0x1D5, 0x1C4  # of parameter 1
 RC_NV_AUTHORIZATION = 0x149
 RC_INITIALIZE, RC_LOCALITY = 0x100, 0x907
 RC_VALUE_OF_HANDLE = 0x184  # the first
-
-_PASSWORD = 0x40000009
+RC_OBJECT_MEMORY, RC_SESSION_HANDLES = 0x902, 0x905
 
 
 class RefusedError(Exception):
     """The TPM's own error; its argument is the response code."""
-
-
-def password_and_rest(data: bytes) -> tuple[bytes, bytes]:
-    """Return the password of an authorization area, and the parameters that follow it."""
-    if len(data) < 13:
-        raise RefusedError(RC_AUTHSIZE)
-    size, session, nonce = struct.unpack_from(">IIH", data)
-    if size > len(data) - 4 or session != _PASSWORD or nonce:
-        raise RefusedError(RC_AUTHSIZE)
-    password, rest = take(data[11 : 4 + size])
-    if rest:
-        raise RefusedError(RC_AUTHSIZE)
-    return password, data[4 + size :]
 
 
 def sized(data: bytes) -> bytes:

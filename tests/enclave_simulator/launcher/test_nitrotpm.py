@@ -33,7 +33,17 @@ tpm2_pcrreset 16
 tpm2_pcrread sha384:16 | tail -1 | cut -c-14
 if tpm2_pcrreset 4 2>/dev/null; then exit 1; fi
 test $(tpm2_getrandom 8 | wc -c) = 8
+printf 0123456789abcdef > data
+tpm2_nvdefine 0x1500016 -s 16 -a 'authread|authwrite' -p pw >/dev/null
+tpm2_nvwrite 0x1500016 -P pw -i data
+tpm2_nvread 0x1500016 -P pw -s 16; echo
+if tpm2_nvread 0x1500016 -P wrong -s 16 2>/dev/null; then exit 1; fi
+tpm2_nvundefine 0x1500016
+tpm2_createek -c 0x81010001 -G rsa -u ek.pub
+test -n "$(tpm2_readpublic -c 0x81010001)"
+tpm2_evictcontrol -C o -c 0x81010001 | tail -1
 """
+"""Start-up, capabilities, PCRs; NV memory by HMAC sessions; an endorsement key."""
 
 
 @pytest.mark.parametrize("namespaces", [True, False], ids=["own-dev", "trapped-paths"])
@@ -47,7 +57,7 @@ def test_tpm2_tools(
         pytest.skip(namespaces_refused())
     tpm = SimulatedNitroTpm(nitro_authority)
     launcher = Launcher(nsm=None, tpm=tpm, folder=tmp_path, namespaces=namespaces)
-    status, out, err = output(launcher, "sh", "-c", TOOLS, "-", f"/dev/{device}")
+    status, out, err = output(launcher, "sh", "-c", TOOLS, "-", f"/dev/{device}", cwd=tmp_path)
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         '  value: "AMZN"',
@@ -56,7 +66,10 @@ def test_tpm2_tools(
         "    17: 0xFFFF",
         "    16: 0xF57B",  # SHA-384 of 96 zero bytes
         "    16: 0x0000",
+        "0123456789abcdef",
+        "action: evicted",
     ]
+    assert tpm.nv == {}
 
 
 ATTEST = """
