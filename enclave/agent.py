@@ -257,7 +257,9 @@ class Agent(AttestedOperations):
         return opened(operation, parameters, response, recipient, self._kms)
 
     def begin(self, operation: str, parameters: Mapping[str, Any]) -> BegunCall | None:
-        """Send the request of a call without waiting for anything; see `enclave.begun`.
+        """Send the request of a call without waiting for anything, as the local endpoint does.
+
+        What it returns, `enclave.begun.BegunCall`, is not part of the public interface.
 
         Args:
             operation: see `call`.

@@ -9,6 +9,10 @@ which sends thousands of requests ahead, or connects and resets, as fast as it c
 
 Pooled calls are many more than the pool holds, so that their rate is one that lasts: it includes
 the attested calls that refill it, one for each 32.
+
+The agent's CPU is also given as a multiple of one RSA-2048 decryption, measured around each
+round, so that figures of different machines compare. With `--processes`, CPU and memory are of
+all processes, and memory they share counts once.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.chain.serving import Chain, chain, serving
+from tests.programs.bench.agent import decryption
 from tests.programs.bench.report import machine, table
 from tests.programs.bench.starts import starts
 
@@ -62,7 +68,9 @@ def main() -> None:
             ("constant", MANY, ()),
             ("cached", MANY, ()),
             ("no pool", FEW, ()),
+            ("--processes 2", FEW, ("--processes", "2")),
             ("--pool", MANY, ("--pool",)),
+            ("--pool --processes 2", MANY, ("--pool", "--processes", "2")),
         )
         for clients in CLIENTS
     ]
@@ -85,7 +93,7 @@ def main() -> None:
 
 HEADER = (
     "", "clients", "calls/s", "spread", "p50 ms", "p99 ms",
-    "agent", "load", "proxy", "KMS", "RSS MiB",
+    "agent", "x RSA", "load", "proxy", "KMS", "MiB",
 )  # fmt: skip
 
 
@@ -98,7 +106,9 @@ def _row(case: Case) -> tuple[str, ...]:
         f"{min(rates):.0f}..{max(rates):.0f}",
         f"{case.median('p50'):.2f}",
         f"{case.median('p99'):.2f}",
-        *(f"{1e6 * case.median(name) / case.calls:.0f}" for name in ("agent", "load", "proxy")),
+        f"{1e6 * case.median('agent') / case.calls:.0f}",
+        f"{case.median('x RSA') / case.calls:.2f}",
+        *(f"{1e6 * case.median(name) / case.calls:.0f}" for name in ("load", "proxy")),
         f"{1e6 * case.median('KMS') / case.calls:.0f}",
         f"{max(figures['memory'] for figures in case.figures):.1f}",
     )
@@ -107,7 +117,7 @@ def _row(case: Case) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _running(made: Chain, case: Case) -> Iterator[tuple[int, Mapping[str, int]]]:
     """Start what is measured; yield its port, and the processes that work for it."""
-    if case.name in ("no pool", "--pool"):
+    if case.name not in ("constant", "cached"):
         with serving(made, *case.options) as served:
             yield served.port, {"agent": served.pid, "proxy": made.proxy.pid, "KMS": made.kms_pid}
         return
@@ -135,6 +145,7 @@ def _flooded(flood: str, port: int) -> Iterator[None]:
 
 
 def _round(port: int, pids: Mapping[str, int], case: Case) -> dict[str, float]:
+    rsa = rsa_seconds()
     before = {name: _cpu_seconds(pid) for name, pid in pids.items()}
     argv = [
         sys.executable,
@@ -149,15 +160,50 @@ def _round(port: int, pids: Mapping[str, int], case: Case) -> dict[str, float]:
     if found["wrong"]:
         raise RuntimeError(f"{found['wrong']:.0f} calls had no bytes")
     spent = {name: _cpu_seconds(pid) - before[name] for name, pid in pids.items()}
-    return {**found, **spent, "load": found["cpu"], "memory": _most_resident(pids["agent"])}
+    rsa = (rsa + rsa_seconds()) / 2
+    return {
+        **found,
+        **spent,
+        "x RSA": spent["agent"] / rsa,
+        "load": found["cpu"],
+        "memory": _memory(pids["agent"]),
+    }
+
+
+def rsa_seconds(times: int = 100) -> float:
+    """Return the CPU time of one RSA-2048 decryption."""
+    started = time.process_time()
+    for _ in range(times):
+        _decrypt()
+    return (time.process_time() - started) / times
+
+
+_decrypt = decryption()
+
+
+def _with_workers(pid: int) -> list[int]:
+    """Return a process and those that it has started."""
+    found = [pid]
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text(encoding="ascii").rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
 
 
 def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    spent = 0
+    for each in _with_workers(pid):
+        text = Path(f"/proc/{each}/stat").read_text(encoding="ascii")
+        spent += sum(map(int, text.rpartition(")")[2].split()[11:13]))
+    return spent / os.sysconf("SC_CLK_TCK")
 
 
-def _most_resident(pid: int) -> float:
-    """The most memory it ever had, MiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+def _memory(pid: int) -> float:
+    """The most memory that a process ever had, or what several have now, MiB."""
+    pids = _with_workers(pid)
+    if len(pids) == 1:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text(encoding="ascii") for each in pids]
+    return sum(int(text.partition("\nPss:")[2].split()[0]) for text in rollups) / 1024
