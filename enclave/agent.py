@@ -253,6 +253,8 @@ class Agent(AttestedOperations):
                 with forking.importing:
                     from enclave.recipient.refusal import access_denied_hint  # noqa: PLC0415 (lazy)
                 e.hint = access_denied_hint(operation, parameters, document) or e.hint
+            elif e.type == "ValidationException":
+                recipient.document_rejected(document)
             raise
         return opened(operation, parameters, response, recipient, self._kms)
 

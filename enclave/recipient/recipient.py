@@ -29,6 +29,10 @@ REFRESH_AFTER = 120.0
 """Seconds after which a document is renewed. KMS is reported to reject documents older than five
 minutes; AWS documents no figure."""
 
+RENEWABLE_AFTER = 10.0
+"""Seconds after which a document that KMS may have rejected is renewed: KMS rejects a caller's own
+parameters by the same error, and not every one of these is worth a request to the attester."""
+
 USABLE_FOR = 240.0
 """Seconds a document may be used while the attester fails to give a new one."""
 
@@ -46,6 +50,13 @@ class Recipient(Protocol):
 
     def document_now(self) -> bytes | None:
         """Return the document if the attester need not be asked for it, which takes a while."""
+        ...
+
+    def document_rejected(self, document: bytes) -> None:
+        """Note that KMS may have rejected this document: the next call has a new one.
+
+        The clock that counts its age stands still while the enclave does.
+        """
         ...
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
@@ -94,6 +105,12 @@ class YoungDocument:
         """Return the document if it need not be renewed."""
         is_young = self._clock.monotonic() - self._fetched < REFRESH_AFTER
         return self._document if is_young else None
+
+    def rejected(self, document: bytes) -> None:
+        """Have a document renewed before its next use, if it is still the one and not new."""
+        now = self._clock.monotonic()
+        if document is self._document and now - self._fetched >= RENEWABLE_AFTER:
+            self._fetched = min(self._fetched, now - REFRESH_AFTER)
 
     def _refresh(self, now: float) -> None:
         try:
@@ -150,6 +167,10 @@ class AttestedRecipient:
     def document_now(self) -> bytes | None:
         """See `Recipient.document_now`."""
         return self._document.get_now()
+
+    def document_rejected(self, document: bytes) -> None:
+        """See `Recipient.document_rejected`."""
+        self._document.rejected(document)
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `Recipient.open`."""

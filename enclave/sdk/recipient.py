@@ -56,6 +56,10 @@ class SdkRecipient:
         """See `enclave.recipient.recipient.Recipient`."""
         return self._document.get_now()
 
+    def document_rejected(self, document: bytes) -> None:
+        """See `enclave.recipient.recipient.Recipient.document_rejected`."""
+        self._document.rejected(document)
+
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `enclave.recipient.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
 

@@ -6,7 +6,6 @@ Source: getsops/sops, ``stores/stores.go`` and ``sops.go`` (shouldBeEncrypted).
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -158,7 +157,7 @@ def _key(entry: Node) -> KmsKey:
         raise DecodingError(FORMAT, "an encryption context is not a mapping")
     try:
         ciphertext = base64.b64decode(_text(entry, "enc"), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or letters outside ASCII
         ciphertext = b""
     if not 0 < len(ciphertext) <= MAX_CIPHERTEXT:
         raise DecodingError(FORMAT, "an encrypted data key is not base64 of 1 to 6144 bytes")

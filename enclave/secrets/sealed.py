@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from enclave.secrets.documents import Node, Tree
     from enclave.secrets.sops import Format
 
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ def read_sealed(data: bytes, *, name: str = "") -> Sealed:
     found = read_sops(data, name=name)
     if found is not None:
         return found
-    blob = data
-    if _BASE64.fullmatch(data):
+    blob, text = data, b"".join(data.split())
+    if _BASE64.fullmatch(text):
         try:
-            blob = base64.b64decode(b"".join(data.split()), validate=True)
+            blob = base64.b64decode(text, validate=True)
         except binascii.Error as e:
             raise DecodingError("ciphertext", "base64 that is cut off") from e
     if not 0 < len(blob) <= MAX_CIPHERTEXT:

@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,15 @@ from enclave.errors import (
     NsmRefusedError,
     NsmResponseError,
 )
+from enclave.recipient.recipient import RENEWABLE_AFTER
 from tests.doubles import ManualClock, RedirectingDialer
 from tests.enclave.conftest import SIMULATED
 from tests.sockets import unused_port
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tests.enclave.conftest import Enclave
 
 
@@ -70,6 +74,35 @@ def test_the_document_is_renewed_long_before_it_is_old(enclave: Enclave) -> None
         clock.elapsed = float(elapsed)
         agent.generate_random(1)
         assert enclave.nsm.calls["Attestation"] == documents
+
+
+def test_a_document_that_kms_rejects_is_renewed_by_the_next_call(
+    enclave: Enclave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a pause of the whole enclave, in which no clock of its own has counted."""
+    clock = ManualClock()
+    agent = enclave.agent(clock=clock)
+    agent.generate_random(1)
+    service = enclave.kms.service
+    later = service._now() + timedelta(minutes=10)
+    monkeypatch.setattr(service, "_verifier", DocumentVerifierAt(service._verifier, later))
+    for elapsed, documents in ((RENEWABLE_AFTER - 1, 1), (RENEWABLE_AFTER, 1), (11, 2), (12, 2)):
+        clock.elapsed = float(elapsed)
+        with pytest.raises(KmsRefusedError, match="ValidationException"):
+            agent.generate_random(1)
+        assert enclave.nsm.calls["Attestation"] == documents
+    monkeypatch.undo()
+    assert agent.generate_random(1)
+
+
+class DocumentVerifierAt:
+    """KMS's verifier, at another time than the rest of KMS."""
+
+    def __init__(self, verifier: Any, at: datetime) -> None:
+        self._verifier, self._at = verifier, at
+
+    def verify(self, document: bytes, _now: datetime) -> Any:
+        return self._verifier.verify(document, self._at)
 
 
 def test_a_key_store_is_passed_on(enclave: Enclave) -> None:

@@ -203,6 +203,17 @@ def test_the_least_and_the_most_are_sent(
     assert attested_request(operation, parameters, document)["Recipient"]
 
 
+def test_the_envelope_is_what_is_opened() -> None:
+    seen: list[bytes] = []
+
+    def open_(envelope: bytes) -> bytes:
+        seen.append(envelope)
+        return b"secret"
+
+    opened_response("Decrypt", {}, answer("Decrypt"), open_)
+    assert seen == [b"envelope"]
+
+
 def test_the_longest_envelope_is_opened() -> None:
     encoded = base64.b64encode(bytes(6144)).decode()
     assert opened("Decrypt", {}, CiphertextForRecipient=encoded)["Plaintext"]

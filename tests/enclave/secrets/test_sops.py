@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from enclave.errors import AgentError, DecodingError
 from enclave.secrets.documents import MAX_NODES, read_json
+from enclave.secrets.sealed import Ciphertext, read_sealed
 from enclave.secrets.sops import SopsFile, read_sops
 from tests.enclave.secrets.sealing import KEY, seal
 from vsock_proxy.service.sops_values import float_text
@@ -170,6 +171,23 @@ def test_the_ini_format_is_named_as_not_supported() -> None:
 @pytest.mark.parametrize("data", [b"", b"AQICAHh=", b"\xff\x00", b"hello\n", b"{}", b"- a\n"])
 def test_other_files_are_no_files_of_sops(data: bytes) -> None:
     assert read_sops(data) is None
+
+
+def test_a_file_of_white_space_is_read_in_linear_time() -> None:
+    """Of a mebibyte, one that is read in the square of its length is read for hours."""
+    with pytest.raises(DecodingError, match="1048576 bytes; KMS takes"):
+        read_sealed(b" " * (1 << 20))
+    with pytest.raises(DecodingError, match="1048576 bytes; KMS takes"):
+        read_sealed(b" " * ((1 << 20) - 1) + b"!")
+    assert read_sealed(b" QUJD\n QQ==\n") == Ciphertext(b"ABCA")
+
+
+def test_a_data_key_outside_ascii_is_no_base64() -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["sops"]["kms"][0]["enc"] = "é"
+
+    with pytest.raises(DecodingError, match="not base64"):
+        read_sops(seal(TREE, "json", change=change))
 
 
 # Control characters and the like are not allowed in YAML, even quoted.

@@ -14,6 +14,11 @@ FOUND: dict[str, tuple[bytes, ...]] = {
         + b"\x00",
         b'{"a":' + b"[" * 600 + b"]" * 600 + b"}\x01",
     ),
+    # A regular expression that took the square of the length, and ValueError of base64.
+    "sops": (
+        b" " * 16_000 + b"!",
+        b'{"sops":{"kms":[{"arn":"arn:aws:kms:us-east-1:111122223333:key/a","enc":"\xc3\xa9"}],"mac":"x"}}',
+    ),
     # Control characters of another's message on a terminal.
     "refusal": (
         b"User: arn:aws:iam::1:user/\x1b[31m is not authorized to perform: kms:Decrypt",

@@ -79,7 +79,10 @@ def run(name: str, module: Module, *, children: int) -> Result:
     with (folder / "tests/conftest.py").open("a") as conftest:
         conftest.write(_PROFILE)
     done = subprocess.run(
-        [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)],
+        [
+            sys.executable, "-m", "tests.programs.mutants.mutmut", "run",
+            "--max-children", str(children),
+        ],
         cwd=folder, check=False, capture_output=True,
         env={**os.environ, "PYTHONPATH": f"{FOLDER / 'site'}"},
     )  # fmt: skip

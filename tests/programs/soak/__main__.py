@@ -31,18 +31,12 @@ RECOVERY = 120.0
 """Seconds within which everything succeeds after the last fault. The parent's pause after failures
 of its credential source may be 60 (docs/parent.md)."""
 
-_REFRESH = 10.0
-"""Seconds between two documents of the same credentials, as instance metadata renews them."""
-
 CALM = 6.0
 """Seconds without a fault after each round: every call must be right."""
 
 
-def _wait(made: Chain, until: float) -> None:
-    """Wait until a time; the credentials are refreshed meanwhile."""
-    while (left := until - time.monotonic()) > 0:
-        made.refresh()
-        time.sleep(min(left, _REFRESH))
+def _wait(until: float) -> None:
+    time.sleep(max(0.0, until - time.monotonic()))
 
 
 def _play(soak: Soak, events: list[Event], table: dict[str, tuple[Kind, Fault]]) -> None:
@@ -57,7 +51,7 @@ def _play(soak: Soak, events: list[Event], table: dict[str, tuple[Kind, Fault]])
         moments += [(event.at, begin, event.name), (event.at + event.seconds, end, "")]
     began = time.monotonic()
     for at, action, name in sorted(moments, key=lambda moment: moment[0]):
-        _wait(soak.made, began + at)
+        _wait(began + at)
         _check_parts(soak)
         if name:
             soak.happened[name] += 1
@@ -85,7 +79,7 @@ def _calm(soak: Soak, seconds: float) -> None:
         gate.calm = True
     except TimeoutError as e:
         soak.troubles.append(f"no recovery within {RECOVERY:g} s: {e}")
-    _wait(made, time.monotonic() + seconds)
+    _wait(time.monotonic() + seconds)
     if not gate.close(DEADLINE + SLACK + LONGEST):
         soak.troubles.append("calls do not end")
     gate.calm = False

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 
 DEADLINE = 8.0
 """Seconds for a call at the endpoint."""
+
+START = 300.0
+"""Seconds for a part to start, however busy the machine is: what is measured comes later."""
+
+REFRESH = 10.0
+"""Seconds between two documents of the same credentials, as instance metadata renews them."""
 
 LIFETIME = timedelta(seconds=45)
 """Of credentials: so short that they are renewed all the time."""
@@ -154,6 +161,7 @@ class Chain:
     logs: dict[str, Path]
     key: str = ""
     _serial: Iterator[int] = field(default_factory=itertools.count)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def parts(self) -> list[Part]:
@@ -175,6 +183,10 @@ class Chain:
 
     def refresh(self) -> None:
         """Write the newest credentials for the parent, valid for `LIFETIME` from now."""
+        with self._writing:
+            self._refresh()
+
+    def _refresh(self) -> None:
         key, secret, token = self.world.accepted[-1]
         ends = (datetime.now(UTC) + LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
         document = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": secret,
@@ -198,7 +210,9 @@ def _service(
     running: list[Service] = []
 
     def begin() -> Popen[Any]:
-        running[:] = [Service(module, arguments, env=environment(folder), output=log)]
+        running[:] = [
+            Service(module, arguments, env=environment(folder), output=log, ready_within=START)
+        ]
         return running[0].process
 
     def end() -> None:
@@ -238,7 +252,7 @@ def _await_listening(port: int, process: Popen[Any]) -> None:
     Raises:
         TimeoutError: it does not within a minute, or has ended.
     """
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + START
     while time.monotonic() < ends and process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         with (
@@ -285,12 +299,22 @@ def chain(folder: Path) -> Iterator[Chain]:
         for part in made.parts:
             part.start()
             stack.callback(part.end)
-        await_right(made, within=60)
+        stop = threading.Event()
+        refreshing = threading.Thread(target=_refresh_until, args=(made, stop), daemon=True)
+        refreshing.start()
+        stack.callback(refreshing.join)
+        stack.callback(stop.set)
+        await_right(made, within=START)
         made.key = _make_key(next(iter(agents)))
         yield made
         for part in made.parts:
             with contextlib.suppress(ProcessLookupError):
                 part.signal(signal.SIGCONT)
+
+
+def _refresh_until(made: Chain, stop: threading.Event) -> None:
+    while not stop.wait(REFRESH):
+        made.refresh()
 
 
 def await_right(made: Chain, *, within: float) -> float:
@@ -306,7 +330,6 @@ def await_right(made: Chain, *, within: float) -> float:
                 break
             if time.monotonic() - began > within:
                 raise TimeoutError(f"{made.agents[port].name} gives no random bytes")
-            made.refresh()
             time.sleep(0.05)
     return time.monotonic() - began
 
