@@ -34,6 +34,8 @@ class RelayLimits:
         connect_timeout: from accepted to connected, time in the queue included.
         idle_timeout: without a byte delivered in either direction.
         linger_timeout: the same after one side has half-closed.
+        per_cid: clients of every kind from one CID at the same time; further ones are rejected.
+            0 for as many as there are.
     """
 
     connections: int = 1024
@@ -41,6 +43,7 @@ class RelayLimits:
     connect_timeout: float = 10.0
     idle_timeout: float = 3600.0
     linger_timeout: float = 120.0
+    per_cid: int = 0
 
 
 DEFAULT_LIMITS = RelayLimits()
