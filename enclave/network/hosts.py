@@ -54,7 +54,7 @@ def with_names(text: str, assigned: dict[str, str]) -> str:
     """Return the file's content with a line for each name that it lacks."""
     known = _addresses(text)
     lines = [f"{a}\t{name}\t{_MARK}\n" for name, a in assigned.items() if name not in known]
-    if text and not text.endswith("\n"):
+    if lines and text and not text.endswith("\n"):
         text += "\n"
     return text + "".join(lines)
 

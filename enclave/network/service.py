@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 SPARE_DESCRIPTORS: Final = 1024
 """For the endpoint, its clients, and KMS."""
 
+DRAIN: Final = 5.0
+"""Seconds in which what the program sent before it ended may still be delivered."""
+
 _END: Final = 10.0
-"""Seconds for the thread to end, once every connection is cut."""
+"""Seconds for the thread to end, once connections are drained."""
 
 
 class Network:
@@ -72,15 +75,19 @@ def network(options: NetworkOptions) -> Iterator[Network]:
         addresses = held.enter_context(hosts.named(names)) if names else {}
         daemon = Daemon(
             _forwards(options, addresses),
-            drain_timeout=0,
+            drain_timeout=DRAIN,
             notify=lambda _: None,
             spare_descriptors=SPARE_DESCRIPTORS,
         )
         thread = threading.Thread(target=daemon.run, name="network", daemon=True)
         thread.start()
-        held.callback(thread.join, _END)
-        held.callback(daemon.stop)
+        held.callback(_stop, daemon, thread)
         yield Network(daemon, egress=options.listen is not None, names=frozenset(addresses))
+
+
+def _stop(daemon: Daemon, thread: threading.Thread) -> None:
+    daemon.stop()
+    thread.join(DRAIN + _END)
 
 
 def _forwards(options: NetworkOptions, addresses: Mapping[str, str]) -> list[Forward]:

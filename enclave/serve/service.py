@@ -295,6 +295,7 @@ async def run_program(command: Sequence[str], environ: Mapping[str, str], user: 
     """
     stop = _Stop()
     with diagnostics_to_log(asyncio.get_running_loop()):
+        log.info("ready")
         notify("READY=1")
         try:
             if command:
