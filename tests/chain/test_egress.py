@@ -116,7 +116,8 @@ def test_the_aws_cli(world: World) -> None:
     if not aws.exists():
         pytest.skip("no AWS CLI: pip install -e '.[dev]'")
     words = ("s3api", "list-buckets", "--query", "Buckets[].Name", "--output", "text")
-    env = ("env", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b", "AWS_DEFAULT_REGION=eu-central-1",
+    env = ("env", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b",
+           "AWS_DEFAULT_REGION=eu-central-1",
            f"AWS_CA_BUNDLE={world.ca}")  # fmt: skip
     assert check(world.run(*ALLOW, command=(*env, str(aws), *words))) == "sealed\n"
     assert world.server.hosts == [NAME]

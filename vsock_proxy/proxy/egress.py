@@ -23,7 +23,7 @@ from vsock_proxy.net.http_connect import (
     rejection,
 )
 from vsock_proxy.net.resolving import look_up as system_look_up
-from vsock_proxy.proxy.allowlist import Allowlist, normal_host
+from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.counters import (
     BAD_REQUEST,
     DOWN,
@@ -58,8 +58,8 @@ log = logging.getLogger(__name__)
 MAX_HOSTS = 256
 """Entries of the allowlist that are counted one by one."""
 
-MAX_RESOLVERS = 512
-"""Hosts whose addresses are kept."""
+MAX_ROUTES = 512
+"""Allowed hosts that are remembered, with their addresses."""
 
 _NOBODY = Allowlist(frozenset())
 
@@ -84,7 +84,7 @@ class EgressForwarder(Forwarder):
     ) -> None:
         self._look_up = look_up or system_look_up
         self._threads = LookUpThreads(loop.call_from_thread)
-        self._resolvers: collections.OrderedDict[tuple[str, int], HostResolver]
+        self._routes: collections.OrderedDict[tuple[str, int], tuple[str, Resolver]]
         self._hosts: dict[str, HostCounters] = {}
         self._label_of: dict[RelayedConnection, str] = {}
         self._leaving: set[RejectedClient] = set()
@@ -95,8 +95,8 @@ class EgressForwarder(Forwarder):
         assert isinstance(forward.target, Egress)  # noqa: S101 (`forwarder_for`)
         self._egress = forward.target
         self._allowlist = forward.allowlist or _NOBODY
-        # Addresses were checked against the list there was.
-        self._resolvers = collections.OrderedDict()
+        # They were checked against the list there was.
+        self._routes = collections.OrderedDict()
 
     def snapshot(self) -> ForwardSnapshot:
         """Return the numbers of this moment."""
@@ -126,34 +126,37 @@ class EgressForwarder(Forwarder):
 
     def resolver_of(self, opening: EgressOpening, host: str, port: int) -> Resolver:
         """See `Routes.resolver_of`."""
-        entry = self._allowlist.entry_for(host, port)
-        if entry is None:
-            raise RequestError(403, f"{authority_of(host, port)} is not on the {self._list}")
-        opening.entry = authority_of(entry, port)
+        route = self._routes.get((host, port))
+        if route is None:
+            entry = self._allowlist.entry_for(host, port)
+            if entry is None:
+                raise RequestError(403, f"{authority_of(host, port)} is not on the {self._list}")
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.popitem(last=False)
+            route = authority_of(entry, port), self._new_resolver(host, port)
+            self._routes[host, port] = route
+        else:
+            self._routes.move_to_end((host, port))
+        opening.entry, resolver = route
+        return resolver
+
+    def _new_resolver(self, host: str, port: int) -> Resolver:
         if self._egress.via is not None:
             return resolver_for(
                 self._egress.via.to(host, port), AddressPolicy(), self._loop.call_from_thread
             )
-        key = (normal_host(host), port)
-        found = self._resolvers.get(key)
-        if found is None:
-            if len(self._resolvers) >= MAX_RESOLVERS:
-                self._resolvers.popitem(last=False)
-            found = self._resolvers[key] = HostResolver(
-                TcpAddress(host, port),
-                AddressPolicy(
-                    self.forward.family,
-                    self.forward.prefer,
-                    self._allowlist,
-                    log_rejected=False,
-                ),
-                self._loop.call_from_thread,
-                look_up=self._look_up,
-                run=self._threads.run,
-            )
-        else:
-            self._resolvers.move_to_end(key)
-        return found
+        return HostResolver(
+            TcpAddress(host, port),
+            AddressPolicy(
+                self.forward.family,
+                self.forward.prefer,
+                self._allowlist,
+                log_rejected=False,
+            ),
+            self._loop.call_from_thread,
+            look_up=self._look_up,
+            run=self._threads.run,
+        )
 
     @property
     def _list(self) -> str:

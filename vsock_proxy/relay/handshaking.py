@@ -44,8 +44,10 @@ class _Request:
         self._left = data
 
     def send(self, server: Stream) -> None:
+        """Send what is left; raises BlockingIOError then, as there is no response yet."""
         if self._left:
             self._left = self._left[server.send(self._left, socket.MSG_NOSIGNAL) :]
+            raise BlockingIOError
 
 
 class _HybridHandshake:

@@ -287,7 +287,7 @@ def test_name_that_turns_to_the_metadata_service_is_rejected(place: Place) -> No
         with out.tunnel() as (client, accepted):
             check(client, accepted)
         assert isinstance(out.rig.forwarder, EgressForwarder)
-        out.rig.forwarder._resolvers.clear()  # as if its time were over
+        out.rig.forwarder._routes.clear()  # as if its time were over
         assert "special" in out.response(request(NAME, out.port))
 
 
