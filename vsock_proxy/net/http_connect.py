@@ -1,6 +1,6 @@
 """HTTP CONNECT (RFC 9110, section 9.3.6), from both sides: heads are written and parsed. No I/O.
 
-A head ends with an empty line; what follows it belongs to the tunnel, and stays in the socket.
+A head ends with an empty line; what follows it belongs to the tunnel.
 """
 
 from __future__ import annotations
@@ -87,25 +87,23 @@ class TunnelRefusedError(ConnectionError):
 
 
 class HeadReader:
-    """Reads a head, and nothing after it.
+    """Reads a head.
 
-    The bytes are looked at first (MSG_PEEK) and then taken up to the end of the head.
+    Args:
+        peek: MSG_PEEK, which this module cannot know: the bytes are looked at first and then taken
+            up to the end of the head, so that what follows stays in the socket. 0: what comes with
+            the end of the head is taken too, which saves a system call.
 
     Attributes:
-        started: whether a byte has come.
+        rest: what was taken beyond the head; less than `MAX_HEAD`.
     """
 
-    __slots__ = ("_head", "_peek")
+    __slots__ = ("_head", "_peek", "rest")
 
-    def __init__(self, peek: int) -> None:
-        """Make one; `peek` is MSG_PEEK, which this module cannot know."""
+    def __init__(self, peek: int = 0) -> None:
         self._head = b""
         self._peek = peek
-
-    @property
-    def started(self) -> bool:
-        """Whether a byte has come."""
-        return bool(self._head)
+        self.rest = b""
 
     def read(self, stream: HeadStream) -> bytes:
         """Return the head.
@@ -123,7 +121,11 @@ class HeadReader:
             overlap = self._head[-3:]
             found = (overlap + seen).find(_END)
             count = len(seen) if found < 0 else found + len(_END) - len(overlap)
-            self._head += stream.recv(count)
+            if self._peek:
+                self._head += stream.recv(count)
+            else:
+                self._head += seen[:count]
+                self.rest = seen[count:]
             if found >= 0:
                 return self._head
             if len(self._head) >= MAX_HEAD:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vsock_proxy.net.http_connect import HeadReader, RequestError, authority_of, parse_request
 from vsock_proxy.relay.connecting import Opening
-from vsock_proxy.relay.loop import EDGES
+from vsock_proxy.relay.connection import NOT_PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +50,8 @@ class Routes(Protocol):
 class EgressOpening(Opening):
     """A client that names its target first.
 
-    While its head is incomplete, its socket is watched. Bytes after the head stay in the socket,
-    and are the first of the tunnel.
+    Its socket is watched until its head is complete. Bytes after the head are the first of the
+    tunnel: `early`, those that came with the end of the head, and the others stay in the socket.
 
     Attributes:
         entry: of the allowlist that allows the target, ``HOST:PORT``; "" until there is one.
@@ -60,7 +60,7 @@ class EgressOpening(Opening):
         watched: whether the loop watches the client.
     """
 
-    __slots__ = ("_reader", "_routes", "entry", "host", "port", "watched")
+    __slots__ = ("_reader", "_routes", "_seen", "entry", "host", "port", "watched")
 
     _reader: HeadReader | None
 
@@ -76,7 +76,8 @@ class EgressOpening(Opening):
     ) -> None:
         super().__init__(loop, client, peer, resolver=NO_RESOLVER, events=events, timeout=timeout)
         self._routes = routes
-        self._reader = HeadReader(socket.MSG_PEEK)
+        self._reader = HeadReader()
+        self._seen = 0
         self.entry = self.host = ""
         self.port = 0
         self.watched = False
@@ -87,10 +88,11 @@ class EgressOpening(Opening):
         return authority_of(self.host, self.port)
 
     def start(self) -> None:
-        """Read the head; once it is there, connect. See `Opening.start`."""
-        if self.entry or self._read():
+        """Wait for the head; once it is there, connect. See `Opening.start`."""
+        if self.entry:
             super().start()
-        elif self._reader is not None and not self.watched:
+        elif not self.watched:
+            # No read before this: a head that is there already raises an edge.
             try:
                 self._loop.add(self.client.fileno(), self)
             except OSError as e:
@@ -102,18 +104,18 @@ class EgressOpening(Opening):
         """Go on with the head, or see `Opening.ready`."""
         if fd != self.client.fileno():
             super().ready(fd, events)
-        elif self._read():
+            return
+        self._seen |= events
+        if self._read():
             # Connecting opens a descriptor, which must not be in the middle of a turn's events.
             self._routes.start_soon(self)
 
     def watch_for(self, connection: RelayedConnection) -> None:
-        """Have the loop send the client's events to a connection, beginning with its state."""
-        fd = self.client.fileno()
-        if self.watched:
-            self._loop.hand_over(fd, connection)
-            self._loop.modify(fd, EDGES)  # Edges that came meanwhile are raised again.
-        else:
-            self._loop.add(fd, connection)
+        """Have the loop send the client's events to a connection from now on."""
+        # What came meanwhile is read when it begins; an end, if an event has announced one, too.
+        if self._seen & NOT_PLAIN:
+            connection.up.short_reads_lie = True
+        self._loop.hand_over(self.client.fileno(), connection)
 
     def _read(self) -> bool:
         """Read what there is of the head; return whether the target is known by that."""
@@ -123,6 +125,7 @@ class EgressOpening(Opening):
         try:
             head = reader.read(self.client)
             self._reader = None
+            self.early = reader.rest
             self.host, self.port = parse_request(head)
             self._resolver = self._routes.resolver_of(self, self.host, self.port)
         except BlockingIOError:

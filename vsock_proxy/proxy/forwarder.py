@@ -253,7 +253,7 @@ class Forwarder:
         except OSError as e:
             connection.close(e)
             return
-        connection.begin(events)
+        connection.begin(events, sent=opening.early, received=opening.early_response)
 
     def _watch(self, opening: Opening, connection: RelayedConnection) -> None:
         """Have the loop send the events of the client. Raises OSError if it cannot."""

@@ -61,6 +61,8 @@ class Opening:
         peer: its address.
         since: when it was accepted, in the loop's time.
         deadline: when it times out, in the loop's time.
+        early: what a client has sent before its server is connected, as far as it was read.
+        early_response: the same of the server.
     """
 
     __slots__ = (
@@ -74,6 +76,8 @@ class Opening:
         "_server",
         "client",
         "deadline",
+        "early",
+        "early_response",
         "peer",
         "since",
     )
@@ -99,6 +103,7 @@ class Opening:
         self._attempt_deadline = self.deadline = loop.now + timeout
         self.client = client
         self.peer = peer
+        self.early = self.early_response = b""
 
     def start(self) -> None:
         """Resolve the target and try its addresses. Only where descriptors may be opened."""
@@ -123,6 +128,7 @@ class Opening:
             except OSError as e:
                 self._attempt_failed(e)
                 return
+            self.early_response = self._handshake.rest
         self._server = None
         self._events.connected(self, server, events)
 

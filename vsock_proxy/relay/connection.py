@@ -19,8 +19,10 @@ PLAIN_EVENTS = 4
 """Events after which a connection counts as a long one. See `RelayedConnection`."""
 
 _HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_NOT_PLAIN = _HANGUP | select.EPOLLPRI
-_READABLE = _NOT_PLAIN | select.EPOLLIN
+NOT_PLAIN = _HANGUP | select.EPOLLPRI
+"""Events that announce an end, or urgent data."""
+
+_READABLE = NOT_PLAIN | select.EPOLLIN
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -121,8 +123,17 @@ class RelayedConnection:
         self.up = Flow(client, server)
         self.down = Flow(server, client)
 
-    def begin(self, events: int) -> None:
-        """Start; `events` are those of the server's socket so far."""
+    def begin(self, events: int, *, sent: bytes = b"", received: bytes = b"") -> None:
+        """Start.
+
+        Args:
+            events: those of the server's socket so far.
+            sent: what was read from the client already.
+            received: what was read from the server already.
+        """
+        if sent or received:
+            self._loop.hold(len(sent) + len(received))
+            self.up.tail, self.down.tail = memoryview(sent), memoryview(received)
         # Most clients have sent something by now. Their events come all the same.
         self._pump(self.up)
         self.ready(self._server_fd, events)
@@ -138,7 +149,7 @@ class RelayedConnection:
         # What this side sent comes first: if it was reset, only reading shows it.
         if not sent.ended:
             if events & _READABLE:
-                if events & _NOT_PLAIN:
+                if events & NOT_PLAIN:
                     sent.short_reads_lie = True
                 self._pump(sent)
         elif events & _HANGUP:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class Handshake(Protocol):
-    """A request, and its response, of which nothing but itself is read."""
+    """A request, and its response."""
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the response, with its end: the first bytes of the stream."""
+        ...
 
     def advance(self, server: Stream) -> None:
         """Send and read what is possible.
@@ -52,6 +57,7 @@ class _Request:
 
 class _HybridHandshake:
     def __init__(self, port: int) -> None:
+        self.rest = b""
         self._request = _Request(hybrid.request(port))
         self._response = hybrid.Response()
 
@@ -63,7 +69,11 @@ class _HybridHandshake:
 class _TunnelHandshake:
     def __init__(self, host: str, port: int) -> None:
         self._request = _Request(http_connect.request(host, port))
-        self._reader = http_connect.HeadReader(socket.MSG_PEEK)
+        self._reader = http_connect.HeadReader()
+
+    @property
+    def rest(self) -> bytes:
+        return self._reader.rest
 
     def advance(self, server: Stream) -> None:
         self._request.send(server)

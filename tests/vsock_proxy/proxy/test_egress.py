@@ -32,6 +32,7 @@ from vsock_proxy.net.http_connect import ESTABLISHED, request
 from vsock_proxy.net.listening import listen
 from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.egress import MAX_HOSTS, EgressForwarder
+from vsock_proxy.proxy.egress_client import EgressOpening
 from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.relay.connection import RelayLimits
 
@@ -90,6 +91,10 @@ class Outside:
         with self.connect() as client, self.server.accept() as accepted:
             assert read_exactly(client, len(ESTABLISHED)) == ESTABLISHED
             yield client, accepted
+
+
+def openings(out: Outside) -> list[EgressOpening]:
+    return [each for each in out.rig.forwarder._opening if isinstance(each, EgressOpening)]
 
 
 def allowing(port: int, *others: tuple[str, int]) -> Allowlist:
@@ -448,7 +453,8 @@ def test_look_ups_are_bounded_and_a_dead_name_server_blocks_nobody_for_ever(plac
         out.rig.forwarder._look_up = stuck
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(out.connect(f"n{n}.example.com")) for n in range(40)]
-            out.rig.wait_until(lambda: len(out.rig.forwarder._opening) == 40)
+            out.rig.wait_until(lambda: len(openings(out)) == 40)
+            out.rig.wait_until(lambda: all(each.entry for each in openings(out)))
             out.rig.wait_until(lambda: len(running) == 32)
             out.rig.pass_time(TICK + 2)
             for client in clients:
