@@ -36,10 +36,10 @@ class EgressTransport(httpx.HTTPTransport):
         limits: httpx.Limits | None = None,
     ) -> None:
         limits = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
-        super().__init__(verify=verify, cert=cert, trust_env=False, limits=limits)
+        super().__init__(verify=verify, cert=cert, limits=limits)
         # httpx has no argument for httpcore's network backend, which is public there.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(verify=verify, cert=cert, trust_env=False),
+            ssl_context=httpx.create_ssl_context(verify=verify, cert=cert),
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,

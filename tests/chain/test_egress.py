@@ -6,6 +6,7 @@ A client that is not there is a skipped test that says what is missing.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from tests.chain.test_main_job import AGENT, SIMULATOR, run
 from tests.egress import HttpsServer, bundle, https_server, parent_egress
+from tests.paths import ROOT
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import UnixAddress
@@ -188,31 +190,19 @@ def database() -> Iterator[int]:
         thread.join(TEST_TIMEOUT)
 
 
-PYTHON = """
-import os, sys
-import boto3, httpx, requests, ssl
-import enclave
-ca, name = sys.argv[1:]
-url = f"https://{name}/object"
-egress = enclave.EgressDialer()
-context = ssl.create_default_context(cafile=ca)
-print(egress.pool_manager(ca_certs=ca).request("GET", url).data)
-with requests.Session() as session:
-    session.mount("https://", egress.requests_adapter())
-    print(session.get(url, verify=ca).content)
-with httpx.Client(transport=egress.httpx_transport(verify=context)) as client:
-    print(client.get(url).content)
-s3 = boto3.client("s3", region_name="eu-central-1", aws_access_key_id="a",
-                  aws_secret_access_key="b", verify=ca)
-print([each["Name"] for each in enclave.attach(s3).list_buckets()["Buckets"]])
-"""
-
-
-def test_python_clients_over_vsock_without_a_listener(world: World) -> None:
-    pytest.importorskip("boto3")
-    command = (sys.executable, "-W", "ignore", "-c", PYTHON, str(world.ca), NAME)
-    done = run(*SIMULATOR, "--no-services", "--folder", str(world.folder), "--", *command)
-    assert check(done).splitlines() == [r"b'hello\n'"] * 3 + ["['sealed']"]
+def test_documented_python_clients_over_vsock_without_a_listener(world: World) -> None:
+    (example,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs/egress.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    command = (
+        "env", f"SSL_CERT_FILE={world.ca}", f"REQUESTS_CA_BUNDLE={world.ca}",
+        f"AWS_CA_BUNDLE={world.ca}", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b",
+        sys.executable, "-c", example,
+    )  # fmt: skip
+    check(run(*SIMULATOR, "--no-services", "--folder", str(world.folder), "--", *command))
+    assert world.server.requests == ["GET /object HTTP/1.1"] * 3 + ["GET / HTTP/1.1"]
+    (listener,) = world.parent.snapshot().forwards
+    assert listener.hosts[f"{NAME}:443"].relayed == 4
 
 
 INSIDE = """

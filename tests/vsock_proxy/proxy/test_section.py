@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.paths import ROOT
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.proxy.allowlist import Allowlist
@@ -276,3 +278,13 @@ def test_invalid_egress_is_rejected_with_its_line(text: str, message: str) -> No
     with pytest.raises(ConfigurationError) as refusal:
         read(f"proxy: {{{text}}}")
     assert str(refusal.value).startswith(f"parent.yaml{message}")
+
+
+def test_the_documented_egress_is_read() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/egress.md").read_text(), re.DOTALL)
+    (forward,) = read(text).forwards
+    assert forward.allowlist
+    assert forward.allowlist.entry_for("b.s3.eu-central-1.amazonaws.com", 443) == (
+        "*.s3.eu-central-1.amazonaws.com"
+    )
+    assert forward.limits == RelayLimits(connections=2048, per_cid=512)
