@@ -186,7 +186,7 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.operations.charts",
         "parent.operations.history",
         "parent.operations.hosts",
-        "parent.operations.hosts_used",
+        "parent.hosts_used",
         "parent.operations.markup",
         "parent.operations.page",
         "parent.units",

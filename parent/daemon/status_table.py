@@ -6,7 +6,7 @@ import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
-from parent.operations.hosts_used import most_used
+from parent.hosts_used import most_used
 from parent.units import duration, size
 from vsock_proxy.service.console import printable
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from parent.hosts_used import most_used
 from parent.operations.charts import bar, columns, curves
 from parent.operations.history import rates
-from parent.operations.hosts_used import most_used
 from parent.operations.markup import element
 from parent.operations.page_parts import PLACES, SPAN, Tile, heading, mostly, newest
 from parent.units import size
