@@ -102,8 +102,9 @@ class EgressForwarder(Forwarder):
         """Return the numbers of this moment."""
         hosts = {label: counters.copy() for label, counters in self._hosts.items()}
         for connection, label in self._label_of.items():
-            hosts[label].bytes[UP] += connection.up.delivered
-            hosts[label].bytes[DOWN] += connection.down.delivered
+            up, down = connection.delivered()
+            hosts[label].bytes[UP] += up
+            hosts[label].bytes[DOWN] += down
         return super().snapshot().with_hosts(hosts)
 
     def abort(self) -> None:

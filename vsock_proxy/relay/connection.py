@@ -196,7 +196,7 @@ class RelayedConnection:
 
         A short one would pay more for that than it gains.
         """
-        if events & _NOT_PLAIN or self.up.done or self.down.done:
+        if events & NOT_PLAIN or self.up.done or self.down.done:
             self._part()
             self._plain_events = -1
         elif not self._joined:
