@@ -115,10 +115,10 @@ class Forwarder:
     def snapshot(self) -> ForwardSnapshot:
         """Return the numbers of this moment."""
         counters = self.counters.copy()
-        for connection in self._relayed:
-            up, down = connection.delivered()
-            counters.bytes[UP] += up
-            counters.bytes[DOWN] += down
+        delivered = [connection.delivered() for connection in self._relayed]
+        # Both are there, also if nothing was relayed yet.
+        counters.bytes[UP] += sum(up for up, _ in delivered)
+        counters.bytes[DOWN] += sum(down for _, down in delivered)
         return ForwardSnapshot(
             name=self.forward.title,
             listen=self.address,

@@ -126,7 +126,7 @@ def outside(
 
 
 @pytest.fixture
-def out(place: Place) -> Iterator[Outside]:
+def out(place: Place, innermost: str) -> Iterator[Outside]:
     with outside(place) as out:
         yield out
 

@@ -63,7 +63,7 @@ def image(place: Place, parent: Address, *allowed: tuple[str, int]) -> Iterator[
 
 
 @pytest.fixture
-def out(place: Place) -> Iterator[Outside]:
+def out(place: Place, innermost: str) -> Iterator[Outside]:
     with outside(place) as out:
         yield out
 
