@@ -247,3 +247,11 @@ def test_without_a_network_there_is_nothing_to_serve() -> None:
     done = run(*AGENT, "serve", "--no-kms")
     assert "enclave-agent: error: --no-kms, and no network: nothing to serve" in done.stderr
     assert (done.stdout, done.returncode) == ("", 252)
+
+
+def test_without_kms_there_are_no_secrets(tmp_path: Path) -> None:
+    sealed = tmp_path / "sealed"
+    sealed.write_bytes(bytes(range(1, 201)))
+    done = run(*AGENT, "serve", "--no-kms", *ALLOW, "--secret", f"A={sealed}", "--", "true")
+    assert "enclave-agent: error: --no-kms, and secrets that only KMS can open" in done.stderr
+    assert (done.stdout, done.returncode) == ("", 252)
