@@ -3,7 +3,8 @@
 All listen on TCP, as the others know nothing else, and lead to the same server. *relay* is
 `vsock-proxy` with a fixed target, *egress* the same program with CONNECT; *2 relays* and *agent*
 are both hops of an enclave's connection: two relays, and `enclave-agent serve --egress` in front of
-*egress*. Each round measures each of them in turn, in another order. ROUNDS=10 takes longer.
+*egress*. Each round measures each of them in turn, in another order. ROUNDS=10 takes longer;
+ONLY="bulk" measures only what has one of these in its name, and ALONE=1 only ours.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _two(name: str, folder: Path, target: int) -> Iterator[Peer]:
 def main() -> None:
     """Run and print."""
     names = ["relay", "egress", "2 relays", "agent"]
-    for name in ("tinyproxy", "squid"):
+    for name in () if os.environ.get("ALONE") else ("tinyproxy", "squid"):
         if shutil.which(name, path=_path()):
             names.append(name)
         else:
