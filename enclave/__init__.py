@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from enclave.kms.client import KmsResponse
     from enclave.logs.handler import SinkHandler
+    from enclave.network.dialer import EgressDialer
     from enclave.nitrotpm import DevTpm, NitroTpm, TpmDevice
     from enclave.nsm import DevNsm, Nsm, NsmDevice
     from enclave.pool import RandomPool
@@ -78,6 +79,7 @@ __all__ = [
     "DevNsm",
     "DevTpm",
     "DialError",
+    "EgressDialer",
     "KeyPairAhead",
     "KmsError",
     "KmsRefusedError",
@@ -148,6 +150,7 @@ _HOMES = {
     "TpmUnavailableError": "enclave.errors",
     "KmsResponse": "enclave.kms.client",
     "SinkHandler": "enclave.logs.handler",
+    "EgressDialer": "enclave.network.dialer",
     "DevNsm": "enclave.nsm",
     "Nsm": "enclave.nsm",
     "NsmDevice": "enclave.nsm",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from enclave.nsm import DevNsm, NsmDevice
     from enclave.recipient.keypair import KeyPairAhead
     from enclave.sdk.client import SdkClient
-    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.addresses import Address, ConnectProxy
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class Agent(AttestedOperations):
         profile: name of a profile in the AWS CLI's files. Default: AWS_PROFILE, then
             AWS_DEFAULT_PROFILE, then ``default``, if there are such files. Its region, endpoint
             and other settings come after the variables (`enclave.aws_settings`).
-        proxy: where vsock-proxy listens, as an address or its text; ``direct`` connects to KMS
+        proxy: where vsock-proxy listens, as an address or its text; ``connect:ADDRESS`` for an
+            egress proxy, which serves every region (docs/egress.md); ``direct`` connects to KMS
             itself; ``auto`` does so in a pod, a task or an instance, and otherwise takes
             vsock://3:8000 (docs/platforms.md).
         ca_bundle: file of CA certificates in PEM, trusted and no others. Default: AWS_CA_BUNDLE,
@@ -109,7 +110,7 @@ class Agent(AttestedOperations):
         region: str | None = None,
         endpoint_url: str | None = None,
         profile: str | None = None,
-        proxy: Address | str = AUTO,
+        proxy: Address | ConnectProxy | str = AUTO,
         ca_bundle: str | None = None,
         trust: str = "amazon",
         credentials: Credentials | CredentialsProvider | str = "auto",

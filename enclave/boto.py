@@ -1,8 +1,9 @@
-"""Make an existing boto3 or botocore KMS client attested.
+"""Make an existing boto3 or botocore client usable in the enclave: attested, if it is KMS's.
 
-All of it uses botocore's events, which are public (moto uses them too): ``before-parameter-build``
-adds `Recipient`, ``before-send`` sends the signed request through the vsock proxy (the response
-that a handler returns replaces botocore's own HTTP session), and ``after-call`` opens the response.
+For KMS, all of it uses botocore's events, which are public (moto uses them too):
+``before-parameter-build`` adds `Recipient`, ``before-send`` sends the signed request through the
+vsock proxy (the response that a handler returns replaces botocore's own HTTP session), and
+``after-call`` opens the response.
 Everything else is the client's own: validation, signing, retries, parsing and exceptions.
 """
 
@@ -17,11 +18,13 @@ import botocore.client
 import botocore.exceptions
 from botocore.awsrequest import AWSResponse
 
+from enclave import forking
 from enclave.agent import Agent
 from enclave.errors import AgentError, ConfigurationError, KmsUnreachableError
 from enclave.key_id import note_key_id
 from enclave.kms.client import read_response
 from enclave.kms.endpoint import Endpoint, parse_endpoint
+from enclave.network.dialer import EgressDialer
 from enclave.recipient.exchange import (
     KEY_ENCRYPTION_ALGORITHM,
     SECRET_FIELD,
@@ -63,12 +66,19 @@ class AttachedConnectionError(botocore.exceptions.ConnectionError):  # type: ign
             self.add_note(f"hint: {error.hint}")
 
 
-def attach(client: Client, *, agent: Agent | None = None) -> Client:
-    """Make a boto3 or botocore KMS client attested, and return it.
+def attach(
+    client: Client, *, agent: Agent | None = None, egress: EgressDialer | str | None = None
+) -> Client:
+    """Make a boto3 or botocore client usable in the enclave, and return it: one of KMS is attested.
 
-    Its region, endpoint, credentials, timeouts, retries, parameters and responses stay what they
-    are. Operations that take `Recipient` get one, unless the caller brings its own, and
-    ``response["Plaintext"]`` (or the operation's own field) is filled as usual; the others pass
+    A client of another service sends its requests through the egress proxy of the parent
+    (docs/egress.md), and is unchanged otherwise:
+
+        s3 = enclave.attach(boto3.client("s3", region_name="eu-central-1"))
+
+    Of a client of KMS, region, endpoint, credentials, timeouts, retries, parameters and responses
+    stay what they are. Operations that take `Recipient` get one, unless the caller brings its own,
+    and ``response["Plaintext"]`` (or the operation's own field) is filled as usual; the others pass
     through. Connections go through the agent's proxy, and TLS is verified by the agent's CAs; the
     client's own options for both are ignored. Safe for many threads.
 
@@ -81,10 +91,12 @@ def attach(client: Client, *, agent: Agent | None = None) -> Client:
     NSM, a response that is forged or does not open, a server that does not prove to be KMS.
 
     Args:
-        client: of the service ``kms``. Clients of aiobotocore and aioboto3 are rejected.
+        client: of any service. Clients of aiobotocore and aioboto3 are rejected.
         agent: its key pair, proxy and CAs are used. By default the client gets an agent of its
             own, which is closed with it. ``Agent(engine="sdk")`` works like any other;
             ``sdk-client`` is rejected, because it makes whole calls.
+        egress: of a client of another service than KMS: the dialer, or where the parent's egress
+            proxy listens. Default: vsock://3:8004.
 
     Raises:
         ConfigurationError: the argument is not such a client, its endpoint is not https, or it is
@@ -101,15 +113,25 @@ def attach(client: Client, *, agent: Agent | None = None) -> Client:
             hint="call a boto3 client in a thread (asyncio.to_thread), or use the local endpoint "
             "of enclave-agent serve",
         )
-    service = client.meta.service_model.service_name
-    if service != "kms":
-        raise ConfigurationError(
-            f"a client of {service!r}, not of 'kms'", hint='pass what boto3.client("kms") returned'
-        )
     if client in _attached:
         raise ConfigurationError(
             "this client is attached already", hint="attach a client once, where it is made"
         )
+    service = client.meta.service_model.service_name
+    if (agent if service != "kms" else egress) is not None:
+        raise ConfigurationError(
+            f"a client of {service!r} takes no {'agent' if agent is not None else 'egress'}",
+            hint='agent= is for KMS; its way through an egress proxy is Agent(proxy="connect:...")',
+        )
+    if service != "kms":
+        with forking.importing:
+            from enclave.network.boto_client import send_through  # noqa: PLC0415 (urllib3)
+
+        if not isinstance(egress, EgressDialer):
+            egress = EgressDialer() if egress is None else EgressDialer(egress)
+        send_through(client, egress)
+        _attached.add(client)
+        return client
     endpoint = _endpoint(client.meta.endpoint_url)
     if agent is not None and agent.engine == "sdk-client":
         raise ConfigurationError(

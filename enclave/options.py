@@ -10,7 +10,13 @@ from enclave.errors import ConfigurationError
 from enclave.kms.endpoint import Endpoint, parse_endpoint
 from enclave.kms.regions import regional_endpoint
 from enclave.kms.retry import MAX_ATTEMPTS
-from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
+from vsock_proxy.net.addresses import (
+    VMADDR_CID_PARENT,
+    Address,
+    ConnectProxy,
+    VsockAddress,
+    parse_proxy,
+)
 from vsock_proxy.net.ports import PROXY_PORT
 
 if TYPE_CHECKING:
@@ -35,14 +41,14 @@ class KmsLocation:
     Attributes:
         region: the AWS region in the scope of each signature.
         endpoint: the host that TLS must prove.
-        proxy: where vsock-proxy listens; None: connections go to KMS itself.
+        proxy: where vsock-proxy listens, or an egress proxy; None: connections go to KMS itself.
         ca_bundle: file of CA certificates in PEM; None for the default ones.
         max_attempts: attempts of one call, the first included.
     """
 
     region: str
     endpoint: Endpoint
-    proxy: Address | None
+    proxy: Address | ConnectProxy | None
     ca_bundle: str | None
     max_attempts: int
 
@@ -52,7 +58,7 @@ def locate_kms(
     *,
     region: str | None,
     endpoint_url: str | None,
-    proxy: Address | str,
+    proxy: Address | ConnectProxy | str,
     ca_bundle: str | None,
     has_network: bool,
 ) -> KmsLocation:
@@ -92,7 +98,9 @@ def locate_kms(
     )
 
 
-def _proxy(proxy: Address | str, *, has_network: bool) -> Address | None:
+def _proxy(
+    proxy: Address | ConnectProxy | str, *, has_network: bool
+) -> Address | ConnectProxy | None:
     if proxy == AUTO:
         proxy = DIRECT if has_network else DEFAULT_PROXY
     if proxy == DIRECT:
@@ -100,7 +108,7 @@ def _proxy(proxy: Address | str, *, has_network: bool) -> Address | None:
     if not isinstance(proxy, str):
         return proxy
     try:
-        return parse_address(proxy)
+        return parse_proxy(proxy)
     except ConfigurationError as e:
         raise ConfigurationError(
             str(e), hint=f"{e.hint}; without a proxy, {DIRECT}; or {AUTO}, the default"

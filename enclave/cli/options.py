@@ -142,9 +142,10 @@ def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     add(
         "--proxy",
         metavar="ADDRESS",
-        help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT; direct: "
-        "no proxy, TCP to KMS itself; or auto: direct in a pod, a task or an instance, otherwise "
-        f"vsock://3:8000 (default: {DEFAULTS['proxy']})",
+        help="where vsock-proxy listens: vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT; "
+        "connect:ADDRESS: an egress proxy, which serves every region; direct: no proxy, TCP to KMS "
+        "itself; or auto: direct in a pod, a task or an instance, otherwise vsock://3:8000 "
+        f"(default: {DEFAULTS['proxy']})",
     )
     add(
         "--engine",

@@ -26,7 +26,8 @@ from enclave.http.errors import (
     TlsError,
 )
 from enclave.http.request import RequestWriter
-from vsock_proxy.net.addresses import TcpAddress
+from vsock_proxy.net.addresses import ConnectProxy, TcpAddress
+from vsock_proxy.net.dialing import ConnectDialer
 
 if TYPE_CHECKING:
     import ssl
@@ -90,7 +91,7 @@ class Transport:
     Args:
         endpoint: the host that TLS must prove, its port, and the path.
         dialer: where connections come from.
-        proxy: where vsock-proxy listens; None: connect to the endpoint itself.
+        proxy: where vsock-proxy listens, or an egress proxy; None: connect to the endpoint itself.
         tls: what is trusted.
         max_connections: connections at the same time; further threads wait for one.
         clock: tells how long connections have been idle.
@@ -101,15 +102,19 @@ class Transport:
         endpoint: Endpoint,
         *,
         dialer: Dialer,
-        proxy: Address | None,
+        proxy: Address | ConnectProxy | None,
         tls: ssl.SSLContext,
         max_connections: int = 16,
         clock: Clock | None = None,
     ) -> None:
         self._is_direct = proxy is None
-        address = proxy or TcpAddress(endpoint.host, endpoint.port)
         through = f" through {proxy}" if proxy else ""
         self._where = f"{endpoint.host}{through}"
+        address: Address = TcpAddress(endpoint.host, endpoint.port)
+        if isinstance(proxy, ConnectProxy):
+            dialer = ConnectDialer(proxy, dialer)
+        elif proxy is not None:
+            address = proxy
         self._requests = RequestWriter("POST", endpoint.authority, endpoint.path)
 
         def connect(deadline: float) -> TlsStream:

@@ -23,7 +23,13 @@ from enclave.sdk.bindings.kms import MAX_PORT
 from enclave.sdk.checks import PARAMETERS, check_request, read_response
 from enclave.sdk.errors import SdkConnectionEndedError, SdkNotBuiltError, SdkWorkerError
 from enclave.sdk.process import COMMAND, DISCONNECTED, Worker, WorkerFailure
-from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.addresses import (
+    Address,
+    ConnectProxy,
+    TcpAddress,
+    UnixAddress,
+    VsockAddress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +79,7 @@ class SdkClient:
         *,
         region: str,
         endpoint: Endpoint,
-        proxy: Address,
+        proxy: Address | ConnectProxy,
         ca_bundle: str,
         credentials: CredentialsProvider,
         seconds: float,
@@ -242,7 +248,7 @@ class SdkClient:
         self._slots.put(slot)
 
 
-def _proxy_options(proxy: Address) -> dict[str, Any]:
+def _proxy_options(proxy: Address | ConnectProxy) -> dict[str, Any]:
     match proxy:
         case VsockAddress(cid, port):
             if port > MAX_PORT:

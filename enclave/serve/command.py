@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -26,12 +27,14 @@ from enclave.cli.options import kms_options
 from enclave.errors import ConfigurationError, NsmUnavailableError
 from enclave.logs import options as log_options
 from enclave.logs.command import divide
+from enclave.network import options as network_options
 from enclave.pool import CAPACITY, check_settings
 from enclave.process import limit_heaps
 from enclave.secrets.options import SecretOptions
 from enclave.secrets.options import add_options as add_secret_options
 from enclave.serve.program_environment import (
     command_environment,
+    egress_environment,
     ignores_endpoint,
     proxy_in_the_way,
 )
@@ -101,7 +104,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "(default: the agent's own user; docs/trust.md)")  # fmt: skip
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_secret_options(parser)
+    add("--no-kms", action="store_true",
+        help="no KMS endpoint, and no call: for the program's network alone")  # fmt: skip
     add_options(parser)
+    network_options.add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
 
 
@@ -139,10 +145,17 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     address = listen_address(arguments.listen)
     command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     user = _check_options(arguments, address, command)
+    network = network_options.NetworkOptions.from_args(arguments)
     secrets = SecretOptions.from_args(arguments, command=bool(command))
-    _warn_of_variables(environ, address, around=bool(command))
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
+    if arguments.no_kms:
+        if secrets is not None:
+            raise ConfigurationError(
+                "--no-kms, and secrets that only KMS can open", hint="leave one of them out"
+            )
+        return _run_without_kms(arguments, environment, command, user, network)
+    _warn_of_variables(environ, address, around=bool(command))
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
     watch = _do_boot_duties(boot, environment, arguments.engine, arguments.attester)
     # A fork takes no thread with it: with several processes, each makes its key pair later.
@@ -155,6 +168,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
+        environ = _open_network(network, environ, held)
         agents = {
             region: held.enter_context(
                 make_agent(
@@ -164,7 +178,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
                     max_connections=arguments.max_calls,
                     key_pair=key_pair,
                     clock_watch=watch,
-                    environ=_without_own_url(environ),
+                    environ=_without_own_url(environment.environ),
                     **changes,
                 )
             )
@@ -199,6 +213,49 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         logging.shutdown()
         os._exit(ended.code)
     return ended.code
+
+
+def _run_without_kms(
+    arguments: argparse.Namespace,
+    environment: Environment,
+    command: Sequence[str],
+    user: User | None,
+    network: network_options.NetworkOptions | None,
+) -> int:
+    """Run COMMAND, and its network, and nothing else; return the exit code."""
+    if network is None:
+        raise ConfigurationError(
+            "--no-kms, and no network: nothing to serve",
+            hint="add --egress, --egress-host, --forward or --ingress",
+        )
+    boot = dataclasses.replace(BootOptions.from_args(arguments), seed_from_kms=False)
+    _do_boot_duties(boot, environment, "python", arguments.attester)
+    import asyncio  # noqa: PLC0415 (as in `run`)
+
+    from enclave.serve.service import run_program  # noqa: PLC0415 (as in `run`)
+
+    with contextlib.ExitStack() as held:
+        environ = _open_network(network, environment.environ, held)
+        return asyncio.run(run_program(command, environ, user))
+
+
+def _open_network(
+    options: network_options.NetworkOptions | None,
+    environ: Mapping[str, str],
+    held: contextlib.ExitStack,
+) -> Mapping[str, str]:
+    """Open the listeners of the program's network; return the variables with its own."""
+    if options is None:
+        return environ
+    from enclave.network.service import network  # noqa: PLC0415 (loads the relay)
+
+    opened = held.enter_context(network(options))
+    for address in opened.addresses:
+        log.info("the program's network: listening on %s", address)
+    if opened.proxy is None:
+        return environ
+    url = str(opened.proxy).replace("tcp://", "http://")
+    return {**environ, **egress_environment(environ, opened.proxy.host, url, opened.names)}
 
 
 def _check_options(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 """How URLs name this machine. Python compares the host with its brackets, others without."""
@@ -49,19 +49,43 @@ def endpoint_environment(environ: Mapping[str, str], host: str, url: str) -> dic
         host: of the endpoint.
         url: of the endpoint.
     """
-    changes = {"AWS_ENDPOINT_URL_KMS": url}
+    return {"AWS_ENDPOINT_URL_KMS": url, **_no_proxy(environ, host, ())}
+
+
+def egress_environment(
+    environ: Mapping[str, str], host: str, url: str, names: Iterable[str]
+) -> dict[str, str]:
+    """Return the variables by which programs find the egress proxy.
+
+    HTTP_PROXY is not among them: plain ``http://`` is not served.
+
+    Args:
+        environ: the variables that are there; entries of NO_PROXY are kept.
+        host: of the proxy.
+        url: of the proxy.
+        names: hosts that have loopback addresses of their own.
+    """
+    return {
+        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), url),
+        **_no_proxy(environ, host, sorted(names)),
+    }
+
+
+def _no_proxy(environ: Mapping[str, str], host: str, names: Iterable[str]) -> dict[str, str]:
+    changes = {}
     for name, other in (_NO_PROXY, _NO_PROXY[::-1]):
         # A program may read only one of the two, and prefer it: so each gets what there is.
         listed = environ[name] if name in environ else environ.get(other, "")
-        changes[name] = _with_loopback(listed, host)
+        changes[name] = _with_loopback(listed, host, names)
     return changes
 
 
-def _with_loopback(listed: str, host: str) -> str:
+def _with_loopback(listed: str, host: str, names: Iterable[str]) -> str:
     if listed.strip() == "*":
         return listed  # it means every host only if it stands alone
     entries = [entry.strip() for entry in listed.split(",") if entry.strip()]
-    for name in (*_LOOPBACK_NAMES, *((f"[{host}]", host) if ":" in host else (host,))):
+    hosts = (f"[{host}]", host) if ":" in host else (host,)
+    for name in (*_LOOPBACK_NAMES, *hosts, *names):
         if name not in entries:
             entries.append(name)
     return ",".join(entries)

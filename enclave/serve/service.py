@@ -284,8 +284,38 @@ async def _run_command(
     assert isinstance(address, TcpAddress)  # noqa: S101 (`command` lets no other through)
     url = str(address).replace("tcp://", "http://")
     env = {**options.environ, **endpoint_environment(options.environ, address.host, url)}
-    identity: dict[str, Any] = {}
-    if (user := options.user) is not None:
+    return await _run(options.command, env, options.user, stop, given)
+
+
+async def run_program(command: Sequence[str], environ: Mapping[str, str], user: User | None) -> int:
+    """Run a program, without an endpoint; without one, wait for a signal. Return the exit code.
+
+    Raises:
+        ConfigurationError: the program cannot be run.
+    """
+    stop = _Stop()
+    with diagnostics_to_log(asyncio.get_running_loop()):
+        log.info("ready")
+        notify("READY=1")
+        try:
+            if command:
+                return await _run(command, environ, user, stop)
+            await stop.requested.wait()
+        finally:
+            notify("STOPPING=1")
+    return 0
+
+
+async def _run(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    user: User | None,
+    stop: _Stop,
+    given: Given | None = None,
+) -> int:
+    """Run a program to its end; return its exit code."""
+    env, identity = dict(environ), dict[str, Any]()
+    if user is not None:
         env |= user.environ
         identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
     try:
@@ -295,13 +325,11 @@ async def _run_command(
                 files = stack.enter_context(memory_files(given.files, user.uid if user else None))
                 env |= {name: path_of(fd) for name, fd in files.items()}
                 identity["pass_fds"] = tuple(files.values())
-            stop.process = await asyncio.create_subprocess_exec(
-                *options.command, env=env, **identity
-            )
+            stop.process = await asyncio.create_subprocess_exec(*command, env=env, **identity)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
         raise ConfigurationError(
-            f"cannot run {options.command[0]!r}: {reason}",
+            f"cannot run {command[0]!r}: {reason}",
             hint="can the user of --user execute it?" if user else "is it in PATH?",
         ) from e
     return exit_code(await stop.process.wait())

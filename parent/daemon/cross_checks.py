@@ -53,7 +53,9 @@ def listener_mistakes(sections: Mapping[str, Setting]) -> list[ConfigurationErro
     mistakes: list[ConfigurationError] = []
     for one, other in combinations(listeners, 2):
         # Two forwards with the very same address: the section `proxy` sees to these.
-        both_forwards = "forward" in one.title and "forward" in other.title
+        both_forwards = all(
+            each.title == "`egress`" or each.title.startswith("forward ") for each in (one, other)
+        )
         if _overlap(one.address, other.address) and not (
             both_forwards and one.address == other.address
         ):
@@ -111,6 +113,11 @@ def _listeners(sections: Mapping[str, Setting]) -> Iterator[_Listener]:
             name = forward.child("name")
             title = f"forward {name.node.value if name else number}"
             yield _Listener(title[:100], where, address)
+    for each in _egress(sections):
+        where = each.child("listen")
+        address = _address(where)
+        if where and address:
+            yield _Listener("`egress`", where, address)
     for section_name, default in _DEFAULTS.items():
         section = sections.get(section_name)
         if section is None:
@@ -123,6 +130,7 @@ def _listeners(sections: Mapping[str, Setting]) -> Iterator[_Listener]:
 
 def _cid_owners(sections: Mapping[str, Setting]) -> Iterator[Setting]:
     yield from _forwards(sections)
+    yield from _egress(sections)
     for name in ("credentials", "logs"):
         if name in sections:
             yield sections[name]
@@ -164,6 +172,14 @@ def _enclaves(sections: Mapping[str, Setting]) -> list[Setting]:
 def _forwards(sections: Mapping[str, Setting]) -> list[Setting]:
     proxy = sections.get("proxy")
     return _items(proxy.child("forwards") if proxy else None)
+
+
+def _egress(sections: Mapping[str, Setting]) -> list[Setting]:
+    proxy = sections.get("proxy")
+    egress = proxy.child("egress") if proxy else None
+    if egress is None:
+        return []
+    return _items(egress) if egress.is_list else [egress]
 
 
 def _items(setting: Setting | None) -> list[Setting]:

@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
+from parent.hosts_used import most_used
 from parent.units import duration, size
 from vsock_proxy.service.console import printable
 
@@ -66,8 +67,26 @@ def _forwards(state: Mapping[str, Any], width: int) -> Iterator[str]:
     names = "forward,listen,target,open,waiting,relayed,rejected,failed,broken,up,down"
     below = ("target", "listen", "waiting", "down", "up", "broken")
     yield from _aligned(names.split(","), rows, below, width)
+    yield from _hosts(state, width)
     if state.get("leaving"):
         yield f"{state['leaving']} connections of forwards that were removed"
+
+
+def _hosts(state: Mapping[str, Any], width: int) -> Iterator[str]:
+    rows = [
+        (
+            host,
+            forward["name"],
+            so_far["relayed"],
+            _sum(so_far["connect_failures"]),
+            size(so_far["bytes"].get("up", 0)),
+            size(so_far["bytes"].get("down", 0)),
+        )
+        for forward in state.get("forwards", ())
+        for host, so_far in most_used(forward.get("hosts", {}))
+    ]
+    names = "host,by,tunnels,failed,up,down"
+    yield from _aligned(names.split(","), rows, ("by", "down", "up"), width)
 
 
 def _enclaves(components: Mapping[str, Any], width: int) -> Iterator[str]:

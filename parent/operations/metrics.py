@@ -22,7 +22,7 @@ from parent.enclaves.lifecycle import State
 from parent.logs.component import LogSink
 from parent.proxy import ProxyService
 from vsock_proxy.errors import AgentError
-from vsock_proxy.proxy.counters import LATENCY_BOUNDS, Counters, Gauges
+from vsock_proxy.proxy.counters import LATENCY_BOUNDS, Counters, Gauges, HostCounters
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -116,6 +116,25 @@ def _forwards(snapshot: Snapshot) -> Iterator[Metric]:
         yield family
     for field in fields(Counters):
         yield _forward_counter(field, forwards)
+    for field in fields(HostCounters):
+        yield _host_counter(field, forwards)
+
+
+def _host_counter(field: Field[Any], forwards: Sequence[ForwardSnapshot]) -> Metric:
+    """Return the counter of what each entry of an egress listener's allowlist was used for."""
+    label = field.metadata["label"]
+    labels = ["forward", "host", label] if label else ["forward", "host"]
+    counter = _counter(f"proxy_host_{field.name}", field.metadata["help"], labels)
+    for forward in forwards:
+        for host, counters in sorted(forward.hosts.items()):
+            value = getattr(counters, field.name)
+            for words, number in (
+                [((kind,), count) for kind, count in sorted(value.items())]
+                if label
+                else [((), value)]
+            ):
+                counter.add_metric([forward.name, host, *words], number)
+    return counter
 
 
 def _forward_counter(field: Field[Any], forwards: Sequence[ForwardSnapshot]) -> Metric:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from parent.hosts_used import most_used
 from parent.operations.charts import bar, columns, curves
 from parent.operations.history import rates
 from parent.operations.markup import element
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from parent.operations.history import Sample
 
 _NEARLY_FULL: Final = 0.8
+
+_HOSTS: Final = 8
+"""Hosts of one egress listener; more would hide the other forwards."""
 
 _COLUMNS: Final = ("Forward", "Connections", "Bytes", "Rejected", "Failed")
 
@@ -98,6 +102,7 @@ def _row(forward: Mapping[str, Any], samples: tuple[Sample, ...]) -> Element:
         element("bdi", forward["name"], class_="name"),
         element("span", element("bdi", forward["listen"]), class_="more"),
         element("span", "to ", element("bdi", target), class_="more"),
+        *_hosts(forward.get("hosts", {})),
         scope="row",
         role="rowheader",
     )
@@ -106,6 +111,20 @@ def _row(forward: Mapping[str, Any], samples: tuple[Sample, ...]) -> Element:
         for label, cell in zip(_COLUMNS[1:], cells, strict=True)
     )
     return element("tr", name, *shown, role="row")
+
+
+def _hosts(hosts: Mapping[str, Any]) -> list[Element]:
+    """Return a line for each host that clients of an egress listener use."""
+    drawn = []
+    for host, so_far in most_used(hosts, _HOSTS):
+        moved = sum(so_far["bytes"].values())
+        told = f": {so_far['relayed']:,} tunnels, {size(moved)}"
+        if so_far["connect_failures"]:
+            told += f"; not connected: {mostly(so_far['connect_failures'])}"
+        drawn.append(element("span", element("bdi", host), told, class_="more"))
+    if len(hosts) > _HOSTS:
+        drawn.append(element("span", f"and {len(hosts) - _HOSTS:,} more hosts", class_="more"))
+    return drawn
 
 
 def _connections(now: Mapping[str, Any], so_far: Mapping[str, Any]) -> list[Element]:

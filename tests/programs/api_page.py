@@ -19,6 +19,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/api.md"
 
 GROUPS = {
     "Calls": ("Agent", "attach", "RandomPool", "KeyPairAhead"),
+    "The network": ("EgressDialer",),
     "Results": (
         "DecryptResult",
         "DataKeyResult",

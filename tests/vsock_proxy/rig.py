@@ -18,10 +18,17 @@ import pytest
 
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
-from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.addresses import (
+    Address,
+    TcpAddress,
+    TunnelAddress,
+    UnixAddress,
+    VsockAddress,
+)
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.listening import listen, local_address
-from vsock_proxy.proxy.forward import Forward
+from vsock_proxy.proxy.egress import EgressForwarder
+from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.proxy.forwarder import Forwarder
 from vsock_proxy.relay.connection import DEFAULT_LIMITS
 from vsock_proxy.relay.loop import Loop
@@ -29,8 +36,9 @@ from vsock_proxy.relay.loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vsock_proxy.proxy.allowlist import Allowlist
     from vsock_proxy.relay.connection import RelayedConnection, RelayLimits
-    from vsock_proxy.relay.resolver import Resolver
+    from vsock_proxy.relay.resolver import LookUp, Resolver
 
 
 LARGE = 6_000_000
@@ -71,26 +79,36 @@ sockets instead on a machine without vsock loopback."""
 
 
 class Rig:
-    """A forwarder under test, which relays to `to`, or to what `resolver` finds."""
+    """A forwarder under test, which relays to `to`, or to what `resolver` finds, or, as `egress`,
+    to what its clients name."""
 
     def __init__(
         self,
         listen_on: Address,
-        to: Address | None = None,
+        to: Address | TunnelAddress | None = None,
         *,
         resolver: Callable[[Loop], Resolver] | None = None,
         limits: RelayLimits = DEFAULT_LIMITS,
         cids: frozenset[int] | None = None,
         listener: socket.socket | None = None,
+        egress: Egress | None = None,
+        allowlist: Allowlist | None = None,
+        look_up: LookUp | None = None,
     ) -> None:
         self._time = 0.0
         self.loop = make_loop(tick=TICK, monotonic=lambda: self._time)
         listener = listener or listen(listen_on)
         self.address = local_address(listener)
-        target = to or TcpAddress("the.server", 1)
-        forward = Forward(listen_on, target, name="the server", limits=limits, cids=cids)
-        self.forwarder = Forwarder(
-            self.loop, listener, forward, resolver=resolver(self.loop) if resolver else None
+        target = egress or to or TcpAddress("the.server", 1)
+        forward = Forward(
+            listen_on, target, name="the server", limits=limits, cids=cids, allowlist=allowlist
+        )
+        self.forwarder: Forwarder = (
+            EgressForwarder(self.loop, listener, forward, look_up=look_up)
+            if egress
+            else Forwarder(
+                self.loop, listener, forward, resolver=resolver(self.loop) if resolver else None
+            )
         )
         self.forwarder.start()
         self._turned = threading.Condition()

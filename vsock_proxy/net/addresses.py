@@ -87,6 +87,38 @@ class TcpAddress:
         return f"tcp://{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class TunnelAddress:
+    """A TCP address behind an HTTP proxy, which is asked to connect to it (`http_connect`).
+
+    Attributes:
+        via: where the proxy listens: vsock, UNIX, or an IP address.
+        host: a name or an IP address, which the proxy looks up.
+        port: 1..65535.
+    """
+
+    via: VsockAddress | UnixAddress | TcpAddress
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{TcpAddress(self.host, self.port)} through {self.via}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectProxy:
+    """An HTTP proxy that serves CONNECT, as text ``connect:ADDRESS``."""
+
+    via: VsockAddress | UnixAddress | TcpAddress
+
+    def __str__(self) -> str:
+        return f"connect:{self.via}"
+
+    def to(self, host: str, port: int) -> TunnelAddress:
+        """Return the address of a host behind this proxy."""
+        return TunnelAddress(self.via, host, port)
+
+
 Address = VsockAddress | UnixAddress | HybridAddress | TcpAddress
 
 
@@ -117,6 +149,43 @@ def parse_address(text: str) -> Address:
         host, _, port = text.removeprefix("tcp://").rpartition(":")
         return TcpAddress(_host(host, text), _number(port, MAX_PORT, text))
     raise ConfigurationError(f"not an address: {text!r}", hint=_HINT)
+
+
+def parse_proxy(text: str) -> Address | ConnectProxy:
+    """Parse the address of a proxy: one that relays to one host, or ``connect:ADDRESS``.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if not text.startswith("connect:"):
+        return parse_address(text)
+    return ConnectProxy(parse_via(text.removeprefix("connect:")))
+
+
+def parse_via(text: str) -> VsockAddress | UnixAddress | TcpAddress:
+    """Parse the address of a proxy that serves CONNECT.
+
+    Raises:
+        ConfigurationError: it is no address, or one of another kind.
+    """
+    via = parse_address(text)
+    if isinstance(via, TcpAddress) and not _is_ip(via.host):
+        raise ConfigurationError(
+            f"{via}: the proxy is named by an IP address", hint="such as tcp://127.0.0.1:8004"
+        )
+    if isinstance(via, HybridAddress) or (isinstance(via, VsockAddress) and via.cid == MAX_VSOCK):
+        raise ConfigurationError(
+            f"{via} cannot be connected to from an enclave", hint="such as vsock://3:8004"
+        )
+    return via
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _path(path: str, text: str) -> str:

@@ -10,9 +10,19 @@ import time
 from typing import Any, Protocol
 
 from vsock_proxy.errors import DialError
-from vsock_proxy.net import hybrid
-from vsock_proxy.net.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net import http_connect, hybrid
+from vsock_proxy.net.addresses import (
+    Address,
+    ConnectProxy,
+    HybridAddress,
+    TcpAddress,
+    TunnelAddress,
+    UnixAddress,
+    VsockAddress,
+)
 from vsock_proxy.net.resolving import look_up_within
+
+_TUNNEL_HINT = "is the host on the parent's egress allowlist, and can the parent reach it?"
 
 _SHORTEST = 0.001
 """Seconds. A timeout of 0 would mean non-blocking to Python, and no timeout to the kernel."""
@@ -53,6 +63,62 @@ class SocketDialer:
             ) from e
         except OSError as e:
             raise DialError(str(address), reason_of(e), hint=_hint(address, e.errno)) from e
+
+
+class ConnectDialer:
+    """Connects to TCP addresses through an HTTP proxy (`http_connect`), which looks names up.
+
+    Args:
+        proxy: where it listens.
+        dialer: connects to it, and to addresses of other kinds.
+    """
+
+    def __init__(self, proxy: ConnectProxy, dialer: Dialer | None = None) -> None:
+        self.proxy = proxy
+        self._dialer = dialer or SocketDialer()
+
+    def dial(self, address: Address, timeout: float) -> socket.socket:
+        """See `Dialer.dial`."""
+        if not isinstance(address, TcpAddress):
+            return self._dialer.dial(address, timeout)
+        tunnel = self.proxy.to(address.host, address.port)
+        deadline = time.monotonic() + timeout
+        connected = self._dialer.dial(tunnel.via, timeout)
+        try:
+            _connect_tunnel(connected, tunnel, deadline)
+            connected.settimeout(timeout)
+        except TimeoutError as e:
+            connected.close()
+            raise DialError(str(tunnel), f"no response within {timeout:g} s") from e
+        except OSError as e:
+            connected.close()
+            raise DialError(str(tunnel), reason_of(e), hint=_TUNNEL_HINT) from e
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+
+def _connect_tunnel(connected: socket.socket, tunnel: TunnelAddress, deadline: float) -> None:
+    reader = http_connect.HeadReader(socket.MSG_PEEK)
+    connected.sendall(http_connect.request(tunnel.host, tunnel.port))
+    try:
+        head = reader.read(_WithDeadline(connected, deadline))
+    except http_connect.RequestError as e:
+        raise http_connect.TunnelRefusedError(0, e.reason) from e
+    http_connect.check_response(head)
+
+
+class _WithDeadline:
+    """A socket whose every wait ends at one moment."""
+
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        self._connected = connected
+        self._deadline = deadline
+
+    def recv(self, count: int, flags: int = 0) -> bytes:
+        self._connected.settimeout(max(self._deadline - time.monotonic(), _SHORTEST))
+        return self._connected.recv(count, flags)
 
 
 def _connect_tcp(host: str, port: int, timeout: float) -> socket.socket:

@@ -10,3 +10,6 @@ CREDENTIALS_PORT = 8002
 
 LOG_PORT = 8003
 """The log sink."""
+
+EGRESS_PORT = 8004
+"""The egress proxy."""

@@ -6,13 +6,14 @@ import queue
 import socket
 import threading
 
-from vsock_proxy.net.addresses import HybridAddress
+from vsock_proxy.net.addresses import HybridAddress, TunnelAddress
 
 InternetName = tuple[str, int] | tuple[str, int, int, int]
 """An argument of `socket.connect`: IPv4 or IPv6."""
 
-SocketName = InternetName | tuple[int, int] | str | HybridAddress
-"""The same for vsock and UNIX too; a `HybridAddress` for a port behind a UNIX socket."""
+SocketName = InternetName | tuple[int, int] | str | HybridAddress | TunnelAddress
+"""The same for vsock and UNIX too; a `HybridAddress` for a port behind a UNIX socket, and a
+`TunnelAddress` for a host behind a proxy."""
 
 Candidate = tuple[socket.AddressFamily, SocketName]
 

@@ -14,4 +14,7 @@ Top room of the ground floor: it uses `net`, `service` and `relay`. The path of 
     RelayedConnection│  two Flows, up and down, until both have ended   (relay.connection)
                      ▼  RelayEvents.closed
     Forwarder           counts it, and admits the next queued client
+
+An egress listener (proxy.egress) has an `EgressOpening` instead, which reads the client's CONNECT
+first; the target it names decides on the resolver.
 """

@@ -1,40 +1,22 @@
-"""The allowlist: which hosts and ports may be forwarded to, in the format of AWS's vsock-proxy,
-with wildcards.
+"""The allowlist: which hosts and ports may be connected to, with wildcards. No I/O.
 
-    allowlist:
-    - {address: kms.us-east-1.amazonaws.com, port: 443}
-    - {address: kms.*.amazonaws.com, port: 443}
-
-Source: aws-nitro-enclaves-cli, ``vsock_proxy/README.md``, "Configuration file format", and
-``check_allowlist`` of ``vsock_proxy/src/proxy.rs``.
+`allowlist_file` reads it from YAML, on the parent. An enclave image has no PyYAML: there it is
+written as lines, ``HOST:PORT``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import logging
 import re
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_PORT, is_host, without_brackets
-from vsock_proxy.service.settings import parse_settings, read_file
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+MAX_LINES = 10_000
+"""Entries of a list that is written as lines."""
 
-    from vsock_proxy.service.settings import Setting
-
-log = logging.getLogger(__name__)
-
-DEFAULT_PATH = Path("/etc/nitro_enclaves/vsock-proxy.yaml")
-"""Where AWS's package installs it."""
-
-_HINT = "write lines such as `- {address: kms.us-east-1.amazonaws.com, port: 443}`"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 # A last label that begins with a letter is never that of an IPv4 address, in any spelling
 # inet_aton(3) knows (127.1, 0x7f.1, 2130706433).
@@ -42,13 +24,16 @@ _PATTERN = re.compile(
     rf"(?:(?:\*|{_LABEL})\.)+{_LABEL}\.[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?\.?"
 )
 
+_PORT = re.compile(r"[0-9]{1,5}")
+_HINT = "write HOST:PORT, such as s3.eu-central-1.amazonaws.com:443; * stands for one whole label"
+
 _EC2_SERVICES = ipaddress.IPv6Network("fd00:ec2::/32")
 """Instance metadata, DNS, time, pod identity over IPv6 (AWS, "Access instance metadata")."""
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _Tree = dict[str, Any]
-"""Patterns by their labels, the last one first; below the first label, the ports."""
+"""Patterns by their labels, the last one first; below the first label, the patterns by port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +53,7 @@ class Allowlist:
                 node = self._patterns
                 for label in reversed(pattern.split(".")):
                     node = node.setdefault(label, {})
-                node.setdefault("", set()).add(port)
+                node.setdefault("", {})[port] = pattern
 
     def allows(self, host: str, port: int) -> bool:
         """Return whether `host` is listed with this port.
@@ -81,15 +66,22 @@ class Allowlist:
         (AWS's proxy also allows an address that a listed name resolves to, which leaves the
         decision to the DNS server.)
         """
-        host = _normal(host)
+        return self.entry_for(host, port) is not None
+
+    def entry_for(self, host: str, port: int) -> str | None:
+        """Return the host or pattern of the entry that allows `host` with this port, or None."""
+        host = normal_host(host)
         if (host, port) in self.entries:
-            return True
+            return host
         nodes = [self._patterns]
         for label in reversed(host.split(".")):
             if not label:
-                return False
+                return None
             nodes = [node[key] for node in nodes for key in (label, "*") if key in node]
-        return any(port in node.get("", ()) for node in nodes)
+        found: str | None = next(
+            (node[""][port] for node in nodes if port in node.get("", ())), None
+        )
+        return found
 
     def allows_resolved(self, host: str, address: str, port: int) -> bool:
         """Return whether `address`, which the allowed `host` resolves to, may be connected to.
@@ -98,9 +90,9 @@ class Allowlist:
         instance metadata: special addresses (`is_special`) must be listed themselves. The name
         ``localhost`` stands for the loopback addresses (RFC 6761, section 6.3).
         """
-        if not is_special(address) or (_normal(address), port) in self.entries:
+        if not is_special(address) or (normal_host(address), port) in self.entries:
             return True
-        return _normal(host) == "localhost" and ipaddress.ip_address(address).is_loopback
+        return normal_host(host) == "localhost" and ipaddress.ip_address(address).is_loopback
 
 
 def is_special(address: str) -> bool:
@@ -128,98 +120,64 @@ def _is_set_apart(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     )
 
 
-def is_allowlist(root: Setting) -> bool:
-    """Return whether a file is an allowlist in AWS's format rather than a configuration."""
-    return not root.is_list and "allowlist" in root.mapping()
-
-
-def load_allowlist(path: Path) -> Allowlist:
-    """Read a file in the format of AWS's vsock-proxy, of at most `settings.MAX_SIZE` bytes.
-
-    Keys that AWS's proxy ignores are ignored, with a warning in the log.
+def check_pattern(text: str) -> str:
+    """Return an entry's host, or pattern, as it is compared.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not an allowlist; the message has the line.
+        ConfigurationError: it is neither.
     """
-    data = read_file(path)
-    with _hinting():
-        return parse_allowlist(parse_settings(data, source=str(path)))
-
-
-def parse_allowlist(root: Setting) -> Allowlist:
-    """Read the content of such a file.
-
-    Raises:
-        ConfigurationError: it is not an allowlist; the message has the line.
-    """
-    if root.is_list:
-        raise root.wrong(
-            "a list without the key `allowlist`",
-            hint="write `allowlist:` on a line of its own above the list",
-        )
-    fields = root.mapping()
-    if "allowlist" not in fields:
-        raise root.wrong("key 'allowlist' is missing", hint=f"below `allowlist:` {_HINT}")
-    _warn_of_others(fields, "allowlist")
-    return _read(fields["allowlist"], strict=False)
-
-
-def read_allowlist(entries: Setting) -> Allowlist:
-    """Read a list of entries that stands in a file of ours: unknown keys are errors.
-
-    Raises:
-        ConfigurationError: it is not an allowlist; the message has the line.
-    """
-    return _read(entries, strict=True)
-
-
-def _read(entries: Setting, *, strict: bool) -> Allowlist:
-    return Allowlist(frozenset(entries.each(partial(_entry, strict=strict))))
-
-
-@contextlib.contextmanager
-def _hinting() -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError as e:
-        e.hint = e.hint or _HINT
-        raise
-
-
-def _entry(entry: Setting, *, strict: bool) -> tuple[str, int]:
-    required = ("address", "port")
-    # An unknown key may have been meant to restrict something.
-    reading = entry.reading(*required, required=required) if strict else None
-    with reading or entry.reading_any(required=required) as keys:
-        if not strict:
-            _warn_of_others(keys.found, *required)
-        address = keys.read("address", _address)
-        # AWS's proxy takes any integer modulo 65536: 84536 there permits port 19000.
-        port = keys.read("port", lambda value: value.integer(1, MAX_PORT, quoted=True))
-    return _normal(address), port
-
-
-def _address(value: Setting) -> str:
-    address = without_brackets(value.string())
+    address = without_brackets(text)
     if "*" in address:
         if not _PATTERN.fullmatch(address):
-            raise value.wrong(
+            raise ConfigurationError(
                 f"{address!r:.80} is not a pattern",
                 hint="`*` stands for one whole label, and not for one of the last two: "
                 "kms.*.amazonaws.com",
             )
     elif not is_host(address):
-        raise value.wrong(f"{address!r:.80} is not a host name", hint=_HINT)
-    return address
+        raise ConfigurationError(f"{address!r:.80} is not a host name")
+    return normal_host(address)
 
 
-def _warn_of_others(fields: dict[str, Setting], *known: str) -> None:
-    for key, value in fields.items():
-        if key not in known:
-            log.warning("%s", value.wrong("unknown key; it is ignored and restricts nothing"))
+def parse_entry(text: str) -> tuple[str, int]:
+    """Parse an entry that is written as ``HOST:PORT``; an IPv6 address has brackets.
+
+    Raises:
+        ConfigurationError: it is not one.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not _PORT.fullmatch(port) or not 0 < int(port) <= MAX_PORT:
+        raise ConfigurationError(f"{text!r:.120} is not HOST:PORT", hint=_HINT)
+    if ":" in host and without_brackets(host) == host:
+        raise ConfigurationError(f"{text!r:.120}: an IPv6 address has brackets", hint=_HINT)
+    try:
+        return check_pattern(host), int(port)
+    except ConfigurationError as e:
+        e.hint = e.hint or _HINT
+        raise
 
 
-def _normal(host: str) -> str:
+def parse_lines(text: str, *, source: str) -> Allowlist:
+    """Parse a list that is written as lines; ``#`` begins a comment.
+
+    Raises:
+        ConfigurationError: a line is not an entry; the message has its number.
+    """
+    lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        raise ConfigurationError(f"{source}: more than {MAX_LINES} lines")
+    entries = set()
+    for number, line in enumerate(lines, 1):
+        entry = line.partition("#")[0].strip()
+        if entry:
+            try:
+                entries.add(parse_entry(entry))
+            except ConfigurationError as e:
+                raise ConfigurationError(f"{source}:{number}: {e}", hint=e.hint) from e
+    return Allowlist(frozenset(entries))
+
+
+def normal_host(host: str) -> str:
     """Return the canonical spelling of a name or an IP address."""
     try:
         return str(ipaddress.ip_address(host))

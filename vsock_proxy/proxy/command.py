@@ -23,9 +23,9 @@ from vsock_proxy.net.addresses import (
     parse_address,
     without_brackets,
 )
-from vsock_proxy.proxy.allowlist import DEFAULT_PATH, is_allowlist, load_allowlist
+from vsock_proxy.proxy.allowlist_file import DEFAULT_PATH, is_allowlist, load_allowlist
 from vsock_proxy.proxy.daemon import Daemon
-from vsock_proxy.proxy.forward import Forward, allow_hint
+from vsock_proxy.proxy.forward import Egress, Forward, allow_hint
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.service.arguments import Parser
@@ -53,7 +53,8 @@ unchanged: the proxy sees no secrets. SIGHUP reloads FILE, SIGTERM stops.
 """
 
 _EPILOG = """\
-example: vsock-proxy 8000 kms.us-east-1.amazonaws.com 443
+examples: vsock-proxy 8000 kms.us-east-1.amazonaws.com 443
+          vsock-proxy --egress 8004
 
 The allowlist has the format of AWS's vsock-proxy:
   allowlist:
@@ -74,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status (0 after SIGTERM or SIGINT)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.local_port is None:
+    if arguments.egress:
+        if arguments.local_port is None or arguments.remote_host is not None:
+            parser.error("--egress needs LOCAL_PORT, and no REMOTE_HOST")
+    elif arguments.local_port is None:
         if arguments.config is None:
             parser.error("LOCAL_PORT REMOTE_HOST REMOTE_PORT, or --config FILE, is required")
         if arguments.num_workers or arguments.ipv4 or arguments.ipv6:
@@ -139,19 +143,15 @@ def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
     """Return the forward of AWS's arguments; in a reload its target may not be allowed."""
     path: Path = arguments.config or DEFAULT_PATH
     listen = _local(arguments.local_port)
+    limits, family = _limits(arguments), _family(arguments)
+    if arguments.egress:
+        with _naming_the_option():
+            allowlist = load_allowlist(path)
+        return Forward(listen, Egress(), family, name="egress", allowlist=allowlist, limits=limits)
     host = without_brackets(arguments.remote_host)
     if not is_host(host):
         raise ConfigurationError(f"{host!r} is not a host name or an IP address")
     port = _number(arguments.remote_port, 1, MAX_PORT, "REMOTE_PORT")
-    limits = RelayLimits()
-    if arguments.num_workers is not None:
-        connections = _number(arguments.num_workers, 1, MAX_CONNECTIONS, "--num_workers")
-        limits = RelayLimits(connections=connections)
-    family = socket.AF_UNSPEC
-    if arguments.ipv4:
-        family = socket.AF_INET
-    elif arguments.ipv6:
-        family = socket.AF_INET6
     with _naming_the_option():
         allowlist = load_allowlist(path)
     forward = Forward(listen, TcpAddress(host, port), family, allowlist=allowlist, limits=limits)
@@ -160,6 +160,20 @@ def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
             f"{forward.target_name} is not on the allowlist {path}", hint=allow_hint(forward)
         )
     return forward
+
+
+def _limits(arguments: argparse.Namespace) -> RelayLimits:
+    if arguments.num_workers is None:
+        return RelayLimits()
+    return RelayLimits(
+        connections=_number(arguments.num_workers, 1, MAX_CONNECTIONS, "--num_workers")
+    )
+
+
+def _family(arguments: argparse.Namespace) -> socket.AddressFamily:
+    if arguments.ipv4:
+        return socket.AF_INET
+    return socket.AF_INET6 if arguments.ipv6 else socket.AF_UNSPEC
 
 
 def _local(text: str) -> Address:
@@ -202,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"the allowlist (default {DEFAULT_PATH}); without LOCAL_PORT, a file with a section "
         "`proxy`",
+    )
+    parser.add_argument(
+        "--egress",
+        action="store_true",
+        help="serve HTTP CONNECT on LOCAL_PORT instead: each client names its host, which must be "
+        "on the allowlist (docs/egress.md)",
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="log every connection, not only problems"

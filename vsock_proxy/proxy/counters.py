@@ -10,8 +10,13 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vsock_proxy.net.http_connect import TunnelRefusedError
+
 if TYPE_CHECKING:
-    from vsock_proxy.net.addresses import Address
+    from collections.abc import Mapping
+
+    from vsock_proxy.net.addresses import Address, TunnelAddress
+    from vsock_proxy.proxy.forward import Egress
 
 LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: the upper bounds of a latency histogram, each inclusive. Above them is infinity."""
@@ -19,8 +24,13 @@ LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 NOT_ALLOWED = "allowlist"
 WRONG_CID = "cid"
 OVER_LIMIT = "limit"
+OVER_CID_LIMIT = "cid_limit"
+BAD_REQUEST = "request"
 """Why a client was rejected: the target is not on the allowlist, the client's CID is not allowed,
-no connection ended in time."""
+no connection ended in time, its enclave has as many as it may, its request is not a CONNECT."""
+
+OTHER_HOSTS = "other"
+"""The label of hosts beyond the number that is counted one by one."""
 
 UP, DOWN = "up", "down"
 """Directions of bytes: from clients to the target, from the target to clients."""
@@ -40,6 +50,8 @@ def kind_of(error: OSError) -> str:
     """Name the kind of an error: one of a dozen words, for a metric's label."""
     if isinstance(error, socket.gaierror):
         return "name"
+    if isinstance(error, TunnelRefusedError):
+        return "proxy"
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, PermissionError):
@@ -97,9 +109,9 @@ class Gauges:
 class Counters:
     """Monotonic counters of one forward.
 
-    `rejected` has the labels `NOT_ALLOWED`, `WRONG_CID` and `OVER_LIMIT`; `connect_failures` and
-    `broken` those of `kind_of`, where ``timeout`` of `broken` is a connection that was idle for
-    too long; `bytes` has `UP` and `DOWN`.
+    `rejected` has the labels `NOT_ALLOWED`, `WRONG_CID`, `OVER_LIMIT`, `OVER_CID_LIMIT` and
+    `BAD_REQUEST`; `connect_failures` and `broken` those of `kind_of`, where ``timeout`` of `broken`
+    is a connection that was idle for too long; `bytes` has `UP` and `DOWN`.
     """
 
     accepted: int = field(default=0, metadata=_help("Connections accepted."))
@@ -136,6 +148,28 @@ class Counters:
         )
 
 
+@dataclass(slots=True)
+class HostCounters:
+    """Monotonic counters of one entry of the allowlist that clients of an egress listener use.
+
+    The entry, and not the host, is counted: its number is the configuration's, and not one that
+    an enclave can raise.
+    """
+
+    relayed: int = field(default=0, metadata=_help("Tunnels that were connected."))
+    connect_failures: Tally = field(
+        default_factory=Tally, metadata=_help("Tunnels without a target.", "kind")
+    )
+    bytes: Tally = field(
+        default_factory=Tally,
+        metadata=_help("Bytes delivered; up is from the enclave to the host.", "direction"),
+    )
+
+    def copy(self) -> HostCounters:
+        """Return a copy that later events do not change."""
+        return HostCounters(self.relayed, Tally(self.connect_failures), Tally(self.bytes))
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardSnapshot:
     """One forward at one moment.
@@ -146,13 +180,20 @@ class ForwardSnapshot:
         target: where it leads.
         gauges: connections at this moment.
         counters: counters so far; bytes of open connections are included.
+        hosts: the same of an egress listener by the entry of the allowlist, ``HOST:PORT``, with
+            `OTHER_HOSTS` for those beyond `egress.MAX_HOSTS`; empty for a forward.
     """
 
     name: str
     listen: Address
-    target: Address
+    target: Address | TunnelAddress | Egress
     gauges: Gauges
     counters: Counters
+    hosts: Mapping[str, HostCounters] = field(default_factory=dict)
+
+    def with_hosts(self, hosts: Mapping[str, HostCounters]) -> ForwardSnapshot:
+        """Return the same with `hosts`."""
+        return dataclasses.replace(self, hosts=hosts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from vsock_proxy.net.addresses import Address
 from vsock_proxy.net.dialing import reason_of
 from vsock_proxy.net.listening import close_listener, listen
 from vsock_proxy.proxy.counters import Snapshot
+from vsock_proxy.proxy.egress import forwarder_for
 from vsock_proxy.proxy.forward import Forward, check_distinct, descriptors_needed, fit
-from vsock_proxy.proxy.forwarder import Forwarder
 from vsock_proxy.relay.loop_calls import LoopCalls
 from vsock_proxy.relay.native import make_loop
 from vsock_proxy.service.descriptors import raise_descriptor_limit
@@ -24,6 +24,8 @@ from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from vsock_proxy.proxy.forwarder import Forwarder
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +189,7 @@ class Daemon:
             if forwarder is None:
                 listener = listen(forward.listen)
                 undo.callback(close_listener, listener)
-                forwarder = Forwarder(self._loop, listener, forward)
+                forwarder = forwarder_for(self._loop, listener, forward)
                 change.new.append(forwarder)
             elif forward != forwarder.forward:
                 change.changed.append((forwarder, forward))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.net.addresses import Address, TcpAddress
+from vsock_proxy.net.addresses import Address, ConnectProxy, TcpAddress, TunnelAddress
+from vsock_proxy.net.http_connect import authority_of
 from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 
 if TYPE_CHECKING:
@@ -18,12 +19,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """A target that each client names itself, with HTTP CONNECT (`egress`).
+
+    Attributes:
+        via: another such proxy that connects to it; None to connect directly.
+        side: whose allowlist this is, for the client: ``parent`` or ``image``.
+    """
+
+    via: ConnectProxy | None = None
+    side: str = "parent"
+
+    def __str__(self) -> str:
+        return "hosts on the allowlist" + (f" through {self.via.via}" if self.via else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """One listener and its target.
 
     Attributes:
         listen: the address to accept connections on.
-        target: the address to connect them to.
+        target: the address to connect them to, or `Egress`.
         family: AF_INET or AF_INET6 to use only such addresses of the target.
         name: its name in the log and in metrics; "" for that of the target.
         prefer: AF_INET or AF_INET6 to try such addresses of the target first.
@@ -35,7 +52,7 @@ class Forward:
     """
 
     listen: Address
-    target: Address
+    target: Address | TunnelAddress | Egress
     family: socket.AddressFamily = socket.AF_UNSPEC
     name: str = ""
     prefer: socket.AddressFamily = socket.AF_UNSPEC
@@ -53,6 +70,8 @@ class Forward:
     @property
     def target_name(self) -> str:
         """The target as the log has it: ``HOST:PORT`` without ``tcp://``."""
+        if isinstance(self.target, TunnelAddress):
+            return authority_of(self.target.host, self.target.port)
         return str(self.target).removeprefix("tcp://")
 
     @property
@@ -65,9 +84,13 @@ def allow_hint(forward: Forward) -> str:
     """Return the hint for a target that is not on the allowlist: the line that would allow it."""
     if not isinstance(forward.target, TcpAddress):
         return ""
-    host, port = forward.target.host, forward.target.port
+    return f"to allow it, add there: {allow_line(forward.target.host, forward.target.port)}"
+
+
+def allow_line(host: str, port: int) -> str:
+    """Return the line of an allowlist that allows a host."""
     host = f'"{host}"' if ":" in host else host
-    return f"to allow it, add there: - {{address: {host}, port: {port}}}"
+    return f"- {{address: {host}, port: {port}}}"
 
 
 def check_distinct(forwards: Sequence[Forward]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import logging
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from vsock_proxy.net.peers import cid_allowed
 from vsock_proxy.proxy.counters import (
     DOWN,
     NOT_ALLOWED,
+    OVER_CID_LIMIT,
     OVER_LIMIT,
     UP,
     WRONG_CID,
@@ -21,6 +23,7 @@ from vsock_proxy.proxy.counters import (
     Gauges,
     kind_of,
 )
+from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.relay.accepting import Acceptor
 from vsock_proxy.relay.admission import Admission
 from vsock_proxy.relay.connecting import Opening
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     import socket
 
     from vsock_proxy.net.sockets import Stream
-    from vsock_proxy.proxy.forward import Forward
     from vsock_proxy.relay.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class Forwarder:
         self._loop = loop
         self._apply(forward, resolver)
         self._admission: Admission[Opening] = Admission(forward.limits)
+        self._by_cid: collections.Counter[int] = collections.Counter()
         self._warnings = Throttle(log, lambda: loop.now)
         self._relayed: set[RelayedConnection] = set()
         self._opening: set[Opening] = set()
@@ -76,6 +79,8 @@ class Forwarder:
     def _apply(self, forward: Forward, resolver: Resolver | None = None) -> None:
         self.forward = forward
         self._allowed = forward.allowed
+        if isinstance(forward.target, Egress):
+            return  # its clients name their targets, see `EgressForwarder`
         policy = AddressPolicy(forward.family, forward.prefer, forward.allowlist)
         self._resolver = resolver or resolver_for(
             forward.target, policy, self._loop.call_from_thread
@@ -110,10 +115,10 @@ class Forwarder:
     def snapshot(self) -> ForwardSnapshot:
         """Return the numbers of this moment."""
         counters = self.counters.copy()
-        for connection in self._relayed:
-            up, down = connection.delivered()
-            counters.bytes[UP] += up
-            counters.bytes[DOWN] += down
+        delivered = [connection.delivered() for connection in self._relayed]
+        # Both are there, also if nothing was relayed yet.
+        counters.bytes[UP] += sum(up for up, _ in delivered)
+        counters.bytes[DOWN] += sum(down for _, down in delivered)
         return ForwardSnapshot(
             name=self.forward.title,
             listen=self.address,
@@ -135,6 +140,7 @@ class Forwarder:
         """Close every connection now."""
         for opening in (*self._opening, *self._admission.remove_queued(lambda _: True)):
             opening.cancel()
+            self._gone(opening.peer)
             opening.client.close()
         for _ in self._opening:
             self._admission.release()
@@ -160,6 +166,8 @@ class Forwarder:
             self._reject(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
         elif forward.cids is not None and not cid_allowed(client, peer, forward.cids):
             self._reject(client, peer, WRONG_CID, "its CID is not allowed")
+        elif not self._count(peer):
+            self._reject(client, peer, OVER_CID_LIMIT, "its enclave has as many as it may")
         else:
             self._admit(client, peer)
 
@@ -167,8 +175,26 @@ class Forwarder:
         """See `AcceptEvents.paused`."""
         self._warnings.warning("%s: accepting is paused: %s", self.forward.title, reason)
 
-    def _admit(self, client: Stream, peer: object) -> None:
-        opening = Opening(
+    def _count(self, peer: object) -> bool:
+        """Count one more client of its CID, if it may have one more."""
+        cid = _cid_of(peer)
+        if cid is not None:
+            most = self.forward.limits.per_cid
+            if most and self._by_cid[cid] >= most:
+                return False
+            self._by_cid[cid] += 1
+        return True
+
+    def _gone(self, peer: object) -> None:
+        """Count one client less of its CID."""
+        cid = _cid_of(peer)
+        if cid is not None:
+            self._by_cid[cid] -= 1
+            if not self._by_cid[cid]:
+                del self._by_cid[cid]
+
+    def _new_opening(self, client: Stream, peer: object) -> Opening:
+        return Opening(
             self._loop,
             client,
             peer,
@@ -176,6 +202,9 @@ class Forwarder:
             events=self,
             timeout=self.forward.limits.connect_timeout,
         )
+
+    def _admit(self, client: Stream, peer: object) -> None:
+        opening = self._new_opening(client, peer)
         if self._admission.admit(opening):
             self._opening.add(opening)
             opening.start()
@@ -217,20 +246,25 @@ class Forwarder:
         self.counters.relayed += 1
         self.counters.connect_seconds.observe(self._loop.now - opening.since)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s: connected for %s", self.forward.title, _Peer(opening.peer))
+            log.debug("%s: connected for %s", self.forward.title, Peer(opening.peer))
         self._loop.hand_over(server.fileno(), connection)
         try:
-            self._loop.add(opening.client.fileno(), connection)
+            self._watch(opening, connection)
         except OSError as e:
             connection.close(e)
             return
-        connection.begin(events)
+        connection.begin(events, sent=opening.early, received=opening.early_response)
+
+    def _watch(self, opening: Opening, connection: RelayedConnection) -> None:
+        """Have the loop send the events of the client. Raises OSError if it cannot."""
+        self._loop.add(opening.client.fileno(), connection)
 
     def not_connected(self, opening: Opening, error: OSError) -> None:
         """See `ConnectEvents.not_connected`."""
         self.counters.connect_failures[kind_of(error)] += 1
         self._opening.discard(opening)
         self._admission.release()
+        self._gone(opening.peer)
         self._close(opening.client, opening.peer, "cannot connect for", reason_of(error))
         self._use_places()
 
@@ -246,6 +280,7 @@ class Forwarder:
         """See `RelayEvents.closed`."""
         self._relayed.discard(connection)
         self._admission.release()
+        self._gone(connection.peer)
         self.counters.bytes[UP] += connection.up.delivered
         self.counters.bytes[DOWN] += connection.down.delivered
         if failure is not None:
@@ -254,7 +289,7 @@ class Forwarder:
             log.debug(
                 "%s: connection of %s ended after %d bytes up, %d down%s",
                 self.forward.title,
-                _Peer(connection.peer),
+                Peer(connection.peer),
                 connection.up.delivered,
                 connection.down.delivered,
                 "" if failure is None else f": {reason_of(failure)}",
@@ -274,6 +309,7 @@ class Forwarder:
             opening.check_times()
         now = self._loop.now
         for opening in self._admission.remove_queued(lambda queued: now >= queued.deadline):
+            self._gone(opening.peer)
             self._reject(
                 opening.client, opening.peer, OVER_LIMIT, "no connection ended in time for it"
             )
@@ -285,11 +321,20 @@ class Forwarder:
         self._close(client, peer, "rejected", reason)
 
     def _close(self, client: Stream, peer: object, what: str, reason: str) -> None:
-        self._warnings.warning("%s: %s %s: %s", self.forward.title, what, _Peer(peer), reason)
+        self._warnings.warning("%s: %s %s: %s", self.forward.title, what, Peer(peer), reason)
         reset(client)
 
 
-class _Peer:
+def _cid_of(peer: object) -> int | None:
+    """Return the CID in a peer's address; None for one of another kind."""
+    match peer:
+        case (int(cid), int()):
+            return cid
+        case _:
+            return None
+
+
+class Peer:
     """A peer's address, turned into text only if the log line is written."""
 
     def __init__(self, name: object) -> None:

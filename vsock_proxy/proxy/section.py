@@ -1,4 +1,4 @@
-"""Reads the ``proxy`` section of a configuration file: forwards, allowlist, limits.
+"""Reads the ``proxy`` section of a configuration file: forwards, egress, allowlist, limits.
 
     proxy:
       allowlist:
@@ -7,8 +7,13 @@
       - listen: vsock://any:8000
         to: tcp://kms.eu-central-1.amazonaws.com:443
         cids: [16]
+      egress:
+        listen: vsock://any:8004
+        cids: [16]
+        allowlist:
+        - {address: s3.eu-central-1.amazonaws.com, port: 443}
 
-docs/proxy.md describes every key.
+docs/proxy.md and docs/egress.md describe every key.
 """
 
 from __future__ import annotations
@@ -28,9 +33,10 @@ from vsock_proxy.net.addresses import (
     UnixAddress,
     VsockAddress,
 )
-from vsock_proxy.proxy.allowlist import Allowlist, load_allowlist, read_allowlist
+from vsock_proxy.proxy.allowlist import Allowlist
+from vsock_proxy.proxy.allowlist_file import load_allowlist, read_allowlist
 from vsock_proxy.proxy.daemon import DRAIN_TIMEOUT
-from vsock_proxy.proxy.forward import Forward, allow_hint, check_distinct
+from vsock_proxy.proxy.forward import Egress, Forward, allow_hint, check_distinct
 from vsock_proxy.relay.connection import DEFAULT_LIMITS, RelayLimits
 from vsock_proxy.service.cids import read_cids
 
@@ -59,7 +65,7 @@ class ProxySettings:
     """The arguments of `Daemon`.
 
     Attributes:
-        forwards: each with its name, its limits and the allowlist.
+        forwards: each with its name, its limits and the allowlist; then the egress listeners.
         drain_timeout: seconds in which open connections may end once the daemon stops.
     """
 
@@ -79,9 +85,9 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
     Raises:
         ConfigurationError: the message has file and line.
     """
-    with section.reading(
-        "allowlist", "limits", "drain_timeout", "forwards", required=("forwards",)
-    ) as keys:
+    with section.reading("allowlist", "limits", "drain_timeout", "forwards", "egress") as keys:
+        if not {"forwards", "egress"} & ({*keys.found} | keys.guessed):
+            keys.add(section.wrong("key 'forwards' or 'egress' is missing"))
         allowlist = keys.read("allowlist", _allowlist, Allowlist(frozenset()))
         # If it cannot be read, nothing is known about the targets.
         unchecked = reloading or "allowlist" in keys.failed
@@ -93,9 +99,15 @@ def read_proxy_section(section: Setting, *, reloading: bool = False) -> ProxySet
         )
         forwards: list[Forward] = []
         items = keys.read("forwards", lambda value: value.items(MAX_FORWARDS), [])
-        for item in () if "forwards" in keys.failed else items:
+        read = partial(_forward, allowlist=allowlist, limits=limits, unchecked=unchecked)
+        found = [(item, partial(read, item)) for item in items or ()]
+        if "egress" in keys:
+            egress = keys.take(lambda: _one_or_more(keys["egress"])) or ()
+            read = partial(_egress, allowlist=allowlist, limits=limits)
+            found += [(item, partial(read, item)) for item in egress]
+        for item, take in found:
             mistakes = len(keys.errors)
-            forward = keys.take(partial(_forward, item, allowlist, limits, unchecked=unchecked))
+            forward = keys.take(take)
             if len(keys.errors) == mistakes:
                 try:
                     check_distinct([*forwards, forward])
@@ -134,6 +146,33 @@ def _forward(
     return dataclasses.replace(forward, name=name or forward.target_name)
 
 
+def _one_or_more(value: Setting) -> list[Setting]:
+    return value.items(MAX_FORWARDS) if value.is_list else [value]
+
+
+def _egress(item: Setting, allowlist: Allowlist, limits: RelayLimits) -> Forward:
+    known = ("name", "listen", "cids", "family", "limits", "allowlist")
+    with item.reading(*known, required=("listen",)) as keys:
+        listen = keys.read("listen", lambda value: value.address())
+        families = keys.read("family", _family, _FAMILIES["any"])
+        # Every enclave that may connect reaches every host on the list: so they are named.
+        cids = read_cids(keys, listen, required=True)
+        limits = keys.read("limits", partial(_limits, default=limits), limits)
+        name = keys.read("name", _name, "egress")
+        allowlist = keys.read("allowlist", _allowlist, allowlist)
+    family, prefer = families
+    return Forward(
+        listen,
+        Egress(),
+        family,
+        name=name,
+        prefer=prefer,
+        cids=cids,
+        allowlist=allowlist,
+        limits=limits,
+    )
+
+
 def _target(value: Setting, allowlist: Allowlist | None) -> Address:
     target = value.address()
     if not isinstance(target, UnixAddress) and not 0 < target.port < MAX_VSOCK:
@@ -160,7 +199,7 @@ def _name(value: Setting) -> str:
 
 
 def _limits(value: Setting, default: RelayLimits) -> RelayLimits:
-    counts, times = ("connections", "waiting"), ("connect", "idle", "linger")
+    counts, times = ("connections", "waiting", "per_cid"), ("connect", "idle", "linger")
     with value.reading(*counts, *(f"{name}_timeout" for name in times)) as keys:
         found: dict[str, float] = {}
         for name in keys.found:

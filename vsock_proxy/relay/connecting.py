@@ -11,12 +11,18 @@ import select
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from vsock_proxy.net import hybrid
-from vsock_proxy.net.addresses import HybridAddress
+from vsock_proxy.net.addresses import (
+    HybridAddress,
+    TcpAddress,
+    TunnelAddress,
+    UnixAddress,
+    VsockAddress,
+)
 from vsock_proxy.net.sockets import INTERNET, open_stream, set_tcp_options
+from vsock_proxy.relay.handshaking import Handshake, handshake_for
 
 if TYPE_CHECKING:
-    from vsock_proxy.net.resolving import Candidate, SocketName
+    from vsock_proxy.net.resolving import Candidate, InternetName, SocketName
     from vsock_proxy.net.sockets import Stream
     from vsock_proxy.relay.loop import Loop
     from vsock_proxy.relay.resolver import Resolved, Resolver
@@ -55,19 +61,23 @@ class Opening:
         peer: its address.
         since: when it was accepted, in the loop's time.
         deadline: when it times out, in the loop's time.
+        early: what a client has sent before its server is connected, as far as it was read.
+        early_response: the same of the server.
     """
 
     __slots__ = (
         "_attempt_deadline",
         "_error",
         "_events",
+        "_handshake",
         "_left",
         "_loop",
         "_resolver",
-        "_response",
         "_server",
         "client",
         "deadline",
+        "early",
+        "early_response",
         "peer",
         "since",
     )
@@ -86,13 +96,14 @@ class Opening:
         self._resolver = resolver
         self._events = events
         self._server: Stream | None = None
-        self._response: hybrid.Response | None = None
+        self._handshake: Handshake | None = None
         self._left: list[Candidate] = []
         self._error: OSError | None = None
         self.since = loop.now
         self._attempt_deadline = self.deadline = loop.now + timeout
         self.client = client
         self.peer = peer
+        self.early = self.early_response = b""
 
     def start(self) -> None:
         """Resolve the target and try its addresses. Only where descriptors may be opened."""
@@ -109,14 +120,15 @@ class Opening:
         if code:
             self._attempt_failed(OSError(code, os.strerror(code)))
             return
-        if self._response is not None:
+        if self._handshake is not None:
             try:
-                self._response.read(server.recv)
+                self._handshake.advance(server)
             except BlockingIOError:
                 return
             except OSError as e:
                 self._attempt_failed(e)
                 return
+            self.early_response = self._handshake.rest
         self._server = None
         self._events.connected(self, server, events)
 
@@ -176,14 +188,10 @@ class Opening:
     ) -> None:
         if family in INTERNET:
             set_tcp_options(server)
-        self._response = None
-        code = server.connect_ex(name.path if isinstance(name, HybridAddress) else name)
+        self._handshake = handshake_for(name)
+        code = server.connect_ex(_socket_name(name))
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
-        if isinstance(name, HybridAddress):
-            # A UNIX socket is connected by now, and has room for a few bytes.
-            self._response = hybrid.Response()
-            server.send(hybrid.request(name.port), socket.MSG_NOSIGNAL)
         self._loop.add(server.fileno(), self)
         self._server = server
         # One dead address must not use up the time of the others.
@@ -200,3 +208,15 @@ class Opening:
             self._loop.later(self._try_next)
         else:
             self._events.not_connected(self, error)
+
+
+def _socket_name(name: SocketName) -> InternetName | tuple[int, int] | str:
+    if isinstance(name, HybridAddress):
+        return name.path
+    if not isinstance(name, TunnelAddress):
+        return name
+    match name.via:
+        case UnixAddress(path):
+            return path
+        case VsockAddress(first, port) | TcpAddress(first, port):
+            return (first, port)  # type: ignore[return-value] # of either kind

@@ -19,8 +19,10 @@ PLAIN_EVENTS = 4
 """Events after which a connection counts as a long one. See `RelayedConnection`."""
 
 _HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_NOT_PLAIN = _HANGUP | select.EPOLLPRI
-_READABLE = _NOT_PLAIN | select.EPOLLIN
+NOT_PLAIN = _HANGUP | select.EPOLLPRI
+"""Events that announce an end, or urgent data."""
+
+_READABLE = NOT_PLAIN | select.EPOLLIN
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -34,6 +36,8 @@ class RelayLimits:
         connect_timeout: from accepted to connected, time in the queue included.
         idle_timeout: without a byte delivered in either direction.
         linger_timeout: the same after one side has half-closed.
+        per_cid: clients of every kind from one CID at the same time; further ones are rejected.
+            0 for as many as there are.
     """
 
     connections: int = 1024
@@ -41,6 +45,7 @@ class RelayLimits:
     connect_timeout: float = 10.0
     idle_timeout: float = 3600.0
     linger_timeout: float = 120.0
+    per_cid: int = 0
 
 
 DEFAULT_LIMITS = RelayLimits()
@@ -118,8 +123,17 @@ class RelayedConnection:
         self.up = Flow(client, server)
         self.down = Flow(server, client)
 
-    def begin(self, events: int) -> None:
-        """Start; `events` are those of the server's socket so far."""
+    def begin(self, events: int, *, sent: bytes = b"", received: bytes = b"") -> None:
+        """Start.
+
+        Args:
+            events: those of the server's socket so far.
+            sent: what was read from the client already.
+            received: what was read from the server already.
+        """
+        if sent or received:
+            self._loop.hold(len(sent) + len(received))
+            self.up.tail, self.down.tail = memoryview(sent), memoryview(received)
         # Most clients have sent something by now. Their events come all the same.
         self._pump(self.up)
         self.ready(self._server_fd, events)
@@ -135,7 +149,7 @@ class RelayedConnection:
         # What this side sent comes first: if it was reset, only reading shows it.
         if not sent.ended:
             if events & _READABLE:
-                if events & _NOT_PLAIN:
+                if events & NOT_PLAIN:
                     sent.short_reads_lie = True
                 self._pump(sent)
         elif events & _HANGUP:
@@ -182,7 +196,7 @@ class RelayedConnection:
 
         A short one would pay more for that than it gains.
         """
-        if events & _NOT_PLAIN or self.up.done or self.down.done:
+        if events & NOT_PLAIN or self.up.done or self.down.done:
             self._part()
             self._plain_events = -1
         elif not self._joined:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import socket
 import threading
@@ -10,7 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vsock_proxy.net.addresses import Address, HybridAddress, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.addresses import (
+    Address,
+    HybridAddress,
+    TcpAddress,
+    TunnelAddress,
+    UnixAddress,
+    VsockAddress,
+)
 from vsock_proxy.net.resolving import Candidate, look_up
 
 log = logging.getLogger(__name__)
@@ -59,11 +67,14 @@ class AddressPolicy:
         family: AF_INET or AF_INET6 to use only such addresses.
         prefer: AF_INET or AF_INET6 to try such addresses first.
         permissions: what addresses are checked against; None: they are not.
+        log_rejected: log addresses that are not allowed. Not where clients choose the hosts:
+            they could flood the log.
     """
 
     family: socket.AddressFamily = socket.AF_UNSPEC
     prefer: socket.AddressFamily = socket.AF_UNSPEC
     permissions: Permissions | None = None
+    log_rejected: bool = True
 
     def select(self, host: str, port: int, found: Sequence[Candidate]) -> list[Candidate]:
         """Return the allowed addresses of a host, those of the preferred family first."""
@@ -72,7 +83,7 @@ class AddressPolicy:
             address = str(name[0])  # type: ignore[index]
             if self.permissions is None or self.permissions.allows_resolved(host, address, port):
                 allowed.append((family, name))
-            else:
+            elif self.log_rejected:
                 # At most one look-up in `KEEP` seconds: this floods no log.
                 log.warning(
                     "%s resolves to %s, a special address that is not on the allowlist itself",
@@ -83,7 +94,7 @@ class AddressPolicy:
 
 
 def resolver_for(
-    target: Address,
+    target: Address | TunnelAddress,
     policy: AddressPolicy,
     call_from_thread: Callable[[Callable[[], None]], None],
 ) -> Resolver:
@@ -101,8 +112,20 @@ def resolver_for(
             return _Fixed((socket.AF_UNIX, path))
         case HybridAddress():
             return _Fixed((socket.AF_UNIX, target))
+        case TunnelAddress():
+            return _Fixed((_family_of(target.via), target))
         case TcpAddress():
             return HostResolver(target, policy, call_from_thread)
+
+
+def _family_of(via: VsockAddress | UnixAddress | TcpAddress) -> socket.AddressFamily:
+    match via:
+        case VsockAddress():
+            return socket.AF_VSOCK
+        case UnixAddress():
+            return socket.AF_UNIX
+        case TcpAddress(host, _):
+            return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class _Fixed:
@@ -133,6 +156,8 @@ class HostResolver:
         look_up: production code leaves it out.
         monotonic: clock; production code leaves it out.
         keep: seconds for which addresses are used.
+        run: runs a look-up in a thread, on the loop's thread; by default in a new one. Raises
+            RuntimeError if there is none to be had.
     """
 
     def __init__(
@@ -144,7 +169,9 @@ class HostResolver:
         look_up: LookUp = look_up,
         monotonic: Callable[[], float] = time.monotonic,
         keep: float = KEEP,
+        run: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
+        self._run = run or _in_new_thread
         self._target = target
         self._policy = policy
         self._call_from_thread = call_from_thread
@@ -182,8 +209,7 @@ class HostResolver:
             return
         self._looking_up = True
         try:
-            # A daemon thread: the C library cannot be interrupted, and must not delay the exit.
-            threading.Thread(target=self._in_thread, name="look-up", daemon=True).start()
+            self._run(self._in_thread)
         except RuntimeError as e:
             error = OSError(f"cannot start a thread to look it up: {e}")
             self._call_from_thread(lambda: self._resolved(error))
@@ -212,3 +238,68 @@ class HostResolver:
         waiting, self._waiting = self._waiting, {}
         for then in waiting:
             then(result if isinstance(result, OSError) else list(result))
+
+
+def _in_new_thread(call: Callable[[], None]) -> None:
+    # A daemon thread: the C library cannot be interrupted, and must not delay the exit.
+    threading.Thread(target=call, name="look-up", daemon=True).start()
+
+
+class LookUpThreads:
+    """Runs look-ups in threads, a bounded number at a time; others wait for one to end.
+
+    For hosts that clients choose: each name is a look-up, and a resolver that does not respond
+    holds its thread for as long as /etc/resolv.conf allows.
+
+    Args:
+        call_from_thread: calls a function on the loop, from any thread.
+        threads: at the same time.
+        waiting: look-ups that wait, at most.
+    """
+
+    def __init__(
+        self,
+        call_from_thread: Callable[[Callable[[], None]], None],
+        *,
+        threads: int = 32,
+        waiting: int = 1024,
+    ) -> None:
+        self._call_from_thread = call_from_thread
+        self._free = threads
+        self._most = waiting
+        self._queue: collections.deque[Callable[[], None]] = collections.deque()
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Run a function in a thread, now or later. On the loop's thread.
+
+        Raises:
+            RuntimeError: too many wait, or the system gives no thread.
+        """
+        if self._free:
+            self._free -= 1
+            try:
+                _in_new_thread(lambda: self._in_thread(call))
+            except RuntimeError:
+                self._free += 1
+                raise
+        elif len(self._queue) < self._most:
+            self._queue.append(call)
+        else:
+            raise RuntimeError("too many names are being looked up")
+
+    def _in_thread(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        finally:
+            self._call_from_thread(self._ended)
+
+    def _ended(self) -> None:
+        self._free += 1
+        while self._queue and self._free:
+            call = self._queue.popleft()
+            try:
+                self.run(call)
+            except RuntimeError:
+                # The system gives no thread: those whose turn comes later may get one.
+                self._queue.append(call)
+                return

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from enclave.serve.program_environment import (
     command_environment,
+    egress_environment,
     endpoint_environment,
     ignores_endpoint,
     proxy_in_the_way,
@@ -106,3 +107,15 @@ def test_a_program_gets_a_region_and_credentials_if_it_has_none() -> None:
 def test_a_variable_by_which_sdks_ignore_the_endpoint_is_noticed(value: str, ignored: bool) -> None:
     assert ignores_endpoint({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": value}) == ignored
     assert not ignores_endpoint({})
+
+
+def test_programs_find_the_egress_proxy_and_go_past_it_to_names_of_their_own() -> None:
+    given = {"NO_PROXY": "internal.example", "HTTP_PROXY": "http://other:1"}
+    changes = egress_environment(given, "127.0.0.1", "http://127.0.0.1:8010", {"b.example", "a"})
+    listed = "internal.example,127.0.0.1,localhost,::1,[::1],a,b.example"
+    assert changes == {
+        "HTTPS_PROXY": "http://127.0.0.1:8010",
+        "https_proxy": "http://127.0.0.1:8010",
+        "NO_PROXY": listed,
+        "no_proxy": listed,
+    }

@@ -209,7 +209,7 @@ def test_a_proxy_that_fails_says_so(
     def fails(_daemon: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("vsock_proxy.proxy.daemon.Loop.turn", fails)
+    monkeypatch.setattr("vsock_proxy.relay.loop.Loop.turn", fails)
     proxy.start()
     eventually(lambda: [f.exc_type for f in failed] == [ZeroDivisionError])
     eventually(lambda: not proxy.status().healthy)

@@ -19,6 +19,7 @@ from vsock_proxy.proxy.counters import (
     ForwardSnapshot,
     Gauges,
     Histogram,
+    HostCounters,
     Snapshot,
     Tally,
 )
@@ -142,6 +143,7 @@ def forward(name: str, port: int = 8000, **counts: Any) -> ForwardSnapshot:
             bytes=Tally(up=counts.pop("up", 0), down=counts.pop("down", 0)),
             connect_seconds=Histogram(),
         ),
+        hosts=counts.pop("hosts", {}),
     )
 
 
@@ -167,6 +169,17 @@ def ordinary(enclaves: int = 3) -> list[Component]:
                     "bulk", 8020, target="data.internal.example", connections=870, waiting=12,
                     relayed=48_211, up=93_415_000_000, down=7_340_000_000, broken={"reset": 31},
                 ),
+                forward(
+                    "egress", 8004, target="hosts on the allowlist", up=52_000_000, down=9_100_000,
+                    rejected={"allowlist": 3}, hosts={
+                        "s3.eu-central-1.amazonaws.com:443": HostCounters(
+                            412, Tally(), Tally(up=52_000_000, down=9_000_000)
+                        ),
+                        "*.example.com:443": HostCounters(
+                            9, Tally(name=2), Tally(up=1_000, down=100_000)
+                        ),
+                    },
+                ),
             ]
         ),
         credentials(),
@@ -190,7 +203,8 @@ def ordinary(enclaves: int = 3) -> list[Component]:
 def hostile() -> list[Component]:
     """A daemon whose names, errors and log lines are all attacks."""
     return [
-        Proxy([forward(name, 8000 + n, target="t" + "x" * 60, rejected={name: 1})
+        Proxy([forward(name, 8000 + n, target="t" + "x" * 60, rejected={name: 1},
+                       hosts={each: HostCounters(1, Tally({name: 1})) for each in MARKUP})
                for n, name in enumerate(MARKUP)], leaving=2),
         Fixed("credentials", {
             "source": MARKUP[0], "expires_at": None, "renewed_at": NOW - 5, "renewals": 1,

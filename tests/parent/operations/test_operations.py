@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from parent.component import ComponentStatus
 from parent.credentials import CredentialService, CredentialSettings
 from parent.credentials.model import Credentials
+from parent.daemon.status_table import table
 from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.runner import Subprocess
 from parent.enclaves.settings import EnclaveSettings
@@ -25,13 +26,16 @@ from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
 from parent.operations import OperationsService, OperationsSettings
 from parent.operations.metrics import Metrics
+from parent.operations.state import state
 from parent.proxy import ProxyService
 from tests.paths import ROOT
 from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.errors import AgentError
-from vsock_proxy.net.addresses import TcpAddress, UnixAddress
+from vsock_proxy.net.addresses import ConnectProxy, TcpAddress, UnixAddress
+from vsock_proxy.net.dialing import ConnectDialer
+from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.counters import kind_of
-from vsock_proxy.proxy.forward import Forward
+from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.proxy.section import ProxySettings
 
 if TYPE_CHECKING:
@@ -160,6 +164,39 @@ def test_the_proxys_numbers(tmp_path: Path) -> None:
     assert found["proxy_connect_seconds_bucket good +Inf"] == 1
     assert found["proxy_connect_seconds_count bad"] == 0
     assert found["proxy_reloads_total"] == 0
+
+
+def test_numbers_of_an_egress_listener_are_told_by_host(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "egress"))
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        port = target.getsockname()[1]
+        allowlist = Allowlist(frozenset({("127.0.0.1", port)}))
+        forward = Forward(address, Egress(), name="egress", allowlist=allowlist)
+        proxy = ProxyService(ProxySettings((forward,), drain_timeout=0.0))
+        proxy.start()
+        with ConnectDialer(ConnectProxy(address)).dial(
+            TcpAddress("127.0.0.1", port), TEST_TIMEOUT
+        ) as client:
+            server, _ = target.accept()
+            with server:
+                client.sendall(b"hello")
+                assert server.recv(10) == b"hello"
+                server.sendall(b"y")
+                assert client.recv(10) == b"y"
+                found, shown = numbers([proxy]), state([proxy])
+        proxy.stop(TEST_TIMEOUT)
+    host = f"127.0.0.1:{port}"
+    assert found[f"proxy_host_relayed_total egress {host}"] == 1
+    assert found[f"proxy_host_bytes_total up egress {host}"] == 5
+    assert found[f"proxy_host_bytes_total down egress {host}"] == 1
+    (row,) = shown["forwards"]
+    assert row["target"] == "hosts on the allowlist"
+    assert row["hosts"][host]["relayed"] == 1
+    json.dumps(shown)
+    told = table({**shown, "components": {}}, now=0.0, width=200)
+    assert [host, "egress", "1", "0", "5", "B", "1", "B"] in [
+        line.split() for line in told.splitlines()
+    ]
 
 
 def test_a_stuck_relay_does_not_block_the_other_metrics(

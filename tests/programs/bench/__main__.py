@@ -11,7 +11,7 @@ from importlib import import_module
 
 from tests.programs.bench import report
 
-BENCHMARKS = ("agent", "endpoint", "engines", "neighbour", "relay")
+BENCHMARKS = ("agent", "egress", "endpoint", "engines", "neighbour", "relay")
 
 
 def main() -> int:

@@ -163,7 +163,7 @@ def main() -> None:
                 if _wanted(measurement.figures[0].name):
                     order = [*peers][round_ % len(peers) :] + [*peers][: round_ % len(peers)]
                     for name in order:
-                        _measure(client, measurement, name, peers[name], results)
+                        measure(client, measurement, name, peers[name], results)
     for connections in (1000, MANY):
         if _wanted("memory"):
             for name in names:
@@ -175,11 +175,13 @@ def _wanted(name: str) -> bool:
     return not ONLY or any(word in name for word in ONLY)
 
 
-def _measure(
+def measure(
     client: Load, measurement: Measurement, name: str, peer: Peer, results: Results
 ) -> None:
     before = peer.cpu()
-    answer = client.answer({**measurement.job, "address": peer.address})
+    answer = client.answer({**measurement.job, "address": peer.address, "target": peer.target})
+    if "error" in answer:
+        raise RuntimeError(f"{name}: {answer['error']}")
     if "items" in answer:
         answer["cpu_per_item"] = (peer.cpu() - before) / answer["items"]
     client.answer({})
@@ -230,13 +232,13 @@ def _print(results: Results, names: list[str]) -> None:
         if OURS in row:
             spread = "-".join(figure.form.format(end(row[OURS])) for end in (min, max))
         rows.append((name, *cells, spread))
-        ratios.append((name, *(_ratio(figure, row, other) for other in others)))
+        ratios.append((name, *(ratio(figure, row, other) for other in others)))
     table(("", *names, f"spread of {OURS}"), rows, across=True)
     print(f"\n{OURS} to each of the others: 1.20 is 20 % better, whatever better means there\n")
     table(("", *others), ratios, across=True)
 
 
-def _ratio(figure: Figure, row: dict[str, list[float]], other: str) -> str:
+def ratio(figure: Figure, row: dict[str, list[float]], other: str) -> str:
     ours, theirs = row.get(OURS), row.get(other)
     if not ours or not theirs:
         return "-"

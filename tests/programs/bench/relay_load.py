@@ -108,9 +108,13 @@ class Server:
 
 
 class Client:
-    """Every measurement; what `address` is decides on the family."""
+    """Every measurement; what `address` is decides on the family. `target` is what a proxy is told
+    to connect to first (HTTP CONNECT); None where there is none to be told.
+    """
 
-    def __init__(self, address: Any) -> None:
+    def __init__(self, address: Any, target: str | None = None) -> None:
+        self._head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+        self._asks = target is not None
         self._address = address if isinstance(address, str) else tuple(address)
         self._family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self._open: list[socket.socket] = []
@@ -126,6 +130,11 @@ class Client:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end.connect(self._address)  # Without a timeout, which on UNIX sockets waits for nobody.
         end.settimeout(TEST_TIMEOUT)
+        if self._asks:
+            end.send(self._head)
+            if not mode:
+                return end
+            _established(end)
         end.send(mode.encode())
         return end
 
@@ -200,9 +209,14 @@ class Client:
         with select.epoll() as epoll:
             ends: dict[int, socket.socket] = {}
 
+            asked: set[int] = set()
+
             def start() -> None:
-                end = self.connect("C")
+                # The proxy's response is not waited for here: the others go on meanwhile.
+                end = self.connect("" if self._asks else "C")
                 end.setblocking(False)
+                if self._asks:
+                    asked.add(end.fileno())
                 ends[end.fileno()] = end
                 epoll.register(end, select.EPOLLIN)
 
@@ -210,6 +224,11 @@ class Client:
                 start()
             while (now := time.perf_counter()) < started + seconds:
                 for fd, _ in epoll.poll(TEST_TIMEOUT):
+                    if fd in asked:
+                        asked.discard(fd)
+                        _established(ends[fd])
+                        ends[fd].send(b"C")
+                        continue
                     try:
                         while ends[fd].recv(16):
                             pass
@@ -241,6 +260,13 @@ class Client:
         return {"connections": connections}
 
 
+def _established(end: socket.socket) -> None:
+    """Read the response to CONNECT, which every proxy here sends at once."""
+    head = end.recv(1000)
+    if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")) or not head.endswith(b"\r\n\r\n"):
+        raise ConnectionError(f"no tunnel: {head!r}")
+
+
 def _some(count: int) -> int:
     if not count:
         raise ConnectionError("the other side closed")
@@ -267,7 +293,7 @@ def main() -> None:
         if not job:
             print("{}", flush=True)
             continue
-        client = open_before = Client(job.pop("address"))
+        client = open_before = Client(job.pop("address"), job.pop("target", None))
         try:
             answer = getattr(client, job.pop("measure"))(**job)
         except OSError as e:

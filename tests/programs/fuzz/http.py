@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,19 @@ from enclave.serve.protocol import (
     read_call,
 )
 from tests.programs.fuzz.target import Feed, Target, pieces
+from vsock_proxy.net.addresses import is_host
+from vsock_proxy.net.http_connect import MAX_HEAD as MAX_CONNECT_HEAD
+from vsock_proxy.net.http_connect import (
+    HeadReader,
+    RequestError,
+    TunnelRefusedError,
+    check_response,
+    parse_request,
+    rejection,
+)
+from vsock_proxy.net.http_connect import (
+    request as connect_request,
+)
 
 _MOST = 2048
 """Bytes of a response's body."""
@@ -154,9 +169,67 @@ _WORDS = (
     b"X-Amz-Target: TrentService.", b"Host: localhost\r\n", b"CONNECT ", b"\t ", b"0x", b";",
 )  # fmt: skip
 
+
+class _Cut:
+    """A socket that has its bytes in pieces."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._pieces = pieces(data, size)
+
+    def recv(self, count: int, flags: int = 0) -> bytes:
+        if not self._pieces:
+            raise BlockingIOError
+        seen = self._pieces[0][:count]
+        if not flags:
+            self._pieces[0] = self._pieces[0][len(seen) :]
+            if not self._pieces[0]:
+                del self._pieces[0]
+        return seen
+
+
+def _connect(data: bytes) -> None:
+    """How the bytes are cut must not matter to what a CONNECT asks for; both kinds of reader."""
+    feed = Feed(data)
+    size, data = 1 + feed.byte() % 40, feed.rest()
+    asked: set[tuple[str, int] | None] = set()
+    for cut in (0, size):
+        for peek in (0, socket.MSG_PEEK):
+            try:
+                head = HeadReader(peek).read(_Cut(data, cut))
+                assert len(head) <= MAX_CONNECT_HEAD
+                assert data.startswith(head)
+                host, port = parse_request(head)
+            except (RequestError, BlockingIOError):
+                asked.add(None)
+                continue
+            assert is_host(host)
+            assert 0 < port < 65_536
+            assert parse_request(connect_request(host, port)) == (host, port)
+            asked.add((host, port))
+    assert len(asked) == 1, asked
+    with contextlib.suppress(TunnelRefusedError):
+        check_response(data)
+    assert rejection(403, data.decode("latin-1")).index(b"\r\n\r\n") < 400
+
+
+def _connect_seeds() -> list[bytes]:
+    made = [
+        connect_request("s3.amazonaws.com", 443),
+        connect_request("2001:db8::1", 8443),
+        b"CONNECT a.b:443 HTTP/1.0\r\nProxy-Connection: keep-alive\r\nX:\t\xff\r\n\r\nhello",
+        b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length: 0\r\nTransfer-Encoding: x\r\n\r\n",
+        b"GET http://a.b/ HTTP/1.1\r\nHost: a.b\r\n\r\n",
+        b"HTTP/1.1 200 Connection established\r\n\r\n",
+        b"HTTP/1.1 403 no\r\nContent-Type: text/plain\r\n\r\nno",
+    ]
+    return [each + tail for each in made for tail in (b"\0", b"\x05")]
+
+
 TARGETS = [
     Target(name="http-response", run=_response, seeds=_response_seeds, words=_WORDS,
            packages=("enclave",), max_length=MAX_HEAD + _MOST),
     Target(name="http-request", run=_request, seeds=_request_seeds, words=_WORDS,
            packages=("enclave",)),
+    Target(name="connect", run=_connect, seeds=_connect_seeds, packages=("vsock_proxy",),
+           words=(*_WORDS, b" HTTP/1.1\r\n", b"[::1]", b":443")),
 ]  # fmt: skip

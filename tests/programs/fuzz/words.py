@@ -23,7 +23,7 @@ from tests.parent.policy import policies
 from tests.paths import ROOT
 from tests.programs.fuzz.attestation import documents
 from tests.programs.fuzz.target import Feed, Target
-from vsock_proxy.proxy.allowlist import parse_allowlist
+from vsock_proxy.proxy.allowlist_file import parse_allowlist
 from vsock_proxy.service.mistakes import each_error
 from vsock_proxy.service.settings import parse_settings
 

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.proxy.allowlist import Allowlist, is_special, load_allowlist, parse_allowlist
+from vsock_proxy.proxy.allowlist import Allowlist, is_special
+from vsock_proxy.proxy.allowlist_file import load_allowlist, parse_allowlist
 from vsock_proxy.service.settings import MAX_SIZE, parse_settings
 
 

@@ -25,7 +25,7 @@ from vsock_proxy.net.addresses import (
 )
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.proxy import command
-from vsock_proxy.proxy.allowlist import load_allowlist
+from vsock_proxy.proxy.allowlist_file import load_allowlist
 from vsock_proxy.proxy.command import main
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.paths import ROOT
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.proxy.allowlist import Allowlist
-from vsock_proxy.proxy.forward import Forward
+from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.proxy.section import ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.service.settings import load_settings, parse_settings
@@ -115,7 +117,7 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("proxy: {}", ":1: proxy: key 'forwards' is missing"),
+        ("proxy: {}", ":1: proxy: key 'forwards' or 'egress' is missing"),
         ("proxy:\n  forward: []", ":2: proxy: unknown key 'forward' (did you mean forwards?)"),
         (
             forwards('litsen: "unix:/a", to: "unix:/b"'),
@@ -216,3 +218,73 @@ def test_any_section_parses_or_raises_configuration_error(text: str) -> None:
         read("proxy: {forwards: [" + text)
     with contextlib.suppress(ConfigurationError):
         read_proxy_section(parse_settings(text.encode(), source="parent.yaml"))
+
+
+EGRESS = """\
+proxy:
+  allowlist:
+  - {address: "kms.*.amazonaws.com", port: 443}
+  limits: {connections: 4096}
+  egress:
+    listen: vsock://any:8004
+    cids: [16]
+    family: ipv4
+    limits: {per_cid: 100}
+"""
+
+
+def test_egress_is_read() -> None:
+    (forward,) = read(EGRESS).forwards
+    assert forward == Forward(
+        VsockAddress(0xFFFF_FFFF, 8004),
+        Egress(),
+        socket.AF_INET,
+        name="egress",
+        cids=frozenset({16}),
+        allowlist=Allowlist(frozenset({("kms.*.amazonaws.com", 443)})),
+        limits=RelayLimits(connections=4096, per_cid=100),
+    )
+    assert forward.allowed
+
+
+def test_egress_may_have_an_allowlist_of_its_own_and_be_several() -> None:
+    settings = read(
+        "proxy:\n"
+        "  allowlist: [{address: a.b.com, port: 1}]\n"
+        "  egress:\n"
+        "  - {listen: 'unix:/a', allowlist: [{address: c.d.com, port: 2}]}\n"
+        "  - {listen: 'unix:/b', name: other, limits: {idle_timeout: 1 min}}\n"
+        "  forwards: [{listen: 'unix:/c', to: 'tcp://a.b.com:1'}]\n"
+    )
+    assert [each.title for each in settings.forwards] == ["a.b.com:1", "egress", "other"]
+    lists = [each.allowlist.entries for each in settings.forwards if each.allowlist]
+    assert lists == [{("a.b.com", 1)}, {("c.d.com", 2)}, {("a.b.com", 1)}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("egress: {listen: 'vsock://any:8004'}", ":1: egress: key 'cids' is missing"),
+        ("egress: {listen: 'unix:/a', cids: any}", ":1: cids: only for a vsock listener"),
+        ("egress: {cids: any}", ":1: egress: key 'listen' is missing"),
+        ("egress: {listen: 'unix:/a', to: 'tcp://a:1'}", ":1: egress: unknown key 'to'"),
+        ("egress: 8004", ":1: egress: '8004', not a mapping"),
+        ("egress: [{listen: 'unix:/a'}, {listen: 'unix:/b'}]", ":1: egress: two forwards are"),
+        ("egres: {listen: 'unix:/a'}", ":1: proxy: unknown key 'egres' (did you mean egress?)"),
+        ("egress: {listen: 'unix:/a', limits: {per_cid: 0}}", ":1: per_cid: '0' is not an integer"),
+    ],
+)
+def test_invalid_egress_is_rejected_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read(f"proxy: {{{text}}}")
+    assert str(refusal.value).startswith(f"parent.yaml{message}")
+
+
+def test_the_documented_egress_is_read() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/egress.md").read_text(), re.DOTALL)
+    (forward,) = read(text).forwards
+    assert forward.allowlist
+    assert forward.allowlist.entry_for("b.s3.eu-central-1.amazonaws.com", 443) == (
+        "*.s3.eu-central-1.amazonaws.com"
+    )
+    assert forward.limits == RelayLimits(connections=2048, per_cid=512)

@@ -13,15 +13,22 @@ import pytest
 
 from tests.vsock_proxy.rig import COMMAND, LOCAL, Place, Server, allow_descriptors
 from tests.waiting import TEST_TIMEOUT, eventually
-from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.net.addresses import ConnectProxy, TcpAddress, UnixAddress, VsockAddress
+from vsock_proxy.net.dialing import ConnectDialer, SocketDialer
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.dialing import Dialer
+
 MANY = 10_000 if LOCAL == "vsock" else 2_000
 """Each is two descriptors here and two in the proxy: machines let one process have 20,000 at times.
 In the guest of ``make test-vsock`` they are ours to give."""
+
+TUNNELS = 10_000 if LOCAL == "vsock" else 500
+"""The same through an egress listener."""
 
 OTHERS = 1000  # that the tests and the proxy have besides
 FEW = 50  # that a proxy without connections has
@@ -37,14 +44,18 @@ def descriptors() -> Iterator[None]:
 class Proxy:
     """The command, as a process."""
 
-    def __init__(self, place: Place, server: Server, folder: Path) -> None:
+    def __init__(self, place: Place, server: Server, folder: Path, *, egress: bool) -> None:
         self.address = place.address("proxy")
         settings = folder / "parent.yaml"
-        settings.write_text(
-            "proxy:\n"
-            f"  limits: {{connections: {MANY}}}\n"
-            f"  forwards:\n  - {{listen: '{self.address}', to: '{server.address}'}}\n"
-        )
+        what = f"  forwards:\n  - {{listen: '{self.address}', to: '{server.address}'}}\n"
+        if egress:
+            assert isinstance(server.address, TcpAddress)
+            cids = "cids: any, " if LOCAL == "vsock" else ""
+            what = (
+                f"  egress: {{listen: '{self.address}', {cids}allowlist: "
+                f"[{{address: 127.0.0.1, port: {server.address.port}}}]}}\n"
+            )
+        settings.write_text(f"proxy:\n  limits: {{connections: {MANY}}}\n{what}")
         self._process = subprocess.Popen(
             [*COMMAND, "--config", str(settings)], stderr=subprocess.PIPE
         )
@@ -87,20 +98,37 @@ def all_of_them(senders: list[socket.socket], receivers: list[socket.socket]) ->
 def test_ten_thousand_idle_connections_cost_almost_no_cpu(
     place: Place, server: Server, tmp_path: Path
 ) -> None:
-    with Proxy(place, server, tmp_path) as proxy, contextlib.ExitStack() as stack:
-        dialer = SocketDialer()
+    with Proxy(place, server, tmp_path, egress=False) as proxy:
+        check_idle(proxy, server, SocketDialer(), proxy.address, MANY, IDLE)
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_ten_thousand_idle_tunnels_cost_almost_no_cpu(place: Place, tmp_path: Path) -> None:
+    with (
+        Server(TcpAddress("127.0.0.1", 0)) as server,
+        Proxy(place, server, tmp_path, egress=True) as proxy,
+    ):
+        assert isinstance(proxy.address, VsockAddress | UnixAddress)
+        dialer = ConnectDialer(ConnectProxy(proxy.address))
+        check_idle(proxy, server, dialer, server.address, TUNNELS, IDLE * TUNNELS / 10_000 + 1)
+
+
+def check_idle(
+    proxy: Proxy, server: Server, dialer: Dialer, address: Address, many: int, idle: float
+) -> None:
+    with contextlib.ExitStack() as stack:
         clients: list[socket.socket] = []
         accepted: list[socket.socket] = []
-        while len(clients) < MANY:
+        while len(clients) < many:
             for _ in range(BATCH):
-                client = stack.enter_context(dialer.dial(proxy.address, TEST_TIMEOUT))
+                client = stack.enter_context(dialer.dial(address, TEST_TIMEOUT))
                 client.settimeout(TEST_TIMEOUT)
                 clients.append(client)
             accepted += [stack.enter_context(server.accept()) for _ in range(BATCH)]
-        assert proxy.descriptors() > 2 * MANY
+        assert proxy.descriptors() > 2 * many
 
         began, cpu, waits = time.monotonic(), proxy.cpu(), proxy.waits()
-        time.sleep(IDLE)
+        time.sleep(idle)
         elapsed, cpu, waits = time.monotonic() - began, proxy.cpu() - cpu, proxy.waits() - waits
         assert cpu < 0.02 * elapsed, f"{cpu / elapsed:.2%} of a CPU"
         # One tick a second; a descriptor that is always ready would be thousands.

@@ -1,0 +1,536 @@
+"""The egress listener: CONNECT, the allowlist, and hostile clients and name servers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sockets import read_all, unused_port
+from tests.vsock_proxy.rig import (
+    LARGE,
+    TICK,
+    Place,
+    Rig,
+    Server,
+    check,
+    expect,
+    flood,
+    hole,
+    in_thread,
+    read_exactly,
+    say,
+    text,
+)
+from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.net.addresses import TcpAddress
+from vsock_proxy.net.http_connect import ESTABLISHED, request
+from vsock_proxy.net.listening import listen
+from vsock_proxy.proxy.allowlist import Allowlist
+from vsock_proxy.proxy.egress import MAX_HOSTS, EgressForwarder
+from vsock_proxy.proxy.egress_client import EgressOpening
+from vsock_proxy.proxy.forward import Egress, Forward
+from vsock_proxy.relay.connection import RelayLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from vsock_proxy.net.resolving import InternetName
+
+NAME = "api.example.com"
+
+
+class Names:
+    """A name server: what each name resolves to, a list for each look-up, the last one for ever."""
+
+    def __init__(self, **names: list[list[str]]) -> None:
+        self.names = {name.replace("_", "."): found for name, found in names.items()}
+        self.asked: list[str] = []
+
+    def __call__(
+        self, host: str, port: int, _family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> Sequence[tuple[socket.AddressFamily, InternetName]]:
+        self.asked.append(host)
+        if host not in self.names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        found = self.names[host]
+        addresses = found.pop(0) if len(found) > 1 else found[0]
+        return [
+            (socket.AF_INET6 if ":" in each else socket.AF_INET, (each, port)) for each in addresses
+        ]
+
+
+class Outside:
+    """A server with a name, and a rig that lets clients reach it."""
+
+    def __init__(self, rig: Rig, server: Server, names: Names) -> None:
+        self.rig, self.server, self.names = rig, server, names
+        assert isinstance(server.address, TcpAddress)
+        self.port = server.address.port
+
+    def send(self, data: bytes) -> socket.socket:
+        client = self.rig.connect()
+        client.settimeout(TEST_TIMEOUT)
+        client.sendall(data)
+        return client
+
+    def connect(self, host: str = NAME, port: int = 0) -> socket.socket:
+        return self.send(request(host, port or self.port))
+
+    def response(self, data: bytes) -> str:
+        """Send a request and return the whole response."""
+        with self.send(data) as client:
+            return read_all(client).decode()
+
+    @contextlib.contextmanager
+    def tunnel(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        with self.connect() as client, self.server.accept() as accepted:
+            assert read_exactly(client, len(ESTABLISHED)) == ESTABLISHED
+            yield client, accepted
+
+
+def openings(out: Outside) -> list[EgressOpening]:
+    return [each for each in out.rig.forwarder._opening if isinstance(each, EgressOpening)]
+
+
+def allowing(port: int, *others: tuple[str, int]) -> Allowlist:
+    """Return a list with the server's name, and its loopback address, which is special."""
+    return Allowlist(frozenset({(NAME, port), ("127.0.0.1", port), *others}))
+
+
+@contextlib.contextmanager
+def outside(
+    place: Place,
+    *others: tuple[str, int],
+    limits: RelayLimits | None = None,
+    names: Names | None = None,
+    allowlist: Callable[[int], Allowlist] = allowing,
+) -> Iterator[Outside]:
+    names = names or Names(api_example_com=[["127.0.0.1"]])
+    with Server(TcpAddress("127.0.0.1", 0)) as server:
+        assert isinstance(server.address, TcpAddress)
+        list_ = allowlist(server.address.port)
+        list_ = Allowlist(list_.entries | {*others})
+        with Rig(
+            place.address("egress"),
+            egress=Egress(),
+            allowlist=list_,
+            look_up=names,
+            limits=limits or RelayLimits(),
+        ) as rig:
+            yield Outside(rig, server, names)
+
+
+@pytest.fixture
+def out(place: Place, innermost: str) -> Iterator[Outside]:
+    with outside(place) as out:
+        yield out
+
+
+def test_tunnel_carries_bytes_both_ways_and_each_end(out: Outside) -> None:
+    up, down = text(LARGE), text(LARGE + 1)
+    with (
+        out.tunnel() as (client, accepted),
+        in_thread(functools.partial(say, client, up)),
+        in_thread(functools.partial(say, accepted, down)),
+        in_thread(functools.partial(expect, accepted, up)),
+    ):
+        expect(client, down)
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+    (host,) = out.rig.forwarder.snapshot().hosts.items()
+    assert host[0] == f"{NAME}:{out.port}"
+    assert host[1].bytes == {"up": len(up), "down": len(down)}
+    assert host[1].relayed == 1
+
+
+def test_bytes_of_open_tunnels_are_counted_by_host(out: Outside) -> None:
+    with out.tunnel() as (client, accepted):
+        check(client, accepted)
+        found = out.rig.forwarder.snapshot
+        out.rig.wait_until(lambda: found().hosts[f"{NAME}:{out.port}"].bytes["up"] == 5)
+        assert str(found().target) == "hosts on the allowlist"
+
+
+def test_bytes_sent_before_the_response_are_the_first_of_the_tunnel(out: Outside) -> None:
+    early = text(100_000)
+    with out.send(request(NAME, out.port) + early) as client, out.server.accept() as accepted:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(accepted) == early
+        accepted.close()
+        assert read_all(client) == ESTABLISHED
+
+
+def test_head_may_come_byte_by_byte(out: Outside) -> None:
+    client = out.rig.connect()
+    with client:
+        for byte in request(NAME, out.port) + b"hello":
+            client.sendall(bytes([byte]))
+        with out.server.accept() as accepted:
+            assert read_exactly(accepted, 5) == b"hello"
+            assert read_exactly(client, len(ESTABLISHED)) == ESTABLISHED
+
+
+def test_client_that_half_closes_while_it_is_connected_is_relayed(out: Outside) -> None:
+    # Its end comes while nobody looks at it: the tunnel must not wait for another event.
+    release = threading.Event()
+    names = out.names
+
+    def slow(
+        host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> Sequence[tuple[socket.AddressFamily, InternetName]]:
+        assert release.wait(TEST_TIMEOUT)
+        return names(host, port, family)
+
+    assert isinstance(out.rig.forwarder, EgressForwarder)
+    out.rig.forwarder._look_up = slow
+    head = request(NAME, out.port)
+    with out.send(head[:5]) as client:
+        client.sendall(head[5:])
+        out.rig.wait_until(lambda: bool(out.rig.forwarder._opening))
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        release.set()
+        with out.server.accept() as accepted:
+            assert read_all(accepted) == b"hello"
+
+
+def test_smuggled_requests_are_bytes_of_the_tunnel(out: Outside) -> None:
+    smuggled = (
+        b"GET http://169.254.169.254/latest/meta-data/ HTTP/1.1\r\nHost: x\r\n\r\n"
+        + request("169.254.169.254", 80)
+        + b"\r\n\r\n0\r\n\r\n"
+    )
+    with out.send(request(NAME, out.port) + smuggled) as client, out.server.accept() as accepted:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(accepted) == smuggled
+    assert out.names.asked == [NAME]
+    assert out.rig.forwarder.counters.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"GET http://api.example.com/ HTTP/1.1\r\n\r\n", 405, "could be read on the parent"),
+        (b"BREW / HTTP/1.1\r\n\r\n", 501, "only CONNECT"),
+        (b"\x16\x03\x01\x00\x05hello", 400, "TLS where HTTP is expected"),
+        (b"CONNECT api.example.com HTTP/1.1\r\n\r\n", 400, "not HOST:PORT"),
+        (b"A" * 9000, 431, "longer than"),
+        (request("other.example.com", 443), 403, "other.example.com:443 is not on the egress"),
+        (request("api.example.com", 22), 403, "api.example.com:22 is not on the egress allowlist"),
+        (request("169.254.169.254", 80), 403, "169.254.169.254:80 is not on the egress allowlist"),
+        (request("2130706433", 80), 403, "2130706433:80 is not on the egress allowlist"),
+        (request("0x7f.1", 80), 403, "0x7f.1:80 is not on the egress allowlist"),
+        (request("::ffff:127.0.0.1", 80), 403, "is not on the egress allowlist of the parent"),
+    ],
+)
+def test_rejection_says_why(
+    out: Outside, data: bytes, status: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    head, _, body = out.response(data).partition("\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert reason in head.splitlines()[0]
+    assert "Connection: close" in head
+    assert reason in caplog.text
+    if status == 403:
+        assert "add there: - {address:" in body
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+    kind = "allowlist" if status == 403 else "request"
+    assert out.rig.forwarder.counters.rejected == {kind: 1}
+    assert not out.names.asked
+
+
+def test_line_to_add_allows_the_host(place: Place) -> None:
+    with outside(place, ("[::1]", 1)) as out:
+        response = out.response(request("2001:db8::5", 443))
+        assert '- {address: "2001:db8::5", port: 443}' in response
+
+
+def test_wildcard_is_one_label_and_counts_as_its_entry(place: Place) -> None:
+    names = Names(a_example_com=[["127.0.0.1"]], b_example_com=[["127.0.0.1"]])
+
+    def wild(port: int) -> Allowlist:
+        return Allowlist(frozenset({("*.example.com", port), ("127.0.0.1", port)}))
+
+    with outside(place, names=names, allowlist=wild) as out:
+        for host in ("a.example.com", "B.Example.Com"):
+            names.names.setdefault(host, [["127.0.0.1"]])
+            with out.connect(host) as client, out.server.accept() as accepted:
+                read_exactly(client, len(ESTABLISHED))
+                check(client, accepted)
+        assert "403" in out.response(request("a.b.example.com", out.port))
+        hosts = out.rig.forwarder.snapshot().hosts
+        assert {entry: each.relayed for entry, each in hosts.items()} == {
+            f"*.example.com:{out.port}": 2
+        }
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254", "::ffff:169.254.169.254", "0.0.0.0"],  # noqa: S104
+)
+def test_name_that_resolves_to_a_special_address_is_rejected(place: Place, address: str) -> None:
+    names = Names(api_example_com=[[address]])
+    with outside(place, names=names, allowlist=lambda p: Allowlist(frozenset({(NAME, p)}))) as out:
+        response = out.response(request(NAME, out.port))
+        assert response.startswith("HTTP/1.1 403 ")
+        assert "special" in response
+        assert out.rig.forwarder.counters.connect_failures == {"permission": 1}
+        assert out.rig.forwarder.snapshot().hosts[f"{NAME}:{out.port}"].connect_failures == {
+            "permission": 1
+        }
+
+
+def test_name_that_turns_to_the_metadata_service_is_rejected(place: Place) -> None:
+    # One good address, then a name server that has changed its mind: every look-up is checked,
+    # and what is connected to is what was checked.
+    names = Names(api_example_com=[["127.0.0.1"], ["169.254.169.254"]])
+    with outside(place, names=names) as out:
+        with out.tunnel() as (client, accepted):
+            check(client, accepted)
+        assert isinstance(out.rig.forwarder, EgressForwarder)
+        out.rig.forwarder._routes.clear()  # as if its time were over
+        assert "special" in out.response(request(NAME, out.port))
+
+
+def test_special_address_among_others_is_not_used(place: Place) -> None:
+    names = Names(api_example_com=[["169.254.169.254", "127.0.0.1"]])
+    with outside(place, names=names) as out, out.tunnel() as (client, accepted):
+        check(client, accepted)
+
+
+def test_listed_address_may_be_named(place: Place) -> None:
+    names = Names(**{"127_0_0_1": [["127.0.0.1"]]})
+    with (
+        outside(place, names=names) as out,
+        out.connect("127.0.0.1") as client,
+        out.server.accept() as accepted,
+    ):
+        read_exactly(client, len(ESTABLISHED))
+        check(client, accepted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [("refused", 502, "Connection refused"), ("name", 502, "does not resolve")],
+)
+def test_target_that_fails_is_a_bad_gateway(
+    place: Place, kind: str, status: int, reason: str
+) -> None:
+    port = unused_port()
+    entries = ((NAME, port), ("127.0.0.1", port), ("gone.example.com", port))
+    with outside(place, *entries) as out:
+        host = NAME if kind == "refused" else "gone.example.com"
+        response = out.response(request(host, port))
+        assert response.startswith(f"HTTP/1.1 {status} {host}:{port}: ")
+        assert reason in response
+        assert out.rig.forwarder.counters.connect_failures == {kind: 1}
+
+
+def test_target_that_does_not_respond_is_a_gateway_timeout(place: Place) -> None:
+    with hole() as address, outside(place, limits=RelayLimits(connect_timeout=TICK + 1)) as out:
+        assert isinstance(address, TcpAddress)
+        forwarder = out.rig.forwarder
+        allowlist = allowing(address.port)
+        out.rig.loop.call_from_thread(
+            lambda: forwarder.reconfigure(
+                Forward(
+                    forwarder.address,
+                    Egress(),
+                    name="the server",
+                    allowlist=allowlist,
+                    limits=forwarder.forward.limits,
+                )
+            )
+        )
+        with out.connect(port=address.port) as client:
+            out.rig.wait_until(lambda: any(each._server is not None for each in forwarder._opening))
+            out.rig.pass_time(TICK + 2)
+            assert read_all(client).startswith(b"HTTP/1.1 504 ")
+
+
+def test_head_that_does_not_come_in_time_is_rejected(place: Place) -> None:
+    with outside(place, limits=RelayLimits(connect_timeout=TICK + 1)) as out:
+        with out.send(b"CONNECT ") as client:
+            out.rig.wait_until(lambda: out.rig.forwarder.in_use == 1)
+            out.rig.pass_time(TICK + 2)
+            assert read_all(client).startswith(b"HTTP/1.1 408 ")
+        out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+        out.rig.assert_quiet()
+
+
+def test_client_that_sends_nothing_is_no_rejection(out: Outside) -> None:
+    out.rig.connect().close()
+    out.rig.wait_until(lambda: out.rig.forwarder.counters.accepted == 1)
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+    assert out.rig.forwarder.counters.rejected == {}
+    out.rig.assert_quiet()
+
+
+def test_rejected_client_that_goes_on_sending_gets_its_response(out: Outside) -> None:
+    with out.send(request("other.example.com", 443) + b"x" * 100_000) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 403 ")
+
+
+def test_rejected_client_that_stays_is_closed(out: Outside) -> None:
+    with out.send(request("other.example.com", 443)) as client:
+        read_all(client)
+        assert out.rig.forwarder.in_use == 1
+        out.rig.pass_time(TICK + 1)
+        out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+        assert flood(client)
+    out.rig.assert_quiet()
+
+
+def test_rejected_client_that_floods_is_closed(out: Outside) -> None:
+    with out.send(request("other.example.com", 443)) as client:
+        assert flood(client)
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+
+
+def test_client_that_leaves_during_the_look_up_is_closed(out: Outside) -> None:
+    with out.connect() as client:
+        client.close()
+    out.rig.wait_until(lambda: out.rig.forwarder.counters.accepted == 1)
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+    out.rig.assert_quiet()
+
+
+def test_clients_over_the_limit_are_told(place: Place) -> None:
+    limits = RelayLimits(connections=1, connect_timeout=TICK + 1)
+    with outside(place, limits=limits) as out, out.tunnel() as (client, accepted):
+        with out.connect() as other:
+            out.rig.wait_until(lambda: out.rig.forwarder.waiting == 1)
+            out.rig.pass_time(TICK + 2)
+            assert read_all(other).startswith(b"HTTP/1.1 503 ")
+        check(client, accepted)
+
+
+def test_enclave_has_no_more_clients_than_it_may(place: Place) -> None:
+    with outside(place, limits=RelayLimits(per_cid=2)) as out:
+        forwarder = out.rig.forwarder
+        ends = [socket.socketpair() for _ in range(4)]
+
+        def accept(number: int, cid: int) -> None:
+            ends[number][1].setblocking(False)
+            out.rig.loop.call_from_thread(
+                lambda: forwarder.accepted(ends[number][1], (cid, 1000 + number))
+            )
+
+        for number, cid in enumerate((16, 16, 16, 17)):
+            accept(number, cid)
+        out.rig.wait_until(lambda: forwarder.counters.accepted == 4)
+        assert forwarder.counters.rejected == {"cid_limit": 1}
+        assert forwarder.in_use == 3
+        assert read_all(ends[2][0]).startswith(b"HTTP/1.1 503 its enclave has as many")
+        for number in (0, 1, 3):
+            ends[number][0].close()
+        out.rig.wait_until(lambda: forwarder.in_use == 0)
+        assert not forwarder._by_cid
+        for end, _ in ends:
+            end.close()
+
+
+def test_look_ups_are_bounded_and_a_dead_name_server_blocks_nobody_for_ever(place: Place) -> None:
+    release = threading.Event()
+    running: list[str] = []
+
+    def stuck(
+        host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> Sequence[tuple[socket.AddressFamily, InternetName]]:
+        running.append(host)
+        assert release.wait(TEST_TIMEOUT)
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    def wild(port: int) -> Allowlist:
+        return Allowlist(frozenset({("*.example.com", port), ("127.0.0.1", port)}))
+
+    with outside(place, allowlist=wild, limits=RelayLimits(connect_timeout=TICK + 1)) as out:
+        assert isinstance(out.rig.forwarder, EgressForwarder)
+        out.rig.forwarder._look_up = stuck
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(out.connect(f"n{n}.example.com")) for n in range(40)]
+            out.rig.wait_until(lambda: len(openings(out)) == 40)
+            out.rig.wait_until(lambda: all(each.entry for each in openings(out)))
+            out.rig.wait_until(lambda: len(running) == 32)
+            out.rig.pass_time(TICK + 2)
+            for client in clients:
+                assert read_all(client).startswith(b"HTTP/1.1 504 ")
+            release.set()
+        with out.connect("n0.example.com") as client, out.server.accept() as accepted:
+            read_exactly(client, len(ESTABLISHED))
+            check(client, accepted)
+        assert len(running) >= 40
+
+
+def test_host_removed_by_a_reload_is_rejected_and_open_tunnels_go_on(out: Outside) -> None:
+    forwarder = out.rig.forwarder
+    with out.tunnel() as (client, accepted):
+        changed = Forward(forwarder.address, Egress(), name="the server", allowlist=None)
+        out.rig.loop.call_from_thread(lambda: forwarder.reconfigure(changed))
+        assert "not on the egress allowlist" in out.response(request(NAME, out.port))
+        check(client, accepted)
+
+
+def test_hosts_that_are_counted_are_bounded(place: Place) -> None:
+    names = [(f"h{n}.example.com", 443) for n in range(MAX_HOSTS + 5)]
+    with outside(place, *names) as out:
+        for name, port in names:
+            out.response(request(name, port))  # none of them resolves
+        hosts = out.rig.forwarder.snapshot().hosts
+        assert len(hosts) == MAX_HOSTS + 1
+        assert hosts["other"].connect_failures == {"name": 5}
+
+
+def test_abort_closes_clients_of_every_kind(place: Place) -> None:
+    with outside(place) as out, contextlib.ExitStack() as stack:
+        client, _ = stack.enter_context(out.tunnel())
+        waiting = stack.enter_context(out.send(b"CONNECT "))
+        rejected = stack.enter_context(out.send(request("other.example.com", 443)))
+        read_all(rejected)
+        out.rig.wait_until(lambda: out.rig.forwarder.in_use == 3)
+        out.rig.loop.call_from_thread(out.rig.forwarder.abort)
+        for end in (client, waiting, rejected):
+            with contextlib.suppress(ConnectionResetError):
+                assert read_all(end) == b""
+        out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+        assert not out.rig.forwarder._by_cid
+
+
+def test_flood_of_requests_leaves_nothing_behind(out: Outside) -> None:
+    """Connections, heads cut off anywhere, resets: the listener serves the next client."""
+    data = request(NAME, out.port) + b"hello"
+    for length in range(0, len(data) + 1, 3):
+        with out.send(data[:length]):
+            pass
+    with out.connect() as client:
+        assert read_exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        client.sendall(b"unique")
+        received = b""
+        while received != b"unique":  # The others were connected as well.
+            with out.server.accept() as accepted:
+                received = accepted.recv(6)
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+    out.rig.assert_quiet()
+
+
+def test_rejected_cid_gets_a_response(place: Place) -> None:
+    with Rig(
+        place.address("egress"), egress=Egress(), cids=frozenset({4}), allowlist=None
+    ) as rig, rig.connect() as client:  # fmt: skip
+        client.settimeout(TEST_TIMEOUT)
+        assert read_all(client).startswith(b"HTTP/1.1 403 its CID is not allowed")
+
+
+def test_listener_of_its_own_kind_is_made_by_the_daemon(place: Place) -> None:
+    from vsock_proxy.proxy.egress import forwarder_for  # noqa: PLC0415
+    from vsock_proxy.relay.loop import Loop  # noqa: PLC0415
+
+    address = place.address("egress")
+    with Loop() as loop:
+        forwarder = forwarder_for(loop, listen(address), Forward(address, Egress()))
+        assert isinstance(forwarder, EgressForwarder)
+        forwarder.stop_accepting()
