@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
         for result in runner.attack_all(attacks, jobs=options.jobs):
             results.append(result)
             if not options.json:
-                _show(row(result, width=width, colour=colour))
+                _show(row(result, width=width if on_terminal else None, colour=colour))
     finally:
         child.end_orphans(set())
     if options.json:

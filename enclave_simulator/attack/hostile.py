@@ -60,6 +60,7 @@ class HostileParent:
     Attributes:
         world: KMS, its secrets, and what the program is given.
         attack: what is done.
+        ca_pem: the CA that the program trusts.
         nsm: the enclave's NSM.
         evidence: what showed that the attack worked, or empty.
         proxy: where it listens in vsock-proxy's place.
@@ -87,6 +88,7 @@ class HostileParent:
         """
         self.world = World(authority.root_pem, attack, recorded)
         self.attack = attack
+        self.ca_pem = certificates.ca_pem
         self.evidence = ""
         self.attested = 0
         self._met = threading.Event()

@@ -33,15 +33,15 @@ def heading() -> str:
     return f"{'ATTACK':<{_NAME}}  {'VERDICT':<{_VERDICT}}  SECONDS  FINDING\n"
 
 
-def row(result: Result, *, width: int = WIDTH, colour: bool = False) -> str:
-    """Return the line of one attack."""
+def row(result: Result, *, width: int | None = None, colour: bool = False) -> str:
+    """Return the line of one attack, at most `width` columns of it."""
     verdict = result.finding.verdict
     told = f"{verdict.value:<{_VERDICT}}"
     if colour:
         told = f"{_COLOURS.get(verdict, _RED)}{told}{_RESET}"
     left = f"{result.attack.name:<{_NAME}}  {told}  {result.seconds:7.1f}  "
-    room = max(width - _NAME - _VERDICT - 13, _MIN_FINDING)
     text = printable(result.finding.text)
+    room = len(text) if width is None else max(width - _NAME - _VERDICT - 13, _MIN_FINDING)
     if len(text) > room:
         text = text[: room - 3] + "..."
     return f"{left}{text}".rstrip() + "\n"

@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 INJECTED: Final = "X-Injected"
 """The header that credentials with line ends would add to a request."""
 
+
 def _input(name: str, kind: str, effect: str) -> Attack:
     # Random bytes are as good from any key and account: a program may have them.
-    return Attack(
-        name, Place.INPUT, effect, success=Success.RIGHT, answers="program", input=kind
-    )
+    return Attack(name, Place.INPUT, effect, success=Success.RIGHT, answers="program", input=kind)
 
 
 _INPUTS = (
