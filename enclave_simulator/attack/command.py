@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vsock_proxy.errors import AgentError
+from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.console import complain
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         "refused and which it accepted, and under which it hung or crashed. It decrypts "
         "$ATTACK_CIPHERTEXTS and prints a line ATTACK-RESULT sha256:HEX for each, or tells by its "
         "exit code (docs/attack.md). Exit code: 0 if no attack was accepted and none made it hang "
-        "or crash, 1 otherwise, 2 if it fails without an attack.",
+        "or crash, 1 otherwise, 2 if it fails without an attack or cannot be run.",
         usage="enclave-simulator attack [options] [--] COMMAND [ARGS...]",
     )
     add = parser.add_argument
@@ -57,17 +57,20 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Attack COMMAND; return the exit code.
+    """Attack COMMAND; return the exit code."""
+    try:
+        return _run(options)
+    except AgentError as e:
+        complain("enclave-simulator", e)
+        return _NOT_ATTACKED
 
-    Raises:
-        ConfigurationError: an option.
-    """
+
+def _run(options: argparse.Namespace) -> int:
     # cryptography and botocore take a moment to load; the other commands do without.
     from enclave_simulator.attack.report import as_json, heading, listing, row, summary  # noqa: PLC0415
     from enclave_simulator.attack.running import Runner, Target  # noqa: PLC0415
     from enclave_simulator.attack.table import choose  # noqa: PLC0415
     from enclave_simulator.launcher import child  # noqa: PLC0415
-    from vsock_proxy.errors import ConfigurationError  # noqa: PLC0415
 
     width = shutil.get_terminal_size((100, 24)).columns
     if options.list:
@@ -92,11 +95,7 @@ def run(options: argparse.Namespace) -> int:
             show=options.verbose,
         )
     )
-    try:
-        runner.control()
-    except AgentError as e:
-        complain("enclave-simulator", e)
-        return _NOT_ATTACKED
+    runner.control()
     results: list[Result] = []
     on_terminal = sys.stdout.isatty()
     colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -82,6 +82,9 @@ class Runner:
         self._certificates = Certificates()
         self._recorded: Recorded | None = None
         self._controlled = False
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._running: set[int] = set()
 
     def control(self) -> None:
         """Run the program without an attack.
@@ -125,8 +128,17 @@ class Runner:
                 for each in pending:
                     yield each.result()
             finally:
-                for each in pending:
-                    each.cancel()
+                if not all(each.done() for each in pending):
+                    for each in pending:
+                        each.cancel()
+                    self.stop()  # the pool waits for what runs
+
+    def stop(self) -> None:
+        """Kill the programs that run, from any thread; no other is waited for."""
+        with self._lock:
+            self._stopped = True
+            for pid in self._running:
+                _kill(pid)
 
     @contextlib.contextmanager
     def _run(self, attack: Attack) -> Iterator[tuple[HostileParent, Outcome]]:
@@ -151,9 +163,8 @@ class Runner:
                 namespaces=target.namespaces,
                 own_network=target.own_network,
             )
-            exit_code, output, errors = _run_to_the_end(
-                launcher, [_filled(word, words) for word in target.argv], env, target
-            )
+            argv = [_filled(word, words) for word in target.argv]
+            exit_code, output, errors = self._run_to_the_end(launcher, argv, env)
             yield (
                 parent,
                 Outcome(
@@ -164,6 +175,38 @@ class Runner:
                     evidence=parent.evidence,
                 ),
             )
+
+    def _run_to_the_end(
+        self, launcher: Launcher, argv: Sequence[str], env: Mapping[str, str]
+    ) -> tuple[int | None, bytes, bytes]:
+        """Run a program; return its exit code (None at the deadline), its output and its errors."""
+        with launcher.start(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            die_with_thread=True,
+        ) as session:
+            process = session.process
+            assert process.stdout is not None  # noqa: S101 (they are pipes)
+            assert process.stderr is not None  # noqa: S101
+            output = _Reader(process.stdout, _MOST_OUTPUT)
+            errors = _Reader(process.stderr, _MOST_ERRORS, tail=True, show=self._target.show)
+            with self._lock:
+                self._running.add(process.pid)
+                if self._stopped:
+                    _kill(process.pid)
+            try:
+                exit_code: int | None = session.wait(self._target.deadline)
+            except subprocess.TimeoutExpired:
+                exit_code = None
+            finally:
+                with self._lock:
+                    self._running.discard(process.pid)
+            # What it left behind holds its pipes open; an enclave ends with its first program.
+            _kill(process.pid)
+            return exit_code, output.wait(), errors.wait()
 
     def _given(self, parent: HostileParent, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         """Return the program's variables, and what its arguments may name."""
@@ -193,31 +236,9 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
     return word
 
 
-def _run_to_the_end(
-    launcher: Launcher, argv: Sequence[str], env: Mapping[str, str], target: Target
-) -> tuple[int | None, bytes, bytes]:
-    """Run a program; return its exit code (None at the deadline), its output and its errors."""
-    with launcher.start(
-        argv,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        die_with_thread=True,
-    ) as session:
-        process = session.process
-        assert process.stdout is not None  # noqa: S101 (they are pipes)
-        assert process.stderr is not None  # noqa: S101
-        output = _Reader(process.stdout, _MOST_OUTPUT)
-        errors = _Reader(process.stderr, _MOST_ERRORS, tail=True, show=target.show)
-        try:
-            exit_code: int | None = session.wait(target.deadline)
-        except subprocess.TimeoutExpired:
-            exit_code = None
-        with contextlib.suppress(ProcessLookupError):
-            # What it left behind holds its pipes open; an enclave ends with its first program.
-            os.killpg(process.pid, signal.SIGKILL)
-        return exit_code, output.wait(), errors.wait()
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 class _Reader:

@@ -88,6 +88,17 @@ def test_a_program_that_does_not_end_hangs(monkeypatch: pytest.MonkeyPatch) -> N
     assert runner.attack(ATTACKS["tls-expired"]).finding.verdict is Verdict.HUNG
 
 
+def test_programs_that_run_are_killed_if_the_rest_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = Runner(Target(argv=["sleep", "1000"]))
+    monkeypatch.setattr(runner, "_controlled", True)
+    runner.stop()
+    chosen = [ATTACKS[name] for name in ("tls-expired", "plaintext")]
+    verdicts = [each.finding.verdict for each in runner.attack_all(chosen, jobs=2)]
+    assert verdicts == [Verdict.CRASHED, Verdict.CRASHED]
+
+
 def test_a_program_that_fails_without_an_attack_is_not_attacked() -> None:
     done = attack("--", "false")
     assert done.returncode == 2
@@ -111,7 +122,7 @@ def test_a_program_that_does_not_exist() -> None:
     ],
 )
 def test_errors_of_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["attack", *words]) == 1
+    assert main(["attack", *words]) == 2
     assert said in capsys.readouterr().err
 
 
