@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from enclave.credentials import Credentials
     from enclave.doctor.machine import Tls
     from enclave.options import KmsLocation
+    from vsock_proxy.net.addresses import Address
 
 EXIT_FAILED = 1
 _TIMEOUT = 15.0
@@ -129,10 +130,12 @@ class _Machine:
     def __init__(
         self, arguments: argparse.Namespace, environment: Environment, timeout: float
     ) -> None:
-        from enclave.credentials.chain import AUTO, ENVIRONMENT  # noqa: PLC0415 (as above)
+        from enclave.credentials.aws import SOURCES  # noqa: PLC0415 (as above)
+        from enclave.credentials.chain import AUTO, ENVIRONMENT  # noqa: PLC0415
         from enclave.credentials.environment import has_any  # noqa: PLC0415
         from enclave.credentials.parent import DEFAULT_SERVICE  # noqa: PLC0415
         from enclave.doctor import machine  # noqa: PLC0415
+        from enclave.surroundings import aws_source  # noqa: PLC0415
         from vsock_proxy.net.addresses import parse_address  # noqa: PLC0415
         from vsock_proxy.net.dialing import SocketDialer  # noqa: PLC0415
 
@@ -140,13 +143,16 @@ class _Machine:
         # Less than the check has: so its error is ours, and not that it did not end.
         self._timeout = 0.9 * timeout
         self._dialer = SocketDialer()
-        self.proxy = parse_address(arguments.proxy)
+        self._here = aws_source(environment.environ, attester=arguments.attester)
         self.credential_service = None
         chosen = arguments.credentials
+        source = self._here if chosen == AUTO else chosen
         if chosen == ENVIRONMENT or (chosen == AUTO and has_any(environment.environ)):
             self.credentials_source = "the environment"
         elif arguments.profile is not None or environment.environ.get("AWS_PROFILE"):
             self.credentials_source = "the profile"
+        elif source in SOURCES:
+            self.credentials_source = f"the source {source}"
         else:
             self.credential_service = DEFAULT_SERVICE if chosen == AUTO else parse_address(chosen)
             self.credentials_source = str(self.credential_service)
@@ -190,9 +196,14 @@ class _Machine:
             AwsSettings(self._environment.environ, profile=arguments.profile),
             region=region_of(arguments, self._environment),
             endpoint_url=arguments.endpoint_url,
-            proxy=self.proxy,
+            proxy=arguments.proxy,
             ca_bundle=arguments.ca_bundle,
+            has_network=self._here is not None,
         )
+
+    @property
+    def proxy(self) -> Address | None:
+        return self._location.proxy
 
     def endpoint(self) -> str:
         return self._location.endpoint.url
@@ -202,13 +213,15 @@ class _Machine:
         from enclave.http.client import open_tls  # noqa: PLC0415
         from enclave.http.errors import HttpError  # noqa: PLC0415
         from enclave.kms.tls import tls_context  # noqa: PLC0415
+        from vsock_proxy.net.addresses import TcpAddress  # noqa: PLC0415
 
         location, arguments = self._location, self._arguments
         host = location.endpoint.host
         context = tls_context(host, ca_bundle=location.ca_bundle, trust=arguments.trust)
         deadline = self._machine.monotonic_deadline(self._timeout)
         try:
-            stream = open_tls(self._dialer, self.proxy, context, host, deadline)
+            through = location.proxy or TcpAddress(host, location.endpoint.port)
+            stream = open_tls(self._dialer, through, context, host, deadline)
         except HttpError as e:
             raise KmsUnreachableError(
                 f"no TLS with {host}: {e}", hint="docs/trust.md: which CAs are trusted"
@@ -226,7 +239,14 @@ class _Machine:
         chosen = arguments.credentials
         if chosen == "auto":
             chosen = AwsSettings(environ, profile=arguments.profile).credentials() or chosen
-        provider = choose_provider(chosen, environ=environ, dialer=self._dialer)
+        provider = choose_provider(
+            chosen,
+            environ=environ,
+            here=self._here,
+            region=self._location.region,
+            ca_bundle=self._location.ca_bundle,
+            dialer=self._dialer,
+        )
         return provider.credentials(timeout=self._timeout)
 
 

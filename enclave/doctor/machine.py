@@ -52,12 +52,15 @@ class Tls:
 class Machine(Protocol):
     """Everything that the checks look at."""
 
-    proxy: Address
-    """Where vsock-proxy listens."""
     credential_service: Address | None
     """Where credentials are asked for; None: they come from elsewhere."""
     credentials_source: str
     """In words."""
+
+    @property
+    def proxy(self) -> Address | None:
+        """Where vsock-proxy listens; None: connections go to KMS itself."""
+        ...
 
     def attester(self) -> AbstractContextManager[Attester]:
         """Find the NSM or NitroTPM, for a `with` block."""

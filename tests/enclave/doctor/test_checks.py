@@ -202,6 +202,8 @@ def ends_in(seconds: float | None) -> Callable[[FakeMachine], None]:
         ("loopback", "fail", "Network is unreachable",
          put(no_loopback=OSError(101, "Network is unreachable"))),
         ("proxy", "fail", "vsock://3:8000", put(unreachable={"vsock://3:8000"})),
+        ("proxy", "pass", "none is used", put(proxy=None)),
+        ("log sink", "skip", "no parent", put(proxy=None)),
         ("TLS to KMS", "skip", "needs: proxy", put(unreachable={"vsock://3:8000"})),
         ("GenerateRandom", "skip", "needs: TLS to KMS", put(unreachable={"vsock://3:8000"})),
         ("credential service", "fail", "vsock://3:8002", put(unreachable={"vsock://3:8002"})),
@@ -249,6 +251,13 @@ def test_debug_mode(nitro_authority: Authority) -> None:
     found = look(FakeMachine(Nsm(nsm)))["debug mode"]
     assert found.verdict is Verdict.WARN
     assert "--debug-mode" in found.hint
+
+
+def test_a_sandbox(nitro_authority: Authority) -> None:
+    found = look(FakeMachine(Nsm(SimulatedNsm.of_sandbox(nitro_authority, now=lambda: NOW))))
+    assert found["debug mode"].verdict is Verdict.WARN
+    assert "Sandbox" in found["debug mode"].text
+    assert "PCR17 " in found["PCRs"].text
 
 
 def test_an_nsm_that_repeats_itself(nitro_authority: Authority) -> None:
