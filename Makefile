@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test check bench soak fuzz mutants api docs wheel setup lock clean help \
+.PHONY: run test check attack bench soak fuzz mutants api docs wheel setup lock clean help \
   test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
   boot-test fuzz-eif image image-bill eif machine-tools
 
@@ -50,6 +50,9 @@ test-types: $(READY) ## a user's file, as pyright sees it (250 MB from PyPI)
 soak: $(READY) ## calls while parts fail; MINUTES=5 CLIENTS=16 SEED=
 	$(BIN)/python -m tests.programs.soak --minutes $(or $(MINUTES),5) \
 	  --clients $(or $(CLIENTS),16) $(if $(SEED),--seed $(SEED))
+
+attack: $(READY) ## every attack on the agent and on vulnerable clients
+	$(BIN)/python -m tests.programs.attack --jobs $(or $(JOBS),4) $(ATTACKS)
 
 test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (about a minute)
 	$(BIN)/python -m tests.programs.guest

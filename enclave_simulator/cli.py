@@ -20,6 +20,7 @@ NEEDED = ("asn1crypto", "h11", "yaml")
 
 COMMANDS = (
     "enclave_simulator.launcher.command",
+    "enclave_simulator.attack.command",
     "enclave_simulator.machine.command",
     "enclave_simulator.kms.command",
     "enclave_simulator.parent.credentials",

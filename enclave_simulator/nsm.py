@@ -324,6 +324,11 @@ def sign1(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
     return cbor2.dumps([_PROTECTED_HEADER, {}, payload, signature])
 
 
+def request_name(request: bytes) -> str:
+    """Return the name of a request, for example ``Attestation``; empty if it is malformed."""
+    return _parse(request)[0]
+
+
 def _parse(request: bytes) -> tuple[str, dict[Any, Any] | None]:
     """Return the request's name and arguments; an empty name if it is malformed."""
     try:

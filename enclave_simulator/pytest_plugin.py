@@ -1,5 +1,6 @@
 """Fixtures for tests of enclave programs: an authority, an NSM, a KMS and an agent that uses them.
-`simulated_nitrotpm` and `instance_agent` are those of an EC2 instance, for one test.
+`simulated_nitrotpm` and `instance_agent` are those of an EC2 instance, for one test; `hostile_kms`
+and `hostile_parent` make the attacks of ``enclave-simulator attack``.
 
 Each is there for a test, for a module (``module_...``) and for a session (``session_...``).
 Every run of pytest imports this module, so it imports the simulator only when a fixture is used.
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from enclave import Agent
+    from enclave_simulator.attack.fixtures import HostileKms
+    from enclave_simulator.attack.hostile import HostileParent
+    from enclave_simulator.attack.verdict import Finding
     from enclave_simulator.authority import Authority
     from enclave_simulator.kms.threaded import KmsSimulator
     from enclave_simulator.nitrotpm import SimulatedNitroTpm
@@ -69,6 +73,38 @@ def instance_agent(
     """Return an agent on an EC2 instance: with `simulated_nitrotpm` and `kms_simulator`."""
     with _connect(simulated_nitrotpm, kms_simulator, tmp_path_factory, attester="nitrotpm") as made:
         yield made
+
+
+@pytest.fixture
+def hostile_kms(
+    nitro_authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], HostileKms]]:
+    """Return a function that starts the KMS, the parent and the NSM of an attack, by its name."""
+    from enclave_simulator.attack.fixtures import HostileKms, hostile  # noqa: PLC0415 (see above)
+
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str) -> HostileKms:
+            parent = stack.enter_context(hostile(nitro_authority, name))
+            agent = _attacked_agent(parent, tmp_path_factory)
+            return HostileKms(parent, stack.enter_context(agent))
+
+        yield start
+
+
+@pytest.fixture
+def hostile_parent() -> Callable[..., Callable[[str], Finding]]:
+    """Return a function that takes a program, runs it without an attack, and returns a function
+    that runs it under an attack, by its name, and returns the finding.
+    """
+    _require()
+
+    def prepare(argv: Sequence[str], *, deadline: float = 240.0) -> Callable[[str], Finding]:
+        from enclave_simulator.attack.fixtures import prepare  # noqa: PLC0415 (see above)
+
+        return prepare(argv, deadline=deadline)
+
+    return prepare
 
 
 # A module
@@ -165,6 +201,36 @@ def _serve(authority: Authority) -> Iterator[KmsSimulator]:
         yield simulator
 
 
+def _attacked_agent(parent: HostileParent, folders: pytest.TempPathFactory) -> Agent:
+    from enclave import Agent, Credentials  # noqa: PLC0415 (see above)
+    from enclave_simulator.attack.model import Place  # noqa: PLC0415 (see above)
+
+    of = parent.world.input.credentials
+    from_parent = parent.attack.place is Place.CREDENTIALS
+    return Agent(
+        region=REGION,
+        device=parent.nsm,
+        proxy=parent.proxy,
+        ca_bundle=_written(parent.ca_pem, folders),
+        credentials=(
+            str(parent.credentials)
+            if from_parent
+            else Credentials(of.access_key_id, of.secret_access_key, of.session_token)
+        ),
+        # For tests: an attack by waiting ends soon.
+        connect_timeout=2.0,
+        read_timeout=2.0,
+        deadline=5.0,
+        environ={},
+    )
+
+
+def _written(ca_pem: bytes, folders: pytest.TempPathFactory) -> str:
+    ca_bundle = folders.mktemp("kms") / "ca.pem"
+    ca_bundle.write_bytes(ca_pem)
+    return str(ca_bundle)
+
+
 @contextlib.contextmanager
 def _connect(
     device: SimulatedNsm | SimulatedNitroTpm,
@@ -176,14 +242,12 @@ def _connect(
     from enclave import Agent, Credentials  # noqa: PLC0415 (see above)
     from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS  # noqa: PLC0415 (see above)
 
-    ca_bundle = folders.mktemp("kms") / "ca.pem"
-    ca_bundle.write_bytes(kms.ca_pem)
     with Agent(
         region=REGION,
         attester=attester,
         device=device,
         proxy=f"tcp://127.0.0.1:{kms.port}",
-        ca_bundle=str(ca_bundle),
+        ca_bundle=_written(kms.ca_pem, folders),
         credentials=Credentials(
             SIMULATED_CREDENTIALS.access_key_id,
             SIMULATED_CREDENTIALS.secret_access_key,

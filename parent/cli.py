@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from parent.daemon import command as daemon
 from parent.daemon import status_command
+from parent.doctor import command as doctor
 from parent.eif import build_command, describe_command, diff_command, pcr_command, sign_command
 from parent.policy import command as key_policy
 from parent.secrets import command as seal
@@ -24,6 +25,7 @@ PROGRAM = "enclave-parent"
 COMMANDS = (
     daemon,
     status_command,
+    doctor,
     describe_command,
     build_command,
     sign_command,

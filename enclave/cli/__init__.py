@@ -35,6 +35,7 @@ MODULES = {
     "derive-shared-secret": "enclave.cli.kms",
     "serve": "enclave.serve.command",
     "log": "enclave.logs.command",
+    "doctor": "enclave.cli.doctor",
     "attest": "enclave.cli.nsm",
     "verify": "enclave.cli.verify",
     "describe": "enclave.cli.nsm",

@@ -10,7 +10,7 @@ import math
 import select
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from enclave.http.errors import ConnectionLostError, TlsError
 
@@ -176,6 +176,21 @@ class TlsStream:
     def version(self) -> str | None:
         """The TLS version."""
         return self._tls.version()
+
+    def root(self) -> bytes | None:
+        """Return the trusted certificate that the server's chains to, in DER.
+
+        None if this Python does not tell: `ssl` has it since 3.13, and the object below before.
+        """
+        tls: Any = self._tls
+        if hasattr(tls, "get_verified_chain"):
+            chain = tls.get_verified_chain()
+            return bytes(chain[-1]) if chain else None
+        inner: Any = getattr(tls, "_sslobj", None)
+        if not hasattr(inner, "get_verified_chain"):
+            return None
+        chain = inner.get_verified_chain()
+        return ssl.PEM_cert_to_DER_cert(chain[-1].public_bytes()) if chain else None
 
     def send(self, data: bytes, deadline: float) -> None:
         """See `Stream.send`."""

@@ -21,6 +21,11 @@ _KILLED_WITHIN = 5.0
 """Seconds; only a process stuck in the kernel outlives SIGKILL by that much."""
 
 
+def adopt_orphans() -> None:
+    """Become the parent of processes that ours leave behind, so that `end_orphans` finds them."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 @contextlib.contextmanager
 def in_front() -> Iterator[None]:
     """Block signals for `pass_through`, and adopt COMMAND's orphans.
@@ -29,7 +34,7 @@ def in_front() -> Iterator[None]:
     lets us access its memory, and `end_orphans` finds it. For the main thread of a process that
     does nothing else, before it starts COMMAND.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     before = block_signals()
     try:
         yield

@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
                 with_credentials=credentials == "parent",
                 verbose=options.verbose,
             )
-            env = _environment(env, ca, with_credentials=credentials == "environment")
+            env = program_environment(env, ca, with_credentials=credentials == "environment")
             if options.platform == "enclave":
                 started = parent.start(stack)
             else:
@@ -207,8 +207,14 @@ def _credentials(options: argparse.Namespace) -> str:
     return given
 
 
-def _environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:
-    """Return the caller's environment without anything that leads to the real KMS."""
+def program_environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:
+    """Return the caller's environment without anything that leads to the real KMS.
+
+    Args:
+        env: the caller's.
+        ca: file with the CA that the simulated KMS's certificates are under.
+        with_credentials: add those that the simulated KMS accepts.
+    """
     env = {name: value for name, value in env.items() if name not in _REAL_CREDENTIALS}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
     env |= {"AWS_CA_BUNDLE": str(ca), "AWS_REGION": region, "AWS_DEFAULT_REGION": region}

@@ -84,6 +84,31 @@ def test_fixture_without_the_extra_names_it(tmp_path: Path) -> None:
     assert "During handling" not in done.stdout
 
 
+HOSTILE = """
+import sys
+import pytest
+from enclave import AgentError
+
+def test_hostile_kms(hostile_kms):
+    kms = hostile_kms("plaintext-beside-envelope")
+    with pytest.raises(AgentError):
+        kms.agent.decrypt(kms.ciphertexts[0], key_id=kms.key_id)
+
+def test_no_such_attack(hostile_kms):
+    with pytest.raises(AgentError, match="no such attack"):
+        hostile_kms("no-such")
+
+def test_hostile_parent(hostile_parent):
+    with pytest.raises(AgentError, match="without an attack the program fails"):
+        hostile_parent([sys.executable, "-c", "print('does nothing')"])
+"""
+
+
+def test_hostile_fixtures(tmp_path: Path) -> None:
+    done = run(tmp_path, HOSTILE)
+    assert "3 passed" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("scope", ["", "module_", "session_"])
 def test_fixtures_are_documented(scope: str, tmp_path: Path) -> None:
     shown = subprocess.run(

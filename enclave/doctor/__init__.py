@@ -1,0 +1,1 @@
+"""``enclave-agent doctor``: what an enclave has, and what of it works."""

@@ -1,0 +1,1 @@
+"""Attacks on enclave programs: a hostile parent and a hostile KMS, one attack at a time."""

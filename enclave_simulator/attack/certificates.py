@@ -1,0 +1,198 @@
+"""TLS contexts of a hostile server: each kind of certificate that a client must reject."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+import threading
+import warnings
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from enclave_simulator.attack.responses import ATTACKERS_HOST
+from enclave_simulator.kms.names import DEFAULT_NAME, is_kms_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_DAY = timedelta(days=1)
+_VALID = (-30 * _DAY, 30 * _DAY)
+_MOST_CONTEXTS = 64
+
+KINDS: Final = (
+    "valid",
+    "other-ca",
+    "self-signed",
+    "expired",
+    "not-yet-valid",
+    "wrong-name",
+    "common-name",
+    "wildcard",
+    "client-only",
+    "under-leaf",
+    "downgrade",
+    "anonymous",
+    "none",
+)
+"""``none`` is no TLS at all."""
+
+
+class _Identity:
+    """A certificate, its key, and the certificates above it that a server sends."""
+
+    def __init__(
+        self,
+        common_name: str,
+        issuer: _Identity | None = None,
+        *,
+        ca: bool = False,
+        names: Sequence[str] = (),
+        valid: tuple[timedelta, timedelta] = _VALID,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        above = issuer or self
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(
+            subject_name=subject,
+            issuer_name=issuer.certificate.subject if issuer else subject,
+            public_key=self.key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now + valid[0],
+            not_valid_after=now + valid[1],
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False
+        )
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(above.key.public_key()),
+            critical=False,
+        )
+        builder = builder.add_extension(_usage(ca=ca), critical=True)
+        if not ca:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        if names:
+            alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        self.certificate: x509.Certificate = builder.sign(above.key, SHA256())
+        self.sent_above: tuple[_Identity, ...] = ()
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        chain = [each.certificate for each in (self, *self.sent_above)]
+        # The ssl module loads keys from files only.
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "server.pem")
+            path.write_bytes(key + b"".join(each.public_bytes(Encoding.PEM) for each in chain))
+            context.load_cert_chain(path)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+class Certificates:
+    """The trusted CA, and contexts with certificates under it or beside it. Thread-safe.
+
+    Attributes:
+        ca_pem: the certificate that clients must trust, and no other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._trusted = _Identity("Simulated KMS CA", ca=True)
+        self._other = _Identity("Simulated KMS CA", ca=True)
+        self._contexts: dict[tuple[str, str], ssl.SSLContext] = {}
+        self.ca_pem = self._trusted.certificate.public_bytes(Encoding.PEM)
+
+    def server_context(self, kind: str) -> ssl.SSLContext:
+        """Return a context to accept connections with: its certificate follows the client's SNI."""
+        context = self._make(kind, DEFAULT_NAME)
+
+        def choose(
+            connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
+        ) -> None:
+            if name == ATTACKERS_HOST:
+                connection.context = self._context("valid", name)
+            elif name is not None and name != DEFAULT_NAME and is_kms_name(name):
+                connection.context = self._context(kind, name)
+
+        context.sni_callback = choose
+        return context
+
+    def _context(self, kind: str, name: str) -> ssl.SSLContext:
+        with self._lock:
+            context = self._contexts.get((kind, name))
+            if context is None:
+                if len(self._contexts) >= _MOST_CONTEXTS:
+                    self._contexts.clear()
+                context = self._contexts[kind, name] = self._make(kind, name)
+            return context
+
+    def _make(self, kind: str, name: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        if kind == "anonymous":
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers("aNULL:@SECLEVEL=0")
+            return context
+        if kind == "downgrade":
+            _allow_old(context)
+        self._identity(kind, name).load_into(context)
+        return context
+
+    def _identity(self, kind: str, name: str) -> _Identity:
+        trusted = self._trusted
+        match kind:
+            case "other-ca":
+                return _Identity("KMS", self._other, names=[name])
+            case "self-signed":
+                return _Identity(name, names=[name])
+            case "expired":
+                return _Identity("KMS", trusted, names=[name], valid=(-30 * _DAY, -_DAY))
+            case "not-yet-valid":
+                return _Identity("KMS", trusted, names=[name], valid=(_DAY, 30 * _DAY))
+            case "wrong-name":
+                return _Identity("KMS", trusted, names=[ATTACKERS_HOST])
+            case "common-name":
+                return _Identity(name, trusted)
+            case "wildcard":
+                return _Identity("KMS", trusted, names=["*." + name.split(".", 2)[2]])
+            case "client-only":
+                purpose = ExtendedKeyUsageOID.CLIENT_AUTH
+                return _Identity("KMS", trusted, names=[name], purpose=purpose)
+            case "under-leaf":
+                leaf = _Identity("attacker", trusted, names=[ATTACKERS_HOST])
+                found = _Identity("KMS", leaf, names=[name])
+                found.sent_above = (leaf,)
+                return found
+        return _Identity("KMS", trusted, names=[name])
+
+
+def _allow_old(context: ssl.SSLContext) -> None:
+    """Have a context speak TLS 1.1 at most, which OpenSSL does at its lowest security level."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")

@@ -1,0 +1,252 @@
+"""Attacks by whoever holds KMS's name: the content of responses, and how they arrive. No I/O."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from enclave_simulator.attack.model import (
+    SECRET_FIELDS,
+    Act,
+    Attack,
+    Cut,
+    Exchange,
+    Place,
+    Repeat,
+    Send,
+    Stall,
+    Success,
+    encode_http,
+)
+from enclave_simulator.kms.cms import Enveloper
+
+if TYPE_CHECKING:
+    from enclave_simulator.kms.messages import Response
+
+ATTACKERS_HOST = "kms.attacker.invalid"
+"""Where a redirect leads; the attacker has a valid certificate for it."""
+
+TRICKLE = 0.2
+"""Seconds between the bytes of a trickle: shorter than any timeout of a single read."""
+
+FLOOD = 0.01
+"""Seconds between the pieces of an endless message: what a client keeps of it stays small."""
+
+_FIELD = "CiphertextForRecipient"
+_INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"
+
+
+def _content(response: Response) -> list[Act]:
+    return [Send(encode_http(response))]
+
+
+def _plaintext(exchange: Exchange, envelope: str | None) -> list[Act]:
+    secret = base64.b64encode(exchange.planted).decode()
+    field = SECRET_FIELDS[exchange.operation]
+    return _content(exchange.with_content(**{field: secret, _FIELD: envelope}))
+
+
+def with_envelope(exchange: Exchange, envelope: str | None) -> list[Act]:
+    """Return the response with another envelope, or without one."""
+    return _content(exchange.with_content(**{_FIELD: envelope}))
+
+
+def _other_key_pair(exchange: Exchange) -> list[Act]:
+    other = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
+    envelope = base64.b64encode(other.encrypt(exchange.planted, "primitive")).decode()
+    return with_envelope(exchange, envelope)
+
+
+def _damaged(exchange: Exchange) -> list[Act]:
+    envelope = bytearray(base64.b64decode(exchange.content()[_FIELD]))
+    # In the encrypted content key, where OAEP detects it; CBC itself detects nothing.
+    envelope[200] ^= 1
+    return with_envelope(exchange, base64.b64encode(envelope).decode())
+
+
+def _other_keys_response(exchange: Exchange) -> list[Act]:
+    if "KeyId" not in exchange.content():
+        return [Send(exchange.honest())]
+    forged = exchange.forge(exchange.planted)
+    return _content(exchange.with_content(KeyId=exchange.other_key, **{_FIELD: forged}))
+
+
+def _no_key_id(exchange: Exchange) -> list[Act]:
+    if "KeyId" not in exchange.content():
+        return [Send(exchange.honest())]
+    forged = exchange.forge(exchange.planted)
+    return _content(exchange.with_content(KeyId=None, **{_FIELD: forged}))
+
+
+def _replayed(exchange: Exchange) -> list[Act]:
+    if exchange.recorded is None:
+        return [Send(exchange.honest())]
+    return with_envelope(exchange, exchange.recorded.envelope)
+
+
+def _wrong_length(exchange: Exchange) -> list[Act]:
+    if exchange.operation not in ("GenerateRandom", "GenerateDataKey"):
+        return [Send(exchange.honest())]
+    return with_envelope(exchange, exchange.forge(exchange.planted[:8]))
+
+
+def _error_with_secret(exchange: Exchange) -> list[Act]:
+    forged = exchange.with_content(**{_FIELD: exchange.forge(exchange.planted)})
+    return _content(replace(forged, status=500))
+
+
+def _redirect(exchange: Exchange) -> list[Act]:
+    if exchange.redirected:
+        return with_envelope(exchange, exchange.forge(exchange.planted))
+    response = replace(exchange.response, status=307, body=b"{}")
+    return [Send(encode_http(response, f"Location: https://{ATTACKERS_HOST}/"))]
+
+
+def _unsolicited(exchange: Exchange) -> list[Act]:
+    forged = exchange.with_content(**{_FIELD: exchange.forge(exchange.planted)})
+    return [Send(exchange.honest() + encode_http(forged))]
+
+
+def _two_lengths(exchange: Exchange) -> list[Act]:
+    forged = exchange.with_content(**{_FIELD: exchange.forge(exchange.planted)})
+    extra = encode_http(forged)
+    length = len(exchange.response.body) + len(extra)
+    return [Send(encode_http(exchange.response, f"Content-Length: {length}") + extra)]
+
+
+def _head_and_body(exchange: Exchange) -> tuple[bytes, bytes]:
+    head, _, body = exchange.honest().partition(b"\r\n\r\n")
+    return head, body
+
+
+def _trickled_head(exchange: Exchange) -> list[Act]:
+    return [Send(_head_and_body(exchange)[0] + b"\r\nX-Trickle: "), Repeat(b"x", TRICKLE)]
+
+
+def _trickled_body(exchange: Exchange) -> list[Act]:
+    huge = replace(exchange.response, body=b" " * 1_000_000)
+    head = encode_http(huge).partition(b"\r\n\r\n")[0]
+    return [Send(head + b"\r\n\r\n"), Repeat(b" ", TRICKLE)]
+
+
+def _endless_head(exchange: Exchange) -> list[Act]:
+    head = _head_and_body(exchange)[0] + b"\r\n"
+    return [Send(head), Repeat(b"X-Endless: " + 500 * b"x" + b"\r\n", FLOOD)]
+
+
+def _endless_body(_: Exchange) -> list[Act]:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\n"
+    chunk = b"400\r\n" + 0x400 * b" " + b"\r\n"
+    return [Send(head + b"Transfer-Encoding: chunked\r\n\r\n"), Repeat(chunk, FLOOD)]
+
+
+def _half_head(exchange: Exchange, end: Act) -> list[Act]:
+    return [Send(_head_and_body(exchange)[0][:-10]), end]
+
+
+def _half_body(exchange: Exchange, end: Act) -> list[Act]:
+    # The envelope is whole: what is missing is the end of the JSON.
+    return [Send(exchange.honest()[:-1]), end]
+
+
+def _response(name: str, effect: str, on_request: object, **more: object) -> Attack:
+    return Attack(name, Place.RESPONSE, effect, on_request=on_request, **more)  # type: ignore[arg-type]
+
+
+RESPONSES: tuple[Attack, ...] = (
+    _response("plaintext", "a secret in the clear, and no envelope", lambda e: _plaintext(e, None)),
+    _response(
+        "plaintext-beside-envelope",
+        "another secret in the clear, beside the true envelope",
+        lambda e: _plaintext(e, e.content()[_FIELD]),
+    ),
+    _response("no-envelope", "no CiphertextForRecipient", lambda e: with_envelope(e, None)),
+    _response(
+        "other-key-pair", "an envelope for another key pair than the document's", _other_key_pair
+    ),
+    _response("damaged-envelope", "the true envelope with one bit flipped", _damaged),
+    _response(
+        "empty-secret", "an envelope with nothing in it", lambda e: with_envelope(e, e.forge(b""))
+    ),
+    _response(
+        "other-keys-response",
+        "a response for another key, which its KeyId tells",
+        _other_keys_response,
+        success=Success.RIGHT,
+    ),
+    _response(
+        "no-key-id", "a forged response that names no key", _no_key_id, success=Success.RIGHT
+    ),
+    _response(
+        "replayed-envelope", "an envelope that an earlier run of the program received", _replayed
+    ),
+    _response(
+        "wrong-length",
+        "8 random bytes, whatever number was requested",
+        _wrong_length,
+        success=Success.RIGHT,
+    ),
+    _response("error-with-secret", "HTTP 500 around a response with a secret", _error_with_secret),
+    _response("redirect", "HTTP 307 to a host of the attacker's", _redirect),
+)
+
+TRICKLED_HANDSHAKE = (Send(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"), Repeat(b"x", TRICKLE))
+"""A TLS record of 16 KiB with a ServerHello (RFC 8446, sections 4.1.3 and 5.1), byte by byte."""
+
+
+def _connection(name: str, effect: str, **more: object) -> Attack:
+    return Attack(name, Place.CONNECTION, effect, **more)  # type: ignore[arg-type]
+
+
+CONNECTIONS: tuple[Attack, ...] = (
+    _connection(
+        "interim-response",
+        "103 Early Hints before each response",
+        on_request=lambda e: [Send(_INTERIM + e.honest())],
+        success=Success.RIGHT,
+    ),
+    _connection(
+        "unsolicited-response",
+        "a second, forged response after each true one",
+        on_request=_unsolicited,
+        success=Success.RIGHT,
+    ),
+    _connection("two-lengths", "two Content-Length that differ", on_request=_two_lengths),
+    _connection(
+        "endless-interim",
+        "100 Continue for ever",
+        on_request=lambda _: [Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", FLOOD)],
+    ),
+    _connection("endless-headers", "header lines for ever", on_request=_endless_head),
+    _connection("endless-body", "a body for ever", on_request=_endless_body),
+    _connection("trickled-headers", "a header, a byte now and then", on_request=_trickled_head),
+    _connection("trickled-body", "a body, a byte now and then", on_request=_trickled_body),
+    _connection(
+        "trickled-handshake",
+        "a TLS handshake, a byte now and then",
+        on_connection=TRICKLED_HANDSHAKE,
+    ),
+    _connection("stall-handshake", "no response to ClientHello", on_connection=(Stall(),)),
+    _connection("stall-response", "no response to a request", on_request=lambda _: [Stall()]),
+    _connection(
+        "stall-headers", "half of a head, then nothing", on_request=lambda e: _half_head(e, Stall())
+    ),
+    _connection(
+        "stall-body",
+        "all but the last byte, then nothing",
+        on_request=lambda e: _half_body(e, Stall()),
+    ),
+    _connection("cut-handshake", "the end after ClientHello", on_connection=(Cut(),)),
+    _connection("cut-response", "the end in place of a response", on_request=lambda _: [Cut()]),
+    _connection(
+        "cut-headers", "half of a head, then the end", on_request=lambda e: _half_head(e, Cut())
+    ),
+    _connection(
+        "cut-body",
+        "all but the last byte, then the end",
+        on_request=lambda e: _half_body(e, Cut()),
+    ),
+)

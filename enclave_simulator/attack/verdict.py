@@ -1,0 +1,209 @@
+"""Judges what a program did during an attack. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import enum
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from enclave_simulator.attack.model import Success
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from enclave_simulator.attack.model import Attack
+
+_LINE = re.compile(rb"^ATTACK-RESULT[ \t]+([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
+_SHOWN = 160
+_LAST_SIGNAL = 64
+"""Exit codes over 128+64 are a program's own: the AWS CLI has 252 to 255."""
+
+
+class Verdict(enum.Enum):
+    """What a program did."""
+
+    REFUSED = "refused"
+    ACCEPTED = "accepted"
+    HUNG = "hung"
+    CRASHED = "crashed"
+    UNMET = "unmet"
+    """It never came to where the attack is made: nothing is known."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the program did what it must not do."""
+        return self in (Verdict.ACCEPTED, Verdict.HUNG, Verdict.CRASHED)
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What a program may print, and what it must not.
+
+    Attributes:
+        right: the secrets in the ciphertexts, in their order.
+        issued: random bytes and data keys that KMS gave.
+        planted: the attacker's.
+    """
+
+    right: tuple[bytes, ...] = field(repr=False)
+    issued: tuple[bytes, ...] = field(default=(), repr=False)
+    planted: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended.
+
+    Attributes:
+        exit_code: None if it did not end by the deadline; 128+N if signal N ended it.
+        output: the beginning of its standard output.
+        complaint: the last line of its standard error.
+        met: it came to where the attack is made.
+        evidence: what the hostile side saw of an attack that worked, or empty.
+    """
+
+    exit_code: int | None
+    output: bytes = field(repr=False)
+    complaint: str = ""
+    met: bool = True
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A verdict, and what it rests on."""
+
+    verdict: Verdict
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a program says of one call.
+
+    Attributes:
+        digest: SHA-256 of the secret; None: the call was refused.
+        text: what the program says beside it.
+    """
+
+    digest: bytes | None
+    text: str = ""
+
+
+def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
+    """Return the verdict on one run of a program."""
+    if outcome.evidence:
+        return Finding(Verdict.ACCEPTED, outcome.evidence)
+    results = read_results(outcome.output)
+    wrong = _wrong(results, secrets) if results else _printed(outcome.output, secrets.planted)
+    if wrong:
+        return Finding(Verdict.ACCEPTED, wrong)
+    if attack.success is Success.NONE and outcome.met:
+        taken = [number for number, result in enumerate(results, 1) if result.digest]
+        if taken:
+            return Finding(Verdict.ACCEPTED, f"took a result in call {taken[0]}")
+    code = outcome.exit_code
+    if code is None:
+        return Finding(Verdict.HUNG, "had not ended by the deadline")
+    if 128 < code <= 128 + _LAST_SIGNAL:
+        return Finding(Verdict.CRASHED, f"ended by signal {code - 128}")
+    if not outcome.met:
+        return Finding(Verdict.UNMET, "never came to where this attack is made")
+    if results:
+        return Finding(Verdict.REFUSED, _refusal(results, outcome))
+    if code == 0:
+        if attack.success is Success.NONE:
+            return Finding(Verdict.ACCEPTED, "exit code 0")
+        if not _printed(outcome.output, secrets.right + secrets.issued):
+            return Finding(Verdict.ACCEPTED, "exit code 0, and no result that is known to be right")
+        return Finding(Verdict.REFUSED, "the right result")
+    return Finding(Verdict.REFUSED, outcome.complaint[:_SHOWN] or f"exit code {code}")
+
+
+def judge_control(outcome: Outcome, secrets: Secrets, *, attested: bool) -> str:
+    """Return why the run without an attack failed; empty if the program succeeded."""
+    if outcome.exit_code is None:
+        return "it had not ended by the deadline"
+    if outcome.exit_code:
+        return f"exit code {outcome.exit_code}: {outcome.complaint}"
+    if not attested:
+        return "it made no attested call of KMS"
+    results = read_results(outcome.output)
+    if not results:
+        known = _printed(outcome.output, secrets.right + secrets.issued)
+        return "" if known else "its output has neither ATTACK-RESULT lines nor a secret of KMS's"
+    refused = [result for result in results if result.digest is None]
+    if refused:
+        return f"a call failed: {refused[0].text or outcome.complaint}"
+    return _wrong(results, secrets)
+
+
+def read_results(output: bytes) -> list[CallResult]:
+    """Return the results that a program printed.
+
+    A line ``ATTACK-RESULT VALUE`` for each call: ``sha256:HEX``, ``base64:TEXT`` or ``hex:HEX`` of
+    the secret; anything else is a refusal.
+    """
+    return [_read_result(value) for value in _LINE.findall(output)]
+
+
+def _read_result(value: bytes) -> CallResult:
+    form, _, text = value.partition(b":")
+    digest = None
+    with contextlib.suppress(ValueError):  # binascii.Error is one
+        match form:
+            case b"sha256" if len(text) == 64:
+                digest = bytes.fromhex(text.decode())
+            case b"base64":
+                digest = _digest(base64.b64decode(text, validate=True))
+            case b"hex":
+                digest = _digest(bytes.fromhex(text.decode()))
+    if digest is not None:
+        return CallResult(digest)
+    said = value.decode(errors="replace")
+    return CallResult(None, said.removeprefix("refused").lstrip(": "))
+
+
+def _digest(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
+
+
+def _wrong(results: Sequence[CallResult], secrets: Secrets) -> str:
+    """Return what is wrong with the results; empty if each is right or a refusal."""
+    right = [_digest(secret) for secret in secrets.right]
+    issued = {_digest(secret) for secret in secrets.issued}
+    planted = {_digest(secret) for secret in secrets.planted}
+    for number, result in enumerate(results, 1):
+        digest = result.digest
+        if digest is None or (number <= len(right) and digest == right[number - 1]):
+            continue
+        if digest in issued:
+            issued.remove(digest)  # a second time it is a replay
+        elif digest in planted:
+            return f"took the attacker's secret in call {number}"
+        elif digest in right:
+            return f"took another call's secret in call {number}"
+        else:
+            return f"took what KMS never gave in call {number}"
+    return ""
+
+
+def _printed(output: bytes, secrets: Sequence[bytes]) -> str:
+    """Return that one of the secrets is in an output: as it is, in base64 or in hex."""
+    for secret in secrets:
+        forms = (secret, base64.b64encode(secret), secret.hex().encode())
+        if len(secret) >= 8 and any(form in output for form in forms):
+            return "printed the attacker's secret"
+    return ""
+
+
+def _refusal(results: Sequence[CallResult], outcome: Outcome) -> str:
+    refused = [result.text for result in results if result.digest is None]
+    if not refused:
+        return "the right results"
+    why = refused[0] or outcome.complaint
+    return f"{len(refused)} of {len(results)} calls: {why}"[:_SHOWN].removesuffix(": ")

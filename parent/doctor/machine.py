@@ -1,0 +1,178 @@
+"""What the checks of a parent instance look at. Tests bring their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from parent.credentials.model import Credentials
+    from parent.daemon.configuration import Configuration
+    from vsock_proxy.net.addresses import Address
+
+MAX_FILE = 65_536
+"""Bytes that are read of a file of the kernel's."""
+
+MAX_OUTPUT = 4096
+"""Characters of a command's output."""
+
+_TIMEOUT = 10.0
+
+
+class Machine(Protocol):
+    """Everything that the checks look at."""
+
+    def configuration(self) -> Configuration:
+        """Read the daemon's configuration."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the system clock's time."""
+        ...
+
+    def read(self, path: str) -> str:
+        """Return the text of a small file."""
+        ...
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a folder."""
+        ...
+
+    def size(self, path: Path) -> int:
+        """Return how many bytes a file has that this user may read."""
+        ...
+
+    def may_use(self, path: str) -> bool:
+        """Return whether this user may read and write a file, which exists."""
+        ...
+
+    def vsock(self) -> None:
+        """Make a socket of AF_VSOCK."""
+        ...
+
+    def command(self, *words: str) -> tuple[int, str] | None:
+        """Run a command; return its exit code and output, None if there is no such command."""
+        ...
+
+    def credentials(self, profile: str | None) -> Credentials:
+        """Return what botocore's chain finds."""
+        ...
+
+    def daemon(self, address: Address) -> dict[str, Any]:
+        """Return the state of the running daemon."""
+        ...
+
+
+class ThisMachine:
+    """See `Machine`.
+
+    Args:
+        path: of the daemon's configuration.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: Configuration | None = None
+
+    def configuration(self) -> Configuration:
+        """See `Machine.configuration`."""
+        from parent.daemon.configuration import load_configuration  # noqa: PLC0415 (PyYAML)
+
+        if self._read is None:
+            self._read = load_configuration(self._path, hint="name the file with --config")
+        return self._read
+
+    def now(self) -> datetime:
+        """See `Machine.now`."""
+        return datetime.now(UTC)
+
+    def read(self, path: str) -> str:
+        """See `Machine.read`."""
+        with Path(path).open("rb") as f:
+            return f.read(MAX_FILE).decode("utf-8", "replace")
+
+    def names(self, path: str) -> list[str]:
+        """See `Machine.names`."""
+        return sorted(os.listdir(path))  # noqa: PTH208 (names, not paths)
+
+    def size(self, path: Path) -> int:
+        """See `Machine.size`."""
+        with path.open("rb") as f:
+            return os.fstat(f.fileno()).st_size
+
+    def may_use(self, path: str) -> bool:
+        """See `Machine.may_use`."""
+        os.stat(path)  # noqa: PTH116 (one that does not exist is another error)
+        return os.access(path, os.R_OK | os.W_OK)
+
+    def vsock(self) -> None:
+        """See `Machine.vsock`."""
+        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
+
+    def command(self, *words: str) -> tuple[int, str] | None:
+        """See `Machine.command`."""
+        return run_command(words)
+
+    def credentials(self, profile: str | None) -> Credentials:
+        """See `Machine.credentials`."""
+        from parent.credentials.source import load  # noqa: PLC0415 (botocore)
+
+        return load(profile, now=self.now())
+
+    def daemon(self, address: Address) -> dict[str, Any]:
+        """See `Machine.daemon`."""
+        from parent.daemon.status_command import ask  # noqa: PLC0415 (not for --help)
+
+        return ask(address)
+
+
+def run_command(words: Sequence[str], *, timeout: float = _TIMEOUT) -> tuple[int, str] | None:
+    """Run a command without input, for at most `timeout` seconds.
+
+    Raises:
+        OSError: it did not end in time, or cannot be executed.
+    """
+    program = shutil.which(words[0])
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603 (words of our own, no shell)
+            [program, *words[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(0, f"{words[0]} had not ended after {timeout:g} s") from None
+    output = done.stdout.strip() or done.stderr.strip()
+    return done.returncode, output[:MAX_OUTPUT].decode("utf-8", "replace")
+
+
+def pool_size(text: str) -> int:
+    """Return how many CPUs a list such as ``1,5-7`` has (Linux, "cpulists").
+
+    Raises:
+        ValueError: it is no such list.
+    """
+    count = 0
+    for part in text.strip().split(","):
+        first, dash, last = part.partition("-")
+        if part:
+            count += int(last if dash else first) - int(first) + 1
+    return count
+
+
+def integer(text: str) -> int:
+    """Return the number in a file of the kernel's; 0 if there is none."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    return 0

@@ -1,0 +1,136 @@
+"""``enclave-simulator attack``, as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from enclave_simulator.attack.running import Runner, Target
+from enclave_simulator.attack.table import ATTACKS, BEYOND
+from enclave_simulator.attack.verdict import Verdict
+from enclave_simulator.cli import main
+from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
+
+AGENT = str(ROOT / "tests/programs/attacked/agent.py")
+VULNERABLE = "tests.programs.attacked.vulnerable"
+pytestmark = pytest.mark.timeout(600)
+
+SIMULATOR = [sys.executable, "-m", "enclave_simulator.cli", "attack"]
+
+
+def attack(*words: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        [*SIMULATOR, *words], cwd=ROOT, env={**os.environ, "PATH": path},
+        capture_output=True, text=True, timeout=10 * TEST_TIMEOUT, check=False,
+    )  # fmt: skip
+
+
+def test_the_agent_refuses_what_it_is_attacked_with() -> None:
+    chosen = "wrong-length", "moved-alias,replayed-envelope"
+    words = [word for names in chosen for word in ("--only", names)]
+    done = attack(*words, "--json", "--jobs", "2", "--", sys.executable, AGENT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert [each["name"] for each in report["attacks"]] == [
+        "moved-alias", "replayed-envelope", "wrong-length",
+    ]  # fmt: skip
+    assert {each["verdict"] for each in report["attacks"]} == {"refused"}
+    assert (report["failed"], report["unmet"]) == ([], [])
+    assert done.stderr == ""
+
+
+def test_a_command_line_without_lines_of_the_protocol() -> None:
+    done = attack(
+        "--only", "plaintext,interim-response,credentials-stall", "--",
+        "enclave-agent", "decrypt", "--ciphertext-blob", "fileb://{ciphertext_file}",
+        "--key-id", "{key_id}", "--encryption-context", "{context}", "--credentials", "environment",
+    )  # fmt: skip
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:-1]}
+    assert rows["plaintext"].split()[1] == "refused"
+    assert "KMS sent Plaintext in the open" in rows["plaintext"]
+    assert rows["interim-response"].split()[1] == "refused"
+    # It does not ask the parent for credentials.
+    assert rows["credentials-stall"].split()[1] == "unmet"
+    assert done.stdout.splitlines()[-1] == "3 attacks: 2 refused, 1 unmet"
+    assert done.returncode == 0
+
+
+def test_a_vulnerable_program_is_caught() -> None:
+    done = attack("--only", "entropy-refused", "--", sys.executable, "-m", VULNERABLE, "aborts")
+    assert done.stdout.splitlines()[1].split()[:2] == ["entropy-refused", "crashed"]
+    assert done.stdout.splitlines()[-1] == "1 attacks: 1 crashed"
+    assert done.returncode == 1
+
+
+def test_what_a_program_leaves_behind_is_ended(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = (
+        "import runpy, subprocess\n"
+        f"child = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        f"open({str(pid)!r}, 'w').write(str(child.pid))\n"
+        f"runpy.run_module('{VULNERABLE}', run_name='__main__')\n"
+    )
+    done = attack("--only", "plaintext", "--", sys.executable, "-c", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+def test_a_program_that_does_not_end_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(Target(argv=["sleep", "1000"], deadline=0.2))
+    monkeypatch.setattr(runner, "_controlled", True)
+    assert runner.attack(ATTACKS["tls-expired"]).finding.verdict is Verdict.HUNG
+
+
+def test_programs_that_run_are_killed_if_the_rest_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = Runner(Target(argv=["sleep", "1000"]))
+    monkeypatch.setattr(runner, "_controlled", True)
+    runner.stop()
+    chosen = [ATTACKS[name] for name in ("tls-expired", "plaintext")]
+    verdicts = [each.finding.verdict for each in runner.attack_all(chosen, jobs=2)]
+    assert verdicts == [Verdict.CRASHED, Verdict.CRASHED]
+
+
+def test_a_program_that_fails_without_an_attack_is_not_attacked() -> None:
+    done = attack("--", "false")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith("enclave-simulator: error: without an attack the program fails")
+    assert "docs/attack.md" in second
+
+
+def test_a_program_that_does_not_exist() -> None:
+    done = attack("--", "no-such-program")
+    assert done.returncode == 2
+    assert "no-such-program" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no COMMAND to attack"),
+        (["--only", "no-such", "--", "true"], "no such attack: 'no-such'"),
+    ],
+)
+def test_errors_of_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_list_has_every_attack_and_what_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack", "--list"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for attack_ in ATTACKS.values():
+        assert f"{attack_.name} " in printed
+        assert attack_.effect in printed
+    for name in BEYOND:
+        assert name in printed

@@ -1,0 +1,121 @@
+"""The verdict on a run, from what a program printed and how it ended."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from enclave_simulator.attack.table import ATTACKS
+from enclave_simulator.attack.verdict import (
+    Outcome,
+    Secrets,
+    Verdict,
+    judge,
+    judge_control,
+    read_results,
+)
+
+RIGHT = (b"right secret 1 .", b"right secret 2 .", b"right secret 3 .")
+ISSUED, PLANTED = b"random bytes of KMS", b"planted by an attacker"
+SECRETS = Secrets(RIGHT, (ISSUED,), (PLANTED,))
+NONE, SOME = ATTACKS["tls-expired"], ATTACKS["interim-response"]
+
+
+def line(secret: bytes) -> bytes:
+    return b"ATTACK-RESULT sha256:" + hashlib.sha256(secret).hexdigest().encode() + b"\n"
+
+
+def encoded(secret: bytes) -> bytes:
+    return base64.b64encode(secret)
+
+
+REFUSED = b"ATTACK-RESULT refused: because\n"
+ALL = b"".join(map(line, RIGHT))
+
+
+@pytest.mark.parametrize(
+    ("attack", "output", "code", "verdict"),
+    [
+        (NONE, REFUSED, 0, "refused"),
+        (NONE, b"", 1, "refused"),
+        (NONE, b"", 255, "refused"),
+        (NONE, b"", 0, "accepted"),
+        (NONE, REFUSED + line(RIGHT[1]), 1, "accepted"),
+        (NONE, b"", None, "hung"),
+        (NONE, REFUSED, None, "hung"),
+        (NONE, line(RIGHT[0]), None, "accepted"),
+        (NONE, b"", 139, "crashed"),
+        (NONE, REFUSED, 134, "crashed"),
+        (SOME, ALL, 0, "refused"),
+        (SOME, ALL + line(ISSUED), 0, "refused"),
+        (SOME, ALL + line(ISSUED) + line(ISSUED), 0, "accepted"),  # a replay
+        (SOME, REFUSED + line(RIGHT[0]), 0, "accepted"),  # of another call
+        (SOME, REFUSED + line(RIGHT[1]), 0, "refused"),
+        (SOME, line(PLANTED), 0, "accepted"),
+        (SOME, line(b"never given"), 0, "accepted"),
+        (SOME, line(b""), 0, "accepted"),
+        (SOME, b'{"Plaintext": "' + encoded(RIGHT[0]) + b'"}', 0, "refused"),
+        (SOME, b'{"Plaintext": "' + encoded(PLANTED) + b'"}', 0, "accepted"),
+        (SOME, PLANTED.hex().encode(), 1, "accepted"),
+        (SOME, b"it works", 0, "accepted"),  # exit code 0 says that it has a result
+    ],
+)
+def test_verdicts(attack: object, output: bytes, code: int | None, verdict: str) -> None:
+    finding = judge(attack, Outcome(code, output), SECRETS)  # type: ignore[arg-type]
+    assert finding.verdict.value == verdict, finding
+
+
+def test_a_program_that_never_met_the_attack_is_not_said_to_refuse_it() -> None:
+    assert judge(NONE, Outcome(1, b"", met=False), SECRETS).verdict is Verdict.UNMET
+    assert judge(NONE, Outcome(0, ALL, met=False), SECRETS).verdict is Verdict.UNMET
+
+
+def test_what_the_hostile_side_saw_counts() -> None:
+    outcome = Outcome(1, b"", evidence="sent a header")
+    assert judge(NONE, outcome, SECRETS).verdict is Verdict.ACCEPTED
+
+
+def test_no_finding_shows_a_secret() -> None:
+    for output in (line(PLANTED), PLANTED, line(RIGHT[2]), ALL):
+        text = judge(NONE, Outcome(0, output), SECRETS).text
+        assert PLANTED.decode() not in text
+        assert RIGHT[2].decode() not in text
+    assert PLANTED.decode() not in repr(SECRETS) + repr(Outcome(0, PLANTED))
+
+
+@pytest.mark.parametrize(
+    ("value", "secret"),
+    [
+        (b"base64:" + encoded(b"x" * 20), b"x" * 20),
+        (b"hex:00ff", b"\x00\xff"),
+        (b"hex:0", None),
+        (b"base64:***", None),
+        (b"sha256:00", None),
+        (b"refused", None),
+        (b"\xff\xfe", None),
+    ],
+)
+def test_lines_of_the_protocol(value: bytes, secret: bytes | None) -> None:
+    (result,) = read_results(b"noise\nATTACK-RESULT " + value + b"\r\nATTACK-RESULTS no\n")
+    assert result.digest == (None if secret is None else hashlib.sha256(secret).digest())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attested", "reason"),
+    [
+        (Outcome(0, ALL), True, ""),
+        (Outcome(0, encoded(RIGHT[0])), True, ""),
+        (Outcome(0, ALL), False, "it made no attested call of KMS"),
+        (Outcome(1, ALL, "no luck"), True, "exit code 1: no luck"),
+        (Outcome(None, ALL), True, "it had not ended by the deadline"),
+        (Outcome(0, REFUSED), True, "a call failed: because"),
+        (Outcome(0, b"fine"), True, "its output has neither"),
+        (Outcome(0, line(RIGHT[1])), True, "took another call's secret in call 1"),
+    ],
+)
+def test_the_run_without_an_attack(outcome: Outcome, attested: bool, reason: str) -> None:
+    judged = judge_control(outcome, SECRETS, attested=attested)
+    assert judged.startswith(reason)
+    assert bool(judged) is bool(reason)

@@ -1,0 +1,392 @@
+"""A client of KMS that is vulnerable in one way, by name: what every attack is held to.
+
+    enclave-simulator attack -- python -m tests.programs.attacked.vulnerable WEAKNESS
+
+Without a weakness it refuses every attack. It is written for this alone: no part of it is a model
+for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import ssl
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cbor2
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from enclave.credentials import Credentials
+from enclave.kms.signing import signed_headers
+from enclave.recipient.cms import open_enveloped_data
+from vsock_proxy.errors import AgentError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+WEAKNESSES = {
+    "aborts": "ends by a signal if the NSM refuses random bytes",
+    "anonymous": "accepts cipher suites without a certificate",
+    "built-in-secret": "goes on with a built-in secret if anything fails",
+    "common-name": "accepts a host name in the common name",
+    "fixed-key-pair": "has one key pair for all runs",
+    "follows-redirects": "sends its request wherever a response says",
+    "ignores-dates": "does not check when a certificate is valid",
+    "ignores-key-id": "does not compare the response's KeyId",
+    "ignores-length": "does not compare the number of random bytes",
+    "ignores-status": "does not look at the HTTP status",
+    "keeps-connections": "uses a connection again although something is left to read on it",
+    "last-length": "takes the first of two Content-Length",
+    "names-alias": "names its key by an alias",
+    "names-no-key": "names no key",
+    "no-deadline": "waits for ever, for any number of bytes",
+    "no-host-name": "does not compare the host name",
+    "old-tls": "speaks TLS 1.1",
+    "plain-http": "goes on without TLS if the server has none",
+    "raw-headers": "writes credentials into headers as they are",
+    "retries-for-ever": "retries every error",
+    "stored-context": "takes the encryption context from beside the ciphertext",
+    "takes-empty": "takes an empty secret",
+    "takes-interim": "takes an interim response for a response, and keeps the connection",
+    "takes-plaintext": "takes a secret in the clear",
+    "takes-truncated": "takes a body that ends early",
+    "trusts-any": "does not verify certificates",
+    "unattested": "calls without a document if the NSM gives none",
+}
+
+_HOST = "kms.us-east-1.amazonaws.com"
+_MOST = 1 << 20
+_TIMEOUT = 10.0
+_BUILT_IN = b"built-in secret of 32 bytes here"
+
+
+class RefusedError(Exception):
+    """The client refuses a response."""
+
+
+class AbortedError(Exception):
+    """Stands for a signal, where the client runs in a test's process."""
+
+
+@dataclass
+class Surroundings:
+    """What the client needs from outside.
+
+    Attributes:
+        exchange: the NSM.
+        proxy: dials vsock-proxy.
+        credentials: dials the credential service.
+        environ: variables.
+        ca_pem: the CA to trust.
+        key: an RSA key pair; None: one is made.
+        fixed_key: the key pair of "fixed-key-pair".
+        alive: False ends what would never end, in a test's process.
+        timeout: seconds for one call.
+    """
+
+    exchange: Callable[[bytes], bytes]
+    proxy: Callable[[], socket.socket]
+    credentials: Callable[[], socket.socket]
+    environ: Mapping[str, str]
+    ca_pem: bytes
+    key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
+    fixed_key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
+    alive: Callable[[], bool] = lambda: True
+    timeout: float = _TIMEOUT
+
+
+class Client:
+    def __init__(self, around: Surroundings, weakness: str = "") -> None:
+        self.around, self.weakness = around, weakness
+        key = around.fixed_key if self.has("fixed-key-pair") else around.key
+        self.key = key or rsa.generate_private_key(65537, 2048)
+        spki = self.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.public_key, self.key_identifier = spki, hashlib.sha256(spki).digest()
+        self.deadline = 0.0
+        self.kept: socket.socket | None = None
+        self.left = b""
+        self.signer: Credentials | None = None
+
+    def has(self, weakness: str) -> bool:
+        return self.weakness == weakness
+
+    # The calls
+
+    def results(self) -> list[str]:
+        """Return a line of the attack's protocol for each call."""
+        self.check_entropy()
+        ciphertexts = self.around.environ["ATTACK_CIPHERTEXTS"].split()
+        lines = [self.line(partial(self.decrypt, text)) for text in ciphertexts]
+        lines.append(self.line(lambda: self.call("GenerateRandom", {"NumberOfBytes": 32})))
+        if self.kept is not None:
+            self.kept.close()
+        return lines
+
+    def line(self, call: Callable[[], bytes]) -> str:
+        while True:
+            try:
+                secret = call()
+            except (RefusedError, AgentError, OSError, ValueError) as e:
+                if self.has("retries-for-ever") and self.around.alive():
+                    continue
+                if not self.has("built-in-secret"):
+                    return f"ATTACK-RESULT refused: {type(e).__name__}: {e}"
+                secret = _BUILT_IN
+            return "ATTACK-RESULT sha256:" + hashlib.sha256(secret).hexdigest()
+
+    def decrypt(self, ciphertext: str) -> bytes:
+        environ = self.around.environ
+        context = "ATTACK_STORED_CONTEXT" if self.has("stored-context") else "ATTACK_CONTEXT"
+        parameters = {
+            "CiphertextBlob": ciphertext,
+            "EncryptionContext": json.loads(environ[context]),
+        }
+        if not self.has("names-no-key"):
+            name = "ATTACK_KEY_ALIAS" if self.has("names-alias") else "ATTACK_KEY_ID"
+            parameters["KeyId"] = environ[name]
+        return self.call("Decrypt", parameters)
+
+    def call(self, operation: str, parameters: dict[str, Any]) -> bytes:
+        self.deadline = time.monotonic() + self.around.timeout
+        parameters = {**parameters, **self.recipient()}
+        response = self.post(operation, json.dumps(parameters).encode(), _HOST)
+        if "Recipient" not in parameters:
+            return base64.b64decode(response["Plaintext"])
+        if response.get("Plaintext"):
+            if self.has("takes-plaintext"):
+                return base64.b64decode(response["Plaintext"])
+            raise RefusedError("a secret in the clear")
+        key_id = parameters.get("KeyId", "")
+        if key_id.startswith("arn:") and response.get("KeyId") != key_id:
+            self.unless("ignores-key-id", "another key")
+        envelope = base64.b64decode(response.get("CiphertextForRecipient", ""))
+        if not envelope and self.has("takes-empty"):
+            return b""
+        secret = open_enveloped_data(envelope, self.key, self.key_identifier)
+        if not secret:
+            self.unless("takes-empty", "an empty secret")
+        if operation == "GenerateRandom" and len(secret) != parameters["NumberOfBytes"]:
+            self.unless("ignores-length", "another number of bytes")
+        return secret
+
+    def unless(self, weakness: str, reason: str) -> None:
+        if not self.has(weakness):
+            raise RefusedError(reason)
+
+    # The NSM
+
+    def recipient(self) -> dict[str, Any]:
+        request = cbor2.dumps(
+            {"Attestation": {"public_key": self.public_key, "user_data": None, "nonce": None}}
+        )
+        try:
+            document = cbor2.loads(self.around.exchange(request))["Attestation"]["document"]
+        except (AgentError, cbor2.CBORError, LookupError, TypeError) as e:
+            if self.has("unattested"):
+                return {}
+            raise RefusedError(f"no document: {e}") from e
+        if not document:
+            if self.has("unattested"):
+                return {}
+            raise RefusedError("an empty document")
+        return {
+            "Recipient": {
+                "AttestationDocument": base64.b64encode(document).decode(),
+                "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+            }
+        }
+
+    def check_entropy(self) -> None:
+        response = cbor2.loads(self.around.exchange(cbor2.dumps("GetRandom")))
+        if "GetRandom" not in response and self.has("aborts"):
+            raise AbortedError
+
+    # HTTP
+
+    def post(self, operation: str, body: bytes, host: str) -> dict[str, Any]:
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"TrentService.{operation}",
+        }
+        headers = signed_headers(
+            url=f"https://{host}/", headers=headers, digest=hashlib.sha256(body).hexdigest(),
+            credentials=self.credentials(), region="us-east-1", at=datetime.now(UTC),
+        )  # fmt: skip
+        headers |= {"Host": host, "Content-Length": str(len(body))}
+        if not self.has("raw-headers") and any(
+            c in value for value in headers.values() for c in "\r\n"
+        ):
+            raise RefusedError("a header with a line end")
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        connection, left = self.connection(host)
+        try:
+            connection.sendall(f"POST / HTTP/1.1\r\n{head}\r\n".encode() + body)
+            status, answered, content, left = self.response(connection, left)
+        except BaseException:
+            connection.close()
+            raise
+        if (
+            self.has("takes-interim") or self.has("keeps-connections")
+        ) and connection.fileno() >= 0:
+            self.kept, self.left = connection, left
+        else:
+            connection.close()
+        if 300 <= status < 400 and self.has("follows-redirects"):
+            return self.post(operation, body, answered["location"].split("/")[2])
+        if status != 200:
+            self.unless("ignores-status", f"HTTP {status}: {content[:200]!r}")
+        response = json.loads(content)
+        if not isinstance(response, dict):
+            raise RefusedError("no JSON object")
+        return response
+
+    def connection(self, host: str) -> tuple[socket.socket, bytes]:
+        kept, self.kept = self.kept, None
+        if kept is not None:
+            return kept, self.left
+        connection = self.around.proxy()
+        self.limit(connection)
+        try:
+            return self.tls().wrap_socket(connection, server_hostname=host), b""
+        except ssl.SSLError:
+            connection.close()
+            if not self.has("plain-http"):
+                raise
+        plain = self.around.proxy()
+        self.limit(plain)
+        return plain, b""
+
+    def tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.hostname_checks_common_name = self.has("common-name")
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(cadata=self.around.ca_pem.decode())
+        if self.has("trusts-any"):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.has("no-host-name"):
+            context.check_hostname = False
+        if self.has("ignores-dates"):
+            context.verify_flags |= ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME
+        if self.has("old-tls"):
+            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+            context.set_ciphers("ALL:@SECLEVEL=0")
+        if self.has("anonymous"):
+            context.set_ciphers("ALL:aNULL:@SECLEVEL=0")
+        return context
+
+    def response(
+        self, connection: socket.socket, data: bytes
+    ) -> tuple[int, dict[str, str], bytes, bytes]:
+        while True:
+            while b"\r\n\r\n" not in data:
+                data = self.more(connection, data)
+            head, _, data = data.partition(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            status = int(first.split(" ")[1])
+            pairs = [line.split(":", 1) for line in lines]
+            lengths = [value.strip() for name, value in pairs if name.lower() == "content-length"]
+            headers = {name.lower(): value.strip() for name, value in pairs}
+            if status >= 200 or self.has("takes-interim"):
+                break
+        if len(set(lengths)) > 1:
+            self.unless("last-length", "two lengths")
+        if "transfer-encoding" in headers:
+            self.unless("no-deadline", "a body without a length")
+            while True:
+                data = self.more(connection, data)
+        length = int(lengths[0]) if lengths else 0
+        if length > _MOST:
+            self.unless("no-deadline", "a body that is too long")
+        while len(data) < length:
+            try:
+                data = self.more(connection, data)
+            except RefusedError:
+                self.unless("takes-truncated", "a truncated body")
+                return status, headers, data + b"}", b""
+        return status, headers, data[:length], data[length:]
+
+    def more(self, connection: socket.socket, data: bytes) -> bytes:
+        if len(data) > _MOST and not self.has("no-deadline"):
+            raise RefusedError("too much")
+        self.limit(connection)
+        part = connection.recv(1 << 16)
+        if not part:
+            raise RefusedError("the connection ended early")
+        return data + part
+
+    def limit(self, connection: socket.socket) -> None:
+        if self.has("no-deadline"):
+            connection.settimeout(None)
+            return
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise RefusedError("the deadline")
+        connection.settimeout(left)
+
+    # Credentials
+
+    def credentials(self) -> Credentials:
+        environ = self.around.environ
+        if environ.get("AWS_ACCESS_KEY_ID"):
+            return Credentials(
+                environ["AWS_ACCESS_KEY_ID"],
+                environ["AWS_SECRET_ACCESS_KEY"],
+                environ["AWS_SESSION_TOKEN"],
+            )
+        if self.signer is None:
+            with self.around.credentials() as connection:
+                self.limit(connection)
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: parent\r\nConnection: close\r\n\r\n")
+                data = b""
+                while b'"}' not in data:
+                    data = self.more(connection, data)
+            given = json.loads(data.partition(b"\r\n\r\n")[2])
+            names = "AccessKeyId", "SecretAccessKey", "Token"
+            self.signer = Credentials(*(given[name] for name in names))
+        return self.signer
+
+
+def main() -> int:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    from enclave.nsm import DevNsm  # noqa: PLC0415
+    from vsock_proxy.net.addresses import parse_address  # noqa: PLC0415
+    from vsock_proxy.net.dialing import SocketDialer  # noqa: PLC0415
+
+    weakness = sys.argv[1] if len(sys.argv) > 1 else ""
+    if weakness and weakness not in WEAKNESSES:
+        sys.exit(f"no such weakness: {weakness}")
+    fixed = os.environ.get("ATTACKED_KEY")  # made by whoever attacks: no key is in a repository
+    dialer = SocketDialer()
+    with DevNsm() as device:
+        around = Surroundings(
+            exchange=device.exchange,
+            proxy=lambda: dialer.dial(parse_address("vsock://3:8000"), _TIMEOUT),
+            credentials=lambda: dialer.dial(parse_address("vsock://3:8002"), _TIMEOUT),
+            environ=os.environ,
+            ca_pem=Path(os.environ["AWS_CA_BUNDLE"]).read_bytes(),
+        )
+        if fixed:
+            loaded = load_pem_private_key(Path(fixed).read_bytes(), None)
+            assert isinstance(loaded, rsa.RSAPrivateKey)
+            around.fixed_key = loaded
+        try:
+            lines = Client(around, weakness).results()
+        except AbortedError:
+            os.abort()
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
