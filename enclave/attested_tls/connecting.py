@@ -1,0 +1,118 @@
+"""Connects to a program in an enclave, and proves the enclave before anything is sent."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from enclave.attestation.verify import AWS_ROOT_FINGERPRINT
+from enclave.attested_tls.context import TIMEOUT, AttestedContext
+from enclave.errors import AttestedTlsError
+from enclave.http.errors import ConnectionLostError
+from vsock_proxy.net.addresses import Address, TcpAddress
+from vsock_proxy.net.dialing import SocketDialer, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from enclave.attested_tls.context import AttestedSocket
+
+
+def connect(
+    host: str,
+    port: int = 443,
+    *,
+    pcrs: Mapping[int, bytes | Collection[bytes]],
+    platform: str = "enclave",
+    allow_debug: bool = False,
+    root_fingerprint: bytes = AWS_ROOT_FINGERPRINT,
+    timeout: float = TIMEOUT,
+) -> AttestedSocket:
+    """Return a TLS connection to an enclave; it is proven, and nothing has been sent over it.
+
+    Args:
+        host: a name or an IP address. It is not trusted: the document proves the other end.
+        port: a TCP port.
+        pcrs: what PCRs must be, by index; several values for one PCR mean one of these.
+        platform: ``enclave``, or ``instance`` for an EC2 instance with a NitroTPM.
+        allow_debug: accept an enclave in debug mode, which keeps no secrets.
+        root_fingerprint: SHA-256 of the root to trust in place of AWS's: a simulator's.
+        timeout: seconds to connect, then for the document; later the socket's timeout.
+
+    Raises:
+        ConfigurationError: an argument.
+        DialError: there is no connection.
+        AttestedTlsError: TLS failed, or the server gives no attestation document.
+        AttestationError: the document proves something else.
+        DecodingError: what the server gives is not a document.
+    """
+    context = AttestedContext(
+        pcrs=pcrs,
+        platform=platform,
+        allow_debug=allow_debug,
+        root_fingerprint=root_fingerprint,
+        timeout=timeout,
+    )
+    return connect_with(context, host, TcpAddress(host, port))
+
+
+def connect_with(context: AttestedContext, host: str, address: Address) -> AttestedSocket:
+    """Return a proven TLS connection to an address; see `connect`."""
+    connected = SocketDialer().dial(address, context.timeout)
+    try:
+        return cast("AttestedSocket", context.wrap_socket(connected, server_hostname=host))
+    except OSError as e:  # ssl.SSLError and TimeoutError are
+        connected.close()
+        reason = getattr(e, "reason", None) or reason_of(e)
+        raise AttestedTlsError(f"TLS with {address} failed: {reason}") from e
+
+
+class SocketStream:
+    """A proven connection as an `enclave.http.stream.Stream`, on any system; it owns the socket."""
+
+    def __init__(self, connected: AttestedSocket) -> None:
+        self._socket = connected
+
+    def send(self, data: bytes, deadline: float) -> None:
+        """See `Stream.send`."""
+        while data:
+            try:
+                self._socket.settimeout(_left(deadline))
+                data = data[self._socket.send(data) :]
+            except TimeoutError:
+                raise
+            except OSError as e:
+                raise ConnectionLostError(reason_of(e)) from e
+
+    def receive(self, deadline: float) -> bytes:
+        """See `Stream.receive`."""
+        try:
+            self._socket.settimeout(_left(deadline))
+            return self._socket.recv(_PIECE)
+        except TimeoutError:
+            raise
+        except OSError as e:
+            raise ConnectionLostError(reason_of(e)) from e
+
+    def is_quiet(self) -> bool:
+        """See `Stream.is_quiet`. It is for one response."""
+        return False
+
+    def close(self) -> None:
+        """See `Stream.close`."""
+        self._socket.close()
+
+
+_PIECE = 65_536
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds to a deadline.
+
+    Raises:
+        TimeoutError: it has passed.
+    """
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
