@@ -125,6 +125,7 @@ def test_protocol_logic_does_no_io() -> None:
     pure = [
         "enclave.attestation.chain",
         "enclave.attestation.document",
+        "enclave.attestation.simulated",
         "enclave.attestation.verify",
         "enclave.recipient.ber",
         "enclave.attested_tls.binding",

@@ -6,6 +6,7 @@ byte of the caller's is sent before the proof, since none is sent before the han
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from datetime import UTC, datetime
@@ -120,6 +121,15 @@ class AttestedSocket(ssl.SSLSocket):
             finally:
                 self.settimeout(timeout)
         self.document = self._proof.check(context)
+
+    def _real_close(self) -> None:
+        # Python's HTTP clients close the socket without TLS's own end, which the enclave's side
+        # takes for a connection that was cut off. The server's end is not waited for.
+        if self.document is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self.settimeout(0)
+                self.unwrap()
+        super()._real_close()  # type: ignore[misc] # not in typeshed
 
     def _exchange(self, proof: _Proof, timeout: float | None, deadline: float) -> None:
         """Take all steps; whatever the server sends, it has no longer than the deadline."""
@@ -245,8 +255,13 @@ class AttestedContext(ssl.SSLContext):
         super().set_alpn_protocols(["http/1.1"])
 
     def wrap_socket(self, *args: Any, **options: Any) -> Any:
-        """See `ssl.SSLContext.wrap_socket`. Sessions are not resumed."""
+        """See `ssl.SSLContext.wrap_socket`. Sessions are not resumed.
+
+        Unless the caller wants otherwise, a connection that ends without TLS's own end is an
+        error, `ssl.SSLEOFError`: whoever carries the bytes can end any connection.
+        """
         _check_options(options)
+        options.setdefault("suppress_ragged_eofs", False)
         return super().wrap_socket(*args, **options)
 
     def wrap_bio(self, *args: Any, **options: Any) -> Any:

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.attestation.document import MAX_DOCUMENT, AttestationDocument, parse
+from enclave.attestation.simulated import simulator_hint
 from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, verify
 from enclave.attested_tls.binding import PATH, expected_user_data
 from enclave.errors import AttestationError, AttestedTlsError, ConfigurationError
@@ -145,6 +146,8 @@ class DocumentExchange:
                     "the document is not for the key and session of this connection: "
                     "something other than the enclave ends TLS"
                 )
+            elif expectation.root_fingerprint == AWS_ROOT_FINGERPRINT:
+                e.hint = simulator_hint(document) or e.hint
             raise
 
 

@@ -42,6 +42,7 @@ class AttestedServer:
         identity: has the TLS key of new connections.
         documents: makes attestation documents; closed by the caller.
         limits: the limits of clients.
+        sweep: seconds between two looks for clients whose time is over.
 
     Attributes:
         limits: the limits of clients.
@@ -59,6 +60,7 @@ class AttestedServer:
         documents: Documents,
         *,
         limits: Limits | None = None,
+        sweep: float = SWEEP,
     ) -> None:
         self.limits = limits or Limits()
         self.documents = documents
@@ -70,6 +72,7 @@ class AttestedServer:
         self._identity = identity
         self._warnings = Throttle(log, time.monotonic)
         self._rejected_now = 0
+        self._sweep_seconds = sweep
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket) -> None:
@@ -78,7 +81,7 @@ class AttestedServer:
         self._empty = asyncio.Event()
         self._listener = listener
         self._acceptor = AsyncAcceptor(listener, self)
-        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+        self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, and let what is under way end."""
@@ -169,7 +172,7 @@ class AttestedServer:
                 connection.expire()
         self._rejected_now = 0
         self._warnings.catch_up()
-        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+        self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
 
 
 _HINT: Final = "does the program listen there?"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from enclave.cli.environment import Environment
 
 _DIGEST = 48
-_SIMULATOR = "Enclave Simulator"
-"""The organization in the roots of enclave-simulator."""
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -62,6 +58,8 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         ConfigurationError: an option.
     """
     # COSE and X.509 take a moment to load: not for --help.
+    from enclave.attestation import parse  # noqa: PLC0415
+    from enclave.attestation.simulated import simulator_hint  # noqa: PLC0415
     from enclave.attestation.verify import verify  # noqa: PLC0415
 
     printer = Printer(arguments, environment, default="table")
@@ -85,29 +83,12 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         )
     except AttestationError as e:
         if arguments.simulated_root is None:
-            e.hint = _simulated_hint(raw) or e.hint
+            e.hint = simulator_hint(parse(raw)) or e.hint
         raise
     answer = _answer(document)
     if printer.output == "table":
         answer = {name: _brief(value) for name, value in answer.items()}
     return printer.format("AttestationDocument", answer)
-
-
-def _simulated_hint(raw: bytes) -> str:
-    """Return a hint if the document's root says that it is a simulator's; otherwise nothing."""
-    from cryptography import x509  # noqa: PLC0415 (as in `run`)
-
-    from enclave.attestation import parse  # noqa: PLC0415 (as in `run`)
-
-    root = parse(raw).cabundle[0]
-    with contextlib.suppress(ValueError):
-        names = x509.load_der_x509_certificate(root).subject
-        if any(name.value == _SIMULATOR for name in names):
-            return (
-                "it names a simulator as its root, and proves nothing about a real enclave; if "
-                f"that is your simulator: --simulated-root {hashlib.sha256(root).hexdigest()}"
-            )
-    return ""
 
 
 def _document(arguments: argparse.Namespace) -> bytes:
