@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 RECEIVE: Final = 65_536
 """Bytes read at once."""
 
+MAX_UNSENT: Final = 1_048_576
+"""Bytes that a client may leave unread: more than the program's, which stop at a quarter."""
+
 _NEVER: Final = float("inf")
 
 State = Literal["handshake", "waiting", "attesting", "connecting", "relaying", "closing"]
@@ -265,8 +268,13 @@ class Connection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Send what TLS has to send."""
         data = self.tls.outgoing()
-        if data and self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
+        if not data or self.transport is None or self.transport.is_closing():
+            return
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+            # The program is not read any more by then: a client that makes TLS itself respond,
+            # with key updates, and does not read that.
+            self.abort()
 
     # Steps.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import ssl
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+log = logging.getLogger(__name__)
+
 RENEW_AFTER: Final = 86_400.0
 """Seconds after which new connections get a new key."""
 
@@ -33,6 +36,9 @@ VALIDITY: Final = timedelta(days=7)
 
 LONG_VALIDITY: Final = timedelta(days=3650)
 """Of a certificate that the program was given: an enclave ends before it."""
+
+_RETRY: Final = 60.0
+"""Seconds after which renewing is tried again."""
 
 _CLOCK_ALLOWANCE: Final = timedelta(days=1)
 _MAX_COMMON_NAME: Final = 64  # RFC 5280, ub-common-name
@@ -122,7 +128,11 @@ class CurrentIdentity:
     def get(self) -> tuple[Identity, ssl.SSLContext]:
         """Return the identity and its context."""
         if self._monotonic() - self._made >= RENEW_AFTER:
-            self._renew()
+            try:
+                self._renew()
+            except OSError as e:  # no file descriptor is left, for example
+                log.warning("attested TLS: no new key, going on with the last one: %s", e.strerror)
+                self._made += _RETRY
         return self._current
 
     def _renew(self) -> None:

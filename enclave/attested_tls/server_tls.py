@@ -47,6 +47,8 @@ class ServerTls:
         Raises:
             ServerTlsError: see there; `outgoing` may have an alert.
         """
+        if self.ended:
+            return b""  # TLS takes no more, and would keep it
         self._incoming.write(data)
         if not self.established and not self._handshake():
             return b""

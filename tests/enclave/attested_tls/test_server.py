@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import http.client
 import socket
 import ssl
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +18,13 @@ from enclave import Nsm, parse
 from enclave.attested_tls.binding import key_user_data
 from enclave.attested_tls.connection import Limits
 from enclave.attested_tls.exchange import public_key_of
-from enclave.attested_tls.identity import RENEW_AFTER
+from enclave.attested_tls.identity import (
+    RENEW_AFTER,
+    CurrentIdentity,
+    make_identity,
+    server_context,
+)
+from enclave.attested_tls.server_tls import ServerTls
 from tests.doubles import ManualClock
 from tests.enclave.attested_tls.serving import (
     NSM,
@@ -351,6 +360,68 @@ def test_new_connections_get_a_new_key_each_day_and_old_ones_keep_theirs(
         document = get(first, PATH).partition(b"\r\n\r\n")[2]
         assert parse(document).user_data == key_user_data(keys[0])
         first.close()
+
+
+def test_a_key_that_cannot_be_renewed_serves_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    current = CurrentIdentity("a", now=clock.now, monotonic=clock.monotonic)
+    first = current.get()
+    clock.elapsed = RENEW_AFTER
+
+    def no_descriptors(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.memfd_create", no_descriptors)
+        assert current.get() == first
+        assert current.get() == first
+    assert caplog.text.count("Too many open files") == 1
+    clock.elapsed += 60.0
+    assert current.get() != first
+
+
+def test_bytes_after_tlss_own_end_are_not_kept(behind: Program) -> None:
+    with served(behind.port) as made:
+        tls = made.connect()
+        tls.sendall(b"\n")
+        assert tls.recv(100) == RESPONSE
+        end(tls)
+        with socket.socket(fileno=tls.detach()) as plain:
+            plain.settimeout(TEST_TIMEOUT)
+            try:
+                for _ in range(64):
+                    plain.sendall(bytes(65_536))
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it was closed meanwhile
+        made.until(lambda: not made.server.connections)
+        ended(behind)
+
+
+def test_tls_keeps_nothing_after_its_end() -> None:
+    identity = make_identity("a", datetime.now(UTC))
+    server = ServerTls(server_context(identity))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting().wrap_bio(incoming, outgoing)
+    for _ in range(3):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        server.receive(outgoing.read())
+        incoming.write(server.outgoing())
+    assert server.established
+    assert server.finished == client.get_channel_binding("tls-unique")
+    client.write(b"last")
+    with contextlib.suppress(ssl.SSLError):
+        client.unwrap()
+    assert server.receive(outgoing.read()) == b"last"
+    assert server.ended
+    for _ in range(10):
+        assert server.receive(bytes(1000)) == b""
+    assert server._incoming.pending == 0
+    server.send(b"still")
+    incoming.write(server.outgoing())
+    assert client.read(10) == b"still"
 
 
 def test_draining_ends_what_waits_and_waits_for_what_is_under_way(behind: Program) -> None:
