@@ -34,7 +34,8 @@ def connect(
         host: a name or an IP address. It is not trusted: the document proves the other end.
         port: a TCP port.
         pcrs: what PCRs must be, by index; several values for one PCR mean one of these.
-        platform: ``enclave``, or ``instance`` for an EC2 instance with a NitroTPM.
+        platform: ``enclave``; ``sandbox``, a Nitro Sandbox, with PCR17; or ``instance``, an EC2
+            instance with a NitroTPM.
         allow_debug: accept an enclave in debug mode, which keeps no secrets.
         root_fingerprint: SHA-256 of the root to trust in place of AWS's: a simulator's.
         timeout: seconds to connect, then for the document; later the socket's timeout.

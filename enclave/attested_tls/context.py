@@ -218,7 +218,8 @@ class AttestedContext(ssl.SSLContext):
     Args:
         pcrs: what PCRs must be, by index; several values for one PCR mean one of these. At least
             one, PCR0 above all.
-        platform: ``enclave``, or ``instance`` for an EC2 instance with a NitroTPM.
+        platform: ``enclave``; ``sandbox``, a Nitro Sandbox, with PCR17; or ``instance``, an EC2
+            instance with a NitroTPM.
         allow_debug: accept an enclave in debug mode, which keeps no secrets.
         root_fingerprint: SHA-256 of the root to trust in place of AWS's: a simulator's.
         timeout: seconds for the document, on a blocking socket.

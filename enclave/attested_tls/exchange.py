@@ -40,7 +40,7 @@ class Expectation:
 
     Attributes:
         pcrs: as `enclave.verify` takes them; at least one.
-        platform: ``enclave`` or ``instance``.
+        platform: ``enclave``, ``sandbox`` or ``instance``.
         allow_debug: whether an enclave in debug mode will do.
         root_fingerprint: SHA-256 of the root's DER.
 

@@ -26,7 +26,7 @@ from enclave.attested_tls.identity import (
     make_identity,
 )
 from enclave.attested_tls.server import AttestedServer
-from enclave.errors import AgentError
+from enclave.errors import AgentError, ConfigurationError
 from vsock_proxy.net.listening import listening, local_address
 
 if TYPE_CHECKING:
@@ -83,17 +83,37 @@ class IngressTls:
         return (2 * self._options.clients + 1) * len(self._options.forwards)
 
     async def start(self) -> None:
-        """Serve on the running loop from now on."""
+        """Serve on the running loop from now on.
+
+        Raises:
+            ConfigurationError: the TLS key cannot be used.
+        """
         self._documents = Documents(self._attester, rate=self._options.rate)
-        identity = CurrentIdentity(
-            self._options.name, now=lambda: datetime.now(UTC), monotonic=time.monotonic
-        )
+        try:
+            identity = CurrentIdentity(
+                self._options.name, now=lambda: datetime.now(UTC), monotonic=time.monotonic
+            )
+        except OSError as e:
+            raise ConfigurationError(
+                f"--ingress-tls: OpenSSL cannot read the key from memory: {e.strerror}",
+                hint="is /proc mounted?",
+            ) from e
         limits = Limits(clients=self._options.clients)
         for listener, (_, target) in zip(self._listeners, self._options.forwards, strict=True):
             server = AttestedServer(target, identity, self._documents, limits=limits)
             await server.start(listener)
             self._servers.append(server)
             log.info("attested TLS on %s for %s", local_address(listener), target)
+
+    def counts(self) -> dict[str, int]:
+        """Return connections and documents, for those who watch."""
+        documents = self._documents
+        return {
+            "clients": sum(len(server.connections) for server in self._servers),
+            "clients_rejected": sum(server.rejected for server in self._servers),
+            "documents": 0 if documents is None else documents.made,
+            "documents_rejected": 0 if documents is None else documents.rejected,
+        }
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, and let what is under way end."""

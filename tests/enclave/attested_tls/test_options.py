@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
+import socket
 import ssl
 import stat
 from datetime import UTC, datetime
@@ -20,7 +22,9 @@ from enclave.attested_tls.binding import key_user_data
 from enclave.attested_tls.identity import make_identity
 from enclave.attested_tls.options import IngressTlsOptions, add_options, from_args
 from enclave.attested_tls.service import IngressTls
-from tests.enclave.attested_tls.serving import NSM
+from tests.enclave.attested_tls.serving import NSM, get, trusting
+from tests.sockets import unused_port
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import VMADDR_CID_ANY, TcpAddress, UnixAddress, VsockAddress
 
 SHM = Path("/dev/shm")  # noqa: S108 (a folder is made in it)
@@ -151,6 +155,43 @@ def test_a_program_gets_key_and_certificate_in_memory(memory: Path) -> None:
         assert parse(body).user_data == key_user_data(spki)
     assert parse(fresh[2]).nonce == b"\xab" * 16
     assert [status for status, *_ in invalid] == [400, 400]
+
+
+def test_the_service_from_start_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = unused_port()
+    forward = (TcpAddress("127.0.0.1", port), TcpAddress("127.0.0.1", unused_port()))
+    options = IngressTlsOptions("localhost", (forward,), 2, 10, None)
+
+    def document() -> bytes:
+        with socket.create_connection(("127.0.0.1", port), TEST_TIMEOUT) as plain:
+            tls = trusting().wrap_socket(plain, server_hostname="localhost")
+            with tls:
+                return get(tls, "/.well-known/nitro-attestation")
+
+    async def run(ingress: IngressTls) -> None:
+        await ingress.start()
+        response = await asyncio.to_thread(document)
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert (await ingress.document(""))[0] == 404
+        assert ingress.counts()["documents"] == 1
+        await ingress.drain(TEST_TIMEOUT)
+        ingress.close()
+
+    with IngressTls(options, Nsm(NSM)) as ingress:
+        assert ingress.descriptors == 5
+        asyncio.run(run(ingress))
+    with socket.socket() as free, pytest.raises(ConnectionRefusedError):
+        free.connect(("127.0.0.1", port))
+
+    def no_proc(*_: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr("os.memfd_create", no_proc)
+    with (
+        IngressTls(options, Nsm(NSM)) as ingress,
+        pytest.raises(ConfigurationError, match="cannot read the key from memory"),
+    ):
+        asyncio.run(ingress.start())
 
 
 def test_a_link_that_lies_there_is_not_followed(memory: Path, tmp_path: Path) -> None:
