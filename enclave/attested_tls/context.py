@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import ssl
 from datetime import UTC, datetime
 from time import monotonic
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 10.0
 """Seconds for the document, on a blocking socket."""
+
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds until TLS's own end can be sent."""
 
 _PIECE: Final = 16_384
 
@@ -128,8 +132,16 @@ class AttestedSocket(ssl.SSLSocket):
         if self.document is not None:
             with contextlib.suppress(OSError, ValueError):
                 self.settimeout(0)
-                self.unwrap()
+                self._end()
         super()._real_close()  # type: ignore[misc] # not in typeshed
+
+    def _end(self) -> None:
+        try:
+            self.unwrap()
+        except ssl.SSLWantWriteError:
+            # What was sent before is still on its way.
+            select.select([], [self], [], _CLOSE_TIMEOUT)
+            self.unwrap()
 
     def _exchange(self, proof: _Proof, timeout: float | None, deadline: float) -> None:
         """Take all steps; whatever the server sends, it has no longer than the deadline."""
@@ -145,7 +157,11 @@ class AttestedSocket(ssl.SSLSocket):
     def read(self, *args: Any) -> Any:
         """See `ssl.SSLSocket.read`; `recv` and `recv_into` come here as well."""
         _require(self.document)
-        return super().read(*args)
+        try:
+            return super().read(*args)
+        except ssl.SSLZeroReturnError:
+            # TLS's own end, after ours: only then is it an error to `ssl`.
+            return b"" if len(args) < 2 or args[1] is None else 0
 
     def write(self, data: Any) -> int:
         """See `ssl.SSLSocket.write`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -141,8 +142,9 @@ def served(
     rate: int = 1000,
     monotonic: Callable[[], float] = time.monotonic,
     timeout: float = TEST_TIMEOUT,
+    listener: socket.socket | None = None,
 ) -> Iterator[Served]:
-    """Serve on a free port of 127.0.0.1 for the length of a ``with`` block."""
+    """Serve on a free port of 127.0.0.1, or another listener, for the length of a block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="attested TLS", daemon=True)
     thread.start()
@@ -150,7 +152,7 @@ def served(
         stack.callback(loop.close)
         stack.callback(thread.join, TEST_TIMEOUT)
         stack.callback(loop.call_soon_threadsafe, loop.stop)
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        bound = listener or stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         async def start() -> Served:
             documents = Documents(attester or Nsm(NSM), rate=rate, timeout=timeout)
@@ -160,8 +162,8 @@ def served(
             server = AttestedServer(
                 TcpAddress("127.0.0.1", target), identity, documents, limits=limits, sweep=0.02
             )
-            await server.start(listener)
-            return Served(listener.getsockname()[1], server, documents, loop)
+            await server.start(bound)
+            return Served(bound.getsockname()[1], server, documents, loop)
 
         async def stop(made: Served) -> None:
             made.server.close()
@@ -180,7 +182,11 @@ def end(tls: ssl.SSLSocket) -> None:
     """Send TLS's end, and still be able to read: `unwrap` would wait for the other one."""
     tls.settimeout(0)
     with contextlib.suppress(ssl.SSLWantReadError):
-        tls._sslobj.shutdown()  # type: ignore[attr-defined]
+        try:
+            tls._sslobj.shutdown()  # type: ignore[attr-defined]
+        except ssl.SSLWantWriteError:
+            select.select([], [tls], [], TEST_TIMEOUT)
+            tls._sslobj.shutdown()  # type: ignore[attr-defined]
     tls.settimeout(TEST_TIMEOUT)
 
 
