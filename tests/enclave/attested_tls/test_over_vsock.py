@@ -1,5 +1,5 @@
-"""Attested TLS over the enclave's kind of socket. True AF_VSOCK in the guest (`make test-vsock`)
-and in the booted image (`make boot-test`), UNIX sockets elsewhere.
+"""Attested TLS over the enclave's kind of socket. True AF_VSOCK in the guest (`make test-vsock`),
+UNIX sockets elsewhere.
 """
 
 from __future__ import annotations
