@@ -120,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._ended = False  # our direction, in TLS
         self._client_closed = False  # its direction of the transport
+        self._unread = MAX_UNSENT + 1
         self._enter("handshake")
 
     # The methods of asyncio.BufferedProtocol, for the client's transport.
@@ -180,6 +181,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
+        self._touch()
         self._program.resume_reading()
 
     # For the server.
@@ -193,6 +195,8 @@ class Connection(asyncio.BufferedProtocol):
         """Close, or abort: its time is over."""
         if self._state == "waiting":
             self.close()
+        elif self._state == "closing" and self._reads_on():
+            self._touch()
         else:
             self.abort()
 
@@ -202,6 +206,12 @@ class Connection(asyncio.BufferedProtocol):
         self._program.close(cut_off=True)
         if self.transport is not None:
             self.transport.abort()
+
+    def _reads_on(self) -> bool:
+        """Return whether the client has read some of what was left when last asked."""
+        unread = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        before, self._unread = self._unread, unread
+        return 0 < unread < before
 
     def close(self) -> None:
         """End TLS, and close once the client has read all that was written.

@@ -16,7 +16,7 @@ import pytest
 
 from enclave import Nsm, parse
 from enclave.attested_tls.binding import key_user_data
-from enclave.attested_tls.connection import Limits
+from enclave.attested_tls.connection import Connection, Limits
 from enclave.attested_tls.exchange import public_key_of
 from enclave.attested_tls.identity import (
     RENEW_AFTER,
@@ -42,6 +42,8 @@ from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from enclave.attested_tls.server import AttestedServer
 
 PATH = "/.well-known/nitro-attestation"
 BULK = bytes(range(256)) * 8192  # 2 MiB, more than any buffer on the way
@@ -324,6 +326,46 @@ def test_tls_1_2_is_refused(behind: Program) -> None:
         pytest.raises(ssl.SSLError),
     ):
         context.wrap_socket(plain, server_hostname="localhost")
+
+
+class SlowTransport:
+    """The transport of a client that has not read all yet."""
+
+    def __init__(self) -> None:
+        self.unread = 1000
+        self.aborted = False
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def write(self, _data: bytes) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def test_the_last_bytes_have_as_long_as_the_client_reads(behind: Program) -> None:
+    async def run(server: AttestedServer) -> None:
+        connection = Connection(server, *server._identity.get())
+        transport = SlowTransport()
+        connection.transport = transport  # type: ignore[assignment] # all it needs of one
+        connection.close()
+        for unread in (1000, 900, 1):
+            transport.unread = unread
+            connection.expire()
+            assert not transport.aborted
+        connection.expire()
+        assert transport.aborted, "nothing was read meanwhile"
+
+    with served(behind.port) as made:
+        made.run(run(made.server))
 
 
 def test_no_session_tickets(behind: Program) -> None:
