@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from enclave.attestation.verify import AWS_ROOT_FINGERPRINT
 from enclave.attested_tls.context import TIMEOUT, AttestedContext
 from enclave.errors import AttestedTlsError
-from enclave.http.errors import ConnectionLostError
+from enclave.http.errors import ConnectionLostError, HttpTimeoutError, Stage
+from enclave.http.response import Response, ResponseReader
 from vsock_proxy.net.addresses import Address, TcpAddress
 from vsock_proxy.net.dialing import SocketDialer, reason_of
 
@@ -68,40 +69,42 @@ def connect_with(context: AttestedContext, host: str, address: Address) -> Attes
         raise AttestedTlsError(f"TLS with {address} failed: {reason}") from e
 
 
-class SocketStream:
-    """A proven connection as an `enclave.http.stream.Stream`, on any system; it owns the socket."""
+def exchange(
+    connected: AttestedSocket, request: bytes, *, deadline: float, max_body: int
+) -> Response:
+    """Send one HTTP request over a proven connection, and return the response. On any system.
 
-    def __init__(self, connected: AttestedSocket) -> None:
-        self._socket = connected
+    Args:
+        connected: to be used for nothing else.
+        request: as it goes over the wire.
+        deadline: moment of `time.monotonic` by which all must be done.
+        max_body: bytes of the response's body, at most.
 
-    def send(self, data: bytes, deadline: float) -> None:
-        """See `Stream.send`."""
-        while data:
-            try:
-                self._socket.settimeout(_left(deadline))
-                data = data[self._socket.send(data) :]
-            except TimeoutError:
-                raise
-            except OSError as e:
-                raise ConnectionLostError(reason_of(e)) from e
-
-    def receive(self, deadline: float) -> bytes:
-        """See `Stream.receive`."""
-        try:
-            self._socket.settimeout(_left(deadline))
-            return self._socket.recv(_PIECE)
-        except TimeoutError:
-            raise
-        except OSError as e:
-            raise ConnectionLostError(reason_of(e)) from e
-
-    def is_quiet(self) -> bool:
-        """See `Stream.is_quiet`. It is for one response."""
-        return False
-
-    def close(self) -> None:
-        """See `Stream.close`."""
-        self._socket.close()
+    Raises:
+        HttpError: there is no response; see its subclasses.
+    """
+    reader = ResponseReader(max_body)
+    stage: Stage = "send"
+    try:
+        while request:
+            connected.settimeout(_left(deadline))
+            request = request[connected.send(request) :]
+        stage = "response"
+        complete = False
+        while not complete:
+            connected.settimeout(_left(deadline))
+            if data := connected.recv(_PIECE):
+                complete = reader.receive(data)
+            else:
+                reader.end()
+                complete = True
+    except TimeoutError:
+        raise HttpTimeoutError(stage) from None
+    except OSError as e:
+        raise ConnectionLostError(reason_of(e)) from e
+    response = reader.response
+    assert response is not None  # noqa: S101 (for mypy: it is complete)
+    return response
 
 
 _PIECE = 65_536

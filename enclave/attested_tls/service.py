@@ -88,7 +88,7 @@ class IngressTls:
         Raises:
             ConfigurationError: the TLS key cannot be used.
         """
-        self._documents = Documents(self._attester, rate=self._options.rate)
+        self._documents = self._make_documents()
         try:
             identity = CurrentIdentity(
                 self._options.name, now=lambda: datetime.now(UTC), monotonic=time.monotonic
@@ -104,6 +104,9 @@ class IngressTls:
             await server.start(listener)
             self._servers.append(server)
             log.info("attested TLS on %s for %s", local_address(listener), target)
+
+    def _make_documents(self) -> Documents:
+        return Documents(self._attester, rate=self._options.rate)
 
     def counts(self) -> dict[str, int]:
         """Return connections and documents, for those who watch."""
@@ -128,8 +131,10 @@ class IngressTls:
         Returns:
             HTTP status, media type and body.
         """
-        if self._programs is None or self._documents is None:
+        if self._programs is None:
             return 404, "text/plain", b"the agent ends TLS itself, and has documents there\n"
+        if self._documents is None:  # a further process of the endpoint (--processes)
+            self._documents = self._make_documents()
         user_data = key_user_data(self._programs.public_key)
         try:
             if not query:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 64 * 1024 * 1024
-_FOREVER: Final = float("inf")
 _METHOD: Final = re.compile(r"[A-Z]{1,32}")
 
 
@@ -129,8 +128,7 @@ def _exchange(
     deadline: float,
     max_body: int,
 ) -> Response:
-    from enclave.attested_tls.connecting import SocketStream, connect_with  # noqa: PLC0415 (as above)
-    from enclave.http.connection import HttpConnection  # noqa: PLC0415 (as above)
+    from enclave.attested_tls.connecting import connect_with, exchange  # noqa: PLC0415 (as above)
     from enclave.http.errors import HttpError  # noqa: PLC0415 (as above)
 
     connected = connect_with(context, url.host, address)
@@ -139,13 +137,7 @@ def _exchange(
         shown = ", ".join(f"PCR{index} {pcrs[index].hex()}" for index in context.expectation.pcrs)
         log.info("%s ends TLS at %s: %s", document.module_id, address, shown)
     try:
-        return HttpConnection(SocketStream(connected)).exchange(
-            request,
-            send_by=deadline,
-            read_timeout=_FOREVER,
-            deadline=deadline,
-            max_body=max_body,
-        )
+        return exchange(connected, request, deadline=deadline, max_body=max_body)
     except HttpError as e:
         raise AttestedTlsError(
             f"no response from {address}: {e}", hint="does the program in the enclave respond?"
