@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from enclave.agent import Agent
     from enclave.attestation import AttestationDocument, parse
     from enclave.attestation.verify import verify
+    from enclave.attested_tls.clients import (
+        httpx_async_transport,
+        httpx_transport,
+        requests_session,
+    )
+    from enclave.attested_tls.connecting import connect
+    from enclave.attested_tls.context import AttestedContext, AttestedSocket
     from enclave.attester import Attester
     from enclave.boto import attach
     from enclave.credentials import Credentials, CredentialsProvider
     from enclave.errors import (
         AgentError,
         AttestationError,
+        AttestedTlsError,
         AttesterError,
         ConfigurationError,
         CredentialsError,
@@ -65,6 +73,9 @@ __all__ = [
     "AgentError",
     "AttestationDocument",
     "AttestationError",
+    "AttestedContext",
+    "AttestedSocket",
+    "AttestedTlsError",
     "Attester",
     "AttesterError",
     "ConfigurationError",
@@ -107,14 +118,24 @@ __all__ = [
     "TpmTimeoutError",
     "TpmUnavailableError",
     "attach",
+    "connect",
+    "httpx_async_transport",
+    "httpx_transport",
     "parse",
     "protect_memory",
+    "requests_session",
     "verify",
 ]
 
 _HOMES = {
     "Agent": "enclave.agent",
     "AttestationDocument": "enclave.attestation",
+    "AttestedContext": "enclave.attested_tls.context",
+    "AttestedSocket": "enclave.attested_tls.context",
+    "connect": "enclave.attested_tls.connecting",
+    "httpx_async_transport": "enclave.attested_tls.clients",
+    "httpx_transport": "enclave.attested_tls.clients",
+    "requests_session": "enclave.attested_tls.clients",
     "Attester": "enclave.attester",
     "DevTpm": "enclave.nitrotpm",
     "NitroTpm": "enclave.nitrotpm",
@@ -126,6 +147,7 @@ _HOMES = {
     "CredentialsProvider": "enclave.credentials",
     "AgentError": "enclave.errors",
     "AttestationError": "enclave.errors",
+    "AttestedTlsError": "enclave.errors",
     "ConfigurationError": "enclave.errors",
     "CredentialsError": "enclave.errors",
     "DecodingError": "enclave.errors",

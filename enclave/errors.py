@@ -11,6 +11,7 @@ from vsock_proxy.errors import AgentError, ConfigurationError, DialError, Listen
 __all__ = [
     "AgentError",
     "AttestationError",
+    "AttestedTlsError",
     "AttesterError",
     "ConfigurationError",
     "CredentialsError",
@@ -150,6 +151,12 @@ class AttestationError(AgentError):
     def __init__(self, failures: tuple[str, ...], *, hint: str = "") -> None:
         super().__init__("attestation document refused: " + "; ".join(failures), hint=hint)
         self.failures = failures
+
+
+class AttestedTlsError(AgentError):
+    """A connection is not proven: TLS failed, or the server gave no attestation document."""
+
+    default_hint = "does `enclave-agent serve --ingress-tls` end TLS at the other end?"
 
 
 class DecryptionError(AgentError):

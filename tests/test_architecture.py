@@ -142,8 +142,12 @@ def test_protocol_logic_does_no_io() -> None:
     pure = [
         "enclave.attestation.chain",
         "enclave.attestation.document",
+        "enclave.attestation.simulated",
         "enclave.attestation.verify",
         "enclave.recipient.ber",
+        "enclave.attested_tls.binding",
+        "enclave.attested_tls.exchange",
+        "enclave.attested_tls.first_request",
         "enclave.cbor",
         "enclave.recipient.cms",
         "enclave.recipient.exchange",

@@ -19,6 +19,7 @@ ERRORS: dict[str, Callable[[], AgentError]] = {
     "AgentError": lambda: AgentError("it failed", hint="do this"),
     "AttesterError": lambda: enclave.AttesterError("it failed", hint="do this"),
     "AttestationError": lambda: enclave.AttestationError(("PCR0", "root"), hint="do this"),
+    "AttestedTlsError": lambda: enclave.AttestedTlsError("it failed", hint="do this"),
     "ConfigurationError": lambda: ConfigurationError("it failed", hint="do this"),
     "CredentialsError": lambda: enclave.CredentialsError("expired", hint="do this", transient=True),
     "DecodingError": lambda: enclave.DecodingError("CMS", "cut", offset=3, hint="do this"),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.enclave.attested_tls.serving import IMAGE, Program, program, served
+from tests.enclave.attested_tls.serving import ROOT as SIMULATED_ROOT
 from tests.enclave.nitro import NOW, Document
 from tests.paths import ROOT
 
@@ -109,6 +111,16 @@ def test_the_command_verifies_it(system: tuple[str, str], tmp_path: Path) -> Non
     done = command(system, "enclave.cli", *words[:-1])
     assert "internal" not in done.stderr
     assert "expired" in done.stderr or done.returncode == 0, done.stderr
+
+
+def test_an_enclave_is_proven_and_talked_to(system: tuple[str, str]) -> None:
+    with program(Program()) as behind, served(behind.port) as made:
+        url = f"https://127.0.0.1:{made.port}/"
+        words = ("fetch", url, "--pcr0", IMAGE.hex(), "--simulated-root", SIMULATED_ROOT.hex())
+        done = command(system, "enclave.cli", *words)
+        assert (done.stdout, done.returncode) == ("hi", 0), done.stderr
+        done = command(system, "enclave.cli", *words, "--connect", "vsock://16:8443")
+        assert f"needs Linux; this is {system[1]}" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["describe-eif", "build-eif", "diff-eif", "pcr", "key-policy"])

@@ -38,6 +38,7 @@ MODULES = {
     "doctor": "enclave.cli.doctor",
     "attest": "enclave.cli.nsm",
     "verify": "enclave.cli.verify",
+    "fetch": "enclave.cli.fetch",
     "describe": "enclave.cli.nsm",
     "extend-pcr": "enclave.cli.nsm",
     "lock-pcr": "enclave.cli.nsm",
@@ -46,7 +47,7 @@ MODULES = {
 `Command`, and ``add_parser(subparsers, common)``, which adds their parsers.
 """
 
-PORTABLE = "enclave.cli.verify"
+PORTABLE = ("enclave.cli.verify", "enclave.cli.fetch")
 """What a relying party runs, on any system. The others need the NSM or vsock."""
 
 
@@ -123,9 +124,9 @@ def _parse(argv: list[str]) -> Namespace:
     named = [MODULES[word] for word in argv if word in MODULES]
     if sys.platform != "linux":
         for word in argv:
-            if MODULES.get(word, PORTABLE) != PORTABLE:
+            if MODULES.get(word, PORTABLE[0]) not in PORTABLE:
                 require_linux(f"{console.PROG} {word}")
-        named = [PORTABLE]
+        named = list(PORTABLE)
     common = common_options()
     for module in dict.fromkeys(named or MODULES.values()):
         import_module(module).add_parser(subparsers, common)

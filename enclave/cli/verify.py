@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import re
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from enclave.cli import console, files
-from enclave.cli.binary import HELP, binary, fixed
+from enclave.cli import files
+from enclave.cli.binary import HELP, binary
 from enclave.cli.command import Command
+from enclave.cli.expectations import add_expectations, expected_pcrs, expected_root
 from enclave.cli.output import Printer
 from enclave.errors import AttestationError, ConfigurationError, DecodingError
 from vsock_proxy.service.document_shapes import SHAPES, document_bytes
@@ -22,16 +20,7 @@ if TYPE_CHECKING:
     from enclave.attestation import AttestationDocument
     from enclave.cli.environment import Environment
 
-_PCR = re.compile(r"([0-9]{1,2})=(.+)")
-_NAMED_PCRS = (0, 1, 2, 3, 4, 7, 8, 12)
-"""Those AWS gives a meaning: of an enclave 0 image, 1 kernel, 2 application, 3 role, 4 instance,
-8 signer; of an instance 4 boot code, 7 secure boot, 12 kernel command line."""
-
 _DIGEST = 48
-_SIMULATOR = "Enclave Simulator"
-"""The organization in the roots of enclave-simulator."""
-
-_FINGERPRINT = 32
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -50,14 +39,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("document", metavar="FILE", nargs="?", default="-",
         help=f"the document {SHAPES} (default: -, standard input)")  # fmt: skip
-    add("--platform", choices=("enclave", "sandbox", "instance"), default="enclave",
-        help="what must have been attested: an enclave, a Nitro Sandbox (with --pcr 17=HEX), or an "
-        "instance with a NitroTPM (default: %(default)s)")  # fmt: skip
-    add("--pcr", metavar="N=HEX", action="append", default=[],
-        help="the value of PCR N, 96 hex digits; several for one PCR: any of them")  # fmt: skip
-    for index in _NAMED_PCRS:
-        add(f"--pcr{index}", metavar="HEX", action="append", default=[],
-            help=f"the same as --pcr {index}=HEX")  # fmt: skip
+    add_expectations(add)
     add("--nonce", metavar="BYTES", help="the value of the nonce")
     add("--user-data", metavar="BYTES", help="the value of user_data")
     add("--public-key", metavar="BYTES", help="the value of public_key")
@@ -65,14 +47,6 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="maximum age (default: %(default)g; 0: as its certificate allows)")  # fmt: skip
     add("--at", metavar="TIME",
         help="verify as at this time, ISO 8601 with its zone (default: now)")  # fmt: skip
-    add("--allow-debug", action="store_true",
-        help="accept a document of debug mode, whose PCR0 to PCR2 are zero")  # fmt: skip
-    add(
-        "--simulated-root",
-        metavar="SHA256",
-        help="trust this root certificate, by the SHA-256 of its DER, in place of AWS's: for "
-        "documents of a simulator, which prove nothing about any enclave",
-    )
 
 
 def run(arguments: argparse.Namespace, environment: Environment) -> str:
@@ -84,33 +58,22 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         ConfigurationError: an option.
     """
     # COSE and X.509 take a moment to load: not for --help.
-    from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, verify  # noqa: PLC0415
+    from enclave.attestation import parse  # noqa: PLC0415
+    from enclave.attestation.simulated import simulator_hint  # noqa: PLC0415
+    from enclave.attestation.verify import verify  # noqa: PLC0415
 
     printer = Printer(arguments, environment, default="table")
-    root = AWS_ROOT_FINGERPRINT
-    if arguments.simulated_root is not None:
-        root = fixed("--simulated-root", arguments.simulated_root, _FINGERPRINT)
-        console.warn("the root is not AWS's: this document proves nothing about a real enclave")
+    root = expected_root(arguments)
     if not 0 <= arguments.max_age <= timedelta.max.total_seconds():
         raise ConfigurationError("argument --max-age: not a number of seconds")
-    expected_pcrs = _expected_pcrs(arguments)
-    if arguments.platform == "instance" and 4 in expected_pcrs and not {7, 12} & set(expected_pcrs):
-        console.warn(
-            "PCR4 alone leaves the kernel command line open (GHSA-xrv8-2pf5-f3q7): add PCR12, or "
-            "PCR7 with Secure Boot"
-        )
-    if arguments.platform == "sandbox":
-        console.warn(
-            "PCR17 alone tells a sandbox: an enclave that extends its own PCR17 by the same policy "
-            "passes too"
-        )
+    pcrs = expected_pcrs(arguments)
     raw = _document(arguments)
     try:
         document = verify(
             raw,
             at=_time(arguments, environment),
             max_age=timedelta(seconds=arguments.max_age) if arguments.max_age else None,
-            pcrs=expected_pcrs,
+            pcrs=pcrs,
             platform=arguments.platform,
             nonce=binary("--nonce", arguments.nonce),
             user_data=binary("--user-data", arguments.user_data),
@@ -120,29 +83,12 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         )
     except AttestationError as e:
         if arguments.simulated_root is None:
-            e.hint = _simulated_hint(raw) or e.hint
+            e.hint = simulator_hint(parse(raw)) or e.hint
         raise
     answer = _answer(document)
     if printer.output == "table":
         answer = {name: _brief(value) for name, value in answer.items()}
     return printer.format("AttestationDocument", answer)
-
-
-def _simulated_hint(raw: bytes) -> str:
-    """Return a hint if the document's root says that it is a simulator's; otherwise nothing."""
-    from cryptography import x509  # noqa: PLC0415 (as in `run`)
-
-    from enclave.attestation import parse  # noqa: PLC0415 (as in `run`)
-
-    root = parse(raw).cabundle[0]
-    with contextlib.suppress(ValueError):
-        names = x509.load_der_x509_certificate(root).subject
-        if any(name.value == _SIMULATOR for name in names):
-            return (
-                "it names a simulator as its root, and proves nothing about a real enclave; if "
-                f"that is your simulator: --simulated-root {hashlib.sha256(root).hexdigest()}"
-            )
-    return ""
 
 
 def _document(arguments: argparse.Namespace) -> bytes:
@@ -170,20 +116,6 @@ def _time(arguments: argparse.Namespace, environment: Environment) -> datetime:
             "argument --at: a time without its zone", hint=f"for example {arguments.at}Z"
         )
     return at
-
-
-def _expected_pcrs(arguments: argparse.Namespace) -> dict[int, list[bytes]]:
-    given = []
-    for text in arguments.pcr:
-        match = _PCR.fullmatch(text)
-        if match is None:
-            raise ConfigurationError(f"argument --pcr: {text[:32]!r} is not N=HEX")
-        given.append((int(match[1]), match[2]))
-    given += [(index, text) for index in _NAMED_PCRS for text in getattr(arguments, f"pcr{index}")]
-    expected: dict[int, list[bytes]] = {}
-    for index, text in given:
-        expected.setdefault(index, []).append(fixed(f"--pcr{index}", text, _DIGEST))
-    return expected
 
 
 def _answer(document: AttestationDocument) -> dict[str, Any]:

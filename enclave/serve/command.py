@@ -11,6 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from enclave.attested_tls import options as ingress_options
 from enclave.aws_settings import AwsSettings
 from enclave.boot import (
     BootOptions,
@@ -102,6 +103,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add("--user", metavar="NAME",
         help="run COMMAND as this user, by name or UID:GID, who cannot read the agent's memory "
         "(default: the agent's own user; docs/trust.md)")  # fmt: skip
+    ingress_options.add_options(parser)
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_secret_options(parser)
     add("--no-kms", action="store_true",
@@ -147,12 +149,17 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     user = _check_options(arguments, address, command)
     network = network_options.NetworkOptions.from_args(arguments)
     secrets = SecretOptions.from_args(arguments, command=bool(command))
+    ingress = ingress_options.from_args(arguments, command)
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     if arguments.no_kms:
         if secrets is not None:
             raise ConfigurationError(
                 "--no-kms, and secrets that only KMS can open", hint="leave one of them out"
+            )
+        if ingress is not None:
+            raise ConfigurationError(
+                "--no-kms with --ingress-tls", hint="leave out --no-kms: no call is made unasked"
             )
         return _run_without_kms(arguments, environment, command, user, network)
     _warn_of_variables(environ, address, around=bool(command))
@@ -185,6 +192,13 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             for region, changes in _regions(arguments, environment).items()
         }
         listener = held.enter_context(listening(address))
+        ingress_tls = None
+        if ingress is not None:
+            from enclave.attested_tls.service import IngressTls  # noqa: PLC0415 (if it is used)
+
+            attester = held.enter_context(environment.attester(arguments.attester))
+            owner = None if user is None else (user.uid, user.gid)
+            ingress_tls = held.enter_context(IngressTls(ingress, attester, owner=owner))
         options = ServeOptions(
             command=command,
             environ=command_environment(environ, next(iter(agents))),
@@ -195,6 +209,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             calls=arguments.max_calls,
             deadline=arguments.deadline,
             processes=arguments.processes,
+            ingress_tls=ingress_tls,
         )
 
         def work(number: int, life: socket.socket) -> int:

@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from enclave.attested_tls.binding import PATH
 from enclave.serve.connection import RECEIVE, Connection, Limits
 from enclave.serve.protocol import (
     EndpointError,
@@ -26,7 +27,7 @@ from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from enclave.serve.calls import Calls
     from enclave.serve.readiness import Readiness
@@ -62,6 +63,8 @@ class EndpointServer:
         check_hosts: for TCP, see `protocol.check_host`.
         clock_drift: returns how far the system clock is ahead of the NSM's, in seconds.
         process: which of the processes on this socket it is, and of how many.
+        document: returns status, media type and body for a query of `binding.PATH`, the attestation
+            document of a program that ends TLS itself; None: there is no such path.
 
     Attributes:
         limits: the limits of clients.
@@ -79,6 +82,7 @@ class EndpointServer:
         check_hosts: bool = True,
         clock_drift: Callable[[], float | None] = lambda: None,
         process: tuple[int, int] = (0, 1),
+        document: Callable[[str], Awaitable[tuple[int, str, bytes]]] | None = None,
     ) -> None:
         self._process, self._processes = process
         self.limits = limits or Limits()
@@ -89,6 +93,7 @@ class EndpointServer:
         self._readiness = readiness
         self._check_hosts = check_hosts
         self._clock_drift = clock_drift
+        self._document = document
         self._warnings = Throttle(log, time.monotonic)
         self._invalid = Throttle(log, time.monotonic)
         # All of these lines are the same.
@@ -223,6 +228,9 @@ class EndpointServer:
                     return self._health()
                 if request.target == "/readyz":
                     return self._ready()
+                path, _, query = request.target.partition("?")
+                if path == PATH and self._document is not None:
+                    return self._attested(self._document(query))
             call = read_call(request)
             self._calls.check_region(call)
         except EndpointError as e:
@@ -272,6 +280,10 @@ class EndpointServer:
             facts["clock_drift_seconds"] = round(drift, 3)
         status = 200 if obstacle is None else 503
         return Response(status, json.dumps(facts).encode(), self._calls.request_id(), _JSON)
+
+    async def _attested(self, document: Awaitable[tuple[int, str, bytes]]) -> Response:
+        status, media_type, body = await document
+        return Response(status, body, self._calls.request_id(), media_type)
 
     def _sweep(self) -> None:
         now = self._loop.time()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from enclave.agent import Agent
+    from enclave.attested_tls.service import IngressTls
     from enclave.errors import AgentError
     from enclave.secrets.opening import Given
     from enclave.secrets.options import SecretOptions
@@ -66,6 +67,7 @@ class ServeOptions:
         calls: calls to KMS at the same time.
         deadline: seconds for one call.
         processes: processes that serve on the same socket; clients, calls and the pool are of each.
+        ingress_tls: attested TLS for clients from outside; None: none.
     """
 
     command: Sequence[str]
@@ -77,6 +79,7 @@ class ServeOptions:
     calls: int
     deadline: float
     processes: int = 1
+    ingress_tls: IngressTls | None = None
 
 
 class Ended(NamedTuple):
@@ -86,18 +89,19 @@ class Ended(NamedTuple):
     busy: int
 
 
-def fit_clients(clients: int, calls: int, regions: int) -> int:
+def fit_clients(clients: int, calls: int, regions: int, *, reserved: int = 0) -> int:
     """Raise the limit of file descriptors for so many clients; return how many it allows.
 
     Args:
         clients: connections of clients that are wanted.
         calls: connections to KMS of one region.
         regions: regions of KMS.
+        reserved: descriptors for other services of this process.
 
     Raises:
         ConfigurationError: the limit allows none.
     """
-    others = calls * regions + REJECTED_HELD + SPARE_DESCRIPTORS
+    others = calls * regions + REJECTED_HELD + SPARE_DESCRIPTORS + reserved
     allowed = raise_descriptor_limit(clients + others)
     fitting = min(clients, allowed - others)
     if fitting < 1:
@@ -138,6 +142,9 @@ async def serve(
         workers.watch(stop.fail)
     with contextlib.ExitStack() as stack:
         server, calls, readiness = await _start(stack, agents, listener, options)
+        if (ingress := options.ingress_tls) is not None:
+            await ingress.start()
+            stack.callback(ingress.close)
         address = local_address(listener)
         log.info("serving KMS on %s", address)
         notify(f"READY=1\nSTATUS=listening on {address}")
@@ -149,7 +156,7 @@ async def serve(
                 await stop.requested.wait()
         finally:
             notify("STOPPING=1")
-            await _either(_drain(server, workers), stop.hurry)
+            await _either(_drain(server, workers, ingress), stop.hurry)
             busy = calls.busy
         if stop.failure is not None:
             raise stop.failure
@@ -192,7 +199,12 @@ async def _start(
     number: int = 0,
 ) -> tuple[EndpointServer, Calls, Readiness]:
     """Serve from now on, and until `stack` is closed."""
-    limits = Limits(clients=fit_clients(options.clients, options.calls, len(agents)))
+    ingress = options.ingress_tls
+    # A worker has attested TLS's listeners as well, and serves none of them.
+    reserved = 0 if ingress is None else ingress.descriptors
+    limits = Limits(
+        clients=fit_clients(options.clients, options.calls, len(agents), reserved=reserved)
+    )
     agent = next(iter(agents.values()))
     stack.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
     pool = None
@@ -215,14 +227,21 @@ async def _start(
         check_hosts=listener.family != socket.AF_UNIX,
         clock_drift=lambda: agent.clock_drift,
         process=(number, options.processes),
+        document=None if ingress is None else ingress.document,
     )
     await server.start(listener)
     stack.callback(server.close)
     return server, calls, readiness
 
 
-async def _drain(server: EndpointServer, workers: Workers | None) -> None:
-    await asyncio.gather(server.drain(DRAIN), *([workers.stop()] if workers else []))
+async def _drain(
+    server: EndpointServer, workers: Workers | None, ingress: IngressTls | None
+) -> None:
+    await asyncio.gather(
+        server.drain(DRAIN),
+        *([workers.stop()] if workers else []),
+        *([ingress.drain(DRAIN)] if ingress else []),
+    )
 
 
 class _Stop:

@@ -29,6 +29,14 @@ GROUPS = {
     ),
     "Credentials": ("Credentials", "CredentialsProvider"),
     "Attestation documents": ("verify", "parse", "AttestationDocument"),
+    "Attested TLS": (
+        "connect",
+        "AttestedContext",
+        "AttestedSocket",
+        "requests_session",
+        "httpx_transport",
+        "httpx_async_transport",
+    ),
     "The NSM and the NitroTPM": (
         "Attester",
         "Nsm",

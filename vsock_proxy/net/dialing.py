@@ -142,7 +142,7 @@ def _connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
 def _connect(family: int, name: tuple[Any, ...] | str, timeout: float) -> socket.socket:
     connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if family == socket.AF_UNIX:
+        if family == getattr(socket, "AF_UNIX", None):  # Windows has none
             _connect_unix(connecting, name, timeout)
         else:
             connecting.settimeout(timeout)

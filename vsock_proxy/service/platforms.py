@@ -6,7 +6,7 @@ import sys
 
 from vsock_proxy.errors import ConfigurationError
 
-ELSEWHERE = "verify, key-policy, describe-eif, diff-eif and pcr work everywhere"
+ELSEWHERE = "verify, fetch, key-policy, describe-eif, diff-eif and pcr work everywhere"
 
 
 def require_linux(what: str) -> None:

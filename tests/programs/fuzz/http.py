@@ -8,6 +8,7 @@ import socket
 from dataclasses import replace
 from typing import Any
 
+from enclave.attested_tls import first_request
 from enclave.errors import AgentError
 from enclave.http.errors import HttpError
 from enclave.http.response import MAX_HEAD, ResponseReader
@@ -225,7 +226,35 @@ def _connect_seeds() -> list[bytes]:
     return [each + tail for each in made for tail in (b"\0", b"\x05")]
 
 
+def _first_request(data: bytes) -> None:
+    """A client of attested TLS: what more bytes make of it never contradicts an earlier verdict."""
+    feed = Feed(data)
+    size = 1 + feed.byte() % 40
+    data = feed.rest()
+    whole, earlier = first_request.look(data), data[:size]
+    assert first_request.look(earlier) in (first_request.Undecided(), whole)
+    if isinstance(whole, first_request.DocumentRequest):
+        assert whole.size <= min(len(data), first_request.MAX_HEAD)
+        assert whole.nonce is None or 16 <= len(whole.nonce) <= 64
+
+
+def _first_request_seeds() -> list[bytes]:
+    start = b"GET /.well-known/nitro-attestation"
+    ask = start + b"?nonce=" + b"5a" * 32 + b" HTTP/1.1\r\nHost: h\r\n"
+    made = [
+        ask + b"\r\n",
+        ask + b"Connection: close\r\n\r\nPOST / HTTP/1.1\r\n\r\n",
+        ask + b"Content-Length: 1\r\n\r\nx",
+        start + b" HTTP/1.1\r\n\r\n",
+        start + b"s HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ]
+    return [each + b"\x05" for each in made]
+
+
 TARGETS = [
+    Target(name="http-first-request", run=_first_request, seeds=_first_request_seeds, words=_WORDS,
+           packages=("enclave",)),
     Target(name="http-response", run=_response, seeds=_response_seeds, words=_WORDS,
            packages=("enclave",), max_length=MAX_HEAD + _MOST),
     Target(name="http-request", run=_request, seeds=_request_seeds, words=_WORDS,

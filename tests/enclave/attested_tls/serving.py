@@ -1,0 +1,197 @@
+"""Attested TLS in a thread of its own, before a program that says what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from enclave import Nsm
+from enclave.attested_tls.context import AttestedContext
+from enclave.attested_tls.documents import Documents
+from enclave.attested_tls.identity import CurrentIdentity
+from enclave.attested_tls.server import AttestedServer
+from enclave_simulator.authority import Authority
+from enclave_simulator.nsm import SimulatedNsm
+from tests.sockets import read_all
+from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.net.addresses import TcpAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from enclave.attested_tls.connection import Limits
+    from enclave.attester import Attester
+
+AUTHORITY = Authority.generate()
+NSM = SimulatedNsm(AUTHORITY)
+IMAGE = NSM._pcrs[0]
+ROOT = bytes.fromhex(AUTHORITY.fingerprint)
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+def expecting(**changes: Any) -> AttestedContext:
+    """What a relying party asks for: this image, signed under the simulator's root."""
+    settings = {"pcrs": {0: IMAGE}, "root_fingerprint": ROOT, "timeout": TEST_TIMEOUT}
+    return AttestedContext(**{**settings, **changes})
+
+
+@dataclass
+class Program:
+    """A server on 127.0.0.1 in a thread: each connection is handed to `handle`.
+
+    Attributes:
+        seen: what was read from all connections, by the default `handle`, up to their ends.
+        reset: connections that ended with a reset.
+    """
+
+    handle: Callable[[socket.socket], None] | None = None
+    seen: list[bytes] = field(default_factory=list)
+    reset: int = 0
+    port: int = 0
+    ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(TEST_TIMEOUT)
+            try:
+                (self.handle or self._http)(connection)
+            except ConnectionResetError:
+                self.reset += 1
+        self.ended.release()
+
+    def _http(self, connection: socket.socket) -> None:
+        received = b""
+        while data := connection.recv(1 << 16):
+            received += data
+            if data.endswith((b"\r\n\r\n", b"\n")):
+                connection.sendall(RESPONSE)
+        self.seen.append(received)
+
+
+@contextlib.contextmanager
+def program(made: Program) -> Iterator[Program]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        made.port = server.getsockname()[1]
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=made.serve, args=(connection,), daemon=True).start()
+
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
+        yield made
+        server.shutdown(socket.SHUT_RDWR)
+        accepting.join(TEST_TIMEOUT)
+
+
+@dataclass
+class Served:
+    """Attested TLS on `port` of 127.0.0.1; `server` is to be touched through `run` only."""
+
+    port: int
+    server: AttestedServer
+    documents: Documents
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(TEST_TIMEOUT)
+
+    def until(self, reached: Callable[[], object]) -> None:
+        """Wait for what the loop does by itself."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(TEST_TIMEOUT):
+                while not reached():  # noqa: ASYNC110 (what is waited for has no event)
+                    await asyncio.sleep(0.005)
+
+        self.run(wait())
+
+    def connect(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        """Connect; by default as a client that proves nothing."""
+        connected = socket.create_connection(("127.0.0.1", self.port), TEST_TIMEOUT)
+        return (context or trusting()).wrap_socket(
+            connected, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+
+
+def trusting() -> ssl.SSLContext:
+    """Return a context of a client that trusts whatever it meets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@contextlib.contextmanager
+def served(
+    target: int,
+    attester: Attester | None = None,
+    *,
+    limits: Limits | None = None,
+    rate: int = 1000,
+    monotonic: Callable[[], float] = time.monotonic,
+    timeout: float = TEST_TIMEOUT,
+    listener: socket.socket | None = None,
+) -> Iterator[Served]:
+    """Serve on a free port of 127.0.0.1, or another listener, for the length of a block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="attested TLS", daemon=True)
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(loop.close)
+        stack.callback(thread.join, TEST_TIMEOUT)
+        stack.callback(loop.call_soon_threadsafe, loop.stop)
+        bound = listener or stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        async def start() -> Served:
+            documents = Documents(attester or Nsm(NSM), rate=rate, timeout=timeout)
+            identity = CurrentIdentity(
+                "localhost", now=lambda: datetime.now(UTC), monotonic=monotonic
+            )
+            server = AttestedServer(
+                TcpAddress("127.0.0.1", target), identity, documents, limits=limits, sweep=0.02
+            )
+            await server.start(bound)
+            return Served(bound.getsockname()[1], server, documents, loop)
+
+        async def stop(made: Served) -> None:
+            made.server.close()
+            made.documents.close()
+            while made.server.connections:  # noqa: ASYNC110 (as above)
+                await asyncio.sleep(0)
+
+        made = asyncio.run_coroutine_threadsafe(start(), loop).result(TEST_TIMEOUT)
+        try:
+            yield made
+        finally:
+            made.run(stop(made))
+
+
+def end(tls: ssl.SSLSocket) -> None:
+    """Send TLS's end, and still be able to read: `unwrap` would wait for the other one."""
+    tls.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        try:
+            tls._sslobj.shutdown()  # type: ignore[attr-defined]
+        except ssl.SSLWantWriteError:
+            select.select([], [tls], [], TEST_TIMEOUT)
+            tls._sslobj.shutdown()  # type: ignore[attr-defined]
+    tls.settimeout(TEST_TIMEOUT)
+
+
+def get(connection: ssl.SSLSocket, target: str = "/") -> bytes:
+    """Send a request that is the connection's last, and read to the end."""
+    request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    connection.sendall(request.encode())
+    return read_all(connection)
