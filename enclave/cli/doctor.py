@@ -203,7 +203,10 @@ class _Machine:
 
     @property
     def proxy(self) -> Address | None:
-        return self._location.proxy
+        from vsock_proxy.net.addresses import ConnectProxy  # noqa: PLC0415 (as above)
+
+        proxy = self._location.proxy
+        return proxy.via if isinstance(proxy, ConnectProxy) else proxy
 
     def endpoint(self) -> str:
         return self._location.endpoint.url
@@ -213,15 +216,15 @@ class _Machine:
         from enclave.http.client import open_tls  # noqa: PLC0415
         from enclave.http.errors import HttpError  # noqa: PLC0415
         from enclave.kms.tls import tls_context  # noqa: PLC0415
-        from vsock_proxy.net.addresses import TcpAddress  # noqa: PLC0415
+        from enclave.kms.transport import way_to  # noqa: PLC0415
 
         location, arguments = self._location, self._arguments
         host = location.endpoint.host
         context = tls_context(host, ca_bundle=location.ca_bundle, trust=arguments.trust)
         deadline = self._machine.monotonic_deadline(self._timeout)
         try:
-            through = location.proxy or TcpAddress(host, location.endpoint.port)
-            stream = open_tls(self._dialer, through, context, host, deadline)
+            dialer, address = way_to(location.endpoint, location.proxy, self._dialer)
+            stream = open_tls(dialer, address, context, host, deadline)
         except HttpError as e:
             raise KmsUnreachableError(
                 f"no TLS with {host}: {e}", hint="docs/trust.md: which CAs are trusted"

@@ -85,6 +85,15 @@ class BegunPost:
         self._begun.close()
 
 
+def way_to(
+    endpoint: Endpoint, proxy: Address | ConnectProxy | None, dialer: Dialer
+) -> tuple[Dialer, Address]:
+    """Return what to dial, and with what, for a connection to an endpoint. See `Transport`."""
+    if isinstance(proxy, ConnectProxy):
+        return ConnectDialer(proxy, dialer), TcpAddress(endpoint.host, endpoint.port)
+    return dialer, proxy or TcpAddress(endpoint.host, endpoint.port)
+
+
 class Transport:
     """A pool of kept connections to one endpoint. Safe for many threads, and over forks.
 
@@ -110,11 +119,7 @@ class Transport:
         self._is_direct = proxy is None
         through = f" through {proxy}" if proxy else ""
         self._where = f"{endpoint.host}{through}"
-        address: Address = TcpAddress(endpoint.host, endpoint.port)
-        if isinstance(proxy, ConnectProxy):
-            dialer = ConnectDialer(proxy, dialer)
-        elif proxy is not None:
-            address = proxy
+        dialer, address = way_to(endpoint, proxy, dialer)
         self._requests = RequestWriter("POST", endpoint.authority, endpoint.path)
 
         def connect(deadline: float) -> TlsStream:
