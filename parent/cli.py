@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from parent.daemon import command as daemon
-from parent.daemon import status_command
+from parent.daemon import restart_command, status_command
 from parent.eif import build_command, describe_command, diff_command, pcr_command, sign_command
 from parent.policy import command as key_policy
 from parent.secrets import command as seal
@@ -24,6 +24,7 @@ PROGRAM = "enclave-parent"
 COMMANDS = (
     daemon,
     status_command,
+    restart_command,
     describe_command,
     build_command,
     sign_command,

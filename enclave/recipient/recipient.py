@@ -74,6 +74,11 @@ class YoungDocument:
         """See `forking.ForkAware`: another thread may have been in the middle of a renewal."""
         self._refreshing = threading.Lock()
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since the document was fetched; None before the first."""
+        return self._clock.monotonic() - self._fetched if self._document else None
+
     def get(self) -> bytes:
         """Return the document, young enough for KMS; see `Recipient.attestation_document`."""
         age = self._clock.monotonic() - self._fetched
@@ -150,6 +155,11 @@ class AttestedRecipient:
     def document_now(self) -> bytes | None:
         """See `Recipient.document_now`."""
         return self._document.get_now()
+
+    @property
+    def document_age(self) -> float | None:
+        """Seconds since the document was fetched; None before the first."""
+        return self._document.age
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `Recipient.open`."""

@@ -30,6 +30,8 @@ from enclave.pool import CAPACITY, check_settings
 from enclave.process import limit_heaps
 from enclave.secrets.options import SecretOptions
 from enclave.secrets.options import add_options as add_secret_options
+from enclave.serve.control_options import add_options as add_control_options
+from enclave.serve.control_options import control_address
 from enclave.serve.program_environment import (
     command_environment,
     ignores_endpoint,
@@ -101,6 +103,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "(default: the agent's own user; docs/trust.md)")  # fmt: skip
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_secret_options(parser)
+    add_control_options(parser)
     add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
 
@@ -140,6 +143,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     user = _check_options(arguments, address, command)
     secrets = SecretOptions.from_args(arguments, command=bool(command))
+    control_at = control_address(arguments.control) if arguments.control else None
     _warn_of_variables(environ, address, around=bool(command))
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
@@ -171,11 +175,13 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             for region, changes in _regions(arguments, environment).items()
         }
         listener = held.enter_context(listening(address))
+        control = held.enter_context(listening(control_at)) if control_at else None
         options = ServeOptions(
             command=command,
             environ=command_environment(environ, next(iter(agents))),
             user=user,
             secrets=secrets,
+            control=control,
             pool_size=arguments.pool_size if arguments.pool else None,
             clients=arguments.max_clients,
             calls=arguments.max_calls,

@@ -16,7 +16,9 @@ from enclave.kms.retry import is_worth_retrying
 from enclave.secrets.delivery import memory_files, path_of
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
+from enclave.serve.control import ControlServer
 from enclave.serve.diagnostics import diagnostics_to_log
+from enclave.serve.metrics import agent_families, process_families
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.program_environment import endpoint_environment
 from enclave.serve.readiness import Readiness
@@ -43,6 +45,9 @@ log = logging.getLogger(__name__)
 DRAIN: Final = 10.0
 """Seconds that calls under way get to end by themselves after SIGTERM."""
 
+CONTROL_DRAIN: Final = 2.0
+"""Seconds that the parent gets to read a response."""
+
 READY_TIMEOUT: Final = 60.0
 """Seconds until the program is given up: a parent may start its proxy after the enclave."""
 
@@ -66,6 +71,7 @@ class ServeOptions:
         calls: calls to KMS at the same time.
         deadline: seconds for one call.
         processes: processes that serve on the same socket; clients, calls and the pool are of each.
+        control: the listening socket for the parent; None: it may ask nothing.
     """
 
     command: Sequence[str]
@@ -77,6 +83,7 @@ class ServeOptions:
     calls: int
     deadline: float
     processes: int = 1
+    control: socket.socket | None = None
 
 
 class Ended(NamedTuple):
@@ -138,6 +145,11 @@ async def serve(
         workers.watch(stop.fail)
     with contextlib.ExitStack() as stack:
         server, calls, readiness = await _start(stack, agents, listener, options)
+        control = None
+        if options.control is not None:
+            control = ControlServer(calls, readiness, metrics=server.metrics, stop=stop.end)
+            await control.start(options.control)
+            stack.callback(control.close)
         address = local_address(listener)
         log.info("serving KMS on %s", address)
         notify(f"READY=1\nSTATUS=listening on {address}")
@@ -150,6 +162,8 @@ async def serve(
         finally:
             notify("STOPPING=1")
             await _either(_drain(server, workers), stop.hurry)
+            if control is not None:  # The parent hears how the program has ended.
+                await _either(control.drain(CONTROL_DRAIN), stop.hurry)
             busy = calls.busy
         if stop.failure is not None:
             raise stop.failure
@@ -216,6 +230,11 @@ async def _start(
         clock_drift=lambda: agent.clock_drift,
         process=(number, options.processes),
     )
+    for source in (process_families, calls.numbers.families, server.families):
+        server.metrics.add(source)
+    server.metrics.add(lambda: agent_families(agents))
+    if pool is not None:
+        server.metrics.add(pool.families)
     await server.start(listener)
     stack.callback(server.close)
     return server, calls, readiness
@@ -252,6 +271,27 @@ class _Stop:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.terminate()
+
+    async def end(self, seconds: float) -> int | None:
+        """End the program by SIGTERM, after `seconds` by SIGKILL; return its exit code.
+
+        None if no program runs: then all of this process ends.
+        """
+        process = self.process
+        if process is None or process.returncode is not None:
+            self.requested.set()
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(seconds):
+                code = await process.wait()
+        except TimeoutError:
+            log.warning("the program did not end within %g s and is killed", seconds)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            code = await process.wait()
+        return exit_code(code)
 
     def _signalled(self, number: int) -> None:
         self._signals += 1

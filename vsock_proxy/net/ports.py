@@ -10,3 +10,6 @@ CREDENTIALS_PORT = 8002
 
 LOG_PORT = 8003
 """The log sink."""
+
+CONTROL_PORT = 8010
+"""In an enclave: where its agent listens for the parent (``serve --control``)."""
