@@ -90,7 +90,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.RESTARTING, Event.SEEN): State.RESTARTING,
     (State.RESTARTING, Event.CLEAR): State.READY,
     (State.RESTARTING, Event.TAKEN): State.CONFLICT,
-    (State.RESTARTING, Event.REMAINS): State.RUNNING,
+    (State.RESTARTING, Event.REMAINS): State.WAITING,
     (State.WAITING, Event.RESTART): State.WAITING,
     (State.WAITING, Event.SEEN): State.RUNNING,
     (State.WAITING, Event.CLEAR): State.READY,
