@@ -14,6 +14,7 @@ from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import EndpointServer
 from parent.cli import main
+from tests.enclave.serve.serving import Kms
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Stub:
 
 
 async def families() -> set[str]:
-    calls = Calls({"us-east-1": lambda *_: 1 / 0}, threads=1, deadline=1)
+    calls = Calls({"us-east-1": Kms()}, threads=1, deadline=1)
     calls.numbers.count("Decrypt", "ok", 1.0)
     server = EndpointServer(calls, Readiness(lambda: None))
     pool = PooledRandom(bytes)
