@@ -13,19 +13,10 @@ from parent.component import ComponentStatus
 from parent.eif.describe import describe
 from parent.enclaves.agent import DIAL_TIMEOUT, RESPONSE_TIMEOUT, VsockAgent
 from parent.enclaves.commands import list_enclaves, run_enclave, terminate_enclave
-from parent.enclaves.lifecycle import (
-    LEAVING,
-    Ask,
-    Done,
-    Lifecycle,
-    Look,
-    Run,
-    State,
-    Terminate,
-    Wait,
-)
+from parent.enclaves.lifecycle import LEAVING, Ask, Done, Lifecycle, Look, Run, Terminate, Wait
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.settings import check_memory
+from parent.enclaves.transitions import State
 from parent.files import opened
 from vsock_proxy.errors import AgentError, ConfigurationError
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from parent.enclaves.agent import VsockAgent
 from parent.enclaves.component import EnclaveComponent
-from parent.enclaves.lifecycle import State
+from parent.enclaves.transitions import State
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.exposition import Family, read, single, write
 from vsock_proxy.service.throttle import Throttle

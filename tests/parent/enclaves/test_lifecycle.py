@@ -15,20 +15,18 @@ from parent.enclaves.lifecycle import (
     LEAVING,
     LEAVING_LOOK,
     STOP_ATTEMPTS,
-    TRANSITIONS,
     Ask,
     Done,
-    Event,
     Lifecycle,
     Look,
     Run,
-    State,
     Terminate,
     Wait,
     backoff,
 )
 from parent.enclaves.nitro_cli import Enclave
 from parent.enclaves.settings import EnclaveSettings, Restart
+from parent.enclaves.transitions import TRANSITIONS, Event, State
 from vsock_proxy.net.addresses import Address, VsockAddress
 
 PCR0 = "ab" * 48
