@@ -56,10 +56,10 @@ async def control(folder: Path, ended: list[float], code: int | None) -> AsyncIt
     path = str(folder / "control")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
-        calls = Calls({"us-east-1": Kms()}, threads=1, deadline=1)
+        calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
         metrics = Metrics()
         metrics.add(process_families)
-        server = ControlServer(calls, Readiness(lambda: None), metrics=metrics.text, stop=end)
+        server = ControlServer(calls, Readiness(lambda: None), metrics=metrics, stop=end)
         await server.start(listener)
         try:
             yield path
@@ -151,9 +151,9 @@ class _Peer:
 @pytest.mark.parametrize("cid", [1, 2, 4, 16])
 def test_peers_other_than_the_parent_are_closed(tmp_path: Path, cid: int) -> None:
     async def main() -> None:
-        calls = Calls({"us-east-1": Kms()}, threads=1, deadline=1)
+        calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
         server = ControlServer(
-            calls, Readiness(lambda: None), metrics=lambda: b"", stop=cast("Any", None)
+            calls, Readiness(lambda: None), metrics=Metrics(), stop=cast("Any", None)
         )
         peer = _Peer()
         server.accepted(cast("socket.socket", peer), (cid, 1024))
@@ -196,9 +196,9 @@ def test_calls_are_counted_by_operation_and_outcome() -> None:
 
 def test_the_endpoint_serves_the_numbers() -> None:
     with served(Kms()) as endpoint:
-        endpoint.endpoint._metrics = lambda: b"a 1\n"
+        endpoint.endpoint.metrics.add(lambda: [single("a", "gauge", "", 1)])
         response = endpoint.exchange(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert (response.status, response.body) == (200, b"a 1\n")
+        assert (response.status, response.body[-4:]) == (200, b"a 1\n")
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
         other = endpoint.exchange(b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         assert other.status == 400

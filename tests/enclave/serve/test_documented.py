@@ -31,7 +31,7 @@ class Stub:
 
 
 async def families() -> set[str]:
-    calls = Calls({"us-east-1": Kms()}, threads=1, deadline=1)
+    calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
     calls.numbers.count("Decrypt", "ok", 1.0)
     server = EndpointServer(calls, Readiness(lambda: None))
     pool = PooledRandom(bytes)
