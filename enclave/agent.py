@@ -11,6 +11,7 @@ from enclave import forking
 from enclave.attester import check_attester, find_attester
 from enclave.aws_settings import AwsSettings
 from enclave.begun import BegunCall, opened
+from enclave.clock import SystemClock
 from enclave.clock_watch import ClockWatch
 from enclave.credentials import choose_provider
 from enclave.errors import AgentError, ConfigurationError, KmsRefusedError
@@ -154,7 +155,7 @@ class Agent(AttestedOperations):
         self._ca_bundle, self._trust = kms.ca_bundle, trust
         if credentials == "auto":
             credentials = aws.credentials() or credentials
-        provider = choose_provider(
+        provider = self._provider = choose_provider(
             credentials,
             environ=environ,
             here=here,
@@ -340,6 +341,22 @@ class Agent(AttestedOperations):
     def clock_drift(self) -> float | None:
         """Seconds the system clock was ahead of the NSM's at the last document; None before one."""
         return self._clock_watch.drift
+
+    @property
+    def document_age(self) -> float | None:
+        """Seconds since the attestation document was fetched; None before the first call."""
+        # Not of the seam: a recipient may have none.
+        age: float | None = getattr(self._recipient, "document_age", None)
+        return age
+
+    @property
+    def credentials_left(self) -> float | None:
+        """Seconds until the cached credentials of the parent expire; None without such."""
+        expiration = getattr(self._provider, "expiration", None)
+        if expiration is None:
+            return None
+        left: float = (expiration - (self._clock or SystemClock()).now()).total_seconds()
+        return left
 
     def _transport_to(self, endpoint: Endpoint, *, max_connections: int) -> Transport:
         """Return connections to another endpoint, made as the agent's own and closed with it."""

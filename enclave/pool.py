@@ -176,6 +176,11 @@ class RandomPool:
         """Why the latest fetch failed; None once one has succeeded."""
         return self._error
 
+    @property
+    def level(self) -> int:
+        """How many bytes are held."""
+        return len(self._store)
+
     def take_now(self, number_of_bytes: int) -> bytes | None:
         """Return bytes if they are here and no thread waits for them, otherwise None.
 

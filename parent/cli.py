@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from parent.daemon import command as daemon
-from parent.daemon import status_command
+from parent.daemon import restart_command, status_command
 from parent.doctor import command as doctor
 from parent.eif import build_command, describe_command, diff_command, pcr_command, sign_command
 from parent.policy import command as key_policy
@@ -26,6 +26,7 @@ COMMANDS = (
     daemon,
     status_command,
     doctor,
+    restart_command,
     describe_command,
     build_command,
     sign_command,

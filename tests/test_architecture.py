@@ -183,6 +183,7 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.enclaves.lifecycle",
         "parent.enclaves.nitro_cli",
         "parent.enclaves.settings",
+        "parent.enclaves.transitions",
         "parent.http_server.protocol",
         "parent.budget",
         "parent.daemon.cross_checks",

@@ -17,6 +17,7 @@ from vsock_proxy.service.renewal import Renewal, RenewalPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,12 @@ class RenewedCredentials:
     def _after_fork(self) -> None:
         """See `forking.ForkAware`: the thread that renews stayed behind in the parent process."""
         self._start_afresh()
+
+    @property
+    def expiration(self) -> datetime | None:
+        """When the cached credentials expire; None without such."""
+        current = self._current
+        return current.expiration if current is not None else None
 
     def credentials(
         self, *, timeout: float = DEFAULT_TIMEOUT, rejected: Credentials | None = None

@@ -85,6 +85,11 @@ class YoungDocument:
         """See `forking.ForkAware`: another thread may have been in the middle of a renewal."""
         self._refreshing = threading.Lock()
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since the document was fetched; None before the first."""
+        return self._clock.monotonic() - self._fetched if self._document else None
+
     def get(self) -> bytes:
         """Return the document, young enough for KMS; see `Recipient.attestation_document`."""
         age = self._clock.monotonic() - self._fetched
@@ -171,6 +176,11 @@ class AttestedRecipient:
     def document_rejected(self, document: bytes) -> None:
         """See `Recipient.document_rejected`."""
         self._document.rejected(document)
+
+    @property
+    def document_age(self) -> float | None:
+        """Seconds since the document was fetched; None before the first."""
+        return self._document.age
 
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `Recipient.open`."""

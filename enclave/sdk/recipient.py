@@ -60,6 +60,11 @@ class SdkRecipient:
         """See `enclave.recipient.recipient.Recipient.document_rejected`."""
         self._document.rejected(document)
 
+    @property
+    def document_age(self) -> float | None:
+        """See `enclave.recipient.recipient.AttestedRecipient`."""
+        return self._document.age
+
     def open(self, ciphertext_for_recipient: bytes) -> bytes:
         """See `enclave.recipient.recipient.Recipient`; indefinite-length BER only, as KMS sends it.
 

@@ -13,6 +13,7 @@ from enclave.errors import AgentError, KmsUnreachableError
 from enclave.key_id import note_key_id
 from enclave.pool import MAX_TAKEN
 from enclave.serve.caller import Caller
+from enclave.serve.metrics import CallNumbers, outcome_of
 from enclave.serve.protocol import (
     Call,
     EndpointError,
@@ -70,6 +71,7 @@ class Calls:
         counts: what became of calls.
         busy: calls being made or waiting now.
         warnings: where failures are logged.
+        numbers: the same by operation, outcome and time, for ``/metrics``.
         request_id: makes ids for responses that are not KMS's.
     """
 
@@ -87,6 +89,7 @@ class Calls:
         self.busy = 0
         self.warnings = Throttle(log, time.monotonic)
         self.request_id = request_ids(os.urandom(10))
+        self.numbers = CallNumbers()
         self._regions = regions
         self._default = next(iter(regions))
         self._deadline = deadline
@@ -119,6 +122,7 @@ class Calls:
             return None
         self.counts.calls += 1
         self.counts.pooled += 1
+        self.numbers.count(call.operation, "ok")
         return random_response(taken, self.request_id())
 
     async def respond(self, call: Call) -> Response:
@@ -126,12 +130,16 @@ class Calls:
         self.counts.calls += 1
         ours = self.request_id()
         note_key_id(call.operation, call.parameters)
+        began = time.monotonic()
         try:
-            return await self._respond(call, ours)
+            response = await self._respond(call, ours)
         except AgentError as e:
+            self.numbers.count(call.operation, outcome_of(e), time.monotonic() - began)
             self.counts.failed += 1
             self.warnings.warning("%s failed: %s [request %s]", call.operation, e, ours)
             return error_response(e, ours)
+        self.numbers.count(call.operation, "ok", time.monotonic() - began)
+        return response
 
     async def _respond(self, call: Call, ours: str) -> Response:
         if self.busy >= self._most:

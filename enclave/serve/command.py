@@ -33,6 +33,8 @@ from enclave.pool import CAPACITY, check_settings
 from enclave.process import limit_heaps
 from enclave.secrets.options import SecretOptions
 from enclave.secrets.options import add_options as add_secret_options
+from enclave.serve.control_options import add_options as add_control_options
+from enclave.serve.control_options import control_address
 from enclave.serve.program_environment import (
     command_environment,
     egress_environment,
@@ -108,6 +110,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     add_secret_options(parser)
     add("--no-kms", action="store_true",
         help="no KMS endpoint, and no call: for the program's network alone")  # fmt: skip
+    add_control_options(parser)
     add_options(parser)
     network_options.add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
@@ -150,6 +153,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     network = network_options.NetworkOptions.from_args(arguments)
     secrets = SecretOptions.from_args(arguments, command=bool(command))
     ingress = ingress_options.from_args(arguments, command)
+    control_at = control_address(arguments.control) if arguments.control else None
     limit_heaps(2)
     boot = BootOptions.from_args(arguments)
     if arguments.no_kms:
@@ -199,11 +203,13 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             attester = held.enter_context(environment.attester(arguments.attester))
             owner = None if user is None else (user.uid, user.gid)
             ingress_tls = held.enter_context(IngressTls(ingress, attester, owner=owner))
+        control = held.enter_context(listening(control_at)) if control_at else None
         options = ServeOptions(
             command=command,
             environ=command_environment(environ, next(iter(agents))),
             user=user,
             secrets=secrets,
+            control=control,
             pool_size=arguments.pool_size if arguments.pool else None,
             clients=arguments.max_clients,
             calls=arguments.max_calls,

@@ -8,9 +8,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from enclave.pool import CAPACITY, RandomPool
+from vsock_proxy.service.exposition import single
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from vsock_proxy.service.exposition import Family
 
 
 class PooledRandom:
@@ -40,6 +43,10 @@ class PooledRandom:
         finally:
             if place in self._waiting:  # cancelled
                 self._waiting.remove(place)
+
+    def families(self) -> Iterable[Family]:
+        """Return how full the pool is; see `metrics.Source`."""
+        yield single("enclave_agent_pool_bytes", "gauge", "Held by the pool.", self._pool.level)
 
     def close(self) -> None:
         """Wipe the pool; requests that wait are cancelled."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from enclave.attested_tls.binding import PATH
 from enclave.serve.connection import RECEIVE, Connection, Limits
+from enclave.serve.metrics import Metrics
 from enclave.serve.protocol import (
     EndpointError,
     Request,
@@ -24,10 +25,11 @@ from enclave.serve.protocol import (
     read_call,
 )
 from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
+from vsock_proxy.service.exposition import CONTENT_TYPE, Family, Sample, single
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from enclave.serve.calls import Calls
     from enclave.serve.readiness import Readiness
@@ -65,11 +67,13 @@ class EndpointServer:
         process: which of the processes on this socket it is, and of how many.
         document: returns status, media type and body for a query of `binding.PATH`, the attestation
             document of a program that ends TLS itself; None: there is no such path.
+        metrics: what ``/metrics`` tells; default: nothing yet.
 
     Attributes:
         limits: the limits of clients.
         connections: those that are open.
         draining: whether each response is its connection's last.
+        metrics: what ``/metrics`` tells; a part of `serve` adds its own source.
         receive_buffer: see `connection.Server`.
     """
 
@@ -83,6 +87,7 @@ class EndpointServer:
         clock_drift: Callable[[], float | None] = lambda: None,
         process: tuple[int, int] = (0, 1),
         document: Callable[[str], Awaitable[tuple[int, str, bytes]]] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._process, self._processes = process
         self.limits = limits or Limits()
@@ -94,6 +99,7 @@ class EndpointServer:
         self._check_hosts = check_hosts
         self._clock_drift = clock_drift
         self._document = document
+        self.metrics = metrics or Metrics()
         self._warnings = Throttle(log, time.monotonic)
         self._invalid = Throttle(log, time.monotonic)
         # All of these lines are the same.
@@ -231,6 +237,9 @@ class EndpointServer:
                 path, _, query = request.target.partition("?")
                 if path == PATH and self._document is not None:
                     return self._attested(self._document(query))
+                if request.target == "/metrics":
+                    text = self.metrics.text()
+                    return Response(200, text, self._calls.request_id(), CONTENT_TYPE)
             call = read_call(request)
             self._calls.check_region(call)
         except EndpointError as e:
@@ -258,6 +267,18 @@ class EndpointServer:
         if now != self._date[0]:
             self._date = now, http_date(now)
         return self._date[1]
+
+    def families(self) -> Iterable[Family]:
+        """Return the numbers of clients and of calls under way; see `metrics.Source`."""
+        for name, text, value in (
+            ("clients", "Connected at this moment.", len(self.connections)),
+            ("busy_calls", "Being made, or waiting for a thread.", self._calls.busy),
+        ):
+            yield single(f"enclave_agent_{name}", "gauge", text, value)
+        text = "Clients and calls beyond a limit."
+        counts = {"clients": self._rejections, "calls": self._calls.counts.throttled}
+        samples = [Sample(number, (("limit", limit),)) for limit, number in counts.items()]
+        yield Family("enclave_agent_rejected_total", "counter", text, samples)
 
     def _health(self) -> Response:
         facts: dict[str, Any] = {

@@ -16,7 +16,9 @@ from enclave.kms.retry import is_worth_retrying
 from enclave.secrets.delivery import memory_files, path_of
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
+from enclave.serve.control import ControlServer
 from enclave.serve.diagnostics import diagnostics_to_log
+from enclave.serve.metrics import agent_families, process_families
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.program_environment import endpoint_environment
 from enclave.serve.readiness import Readiness
@@ -44,6 +46,9 @@ log = logging.getLogger(__name__)
 DRAIN: Final = 10.0
 """Seconds that calls under way get to end by themselves after SIGTERM."""
 
+CONTROL_DRAIN: Final = 2.0
+"""Seconds that the parent gets to read a response."""
+
 READY_TIMEOUT: Final = 60.0
 """Seconds until the program is given up: a parent may start its proxy after the enclave."""
 
@@ -68,6 +73,7 @@ class ServeOptions:
         deadline: seconds for one call.
         processes: processes that serve on the same socket; clients, calls and the pool are of each.
         ingress_tls: attested TLS for clients from outside; None: none.
+        control: the listening socket for the parent; None: it may ask nothing.
     """
 
     command: Sequence[str]
@@ -80,6 +86,7 @@ class ServeOptions:
     deadline: float
     processes: int = 1
     ingress_tls: IngressTls | None = None
+    control: socket.socket | None = None
 
 
 class Ended(NamedTuple):
@@ -145,6 +152,11 @@ async def serve(
         if (ingress := options.ingress_tls) is not None:
             await ingress.start()
             stack.callback(ingress.close)
+        control = None
+        if options.control is not None:
+            control = ControlServer(calls, readiness, metrics=server.metrics, stop=stop.end)
+            await control.start(options.control)
+            stack.callback(control.close)
         address = local_address(listener)
         log.info("serving KMS on %s", address)
         notify(f"READY=1\nSTATUS=listening on {address}")
@@ -157,6 +169,8 @@ async def serve(
         finally:
             notify("STOPPING=1")
             await _either(_drain(server, workers, ingress), stop.hurry)
+            if control is not None:  # The parent hears how the program has ended.
+                await _either(control.drain(CONTROL_DRAIN), stop.hurry)
             busy = calls.busy
         if stop.failure is not None:
             raise stop.failure
@@ -229,6 +243,11 @@ async def _start(
         process=(number, options.processes),
         document=None if ingress is None else ingress.document,
     )
+    for source in (process_families, calls.numbers.families, server.families):
+        server.metrics.add(source)
+    server.metrics.add(lambda: agent_families(agents))
+    if pool is not None:
+        server.metrics.add(pool.families)
     await server.start(listener)
     stack.callback(server.close)
     return server, calls, readiness
@@ -271,6 +290,27 @@ class _Stop:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.terminate()
+
+    async def end(self, seconds: float) -> int | None:
+        """End the program by SIGTERM, after `seconds` by SIGKILL; return its exit code.
+
+        None if no program runs: then all of this process ends.
+        """
+        process = self.process
+        if process is None or process.returncode is not None:
+            self.requested.set()
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(seconds):
+                code = await process.wait()
+        except TimeoutError:
+            log.warning("the program did not end within %g s and is killed", seconds)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            code = await process.wait()
+        return exit_code(code)
 
     def _signalled(self, number: int) -> None:
         self._signals += 1

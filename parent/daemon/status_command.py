@@ -115,6 +115,22 @@ def ask(address: Address) -> dict[str, Any]:
         DialError: nothing listens there.
         StatusError: no response, or not that of this program.
     """
+    status, state = exchange(address, "GET", "/status")
+    if status != 200 or not isinstance(state, dict) or "components" not in state:
+        raise StatusError(
+            f"what listens on {address} is not enclave-parent of this version",
+            hint="was the daemon restarted after the last update?",
+        )
+    return state
+
+
+def exchange(address: Address, method: str, path: str) -> tuple[int, Any]:
+    """Return the status and the JSON of the daemon's response.
+
+    Raises:
+        DialError: nothing listens there.
+        StatusError: no response, or no JSON.
+    """
     with contextlib.closing(http.client.HTTPConnection("localhost", timeout=TIMEOUT)) as client:
         try:
             client.sock = SocketDialer().dial(address, TIMEOUT)
@@ -122,18 +138,12 @@ def ask(address: Address) -> dict[str, Any]:
             e.hint = "does enclave-parent run, with this configuration, and may this user connect?"
             raise
         try:
-            client.request("GET", "/status")
+            client.request(method, path)
             response = client.getresponse()
             body = response.read(MAX_RESPONSE + 1)
-            state = json.loads(body) if response.status == 200 else None
+            return response.status, json.loads(body)
         except (OSError, http.client.HTTPException, ValueError, RecursionError) as e:
             raise StatusError(f"no response from {address}: {str(e) or type(e).__name__}") from e
-    if not isinstance(state, dict) or "components" not in state:
-        raise StatusError(
-            f"what listens on {address} is not enclave-parent of this version",
-            hint="was the daemon restarted after the last update?",
-        )
-    return state
 
 
 def _address(path: Path) -> Address:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from parent.eif.describe import describe
+from parent.enclaves.agent import DIAL_TIMEOUT, RESPONSE_TIMEOUT, VsockAgent
 from parent.enclaves.commands import list_enclaves, run_enclave, terminate_enclave
-from parent.enclaves.lifecycle import Done, Lifecycle, Look, Run, State, Terminate, Wait
+from parent.enclaves.lifecycle import LEAVING, Ask, Done, Lifecycle, Look, Run, Terminate, Wait
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.settings import check_memory
+from parent.enclaves.transitions import State
 from parent.files import opened
 from vsock_proxy.errors import AgentError, ConfigurationError
 
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 
     from parent.component import JSON
     from parent.eif.describe import Description
+    from parent.enclaves.agent import EnclaveAgent
     from parent.enclaves.console import Console
     from parent.enclaves.lifecycle import Command
     from parent.enclaves.nitro_cli import Enclave
     from parent.enclaves.runner import CommandRunner
     from parent.enclaves.settings import EnclaveSettings
+    from vsock_proxy.net.addresses import Address
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class EnclaveComponent:
         console: Console | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        agent: Callable[[Address], EnclaveAgent] = VsockAgent,
     ) -> None:
         self.name = f"enclave/{settings.name}"
         self.settings = settings
@@ -59,8 +64,10 @@ class EnclaveComponent:
         self._turn = turn
         self._console = console if settings.debug else None
         self._monotonic = monotonic
+        self._agent = agent
         self._machine = Lifecycle(settings, chance=chance, now=monotonic())
         self._stop_asked = self._given_up = self._changed = False
+        self._restart_asked = False
         self._woken = threading.Condition()
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
         self._shown: tuple[State, bool, str, dict[str, JSON]] = self._show()
@@ -91,8 +98,21 @@ class EnclaveComponent:
                 self._changed = True
                 self._woken.notify_all()
 
+    def restart(self) -> None:
+        """End the enclave and start it again, in the background; `starts` tells when it did."""
+        with self._woken:
+            self._restart_asked = True
+            self._woken.notify_all()
+
+    @property
+    def asking_seconds(self) -> float:
+        """How long `stop` may wait for the enclave's program, beyond its time for nitro-cli."""
+        if self.settings.agent is None:
+            return 0.0
+        return DIAL_TIMEOUT + self.settings.stop_timeout + RESPONSE_TIMEOUT + LEAVING
+
     def stop(self, timeout: float) -> None:
-        """Terminate the enclave if this component started it or took it over."""
+        """End the enclave if this component started it or took it over."""
         deadline = self._monotonic() + timeout
         with self._woken:
             self._stop_asked = True
@@ -117,6 +137,8 @@ class EnclaveComponent:
         since = values["since"]
         seconds = self._monotonic() - since if isinstance(since, float) else 0.0
         shown = {key: value for key, value in values.items() if key != "since"}
+        if self._restart_asked:  # and nitro-cli is at work still
+            shown["state"] = str(State.RESTARTING)
         return ComponentStatus(healthy, detail, {**shown, "seconds": round(seconds, 1)})
 
     def _live(self) -> None:
@@ -127,6 +149,9 @@ class EnclaveComponent:
                 if self._changed:
                     machine.reconfigure(now, self.settings)
                     self._changed = False
+                if self._restart_asked:
+                    machine.restart(now)
+                    self._restart_asked = False
                 if self._stop_asked:
                     machine.stop(now)
             command = machine.next(now)
@@ -144,6 +169,7 @@ class EnclaveComponent:
             # A wait between two attempts to terminate is not cut short by the request to stop.
             told = self._stop_asked and self._machine.state is not State.STOPPING
             left = until - self._monotonic()
+            told = told or self._restart_asked or self._changed
             if not told and not self._given_up and left > 0:
                 self._woken.wait(min(left, threading.TIMEOUT_MAX))
 
@@ -158,6 +184,8 @@ class EnclaveComponent:
                     log.info("%s: starting %s", self.name, settings.eif)
                     enclave = self._run()
                     machine.ran(self._monotonic(), enclave)
+                case Ask(enclave_id):
+                    self._ask(enclave_id)
                 case Terminate(enclave_id):
                     log.info("%s: terminating %s", self.name, enclave_id)
                     terminate_enclave(self._runner, enclave_id)
@@ -174,6 +202,22 @@ class EnclaveComponent:
                     machine.run_failed(now, error)
                 case _:
                     machine.terminate_failed(now, error)
+
+    def _ask(self, enclave_id: str) -> None:
+        settings = self.settings
+        if settings.agent is None:  # not any more
+            return
+        log.info(
+            "%s: asking the agent in %s to end its program, within %g s",
+            self.name, enclave_id, settings.stop_timeout,
+        )  # fmt: skip
+        try:
+            ended = self._agent(settings.agent).stop(settings.stop_timeout)
+        except AgentError as e:
+            log.warning("%s: it is terminated without: %s", self.name, e)
+            self._machine.asked(self._monotonic(), ended=False, error=str(e))
+        else:
+            self._machine.asked(self._monotonic(), ended=ended)
 
     def _run(self) -> Enclave:
         while not self._turn.acquire(timeout=0.1):
@@ -218,7 +262,9 @@ class EnclaveComponent:
         before, after = self._shown, self._show()
         self._shown = after
         if (before[0], before[2]) != (after[0], after[2]):
-            told = after[0] in (State.STARTING, State.STOPPING, State.STOPPED)
+            told = after[0] in (
+                State.STARTING, State.RESTARTING, State.STOPPING, State.STOPPED,
+            )  # fmt: skip
             level = logging.INFO if after[1] or told else logging.WARNING
             log.log(level, "%s: %s", self.name, after[2])
         if self._console:

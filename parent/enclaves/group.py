@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP = 40.0
-"""Seconds for nitro-cli to terminate enclaves; it needs a few for each."""
+"""Seconds for nitro-cli to terminate enclaves; it needs a few for each. What their programs get to
+end is added (`EnclaveComponent.asking_seconds`)."""
 
 
 class Enclaves:
@@ -110,11 +111,15 @@ class Enclaves:
 
 def _same_enclave(one: EnclaveSettings, other: EnclaveSettings) -> bool:
     """Return whether they differ only in what the daemon does about an enclave."""
-    return dataclasses.replace(one, restart=other.restart, poll=other.poll) == other
+    ours = {name: getattr(other, name) for name in ("restart", "poll", "agent", "stop_timeout")}
+    return dataclasses.replace(one, **ours) == other
 
 
 def _stop(components: Iterable[EnclaveComponent], timeout: float) -> None:
     stopping = list(components)
     with ThreadPoolExecutor(max(1, len(stopping))) as threads:
-        for done in [threads.submit(component.stop, timeout) for component in stopping]:
+        for done in [
+            threads.submit(component.stop, timeout + component.asking_seconds)
+            for component in stopping
+        ]:
             done.result()

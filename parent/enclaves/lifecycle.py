@@ -5,22 +5,23 @@ command comes only after that. Three rules hold whatever is reported. `TRANSITIO
 
 - An enclave is started only directly after a complete look that showed none with its name or CID:
   STARTING is entered from READY alone, and READY by that look alone.
-- An enclave is terminated only if this machine started it or took it over: only in STOPPING.
+- An enclave is terminated only if this machine started it or took it over: only in STOPPING and
+  RESTARTING. If the settings name its agent, that is asked first to end the program.
 - After `stop` the commands come to an end, however many fail: STOPPING leads to STOPPED alone,
   and the attempts are counted.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from parent.enclaves.transitions import TRANSITIONS, Event, State
 from vsock_proxy.service.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from parent.enclaves.nitro_cli import Enclave
     from parent.enclaves.settings import EnclaveSettings, Restart
@@ -31,70 +32,15 @@ STOP_ATTEMPTS = 5
 STOP_RETRY = 1.0
 """Seconds between these attempts."""
 
+LEAVING = 7.0
+"""Seconds that an enclave gets to end by itself once its program has ended: the agent delivers the
+last log lines, for 5 s at most by default, and the enclave ends with it."""
+
+LEAVING_LOOK = 0.3
+"""Seconds between two looks meanwhile."""
+
 BLIND_LOOKS = 3
 """Failed looks in a row after which a running enclave no longer counts as healthy."""
-
-
-class State(enum.StrEnum):
-    """The state of an enclave."""
-
-    LOOKING = "looking"
-    READY = "ready"
-    STARTING = "starting"
-    RUNNING = "running"
-    WAITING = "waiting"
-    CONFLICT = "conflict"
-    FAILED = "failed"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-
-
-class Event(enum.StrEnum):
-    """What changes the state."""
-
-    SEEN = "ours is seen to run, or was started"
-    CLEAR = "a complete look shows neither ours nor another with its name or CID"
-    TAKEN = "a complete look shows another enclave with its name or CID"
-    RUN = "the command to start it was given"
-    FAILURE = "it did not start, or ended by itself; it is to be started later"
-    LAST_FAILURE = "the same, and the settings say not to start it any more"
-    RECONFIGURED = "other settings"
-    STOP = "told to stop; one of ours may exist"
-    STOP_IDLE = "told to stop; none of ours exists"
-    GONE = "none of ours exists any more, or the last attempt failed"
-
-
-TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
-    (State.LOOKING, Event.SEEN): State.RUNNING,
-    (State.LOOKING, Event.CLEAR): State.READY,
-    (State.LOOKING, Event.TAKEN): State.CONFLICT,
-    (State.READY, Event.RUN): State.STARTING,
-    (State.STARTING, Event.SEEN): State.RUNNING,
-    (State.STARTING, Event.FAILURE): State.WAITING,
-    (State.STARTING, Event.LAST_FAILURE): State.FAILED,
-    (State.RUNNING, Event.SEEN): State.RUNNING,
-    (State.RUNNING, Event.FAILURE): State.WAITING,
-    (State.RUNNING, Event.LAST_FAILURE): State.FAILED,
-    (State.WAITING, Event.SEEN): State.RUNNING,
-    (State.WAITING, Event.CLEAR): State.READY,
-    (State.WAITING, Event.TAKEN): State.CONFLICT,
-    (State.CONFLICT, Event.SEEN): State.RUNNING,
-    (State.CONFLICT, Event.CLEAR): State.READY,
-    (State.CONFLICT, Event.TAKEN): State.CONFLICT,
-    (State.FAILED, Event.RECONFIGURED): State.WAITING,
-    (State.STOPPING, Event.SEEN): State.STOPPING,
-    (State.STOPPING, Event.GONE): State.STOPPED,
-    (State.LOOKING, Event.STOP_IDLE): State.STOPPED,
-    (State.READY, Event.STOP_IDLE): State.STOPPED,
-    (State.CONFLICT, Event.STOP_IDLE): State.STOPPED,
-    (State.WAITING, Event.STOP_IDLE): State.STOPPED,
-    (State.FAILED, Event.STOP_IDLE): State.STOPPED,
-    (State.STARTING, Event.STOP): State.STOPPING,
-    (State.RUNNING, Event.STOP): State.STOPPING,
-    (State.WAITING, Event.STOP): State.STOPPING,
-    (State.FAILED, Event.STOP): State.STOPPING,
-}
-"""What is not in the table cannot happen: the driver reports only what it was told to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +51,13 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Run:
     """Start the enclave; then call `Lifecycle.ran` or `Lifecycle.run_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the agent of an enclave to end its program; then call `Lifecycle.asked`."""
+
+    enclave_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +79,7 @@ class Done:
     """There will be no further command."""
 
 
-Command = Look | Run | Terminate | Wait | Done
+Command = Look | Run | Ask | Terminate | Wait | Done
 
 
 def backoff(restart: Restart, failures: int, chance: float) -> float:
@@ -174,6 +127,8 @@ class Lifecycle:
         self._may_exist = False  # An enclave of ours: no complete look has shown otherwise.
         self._own = ""  # The id of the one we started or took over.
         self._stop_attempts = 0
+        self._asked = False
+        self._leaving_until = -math.inf
 
     @property
     def healthy(self) -> bool:
@@ -184,13 +139,22 @@ class Lifecycle:
     def _ending(self) -> bool:
         return self.state in (State.STOPPING, State.STOPPED)
 
+    @property
+    def _ends_ours(self) -> bool:
+        return self.state in (State.STOPPING, State.RESTARTING)
+
     def next(self, now: float) -> Command:
         """Return what is to be done now."""
         if self.state is State.STOPPED:
             return Done()
         if now < self._due:
             return Wait(self._due)
-        if self.state is State.STOPPING and self.enclave:
+        if self._ends_ours and self.enclave:
+            if self.settings.agent is not None and not self._asked:
+                self._asked = True
+                return Ask(self.enclave.id)
+            if now < self._leaving_until:
+                return Look()
             self._stop_attempts += 1
             return Terminate(self.enclave.id)
         if self.state is State.READY:
@@ -203,7 +167,33 @@ class Lifecycle:
         """End the enclave, if one of ours may exist; for good."""
         if not self._ending:
             self._due = now
+            self._stop_attempts = 0
             self._on(Event.STOP if self._may_exist else Event.STOP_IDLE, now)
+
+    def restart(self, now: float) -> None:
+        """End the enclave, then start it; one that waits to be started is started now.
+
+        In other states it is being started or ended already, or another one is in the way.
+        """
+        if (self.state, Event.RESTART) not in TRANSITIONS:
+            return
+        self.failures = self._stop_attempts = 0
+        self._asked, self._leaving_until = False, -math.inf
+        self._due = now
+        self._on(Event.RESTART, now)
+
+    def asked(self, now: float, *, ended: bool, error: str = "") -> None:
+        """Report the agent's response.
+
+        Args:
+            now: the time.
+            ended: the program has ended, so that the enclave may end by itself.
+            error: why there is none; then the enclave is terminated as it is.
+        """
+        if ended:
+            self._leaving_until = now + LEAVING
+        if error:
+            self.error = error
 
     def reconfigure(self, now: float, settings: EnclaveSettings) -> None:
         """Take other settings for the same enclave: `restart` and `poll`.
@@ -232,8 +222,8 @@ class Lifecycle:
             self.look_failed(now, "not every enclave's process responded")
             return
         self.blind = 0
-        if self.state is State.STOPPING:
-            self._looked_while_stopping(now, ours)
+        if self._ends_ours:
+            self._looked_while_ending(now, found, ours)
         elif ours:
             self._take(ours, now)
         else:
@@ -252,7 +242,7 @@ class Lifecycle:
         """Report that the enclaves could not be listed."""
         self.blind += 1
         self.error = error
-        if self._ending:
+        if self._ends_ours:
             self._stop_attempts += 1
             self._retry_stop(now)
         else:
@@ -288,20 +278,38 @@ class Lifecycle:
             self.state = state
             self.since = now
 
-    def _looked_while_stopping(self, now: float, ours: Enclave | None) -> None:
-        if not ours:
+    def _looked_while_ending(self, now: float, found: Enclave | None, ours: Enclave | None) -> None:
+        if not ours and self.state is State.STOPPING:
             self._on(Event.GONE, now)
+        elif not ours:
+            self._gone_for_restart(now, found)
         elif ours.state == "RUNNING" and self._stop_attempts < STOP_ATTEMPTS:
-            self._take(ours, now)
+            self.enclave, self._own = ours, ours.id
+            if now < self._leaving_until:
+                self._due = min(now + LEAVING_LOOK, self._leaving_until)
         else:
             self.error = "it takes its time to end"
             self._stop_attempts += 1
             self._retry_stop(now)
 
+    def _gone_for_restart(self, now: float, found: Enclave | None) -> None:
+        self.enclave, self._may_exist, self.error = None, False, ""
+        if found:
+            self._on(Event.TAKEN, now)
+            self.error = _conflict(found)
+            self._due = now + self.settings.poll
+        else:
+            self._on(Event.CLEAR, now)
+
     def _retry_stop(self, now: float) -> None:
         self._due = now + STOP_RETRY
-        if self.state is State.STOPPING and self._stop_attempts >= STOP_ATTEMPTS:
+        if self._stop_attempts < STOP_ATTEMPTS:
+            return
+        if self.state is State.STOPPING:
             self._on(Event.GONE, now)
+        elif self.state is State.RESTARTING:
+            self.error = f"not restarted, since it did not end: {self.error}"
+            self._on(Event.REMAINS, now)
 
     def _take(self, enclave: Enclave, now: float) -> None:
         """Take an enclave as ours: to watch it, or to terminate it."""
@@ -310,6 +318,7 @@ class Lifecycle:
             return
         self.error = ""
         self._may_exist = True
+        self._asked, self._leaving_until = False, -math.inf
         self._on(Event.SEEN, now)
         self._due = now + self.settings.poll
 

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT
+from vsock_proxy.net.addresses import (
+    MAX_VSOCK,
+    VMADDR_CID_PARENT,
+    Address,
+    HybridAddress,
+    UnixAddress,
+    VsockAddress,
+)
+from vsock_proxy.net.ports import CONTROL_PORT
 from vsock_proxy.service.mistakes import Mistakes, attempt
 
 if TYPE_CHECKING:
@@ -26,6 +34,9 @@ EIF_RATIO = 4
 
 POLL = 5.0
 """Seconds between two looks; each is a process of some 10 ms."""
+
+STOP_TIMEOUT = 10.0
+"""Seconds that an enclave's program gets to end, if its agent is asked."""
 
 _MIB = 1 << 20
 T = TypeVar("T")
@@ -66,6 +77,8 @@ class EnclaveSettings:
         debug: debug mode: its console can be read, and its PCRs are zero.
         restart: what to do when it ends.
         poll: seconds between two looks at it.
+        agent: where its agent listens for the parent; None: it is not asked anything.
+        stop_timeout: seconds that its program gets to end.
     """
 
     name: str
@@ -77,6 +90,8 @@ class EnclaveSettings:
     debug: bool = False
     restart: Restart = Restart()
     poll: float = POLL
+    agent: Address | None = None
+    stop_timeout: float = STOP_TIMEOUT
 
     @property
     def cpus(self) -> int:
@@ -135,7 +150,8 @@ def _value(item: Setting, key: str, read: Callable[[Setting], T]) -> T | None:
 
 def _read(item: Setting) -> EnclaveSettings:
     with item.reading(
-        *("name", "eif", "memory_mib", "cpus", "cid", "debug", "restart", "poll"),
+        *("name", "eif", "memory_mib", "cpus", "cid", "debug", "restart", "poll", "agent"),
+        "stop_timeout",
         required=("name", "eif", "memory_mib", "cpus", "cid"),
     ) as keys:
         name = keys.read("name", _name)
@@ -146,10 +162,17 @@ def _read(item: Setting) -> EnclaveSettings:
         debug = keys.read("debug", lambda value: value.boolean(), False)  # noqa: FBT003
         restart = keys.read("restart", _restart, Restart())
         poll = keys.read("poll", lambda value: value.duration(0.1, 3600), POLL)
+        agent = keys.read("agent", lambda value: _agent(value, cid), None)
+        stop_timeout = keys.read(
+            "stop_timeout", lambda value: value.duration(0.1, 600), STOP_TIMEOUT
+        )
+        if not keys.failed and "stop_timeout" in keys and agent is None:
+            keys.add(keys["stop_timeout"].wrong("without `agent`: nothing in the enclave is asked"))
     count, ids = cpus
     return EnclaveSettings(
         name, eif, memory_mib, cid,
         cpu_count=count, cpu_ids=ids, debug=debug, restart=restart, poll=poll,
+        agent=agent, stop_timeout=stop_timeout,
     )  # fmt: skip
 
 
@@ -168,6 +191,19 @@ def _absolute(value: Setting) -> Path:
     if not path.is_absolute():
         raise value.wrong("not an absolute path")
     return path
+
+
+def _agent(value: Setting, cid: int | None) -> Address:
+    address = value.address()
+    if isinstance(address, VsockAddress) and address.cid == cid:
+        return address
+    if isinstance(address, UnixAddress | HybridAddress):
+        return address
+    raise value.wrong(
+        "not a vsock address of this enclave",
+        hint=f"write vsock://{'CID' if cid is None else cid}:{CONTROL_PORT}, and run its agent "
+        f"with --control vsock://any:{CONTROL_PORT}",
+    )
 
 
 def _cid(value: Setting) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from parent.http_server.protocol import Exchange
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from parent.http_server.protocol import Request, Response
 
 
@@ -25,6 +27,11 @@ class Server(Protocol):
 
     def respond(self, asked: Request | Response) -> Response:
         """Return the response to a request; an invalid one comes with its response."""
+        ...
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """Methods of requests that are allowed."""
         ...
 
     def expired(self) -> None:
@@ -48,7 +55,7 @@ class Connection(asyncio.Protocol):
         self.cid = cid
         self._server = server
         self._timeout = timeout
-        self._exchange = Exchange(cid)
+        self._exchange = Exchange(cid, server.methods)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._responded = self._half_closed = False

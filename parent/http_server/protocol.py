@@ -1,7 +1,7 @@
 """One request and its response, strictly after HTTP/1.1 (RFC 9112). No I/O.
 
 h11 knows the grammar and rejects what two readers could take differently; this also rejects what
-these services have no use for: bodies, methods other than GET and HEAD, a second request.
+these services have no use for: bodies, other methods, a second request.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ from __future__ import annotations
 import http
 import json
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import h11
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+METHODS: Final = ("GET", "HEAD")
 
 MAX_HEAD: Final = 8_192
 """Bytes of request line and headers; a Prometheus scrape has about 500."""
@@ -22,7 +27,7 @@ class Request:
     """An HTTP request.
 
     Attributes:
-        method: GET or HEAD.
+        method: GET or HEAD, or another that the server allows.
         path: as it was sent, without what follows a question mark.
         host: the Host header; "" if an HTTP/1.0 client sent none.
         cid: the context id of the enclave, which the kernel vouches for; None if the
@@ -60,8 +65,9 @@ def message(status: int, text: str) -> Response:
 class Exchange:
     """Parses the request of one connection, and encodes its response."""
 
-    def __init__(self, cid: int | None = None) -> None:
+    def __init__(self, cid: int | None = None, methods: Sequence[str] = METHODS) -> None:
         self._cid = cid
+        self._methods = methods
         self._head_only = False
         self._request: Request | None = None
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
@@ -89,8 +95,8 @@ class Exchange:
                     self._head_only = method == "HEAD"
                     if event.http_version not in (b"1.0", b"1.1"):
                         return message(505, "this is not HTTP/1.1")
-                    if method not in ("GET", "HEAD"):
-                        return message(405, "only GET and HEAD are supported")
+                    if method not in self._methods:
+                        return message(405, f"only {' and '.join(self._methods)} are supported")
                     length = headers.get(b"content-length", b"0")
                     if b"transfer-encoding" in headers or int(length):
                         return message(413, "a request here has no body")
@@ -115,7 +121,7 @@ class Exchange:
             *response.headers,
         ]
         if response.status == 405:
-            headers.append(("Allow", "GET, HEAD"))
+            headers.append(("Allow", ", ".join(self._methods)))
         reason = http.HTTPStatus(response.status).phrase
         head = [f"HTTP/1.1 {response.status} {reason}"]
         head += [f"{name}: {value}" for name, value in headers]

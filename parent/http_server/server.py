@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parent.budget import Budget
 from parent.http_server.connection import Connection
-from parent.http_server.protocol import Request, Response, message
+from parent.http_server.protocol import METHODS, Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
 from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
@@ -27,7 +27,7 @@ from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vsock_proxy.net.addresses import Address
 
@@ -88,11 +88,13 @@ class HttpServer:
             raises nothing.
         name: for the log.
         limits: other than the default ones.
+        methods: that requests may have.
 
     Attributes:
         address: what it listens on; with the real port, once started.
         counters: what it has done.
         limits: its limits.
+        methods: that requests may have.
     """
 
     def __init__(
@@ -102,8 +104,10 @@ class HttpServer:
         *,
         name: str,
         limits: Limits | None = None,
+        methods: Sequence[str] = METHODS,
     ) -> None:
         self.address = address
+        self.methods = methods
         self.counters = Counters()
         self.limits = limits or Limits()
         self._respond = respond

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from parent.credentials import CredentialService
 from parent.enclaves.component import EnclaveComponent
-from parent.enclaves.lifecycle import State
+from parent.enclaves.transitions import State
 from parent.logs.component import LogSink
 from parent.proxy import ProxyService
 from vsock_proxy.errors import AgentError

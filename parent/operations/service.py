@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from parent.component import ComponentStatus
 from parent.http_server import HttpServer, Limits, Request, Response, message
 from parent.operations import page
+from parent.operations.control import control_server
+from parent.operations.enclave_metrics import EnclaveMetrics
 from parent.operations.history import INTERVAL, History
 from parent.operations.hosts import may_be_named
 from parent.operations.metrics import CONTENT_TYPE, Metrics
@@ -37,6 +40,8 @@ _PAGE_SHARE: Final = 0.05
 """Of the time, at most, that pages are made in: with 256 forwards one takes 0.4 s, and whoever may
 connect may request 20 a second. The relay is in the same process."""
 
+_ENCLAVE_METRICS: Final = re.compile(r"/enclaves/([A-Za-z0-9._-]{1,63})/metrics")
+
 _HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -50,6 +55,7 @@ class OperationsService:
     ``/healthz``: 200 if every component is healthy, otherwise 503; with the status of each.
     ``/livez``: 200 if this process responds, whatever its components do.
     ``/metrics``: docs/parent.md lists them.
+    ``/enclaves/NAME/metrics``: those of the agent in an enclave.
     ``/status``: 200, with all of the state, for `enclave-parent status`.
 
     All of them reject other names in the Host header than those in `hosts.may_be_named`, with 421.
@@ -84,17 +90,29 @@ class OperationsService:
         self._sampler = threading.Thread(
             target=self._take_samples, name="operations-history", daemon=True
         )
+        self._enclaves = EnclaveMetrics(self._components)
         self.server = HttpServer(settings.listen, self._respond, name=self.name, limits=_LIMITS)
+        self._control = None
+        if settings.control is not None:
+            self._control = control_server(
+                settings.control, self._components, lambda: Response(200, _json(self._state()))
+            )
 
     def start(self) -> None:
         """See `Component.start`."""
         self.server.start()
+        if self._control is not None:
+            self._control.start()
         self._sampler.start()
+        self._enclaves.start()
 
     def stop(self, timeout: float) -> None:
         """See `Component.stop`."""
         self._stopping.set()
+        if self._control is not None:
+            self._control.stop(timeout)
         self.server.stop(timeout)
+        self._enclaves.stop(timeout)
         if self._sampler.ident:
             self._sampler.join(timeout)
 
@@ -124,7 +142,19 @@ class OperationsService:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case _:
-                return message(404, "there are /, /metrics, /healthz, /livez and /status")
+                return self._of_enclave(request.path)
+
+    def _of_enclave(self, path: str) -> Response:
+        named = _ENCLAVE_METRICS.fullmatch(path)
+        if named is None:
+            return message(
+                404,
+                "there are /, /metrics, /enclaves/NAME/metrics, /healthz, /livez and /status",
+            )
+        text = self._enclaves.text(named[1])
+        if text is None:
+            return message(503, "no numbers of this enclave: does it run, and is `agent` set?")
+        return Response(200, text, CONTENT_TYPE)
 
     def _state(self) -> dict[str, Any]:
         return state(self._components(), log_lines=self.settings.log_lines)

@@ -9,6 +9,7 @@ from parent.logs.intake import KEPT_LINES
 from vsock_proxy.net.addresses import (
     Address,
     HybridAddress,
+    UnixAddress,
     VsockAddress,
     is_host,
     without_brackets,
@@ -29,11 +30,13 @@ class OperationsSettings:
         listen: a TCP or UNIX address.
         hosts: names by which clients may request it, besides those in `hosts.may_be_named`.
         log_lines: of each enclave on the page and in ``/status``; with 0 they show none.
+        control: where commands such as `enclave-parent restart` connect; None: nowhere.
     """
 
     listen: Address
     hosts: tuple[str, ...] = ()
     log_lines: int = LOG_LINES
+    control: UnixAddress | None = None
 
 
 def read_operations_section(section: Setting) -> OperationsSettings:
@@ -42,7 +45,7 @@ def read_operations_section(section: Setting) -> OperationsSettings:
     Raises:
         ConfigurationError: names file and line, and the reason; of each mistake.
     """
-    with section.reading("listen", "hosts", "log_lines", required=("listen",)) as keys:
+    with section.reading("listen", "hosts", "log_lines", "control", required=("listen",)) as keys:
         return OperationsSettings(
             keys.read("listen", _listen),
             hosts=keys.read("hosts", lambda value: tuple(value.each(_host, MAX_HOSTS)), ()),
@@ -51,6 +54,7 @@ def read_operations_section(section: Setting) -> OperationsSettings:
                 lambda value: value.integer(0, KEPT_LINES),
                 LOG_LINES,
             ),
+            control=keys.read("control", _control, None),
         )
 
 
@@ -62,6 +66,16 @@ def _listen(value: Setting) -> Address:
             hint="write tcp://127.0.0.1:9100 or unix:/PATH",
         )
     return listen
+
+
+def _control(value: Setting) -> UnixAddress:
+    control = value.address()
+    if not isinstance(control, UnixAddress):
+        raise value.wrong(
+            "must be a UNIX socket: who may connect to it may restart enclaves",
+            hint="write unix:/run/enclave-parent/control",
+        )
+    return control
 
 
 def _host(value: Setting) -> str:

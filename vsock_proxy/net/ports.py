@@ -13,3 +13,6 @@ LOG_PORT = 8003
 
 EGRESS_PORT = 8004
 """The egress proxy."""
+
+CONTROL_PORT = 8010
+"""In an enclave: where its agent listens for the parent (``serve --control``)."""

@@ -207,7 +207,7 @@ TREES = st.dictionaries(
 
 
 @given(TREES)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_every_tree_comes_back_as_it_was(tree: dict[str, Any]) -> None:
     text = json.dumps(tree, ensure_ascii=False)
     for kind in ("json", "yaml"):

@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from parent.enclaves.agent import EnclaveAgentError, VsockAgent
 from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.console import Console
 from parent.enclaves.runner import Completed, Subprocess
@@ -22,11 +23,13 @@ from parent.enclaves.settings import EnclaveSettings, Restart
 from tests.parent.eif import eifs
 from tests.waiting import eventually
 from vsock_proxy.errors import AgentError
+from vsock_proxy.net.addresses import Address, VsockAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from parent.eif.describe import Description
+    from parent.enclaves.agent import EnclaveAgent
     from tests.parent.conftest import Identity
 
 FAKE = str(Path(__file__).parents[1] / "fake_nitro_cli.py")
@@ -54,7 +57,9 @@ class Host:
             "FAKE_NITRO_CLI_FAULTS": self.faults,
         }
 
-    def component(self, **changes: Any) -> EnclaveComponent:
+    def component(
+        self, *, asks: Callable[[Address], EnclaveAgent] = VsockAgent, **changes: Any
+    ) -> EnclaveComponent:
         asked: dict[str, Any] = {
             "name": "worker",
             "eif": self.eif,
@@ -71,6 +76,7 @@ class Host:
             self.runner(FAKE, environment),
             turn=self._turn,
             console=Console(asked["name"], FAKE, environment),
+            agent=asks,
         )
         self._components.append(made)
         return made
@@ -314,3 +320,88 @@ def test_system_errors_do_not_end_the_thread(
 
 def test_stop_without_start(host: Host) -> None:
     host.component().stop(1)
+
+
+class Asked:
+    """Stands for the agent in an enclave: `respond` is what it does, in the world it is in."""
+
+    def __init__(self, respond: Callable[[], bool]) -> None:
+        self.respond = respond
+        self.seconds: list[float] = []
+
+    def __call__(self, address: Address) -> Asked:
+        assert address == AGENT
+        return self
+
+    def stop(self, seconds: float) -> bool:
+        self.seconds.append(seconds)
+        return self.respond()
+
+
+AGENT = VsockAddress(16, 8010)
+
+
+def test_the_agent_is_asked_before_its_enclave_is_terminated(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def respond() -> bool:
+        assert len(host.enclaves()) == 1
+        host.end_enclaves()  # As its init does once the program has ended.
+        return True
+
+    agent = Asked(respond)
+    component = host.component(asks=agent, agent=AGENT, stop_timeout=7.0)
+    component.start()
+    eventually(lambda: component.status().healthy)
+    component.stop(10)
+    assert (state(component), agent.seconds, host.enclaves()) == ("stopped", [7.0], [])
+    assert "terminating" not in caplog.text
+
+
+def no_response() -> bool:
+    raise EnclaveAgentError("the agent at vsock://16:8010: no response")
+
+
+@pytest.mark.parametrize("respond", [no_response, lambda: False])
+def test_an_agent_that_does_not_respond_changes_nothing(
+    host: Host, caplog: pytest.LogCaptureFixture, respond: Callable[[], bool]
+) -> None:
+    caplog.set_level(logging.INFO)
+    component = host.component(asks=Asked(respond), agent=AGENT)
+    component.start()
+    eventually(lambda: component.status().healthy)
+    component.stop(10)
+    assert (state(component), host.enclaves()) == ("stopped", [])
+    assert "terminating" in caplog.text
+
+
+def test_an_enclave_is_restarted_in_order(host: Host) -> None:
+    def respond() -> bool:
+        host.end_enclaves()
+        return True
+
+    agent = Asked(respond)
+    component = host.component(asks=agent, agent=AGENT)
+    component.start()
+    eventually(lambda: component.status().healthy)
+    (first,) = host.enclaves()
+    component.restart()
+    assert state(component) in ("restarting", "ready", "starting", "running")
+    eventually(lambda: component.status().values["starts"] == 2)
+    eventually(lambda: component.status().healthy)
+    (second,) = host.enclaves()
+    assert first["EnclaveID"] != second["EnclaveID"]
+    values = component.status().values
+    assert (values["ended"], values["failures"], len(agent.seconds)) == (0, 0, 1)
+
+
+def test_an_enclave_without_an_agent_is_restarted_too(host: Host) -> None:
+    component = host.component()
+    component.start()
+    eventually(lambda: component.status().healthy)
+    component.restart()
+    eventually(lambda: component.status().values["starts"] == 2)
+    eventually(lambda: component.status().healthy)
+    assert len(host.enclaves()) == 1

@@ -12,20 +12,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from parent.enclaves.lifecycle import (
     BLIND_LOOKS,
+    LEAVING,
+    LEAVING_LOOK,
     STOP_ATTEMPTS,
-    TRANSITIONS,
+    Ask,
     Done,
-    Event,
     Lifecycle,
     Look,
     Run,
-    State,
     Terminate,
     Wait,
     backoff,
 )
 from parent.enclaves.nitro_cli import Enclave
 from parent.enclaves.settings import EnclaveSettings, Restart
+from parent.enclaves.transitions import TRANSITIONS, Event, State
+from vsock_proxy.net.addresses import Address, VsockAddress
 
 PCR0 = "ab" * 48
 SETTINGS = EnclaveSettings(
@@ -33,20 +35,25 @@ SETTINGS = EnclaveSettings(
 )
 
 
+AGENT = VsockAddress(16, 8010)
+
+
 def enclave(number: int = 1, **changes: object) -> Enclave:
     made = Enclave(f"i-0-enc{number:x}", "worker", 16, (1, 3), 512, pcr0=PCR0)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
-def lifecycle(restart: Restart | None = None, chance: float = 0.5) -> Lifecycle:
-    settings = dataclasses.replace(SETTINGS, restart=restart or Restart())
+def lifecycle(
+    restart: Restart | None = None, chance: float = 0.5, agent: Address | None = None
+) -> Lifecycle:
+    settings = dataclasses.replace(SETTINGS, restart=restart or Restart(), agent=agent)
     machine = Lifecycle(settings, chance=lambda: chance, now=0)
     machine.pcr0 = PCR0
     return machine
 
 
-def running(restart: Restart | None = None) -> Lifecycle:
-    machine = lifecycle(restart)
+def running(restart: Restart | None = None, agent: Address | None = None) -> Lifecycle:
+    machine = lifecycle(restart, agent=agent)
     assert machine.next(0) == Look()
     machine.looked(0, (), complete=True)
     assert machine.next(0) == Run()
@@ -68,8 +75,12 @@ def test_an_enclave_is_started_only_after_a_complete_look_that_showed_none() -> 
     }  # fmt: skip
 
 
-def test_an_enclave_is_terminated_only_when_told_to_stop() -> None:
-    """The second rule: STOPPING, the one state with that command, is entered by `stop` alone."""
+def test_an_enclave_is_terminated_only_when_told_to_stop_or_to_restart() -> None:
+    """The second rule: the two states with that command are entered by being told alone."""
+    entered = {
+        (state, event) for (state, event), to in TRANSITIONS.items() if to is State.RESTARTING
+    }
+    assert entered == {(State.RUNNING, Event.RESTART), (State.RESTARTING, Event.SEEN)}
     into = {(state, event) for (state, event), to in TRANSITIONS.items() if to is State.STOPPING}
     assert {event for state, event in into if state is not State.STOPPING} == {Event.STOP}
     assert {event for state, event in into if state is State.STOPPING} == {Event.SEEN}
@@ -285,6 +296,123 @@ def test_stop_ends_whatever_fails(lying: bool) -> None:
     assert machine.error
 
 
+def test_a_restart_terminates_and_starts_again() -> None:
+    machine = running()
+    machine.restart(1)
+    assert (machine.state, machine.next(1)) == (State.RESTARTING, Terminate("i-0-enc1"))
+    machine.terminated()
+    assert machine.next(2) == Look()
+    machine.looked(2, (), complete=False)
+    assert machine.next(3) == Look()
+    machine.looked(3, (), complete=True)
+    assert machine.next(3) == Run()
+    machine.ran(4, enclave(2))
+    assert (machine.healthy, machine.starts, machine.ended) == (True, 2, 0)
+
+
+def test_the_agent_is_asked_first_and_once() -> None:
+    machine = running(agent=AGENT)
+    machine.stop(1)
+    assert machine.next(1) == Ask("i-0-enc1")
+    machine.asked(11, ended=False, error="no response")
+    assert machine.next(11) == Terminate("i-0-enc1")
+    machine.terminate_failed(11, "E11")
+    machine.next(12)
+    machine.looked(12, (enclave(),), complete=True)
+    assert machine.next(12) == Terminate("i-0-enc1")
+
+
+def test_an_enclave_whose_program_has_ended_may_end_by_itself() -> None:
+    machine = running(agent=AGENT)
+    machine.stop(1)
+    machine.next(1)
+    machine.asked(2, ended=True)
+    assert machine.next(2) == Look()
+    machine.looked(2, (enclave(),), complete=True)
+    assert machine.next(2) == Wait(2 + LEAVING_LOOK)
+    machine.next(3)
+    machine.looked(3, (), complete=True)
+    assert machine.next(3) == Done()
+
+
+def test_one_that_does_not_is_terminated_after_a_while() -> None:
+    machine = running(agent=AGENT)
+    machine.restart(1)
+    machine.next(1)
+    machine.asked(2, ended=True)
+    now, commands = 2.0, list[object]()
+    while not isinstance(command := machine.next(now), Terminate):
+        commands.append(command)
+        match command:
+            case Wait(until):
+                now = until
+            case Look():
+                machine.looked(now, (enclave(),), complete=True)
+    assert now == 2 + LEAVING
+    assert set(map(type, commands)) == {Look, Wait}
+
+
+def test_each_restart_asks_anew() -> None:
+    machine = running(agent=AGENT)
+    for number in (1, 2):
+        machine.restart(number)
+        assert machine.next(number) == Ask(f"i-0-enc{number}")
+        machine.asked(number, ended=True)
+        machine.next(number)
+        machine.looked(number, (), complete=True)
+        machine.next(number)
+        machine.ran(number, enclave(number + 1))
+    machine.stop(3)
+    assert machine.next(3) == Ask("i-0-enc3")
+
+
+def test_a_restart_that_cannot_end_the_enclave_gives_up_and_watches_it() -> None:
+    machine = running()
+    machine.restart(0)
+    now, commands = 0.0, 0
+    while machine.state is State.RESTARTING:
+        commands += 1
+        assert commands < 10 * STOP_ATTEMPTS
+        match machine.next(now):
+            case Wait(until):
+                now = until
+            case Look():
+                machine.looked(now, (enclave(),), complete=True)
+            case Terminate():
+                machine.terminate_failed(now, "E11")
+    assert "not restarted, since it did not end: E11" in machine.error
+    machine.next(now + 9)
+    machine.looked(now + 9, (enclave(),), complete=True)
+    assert machine.healthy
+
+
+def test_a_restart_starts_at_once_what_waits_or_has_failed() -> None:
+    for restart in (Restart(), Restart(always=False)):
+        machine = running(restart)
+        machine.looked(5, (), complete=True)
+        assert machine.next(5) != Look()
+        machine.restart(5)
+        assert (machine.state, machine.failures, machine.next(5)) == (State.WAITING, 0, Look())
+
+
+@pytest.mark.parametrize("state", ["looking", "starting", "conflict", "stopping"])
+def test_a_restart_changes_nothing_where_there_is_nothing_to_restart(state: str) -> None:
+    machine = lifecycle()
+    machine.next(0)
+    if state == "conflict":
+        machine.looked(0, (enclave(7, cpu_ids=(1,)),), complete=True)
+    elif state != "looking":
+        machine.looked(0, (), complete=True)
+        machine.next(0)
+        if state == "stopping":
+            machine.ran(0, enclave())
+            machine.stop(0)
+    assert machine.state == state
+    before = machine.next(0)
+    machine.restart(0)
+    assert (machine.state, machine.next(0)) == (state, before)
+
+
 def test_backoff_doubles_up_to_its_limit() -> None:
     restart = Restart(first=1.0, longest=300.0)
     least = [backoff(restart, failures, 0) for failures in range(1, 12)]
@@ -325,9 +453,11 @@ def test_backoff_has_bounds(first: float, factor: float, failures: int, chance: 
 class Life(RuleBasedStateMachine):
     """A world with nitro-cli in it that fails in every way it can, and others who use it."""
 
-    @initialize(give_up=st.integers(0, 3), always=st.booleans())
-    def begin(self, give_up: int, always: bool) -> None:
-        self.machine = lifecycle(Restart(always=always, give_up_after=give_up))
+    @initialize(give_up=st.integers(0, 3), always=st.booleans(), agent=st.booleans())
+    def begin(self, give_up: int, always: bool, agent: bool) -> None:
+        restart = Restart(always=always, give_up_after=give_up)
+        self.machine = lifecycle(restart, agent=AGENT if agent else None)
+        self.restarting = False
         self.now = 0.0
         self.number = 100
         self.ours: dict[str, Enclave] = {}
@@ -351,8 +481,8 @@ class Life(RuleBasedStateMachine):
                 assert self.seen_clear, "started without having looked"
                 assert not self.stopped
                 self.pending = command
-            case Terminate(enclave_id):
-                assert self.stopped
+            case Ask(enclave_id) | Terminate(enclave_id):
+                assert self.stopped or self.restarting
                 assert enclave_id not in self.others, "ended what is not ours"
                 self.pending = command
             case Done():
@@ -387,6 +517,10 @@ class Life(RuleBasedStateMachine):
                     self.machine.ran(self.now, made)
                 else:
                     self.machine.run_failed(self.now, "E36")
+            case Ask(enclave_id):
+                if outcome == "well":
+                    self.ours.pop(enclave_id, None)
+                self.machine.asked(self.now, ended=outcome in ("well", "partly"))
             case Terminate(enclave_id):
                 if outcome in ("well", "unheard"):
                     self.ours.pop(enclave_id, None)
@@ -409,6 +543,13 @@ class Life(RuleBasedStateMachine):
     @rule()
     def the_others_end(self) -> None:
         self.others.clear()
+
+    @rule()
+    def restart(self) -> None:
+        # The driver says so between two commands, as it does with `stop`.
+        if self.pending is None:
+            self.restarting = True
+            self.machine.restart(self.now)
 
     @rule()
     def stop(self) -> None:

@@ -18,6 +18,7 @@ from parent.enclaves.nitro_cli import Enclave, NitroCliError
 from parent.enclaves.runner import MAX_OUTPUT, Subprocess, passed_environment
 from parent.enclaves.settings import EnclaveSettings, Restart, check_memory, read_enclaves_section
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.net.addresses import VsockAddress
 from vsock_proxy.service.settings import parse_settings
 
 WHOLE = """\
@@ -34,6 +35,8 @@ WHOLE = """\
   memory_mib: 256
   cpus: [1, 3]
   cid: 17
+  agent: vsock://17:8010
+  stop_timeout: 20 s
 """
 
 DESCRIBED = {
@@ -68,12 +71,19 @@ def test_the_section_is_read() -> None:
     )
     assert other.cpu_ids == (1, 3)
     assert other.restart == Restart()
+    assert (other.agent, other.stop_timeout) == (VsockAddress(17, 8010), 20)
+    assert worker.agent is None
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("cid: 17", "cid: 16", "9: worker and other have the same CID 16"),
+        ("  cid: 17", "  cid: 16", "9: worker and other have the same CID 16"),
+        ("vsock://17:8010", "vsock://16:8010", "14: agent: not a vsock address of this enclave"),
+        ("vsock://17:8010", "vsock://any:8010", "14: agent: not a vsock address of this enclave"),
+        ("vsock://17:8010", "tcp://127.0.0.1:1", "14: agent: not a vsock address"),
+        ("agent: vsock://17:8010", "", "15: stop_timeout: without `agent`"),
+        ("stop_timeout: 20 s", "stop_timeout: 1 h", "15: stop_timeout: "),
         ("cid: 17", "cid: 3", "13: cid: 3 cannot be"),
         ("cid: 17", "cid: 4294967295", "13: cid: 4294967295 cannot be"),
         ("cid: 17", "", "9: key 'cid' is missing"),
