@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from enclave.attested_tls import options as ingress_options
@@ -179,7 +180,6 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
-        environ = _open_network(network, environ, held)
         agents = {
             region: held.enter_context(
                 make_agent(
@@ -206,7 +206,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         control = held.enter_context(listening(control_at)) if control_at else None
         options = ServeOptions(
             command=command,
-            environ=command_environment(environ, next(iter(agents))),
+            environ={},  # COMMAND's, below
             user=user,
             secrets=secrets,
             control=control,
@@ -224,6 +224,9 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
 
         workers = held.enter_context(contextlib.closing(Workers()))
         workers.fork(arguments.processes - 1, work)
+        # It has a thread, and a fork would take its locks along.
+        environ = _open_network(network, environ, held)
+        options = replace(options, environ=command_environment(environ, next(iter(agents))))
         if boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
             agent = next(iter(agents.values()))
