@@ -9,7 +9,6 @@ import ipaddress
 import logging
 import os
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from enclave.attested_tls import options as ingress_options
@@ -226,7 +225,9 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         workers.fork(arguments.processes - 1, work)
         # It has a thread, and a fork would take its locks along.
         environ = _open_network(network, environ, held)
-        options = replace(options, environ=command_environment(environ, next(iter(agents))))
+        options = dataclasses.replace(
+            options, environ=command_environment(environ, next(iter(agents)))
+        )
         if boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
             agent = next(iter(agents.values()))
