@@ -179,7 +179,6 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
-        environ = _open_network(network, environ, held)
         agents = {
             region: held.enter_context(
                 make_agent(
@@ -224,6 +223,11 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
 
         workers = held.enter_context(contextlib.closing(Workers()))
         workers.fork(arguments.processes - 1, work)
+        # It has a thread, which no fork may find.
+        environ = _open_network(network, environ, held)
+        options = dataclasses.replace(
+            options, environ=command_environment(environ, next(iter(agents)))
+        )
         if boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
             agent = next(iter(agents.values()))
