@@ -26,16 +26,17 @@ MAX_BODY: Final = 524_288
 MAX_RAW: Final = MAX_HEAD + 2 * MAX_BODY
 """Bytes of a whole request with the frames of its chunks; those of short chunks add up."""
 
-_USED: Final = frozenset(
-    {
-        b"authorization",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"transfer-encoding",
-        b"x-amz-target",
-    }
-)
+_USED: Final = {
+    name.encode(): name
+    for name in (
+        "authorization",
+        "content-length",
+        "expect",
+        "host",
+        "transfer-encoding",
+        "x-amz-target",
+    )
+}
 """The headers that are used. Each may stand once: what two readers could take differently is
 rejected. The others, session tokens among them, are not kept. ``Upgrade`` is one of them: a server
 may ignore it (RFC 9110, section 7.8), and clients that send it go on in HTTP/1.1."""
@@ -144,11 +145,12 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header; a trailer, which stands behind a chunked body, is dropped."""
-        self._count(len(name) + len(value))
-        lower = name.lower()
-        if lower not in _USED or self._head_ended:
+        self._head_size += len(name) + len(value)  # as `_count`: each request has many of them
+        if self._head_size > MAX_HEAD:
+            raise _head_too_large()
+        key = _USED.get(name.lower())
+        if key is None or self._head_ended:
             return
-        key = lower.decode()
         if key in self._headers:
             raise _malformed(f"the header {key} is there twice")
         self._headers[key] = value.decode("latin-1").strip(" \t")
