@@ -149,19 +149,20 @@ def make_dev(devices: "list[str]") -> "dict[str, int | str]":
                 (os.rmdir if is_folder else os.unlink)(path)
     found = make_nodes(old, devices)
     os.close(old)
-    make_hosts()
     if here == "/dev" or here.startswith("/dev/"):
         os.chdir(here)
     return found
 
 
-def make_hosts() -> None:
-    """Mount a copy over /etc/hosts: what the program writes there is its own, as in an enclave."""
-    try:
-        with open("/etc/hosts", "rb") as f:  # noqa: PTH123
-            content = f.read()
-    except OSError:
+def make_hosts(source: str) -> None:
+    """Mount a copy of a file over /etc/hosts, if there is one.
+
+    What the program writes there is its own, as in an enclave.
+    """
+    if not os.path.exists("/etc/hosts"):  # noqa: PTH110
         return
+    with open(source, "rb") as f:  # noqa: PTH123
+        content = f.read()
     copy = "/dev/.hosts"
     fd = os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with open(fd, "wb") as f:  # noqa: PTH123
@@ -267,8 +268,8 @@ def main() -> None:
             if report["network"]:
                 raise_loopback()
                 listening = listen_on_loopback(plan["listen"])
-                if plan["hosts"] and os.path.exists("/etc/hosts"):  # noqa: PTH110
-                    mount(plan["hosts"], "/etc/hosts", None, MS_BIND)
+            # The names lead to what listens in that network.
+            make_hosts((report["network"] and plan["hosts"]) or "/etc/hosts")
         step = "no_new_privs"
         # Without privilege the kernel takes a filter only from a process that can gain none by
         # exec.

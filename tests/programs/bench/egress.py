@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.programs.bench.relay import MEASUREMENTS, Load, Results, measure, ratio
+from tests.programs.bench.relay import MEASUREMENTS, ONLY, Load, Results, measure, ratio
 from tests.programs.bench.relay_peers import Peer
 from tests.programs.bench.report import machine, table
 from tests.sockets import unused_port
@@ -172,9 +172,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
     results: Results = {}
     measured = [
-        m
-        for m in MEASUREMENTS
-        if m.figures[0].name.startswith(WANTED) or "ping" in m.figures[0].name
+        m for m in MEASUREMENTS if any(word in m.figures[0].name for word in ONLY or WANTED)
     ]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         Path(folder).chmod(0o755)
