@@ -51,13 +51,16 @@ HEAVY = {
 }
 
 ON_USE = {
+    "enclave.attested_tls.clients": {"httpx", "requests"},
+    "enclave.attested_tls.httpx_transport": {"httpx"},
+    "enclave.attested_tls.requests_adapter": {"requests"},
     "enclave.network.dialer": {"httpx", "requests", "urllib3"},
     "enclave.network.httpx_transport": {"httpcore", "httpx"},
     "enclave.network.requests_adapter": {"requests"},
     "enclave.network.urllib3_pools": {"urllib3"},
 }
-"""Modules for programs that use a library of their own, and the library; the first one imports it
-for types only. Nothing else imports them, but when they are called."""
+"""Modules for programs that use a library of their own, and the library; `clients` and `dialer`
+import it for types only. Nothing else imports them, but when they are called."""
 
 
 def imports(path: Path) -> set[str]:

@@ -152,6 +152,7 @@ async def serve(
         if (ingress := options.ingress_tls) is not None:
             await ingress.start()
             stack.callback(ingress.close)
+            server.metrics.add(ingress.families)
         control = None
         if options.control is not None:
             control = ControlServer(calls, readiness, metrics=server.metrics, stop=stop.end)
