@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from enclave.attested_tls import memory_files
 from enclave.attested_tls.binding import (
@@ -28,15 +28,19 @@ from enclave.attested_tls.identity import (
 from enclave.attested_tls.server import AttestedServer
 from enclave.errors import AgentError, ConfigurationError
 from vsock_proxy.net.listening import listening, local_address
+from vsock_proxy.service.exposition import Family, Sample, single
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
     from typing import Self
 
     from enclave.attested_tls.options import IngressTlsOptions
     from enclave.attester import Attester
 
 log = logging.getLogger(__name__)
+
+_PREFIX: Final = "enclave_agent_ingress_tls_"
 
 
 class IngressTls:
@@ -108,15 +112,17 @@ class IngressTls:
     def _make_documents(self) -> Documents:
         return Documents(self._attester, rate=self._options.rate)
 
-    def counts(self) -> dict[str, int]:
-        """Return connections and documents, for those who watch."""
-        documents = self._documents
-        return {
-            "clients": sum(len(server.connections) for server in self._servers),
-            "clients_rejected": sum(server.rejected for server in self._servers),
-            "documents": 0 if documents is None else documents.made,
-            "documents_rejected": 0 if documents is None else documents.rejected,
-        }
+    def families(self) -> Iterable[Family]:
+        """Return the numbers of clients and documents; see `enclave.serve.metrics.Source`."""
+        documents, servers = self._documents, self._servers
+        clients = sum(len(server.connections) for server in servers)
+        made, refused = (documents.made, documents.rejected) if documents else (0, 0)
+        yield single(f"{_PREFIX}clients", "gauge", "Connected at this moment.", clients)
+        yield single(f"{_PREFIX}documents_total", "counter", "Attestation documents made.", made)
+        limits = {"clients": sum(server.rejected for server in servers), "documents": refused}
+        samples = [Sample(number, (("limit", limit),)) for limit, number in limits.items()]
+        text = "Clients and documents beyond a limit."
+        yield Family(f"{_PREFIX}rejected_total", "counter", text, samples)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, and let what is under way end."""

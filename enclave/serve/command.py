@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
+    from enclave.attested_tls.service import IngressTls
     from enclave.cli.environment import Environment
     from enclave.clock_watch import ClockWatch
     from enclave.serve.user import User
@@ -161,11 +162,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             raise ConfigurationError(
                 "--no-kms, and secrets that only KMS can open", hint="leave one of them out"
             )
-        if ingress is not None:
-            raise ConfigurationError(
-                "--no-kms with --ingress-tls", hint="leave out --no-kms: no call is made unasked"
-            )
-        return _run_without_kms(arguments, environment, command, user, network)
+        return _run_without_kms(arguments, environment, command, user, network, ingress)
     _warn_of_variables(environ, address, around=bool(command))
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
     watch = _do_boot_duties(boot, environment, arguments.engine, arguments.attester)
@@ -195,13 +192,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             for region, changes in _regions(arguments, environment).items()
         }
         listener = held.enter_context(listening(address))
-        ingress_tls = None
-        if ingress is not None:
-            from enclave.attested_tls.service import IngressTls  # noqa: PLC0415 (if it is used)
-
-            attester = held.enter_context(environment.attester(arguments.attester))
-            owner = None if user is None else (user.uid, user.gid)
-            ingress_tls = held.enter_context(IngressTls(ingress, attester, owner=owner))
+        ingress_tls = _open_ingress(ingress, arguments, environment, user, held)
         control = held.enter_context(listening(control_at)) if control_at else None
         options = ServeOptions(
             command=command,
@@ -246,12 +237,18 @@ def _run_without_kms(
     command: Sequence[str],
     user: User | None,
     network: network_options.NetworkOptions | None,
+    ingress: ingress_options.IngressTlsOptions | None,
 ) -> int:
     """Run COMMAND, and its network, and nothing else; return the exit code."""
-    if network is None:
+    if ingress is not None and ingress.folder is not None:
+        raise ConfigurationError(
+            "--no-kms, and --ingress-tls-files, whose documents the endpoint gives",
+            hint="leave one of them out",
+        )
+    if network is None and ingress is None:
         raise ConfigurationError(
             "--no-kms, and no network: nothing to serve",
-            hint="add --egress, --egress-host, --forward or --ingress",
+            hint="add --egress, --egress-host, --forward, --ingress or --ingress-tls",
         )
     boot = dataclasses.replace(BootOptions.from_args(arguments), seed_from_kms=False)
     _do_boot_duties(boot, environment, "python", arguments.attester)
@@ -261,7 +258,25 @@ def _run_without_kms(
 
     with contextlib.ExitStack() as held:
         environ = _open_network(network, environment.environ, held)
-        return asyncio.run(run_program(command, environ, user))
+        ingress_tls = _open_ingress(ingress, arguments, environment, user, held)
+        return asyncio.run(run_program(command, environ, user, ingress_tls))
+
+
+def _open_ingress(
+    options: ingress_options.IngressTlsOptions | None,
+    arguments: argparse.Namespace,
+    environment: Environment,
+    user: User | None,
+    held: contextlib.ExitStack,
+) -> IngressTls | None:
+    """Listen for clients of attested TLS; they are served once it is started."""
+    if options is None:
+        return None
+    from enclave.attested_tls.service import IngressTls  # noqa: PLC0415 (if it is used)
+
+    attester = held.enter_context(environment.attester(arguments.attester))
+    owner = None if user is None else (user.uid, user.gid)
+    return held.enter_context(IngressTls(options, attester, owner=owner))
 
 
 def _open_network(

@@ -152,6 +152,7 @@ async def serve(
         if (ingress := options.ingress_tls) is not None:
             await ingress.start()
             stack.callback(ingress.close)
+            server.metrics.add(ingress.families)
         control = None
         if options.control is not None:
             control = ControlServer(calls, readiness, metrics=server.metrics, stop=stop.end)
@@ -346,14 +347,24 @@ async def _run_command(
     return await _run(options.command, env, options.user, stop, given)
 
 
-async def run_program(command: Sequence[str], environ: Mapping[str, str], user: User | None) -> int:
+async def run_program(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    user: User | None,
+    ingress_tls: IngressTls | None = None,
+) -> int:
     """Run a program, without an endpoint; without one, wait for a signal. Return the exit code.
 
     Raises:
         ConfigurationError: the program cannot be run.
     """
     stop = _Stop()
-    with diagnostics_to_log(asyncio.get_running_loop()):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
+        if ingress_tls is not None:
+            raise_descriptor_limit(ingress_tls.descriptors + SPARE_DESCRIPTORS)
+            await ingress_tls.start()
+            stack.callback(ingress_tls.close)
         log.info("ready")
         notify("READY=1")
         try:
@@ -362,6 +373,8 @@ async def run_program(command: Sequence[str], environ: Mapping[str, str], user: 
             await stop.requested.wait()
         finally:
             notify("STOPPING=1")
+            if ingress_tls is not None:
+                await _either(ingress_tls.drain(DRAIN), stop.hurry)
     return 0
 
 

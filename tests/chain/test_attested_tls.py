@@ -101,6 +101,16 @@ def test_a_client_outside_calls_in(tmp_path: Path) -> None:
         assert "attestation document refused: PCR0: expected abab" in done.stderr
 
 
+def test_without_kms(tmp_path: Path) -> None:
+    serve = (*AGENT, "serve", "--no-kms", "--ingress-tls", "app.example")
+    with enclave(tmp_path, *serve, "--", sys.executable, "-c", PROGRAM), parent(tmp_path) as url:
+        done = run(*AGENT, "fetch", url, "--pcr0", PCR0, "--simulated-root", root_of(url))
+        assert (done.stdout, done.returncode) == (WELCOME, 0), done.stderr
+    done = run(*serve, "--ingress-tls-files", "/run", "--", "true")
+    assert "--no-kms, and --ingress-tls-files" in done.stderr
+    assert done.returncode == 252
+
+
 ENDS_TLS_ITSELF = """
 import os, socket, ssl, sys, urllib.request
 

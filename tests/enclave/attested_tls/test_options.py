@@ -175,7 +175,8 @@ def test_the_service_from_start_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
         response = await asyncio.to_thread(document)
         assert response.startswith(b"HTTP/1.1 200 ")
         assert (await ingress.document(""))[0] == 404
-        assert ingress.counts()["documents"] == 1
+        numbers = {family.name: family.samples[0].value for family in ingress.families()}
+        assert numbers["enclave_agent_ingress_tls_documents_total"] == 1
         await ingress.drain(TEST_TIMEOUT)
         ingress.close()
 

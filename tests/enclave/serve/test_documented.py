@@ -7,6 +7,9 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, cast
 
+from enclave import Nsm
+from enclave.attested_tls.options import IngressTlsOptions
+from enclave.attested_tls.service import IngressTls
 from enclave.secrets.options import add_options
 from enclave.serve.calls import Calls
 from enclave.serve.metrics import PREFIX, agent_families, process_families
@@ -14,6 +17,7 @@ from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import EndpointServer
 from parent.cli import main
+from tests.enclave.attested_tls.serving import NSM
 from tests.enclave.serve.serving import Kms
 from tests.paths import ROOT
 
@@ -41,6 +45,7 @@ async def families() -> set[str]:
         *server.families(),
         *pool.families(),
         *agent_families(cast("dict[str, Agent]", {"us-east-1": Stub()})),
+        *IngressTls(IngressTlsOptions("a", (), 1, 1, None), Nsm(NSM)).families(),
     ]
     pool.close()
     calls.close()
