@@ -233,3 +233,32 @@ def test_every_binary_file_comes_back_as_it_was(data: bytes) -> None:
 )  # fmt: skip
 def test_numbers_are_written_as_go_does(value: float, text: str) -> None:
     assert float_text(value) == text
+
+
+SEALED = {
+    "json": seal(TREE, "json"),
+    "yaml": seal(TREE, "yaml"),
+    "dotenv": seal("A=hunter2\nB=x\nC_unencrypted=plain\n", "dotenv"),
+}
+
+
+def _values(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return [each for value in node.values() for each in _values(value)]
+    return [each for value in node for each in _values(value)] if isinstance(node, list) else [node]
+
+
+@given(st.sampled_from(sorted(SEALED)), st.integers(0, 10_000), st.integers(0, 255))
+@settings(max_examples=100)
+def test_a_byte_that_is_changed_is_one_error_or_changes_no_value(
+    kind: str, at: int, byte: int
+) -> None:
+    """Names of values that are not encrypted are not under the MAC: docs/secrets.md says so."""
+    data = bytearray(SEALED[kind])
+    data[at % len(data)] = byte
+    try:
+        found = read_sops(bytes(data), name="f.json")
+        if found is not None:
+            assert _values(found.open(KEY)) == _values(opened(SEALED[kind]))
+    except AgentError:
+        pass
