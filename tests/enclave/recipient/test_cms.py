@@ -232,6 +232,14 @@ def test_the_layout_that_is_kept_changes_no_outcome(data: st.DataObject) -> None
         assert outcome(bytes(der)) == alone
 
 
+def test_four_layouts_are_kept_and_the_last_is_looked_at_first() -> None:
+    cms._known = ()
+    envelopes = [Envelope(plaintext=bytes(16 * size)).der() for size in range(6)]
+    for envelope in envelopes:
+        parse_enveloped_data(envelope)
+    assert [layout.size for layout in cms._known] == [len(each) for each in envelopes[:1:-1]]
+
+
 def outcome(der: bytes) -> EnvelopedData | str:
     try:
         return parse_enveloped_data(der)
