@@ -232,8 +232,10 @@ def test_the_layout_that_is_kept_changes_no_outcome(data: st.DataObject) -> None
         assert outcome(bytes(der)) == alone
 
 
-def test_four_layouts_are_kept_and_the_last_is_looked_at_first() -> None:
-    cms._known = ()
+def test_four_layouts_are_kept_and_the_last_is_looked_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cms, "_known", ())
     envelopes = [Envelope(plaintext=bytes(16 * size)).der() for size in range(6)]
     for envelope in envelopes:
         parse_enveloped_data(envelope)
