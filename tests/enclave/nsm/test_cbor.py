@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cbor2
 import pytest
 from hypothesis import example, given
@@ -81,3 +83,65 @@ def test_whatever_the_bytes_only_decoding_errors_leave(data: bytes) -> None:
         return
     # Encoding is canonical where the input need not be: compare what it means.
     assert cbor2.loads(cbor2.dumps(value)) == value
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x00", b"\xff" * 40])
+@pytest.mark.parametrize(
+    "item", [0, 1000, b"bytes", "text", [1, [2, [3]]], {"a": b"", "b": [None, True]}]
+)
+def test_the_first_item_is_told_from_what_follows(item: object, rest: bytes) -> None:
+    wire = cbor2.dumps(item)
+    assert cbor.first_item(wire + rest, format="x") == wire
+
+
+@pytest.mark.parametrize(
+    ("wire", "reason", "at"),
+    [
+        ("", "cut short", 0),
+        ("8201", "cut short", 2),
+        ("818181818101", "containers deep", 4),
+        ("c100", "a tag", 0),
+    ],
+)
+def test_no_first_item(wire: str, reason: str, at: int) -> None:
+    with pytest.raises(DecodingError, match=reason) as caught:
+        cbor.first_item(bytes.fromhex(wire), format="x")
+    assert (caught.value.format, caught.value.offset) == ("x", at)
+
+
+SHAPES: list[tuple[cbor.Shape, list[object], list[object], str]] = [
+    (cbor.number(7), [0, 1, 6, 7], [-1, 8, True, False, 1.0, "1", None], "a number in 0..7"),
+    (
+        cbor.data(2, 4),
+        [b"12", b"123", b"1234"],
+        [b"", b"1", b"12345", "12", bytearray(b"12"), None, 3],
+        "2..4 bytes",
+    ),
+    (cbor.flag, [True, False], [0, 1, None, "true"], "true or false"),
+    (
+        cbor.text,
+        ["x", "é", "x" * 256],
+        ["", "x" * 257, "a\nb", "\x1b", b"x", None],
+        "1..256 printable characters",
+    ),
+]
+
+
+@pytest.mark.parametrize(("shape", "fitting", "others", "message"), SHAPES)
+def test_a_shape_takes_its_limits_and_nothing_beyond(
+    shape: cbor.Shape, fitting: list[object], others: list[object], message: str
+) -> None:
+    for value in fitting:
+        assert shape(value) is value
+    for value in others:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            shape(value)
+
+
+def test_fields_are_taken_by_their_shapes() -> None:
+    shapes = {"a": cbor.number(1), "b": cbor.flag}
+    assert cbor.take({"a": 1, "b": True, "c": "left alone"}, shapes) == {"a": 1, "b": True}
+    with pytest.raises(ValueError, match=r"^b is not true or false$"):
+        cbor.take({"a": 1}, shapes)
+    with pytest.raises(ValueError, match=r"^a is not a number in 0\.\.1$"):
+        cbor.take({"a": 2, "b": True}, shapes)

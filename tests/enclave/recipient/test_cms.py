@@ -110,6 +110,21 @@ def test_what_kms_never_sends_is_refused_by_name(case: str) -> None:
     assert caught.value.format == "CiphertextForRecipient"
 
 
+@pytest.mark.parametrize(("which", "what"), [(0, "OAEP hashAlgorithm"), (1, "MGF1 hash")])
+def test_what_is_wrong_with_a_hash_is_reported_by_its_name(which: int, what: str) -> None:
+    der = bytearray(Envelope().der())
+    at = -1
+    for _ in range(which + 1):
+        at = der.index(bytes.fromhex("0609608648016503040201"), at + 1)
+    parameters = bytearray(der)
+    parameters[at + 11] = 0x04  # in place of NULL
+    with pytest.raises(DecodingError, match=f"malformed [A-Za-z]+: {what} goes on"):
+        parse_enveloped_data(bytes(parameters))
+    der[at - 2] = 0x31  # in place of SEQUENCE
+    with pytest.raises(DecodingError, match=f"malformed [A-Za-z]+: {what} has tag 0x31"):
+        parse_enveloped_data(bytes(der))
+
+
 CLOSED: dict[str, dict[str, bytes]] = {
     "another recipient": {"identifier": b"3" * 32},
     "a content key of 16 bytes": {"content_key": b"k" * 16},
@@ -215,6 +230,16 @@ def test_the_layout_that_is_kept_changes_no_outcome(data: st.DataObject) -> None
     for earlier in (before, Envelope().der()):
         parse_enveloped_data(earlier)
         assert outcome(bytes(der)) == alone
+
+
+def test_four_layouts_are_kept_and_the_last_is_looked_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cms, "_known", ())
+    envelopes = [Envelope(plaintext=bytes(16 * size)).der() for size in range(6)]
+    for envelope in envelopes:
+        parse_enveloped_data(envelope)
+    assert [layout.size for layout in cms._known] == [len(each) for each in envelopes[:1:-1]]
 
 
 def outcome(der: bytes) -> EnvelopedData | str:

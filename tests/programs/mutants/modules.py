@@ -31,7 +31,8 @@ MODULES: dict[str, Module] = {
     "verify": Module(("enclave/attestation/verify.py",), ("tests/enclave/attestation",)),
     "signing": Module(("enclave/kms/signing.py",), ("tests/enclave/kms/test_signing.py",)),
     "allowlist": Module(
-        ("vsock_proxy/proxy/allowlist.py",), ("tests/vsock_proxy/proxy/test_allowlist.py",)
+        ("vsock_proxy/proxy/allowlist.py", "vsock_proxy/proxy/allowlist_file.py"),
+        ("tests/vsock_proxy/proxy/test_allowlist.py",),
     ),
     "response": Module(("enclave/http/response.py",), ("tests/enclave/http/test_response.py",)),
     "request": Module(("enclave/http/request.py",), ("tests/enclave/http/test_request.py",)),
