@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from enclave.credentials import Credentials
     from enclave.doctor.machine import Tls
     from enclave.options import KmsLocation
-    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.addresses import Address, ConnectProxy
+    from vsock_proxy.net.dialing import Dialer
 
 EXIT_FAILED = 1
 _TIMEOUT = 15.0
@@ -202,7 +203,7 @@ class _Machine:
         )
 
     @property
-    def proxy(self) -> Address | None:
+    def proxy(self) -> Address | ConnectProxy | None:
         return self._location.proxy
 
     def endpoint(self) -> str:
@@ -213,15 +214,21 @@ class _Machine:
         from enclave.http.client import open_tls  # noqa: PLC0415
         from enclave.http.errors import HttpError  # noqa: PLC0415
         from enclave.kms.tls import tls_context  # noqa: PLC0415
-        from vsock_proxy.net.addresses import TcpAddress  # noqa: PLC0415
+        from vsock_proxy.net.addresses import ConnectProxy, TcpAddress  # noqa: PLC0415
+        from vsock_proxy.net.dialing import ConnectDialer  # noqa: PLC0415
 
         location, arguments = self._location, self._arguments
         host = location.endpoint.host
         context = tls_context(host, ca_bundle=location.ca_bundle, trust=arguments.trust)
+        address: Address = TcpAddress(host, location.endpoint.port)
+        dialer: Dialer = self._dialer
+        if isinstance(location.proxy, ConnectProxy):
+            dialer = ConnectDialer(location.proxy, dialer)
+        elif location.proxy is not None:
+            address = location.proxy
         deadline = self._machine.monotonic_deadline(self._timeout)
         try:
-            through = location.proxy or TcpAddress(host, location.endpoint.port)
-            stream = open_tls(self._dialer, through, context, host, deadline)
+            stream = open_tls(dialer, address, context, host, deadline)
         except HttpError as e:
             raise KmsUnreachableError(
                 f"no TLS with {host}: {e}", hint="docs/trust.md: which CAs are trusted"
