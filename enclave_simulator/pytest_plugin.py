@@ -218,9 +218,9 @@ def _attacked_agent(parent: HostileParent, folders: pytest.TempPathFactory) -> A
             else Credentials(of.access_key_id, of.secret_access_key, of.session_token)
         ),
         # For tests: an attack by waiting ends soon.
-        connect_timeout=2.0,
-        read_timeout=2.0,
-        deadline=5.0,
+        connect_timeout=5.0,
+        read_timeout=5.0,
+        deadline=12.0,
         environ={},
     )
 

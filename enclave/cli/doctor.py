@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from enclave.credentials import Credentials
     from enclave.doctor.machine import Tls
     from enclave.options import KmsLocation
-    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.addresses import Address, ConnectProxy
 
 EXIT_FAILED = 1
 _TIMEOUT = 15.0
@@ -202,11 +202,8 @@ class _Machine:
         )
 
     @property
-    def proxy(self) -> Address | None:
-        from vsock_proxy.net.addresses import ConnectProxy  # noqa: PLC0415 (as above)
-
-        proxy = self._location.proxy
-        return proxy.via if isinstance(proxy, ConnectProxy) else proxy
+    def proxy(self) -> Address | ConnectProxy | None:
+        return self._location.proxy
 
     def endpoint(self) -> str:
         return self._location.endpoint.url

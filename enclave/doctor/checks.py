@@ -12,7 +12,7 @@ from enclave.attestation.document import parse
 from enclave.clock_watch import MAX_DRIFT
 from enclave.drift import clock_drift, describe
 from enclave.errors import DialError, KmsRefusedError
-from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, ConnectProxy, VsockAddress
 from vsock_proxy.net.ports import LOG_PORT
 from vsock_proxy.service.checkup import Check, Finding, failed, passed, skipped, warned
 
@@ -221,11 +221,11 @@ class Doctor:
 
     def proxy(self) -> Finding:
         """Connect to vsock-proxy."""
-        address = self._machine.proxy
-        if address is None:
+        proxy = self._machine.proxy
+        if proxy is None:
             return passed("none is used: connections go to KMS itself")
-        self._machine.dial(address)
-        return passed(f"{address} accepts connections")
+        self._machine.dial(proxy.via if isinstance(proxy, ConnectProxy) else proxy)
+        return passed(f"{proxy} accepts connections")
 
     def credential_service(self) -> Finding:
         """Connect to the parent's credential service, if it is used."""

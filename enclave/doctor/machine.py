@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from enclave.agent import Agent
     from enclave.attester import Attester
     from enclave.credentials import Credentials
-    from vsock_proxy.net.addresses import Address
+    from vsock_proxy.net.addresses import Address, ConnectProxy
 
 MAX_FILE = 65_536
 """Bytes that are read of a file of the kernel's."""
@@ -58,7 +58,7 @@ class Machine(Protocol):
     """In words."""
 
     @property
-    def proxy(self) -> Address | None:
+    def proxy(self) -> Address | ConnectProxy | None:
         """Where vsock-proxy listens; None: connections go to KMS itself."""
         ...
 

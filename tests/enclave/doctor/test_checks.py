@@ -23,7 +23,7 @@ from enclave.nsm import Nsm
 from enclave_simulator.nitrotpm import SimulatedNitroTpm
 from enclave_simulator.nsm import SimulatedNsm
 from tests.waiting import TEST_TIMEOUT
-from vsock_proxy.net.addresses import parse_address
+from vsock_proxy.net.addresses import parse_address, parse_proxy
 from vsock_proxy.service.checkup import Finding, Verdict, examine
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def ends_in(seconds: float | None) -> Callable[[FakeMachine], None]:
          put(no_loopback=OSError(101, "Network is unreachable"))),
         ("proxy", "fail", "vsock://3:8000", put(unreachable={"vsock://3:8000"})),
         ("proxy", "pass", "none is used", put(proxy=None)),
+        ("proxy", "pass", "connect:vsock://3:8004", put(proxy=parse_proxy("connect:vsock://3:8004"))),
         ("log sink", "skip", "no parent", put(proxy=None)),
         ("TLS to KMS", "skip", "needs: proxy", put(unreachable={"vsock://3:8000"})),
         ("GenerateRandom", "skip", "needs: TLS to KMS", put(unreachable={"vsock://3:8000"})),

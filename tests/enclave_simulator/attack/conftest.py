@@ -73,7 +73,7 @@ class Range:
             fixed_key=self.fixed_key,
             alive=lambda: not ended.is_set(),
             # A client that is not to hang refuses what does not arrive; sooner is as good.
-            timeout=TEST_TIMEOUT if _arrives(parent.attack.name) else 0.1,
+            timeout=TEST_TIMEOUT if _arrives(parent.attack.name) else 0.2,
         )
         codes: list[int] = []
         lines: list[str] = []

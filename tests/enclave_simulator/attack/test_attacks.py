@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tests.enclave_simulator.attack.conftest import Range
 
 
+def arrives(name: str) -> bool:
+    """Return whether a response comes to its end."""
+    return not name.startswith(("stall-", "trickled-", "endless-", "credentials-"))
+
+
 def expected(weakness: str) -> Verdict:
     if weakness in WAITING:
         return Verdict.HUNG
@@ -35,8 +40,11 @@ def test_an_attack_catches_the_client_that_is_vulnerable_to_it(name: str, attack
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_client_without_a_weakness_refuses_it(name: str, attacked: Range) -> None:
     finding = attacked.attack(name, "")
-    # Nothing was recorded of a client that has a new key pair in each run.
-    allowed = {Verdict.REFUSED} | ({Verdict.UNMET} if name == "replayed-envelope" else set())
+    allowed = {Verdict.REFUSED}
+    if name == "replayed-envelope" or not arrives(name):
+        # Nothing is recorded of a client that has a new key pair in each run; and on a slow
+        # machine one that waits for a moment only gives up before it has come to the attack.
+        allowed.add(Verdict.UNMET)
     assert finding.verdict in allowed, finding
 
 

@@ -262,6 +262,9 @@ class Client:
             connection.close()
             if not self.has("plain-http"):
                 raise
+        except BaseException:
+            connection.close()
+            raise
         plain = self.around.proxy()
         self.limit(plain)
         return plain, b""

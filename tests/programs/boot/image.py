@@ -144,7 +144,9 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
             yield entry
     busybox = (cache / "busybox/usr/bin/busybox").read_bytes()
     yield cpio.file("usr/bin/busybox", busybox, 0o755)
-    yield _link("usr/bin/sh", b"busybox")
+    for name in ("sh", "test", "sleep", "cat", "env", "false", "kill", "ls", "true"):
+        yield _link(f"usr/bin/{name}", b"busybox")
+    yield cpio.file("etc/passwd", b"root:x:0:0::/:/bin/sh\n")
     for link in ("bin", "lib", "lib64"):
         yield _link(link, f"usr/{link}".encode())
     for entry in read_folder(cache / "site", Notes()).entries():
@@ -157,6 +159,7 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
     sources = [*ROOT.glob("enclave/**/*"), *ROOT.glob("vsock_proxy/**/*")]
     # A product's image has neither tests nor simulator. This one runs tests.
     sources += [ROOT / "pyproject.toml", *ROOT.glob("enclave_simulator/**/*")]
+    sources += ROOT.glob("parent/**/*")
     sources += [*ROOT.glob("tests/*.py"), *ROOT.glob("tests/programs/*.py")]
     for folder in ("programs/boot", "contracts", "vsock_proxy", "enclave_simulator"):
         sources += ROOT.glob(f"tests/{folder}/**/*.py")
