@@ -93,8 +93,9 @@ def test_its_document_is_kept_and_asked_for_anew(make: Callable[[Clock], Recipie
     recipient = make(clock)
     first = recipient.attestation_document()
     clock.sleep(REFRESH_AFTER - 1)
-    assert recipient.attestation_document() == first
+    assert recipient.attestation_document() == recipient.document_now() == first
     clock.sleep(1)
+    assert recipient.document_now() is None, "the attester is not asked"
     second = recipient.attestation_document()
     assert second != first
     assert parse(second).public_key == parse(first).public_key

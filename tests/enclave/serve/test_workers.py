@@ -159,6 +159,14 @@ print(len(seen))
     assert (done.stdout, done.stderr, done.returncode) == ("2\n", "", 0)
 
 
+def test_the_programs_network_is_the_first_processs() -> None:
+    """Its thread begins after the fork."""
+    serve = (*AGENT, "serve", "--listen", "tcp://127.0.0.1:0", "--processes", "2", "--egress")
+    allowed = ("--egress-listen", "tcp://127.0.0.1:0", "--egress-allow", "example.com:443")
+    done = run(*SIMULATOR, "--", *serve, *allowed, "--", "sh", "-c", "echo $HTTPS_PROXY")
+    assert (done.stdout[:17], done.stderr, done.returncode) == ("http://127.0.0.1:", "", 0)
+
+
 @pytest.mark.parametrize("number", ["0", "65", "-1"])
 def test_the_number_of_processes_is_checked(number: str) -> None:
     done = run(*AGENT, "serve", "--region", "us-east-1", "--processes", number)
