@@ -120,8 +120,8 @@ def mount(source: str, target: str, kind: "str | None", flags: int, data: str = 
     check(libc.mount(*encoded, ctypes.c_ulong(flags), os.fsencode(data)), f"mount {target}")
 
 
-def make_dev(devices: "list[str]") -> "dict[str, int | str]":
-    """Mount a /dev with all that is in the present one, plus these devices.
+def make_dev(devices: "list[str]", hosts: str) -> "dict[str, int | str]":
+    """Mount a /dev with all that is in the present one, plus these devices, and an /etc/hosts.
 
     Returns:
         The device that their nodes stand on: its name and number.
@@ -149,16 +149,17 @@ def make_dev(devices: "list[str]") -> "dict[str, int | str]":
                 (os.rmdir if is_folder else os.unlink)(path)
     found = make_nodes(old, devices)
     os.close(old)
-    make_hosts()
+    make_hosts(hosts or "/etc/hosts")
     if here == "/dev" or here.startswith("/dev/"):
         os.chdir(here)
     return found
 
 
-def make_hosts() -> None:
+def make_hosts(source: str) -> None:
     """Mount a copy over /etc/hosts: what the program writes there is its own, as in an enclave."""
     try:
-        with open("/etc/hosts", "rb") as f:  # noqa: PTH123
+        os.stat("/etc/hosts")  # noqa: PTH116
+        with open(source, "rb") as f:  # noqa: PTH123
             content = f.read()
     except OSError:
         return
@@ -263,12 +264,10 @@ def main() -> None:
     try:
         if plan["namespaces"]:
             report["network"] = enter_namespaces(network=plan["network"])
-            report["node"] = make_dev(plan["devices"])
+            report["node"] = make_dev(plan["devices"], plan["hosts"] if report["network"] else "")
             if report["network"]:
                 raise_loopback()
                 listening = listen_on_loopback(plan["listen"])
-                if plan["hosts"] and os.path.exists("/etc/hosts"):  # noqa: PTH110
-                    mount(plan["hosts"], "/etc/hosts", None, MS_BIND)
         step = "no_new_privs"
         # Without privilege the kernel takes a filter only from a process that can gain none by
         # exec.
