@@ -156,7 +156,6 @@ async def serve(
         if (network := options.network) is not None:
             server.metrics.add_slow(lambda: network_families(network.snapshot()))
         if (ingress := options.ingress_tls) is not None:
-            server.metrics.add(ingress.families)
             await ingress.start()
             stack.callback(ingress.close)
             server.metrics.add(ingress.families)
