@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from enclave.attested_tls.service import IngressTls
     from enclave.cli.environment import Environment
     from enclave.clock_watch import ClockWatch
+    from enclave.network.service import Network
     from enclave.serve.user import User
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,10 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             raise ConfigurationError(
                 "--no-kms, and secrets that only KMS can open", hint="leave one of them out"
             )
+        if control_at is not None:
+            raise ConfigurationError(
+                "--no-kms with --control", hint="leave out one of them: nothing listens there"
+            )
         return _run_without_kms(arguments, environment, command, user, network, ingress)
     _warn_of_variables(environ, address, around=bool(command))
     # Before anything listens (lo), makes a key (entropy) or checks a certificate (clock).
@@ -215,9 +220,9 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         workers = held.enter_context(contextlib.closing(Workers()))
         workers.fork(arguments.processes - 1, work)
         # It has a thread, and a fork would take its locks along.
-        environ = _open_network(network, environ, held)
+        environ, opened = _open_network(network, environ, held)
         options = dataclasses.replace(
-            options, environ=command_environment(environ, next(iter(agents)))
+            options, environ=command_environment(environ, next(iter(agents))), network=opened
         )
         if boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
@@ -257,7 +262,7 @@ def _run_without_kms(
     from enclave.serve.service import run_program  # noqa: PLC0415 (as in `run`)
 
     with contextlib.ExitStack() as held:
-        environ = _open_network(network, environment.environ, held)
+        environ, _ = _open_network(network, environment.environ, held)
         ingress_tls = _open_ingress(ingress, arguments, environment, user, held)
         return asyncio.run(run_program(command, environ, user, ingress_tls))
 
@@ -283,19 +288,22 @@ def _open_network(
     options: network_options.NetworkOptions | None,
     environ: Mapping[str, str],
     held: contextlib.ExitStack,
-) -> Mapping[str, str]:
+) -> tuple[Mapping[str, str], Network | None]:
     """Open the listeners of the program's network; return the variables with its own."""
     if options is None:
-        return environ
+        return environ, None
     from enclave.network.service import network  # noqa: PLC0415 (loads the relay)
 
     opened = held.enter_context(network(options))
     for address in opened.addresses:
         log.info("the program's network: listening on %s", address)
     if opened.proxy is None:
-        return environ
+        return environ, opened
     url = str(opened.proxy).replace("tcp://", "http://")
-    return {**environ, **egress_environment(environ, opened.proxy.host, url, opened.names)}
+    return {
+        **environ,
+        **egress_environment(environ, opened.proxy.host, url, opened.names),
+    }, opened
 
 
 def _check_options(

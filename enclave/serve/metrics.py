@@ -5,6 +5,7 @@ A further part of `serve` adds its own source: a function that returns families.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -67,22 +68,36 @@ class Metrics:
 
     def __init__(self) -> None:
         self._sources: list[Source] = []
+        self._slow: list[Source] = []
 
     def add(self, source: Source) -> None:
         """Have a source's numbers in the text from now on."""
         self._sources.append(source)
 
-    def text(self) -> bytes:
+    def add_slow(self, source: Source) -> None:
+        """Have the numbers of a source that may wait for another thread; called in a thread."""
+        self._slow.append(source)
+
+    async def text(self) -> bytes:
         """Return the numbers of all sources; one that fails is left out, and logged."""
         families: list[Family] = []
+        for source in self._slow:
+            families += await asyncio.to_thread(_families, source)
         for source in self._sources:
-            try:
-                families += source()
-            except Exception as e:
-                # A bug of ours: numbers are not worth an error of the endpoint.
-                log.error("no numbers: internal error: %s", type(e).__name__)  # noqa: TRY400
-                log.debug("internal error", exc_info=e)
+            families += _families(source)
         return write(families)
+
+
+def _families(source: Source) -> list[Family]:
+    try:
+        return list(source())
+    except AgentError as e:
+        log.warning("no numbers: %s", e)
+    except Exception as e:
+        # A bug of ours: numbers are not worth an error of the endpoint.
+        log.error("no numbers: internal error: %s", type(e).__name__)  # noqa: TRY400
+        log.debug("internal error", exc_info=e)
+    return []
 
 
 class CallNumbers:

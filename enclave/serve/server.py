@@ -238,8 +238,7 @@ class EndpointServer:
                 if path == PATH and self._document is not None:
                     return self._attested(self._document(query))
                 if request.target == "/metrics":
-                    text = self.metrics.text()
-                    return Response(200, text, self._calls.request_id(), CONTENT_TYPE)
+                    return self._numbers()
             call = read_call(request)
             self._calls.check_region(call)
         except EndpointError as e:
@@ -279,6 +278,10 @@ class EndpointServer:
         counts = {"clients": self._rejections, "calls": self._calls.counts.throttled}
         samples = [Sample(number, (("limit", limit),)) for limit, number in counts.items()]
         yield Family("enclave_agent_rejected_total", "counter", text, samples)
+
+    async def _numbers(self) -> Response:
+        text = await self.metrics.text()
+        return Response(200, text, self._calls.request_id(), CONTENT_TYPE)
 
     def _health(self) -> Response:
         facts: dict[str, Any] = {

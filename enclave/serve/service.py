@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from enclave.errors import ConfigurationError
 from enclave.kms.retry import is_worth_retrying
+from enclave.network.numbers import network_families
 from enclave.secrets.delivery import memory_files, path_of
 from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from enclave.agent import Agent
     from enclave.attested_tls.service import IngressTls
     from enclave.errors import AgentError
+    from enclave.network.service import Network
     from enclave.secrets.opening import Given
     from enclave.secrets.options import SecretOptions
     from enclave.serve.user import User
@@ -73,6 +75,7 @@ class ServeOptions:
         deadline: seconds for one call.
         processes: processes that serve on the same socket; clients, calls and the pool are of each.
         ingress_tls: attested TLS for clients from outside; None: none.
+        network: the program's network, for its numbers; None: none.
         control: the listening socket for the parent; None: it may ask nothing.
     """
 
@@ -86,6 +89,7 @@ class ServeOptions:
     deadline: float
     processes: int = 1
     ingress_tls: IngressTls | None = None
+    network: Network | None = None
     control: socket.socket | None = None
 
 
@@ -149,6 +153,8 @@ async def serve(
         workers.watch(stop.fail)
     with contextlib.ExitStack() as stack:
         server, calls, readiness = await _start(stack, agents, listener, options)
+        if (network := options.network) is not None:
+            server.metrics.add_slow(lambda: network_families(network.snapshot()))
         if (ingress := options.ingress_tls) is not None:
             await ingress.start()
             stack.callback(ingress.close)

@@ -22,7 +22,9 @@ MAX_FAMILIES: Final = 200
 MAX_SAMPLES: Final = 2_000
 MAX_LABELS: Final = 8
 MAX_NAME: Final = 100
-MAX_VALUE: Final = 128
+MAX_VALUE: Final = 300
+"""Characters: a host name with its port has 259."""
+
 MAX_HELP: Final = 300
 
 Kind = Literal["counter", "gauge", "histogram"]

@@ -21,6 +21,7 @@ from enclave.errors import (
     KmsUnreachableError,
     NsmUnavailableError,
 )
+from enclave.network.numbers import network_families
 from enclave.serve.calls import Calls
 from enclave.serve.control import MOST_SECONDS, ControlServer
 from enclave.serve.control_options import control_address
@@ -36,6 +37,15 @@ from enclave.serve.metrics import (
 from enclave.serve.protocol import EndpointError
 from enclave.serve.readiness import Readiness
 from tests.enclave.serve.serving import Kms, request, served
+from vsock_proxy.net.addresses import TcpAddress
+from vsock_proxy.proxy.counters import (
+    Counters,
+    ForwardSnapshot,
+    Gauges,
+    HostCounters,
+    Snapshot,
+    Tally,
+)
 from vsock_proxy.service.exposition import Family, read, single, write
 
 if TYPE_CHECKING:
@@ -241,7 +251,11 @@ def test_a_source_that_fails_is_left_out(caplog: pytest.LogCaptureFixture) -> No
     metrics = Metrics()
     metrics.add(fail)
     metrics.add(lambda: [single(f"{PREFIX}x", "gauge", "", 1)])
-    assert metrics.text().endswith(b"enclave_agent_x 1\n")
+    metrics.add_slow(fail)
+    metrics.add_slow(lambda: [single(f"{PREFIX}y", "gauge", "", 2)])
+    text = asyncio.run(metrics.text())
+    assert b"enclave_agent_y 2\n" in text
+    assert text.endswith(b"enclave_agent_x 1\n")
     assert "no numbers: internal error: ZeroDivisionError" in caplog.text
 
 
@@ -259,3 +273,17 @@ def test_the_agent_tells_the_age_of_its_document_and_the_life_of_its_credentials
         ("document_age_seconds", "us-east-1"): 60.0,
         ("credentials_expiry_seconds", "us-east-1"): 900.0,
     }
+
+
+def test_the_network_is_counted_by_listener_and_by_entry_of_the_allowlist() -> None:
+    address = TcpAddress("127.0.0.1", 1)
+    counters = Counters(relayed=3, bytes=Tally(up=5, down=7), rejected=Tally(allowlist=1))
+    hosts = {"s3.example:443": HostCounters(2, Tally(), Tally(up=4))}
+    forward = ForwardSnapshot("egress", address, address, Gauges(1, 0, 0, 9), counters, hosts)
+    made = list(network_families(Snapshot((forward,), 0, 1, 0)))
+    found = numbers(made)
+    assert found["network_relayed_total", "egress"] == 3
+    assert found["network_bytes_total", "egress", "down"] == 7
+    assert found["network_rejected_total", "egress", "allowlist"] == 1
+    assert found["network_host_bytes_total", "s3.example:443", "up"] == 4
+    assert read(write(made), prefix=PREFIX) == made

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from enclave import Nsm
 from enclave.attested_tls.options import IngressTlsOptions
 from enclave.attested_tls.service import IngressTls
+from enclave.network.numbers import network_families
 from enclave.secrets.options import add_options
 from enclave.serve.calls import Calls
 from enclave.serve.metrics import PREFIX, agent_families, process_families
@@ -20,6 +21,8 @@ from parent.cli import main
 from tests.enclave.attested_tls.serving import NSM
 from tests.enclave.serve.serving import Kms
 from tests.paths import ROOT
+from vsock_proxy.net.addresses import TcpAddress
+from vsock_proxy.proxy.counters import Counters, ForwardSnapshot, Gauges, HostCounters, Snapshot
 
 if TYPE_CHECKING:
     import pytest
@@ -47,6 +50,10 @@ async def families() -> set[str]:
         *agent_families(cast("dict[str, Agent]", {"us-east-1": Stub()})),
         *IngressTls(IngressTlsOptions("a", (), 1, 1, None), Nsm(NSM)).families(),
     ]
+    address = TcpAddress("127.0.0.1", 1)
+    hosts = {"a:443": HostCounters()}
+    forward = ForwardSnapshot("a", address, address, Gauges(0, 0, 0, 0), Counters(), hosts)
+    made += network_families(Snapshot((forward,), 0, 0, 0))
     pool.close()
     calls.close()
     return {family.name.removeprefix(PREFIX) for family in made}

@@ -89,7 +89,7 @@ HOSTILE = {
     "a hidden character": f'{TYPE}a_x{{a="\u202e"}} 1\n',
     "a comment": "# hello\n",
     "an exemplar": f'{TYPE}a_x 1 # {{a="b"}} 1\n',
-    "a long label": f'{TYPE}a_x{{a="{"b" * 129}"}} 1\n',
+    "a long label": f'{TYPE}a_x{{a="{"b" * 301}"}} 1\n',
     "many labels": TYPE
     + "a_x{"
     + ",".join(f'{"a" * n}="b"' for n in range(1, MAX_LABELS + 2))
