@@ -13,7 +13,7 @@ from enclave_simulator.attack.certificates import Certificates
 from enclave_simulator.attack.hostile import HostileParent
 from enclave_simulator.attack.table import ATTACKS, CONTROL
 from enclave_simulator.attack.verdict import Finding, Outcome, judge, judge_control
-from tests.programs.attacked.caught import WAITING
+from tests.programs.attacked.caught import WAITING, arrives
 from tests.programs.attacked.vulnerable import AbortedError, Client, Surroundings
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.dialing import SocketDialer
@@ -73,7 +73,7 @@ class Range:
             fixed_key=self.fixed_key,
             alive=lambda: not ended.is_set(),
             # A client that is not to hang refuses what does not arrive; sooner is as good.
-            timeout=TEST_TIMEOUT if _arrives(parent.attack.name) else 0.2,
+            timeout=TEST_TIMEOUT if arrives(parent.attack.name) else 0.2,
         )
         codes: list[int] = []
         lines: list[str] = []
@@ -97,10 +97,6 @@ class Range:
             thread.join(TEST_TIMEOUT)
         assert not thread.is_alive()
         return Outcome(code, output, met=parent.met, evidence=parent.evidence)
-
-
-def _arrives(name: str) -> bool:
-    return not name.startswith(("stall-", "trickled-", "endless-", "credentials-"))
 
 
 @pytest.fixture(scope="session")

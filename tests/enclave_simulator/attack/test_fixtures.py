@@ -10,18 +10,20 @@ import pytest
 from enclave import AgentError
 from enclave_simulator.attack.model import Success
 from enclave_simulator.attack.table import ATTACKS
+from tests.programs.attacked.caught import arrives
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enclave_simulator.attack.fixtures import HostileKms
 
-SLOW = {
-    # The agent waits for its deadlines: make attack has these.
-    name
-    for name in ATTACKS
-    if name.startswith(("stall-", "trickled-", "endless-", "credentials-"))
-} | {"cut-handshake", "cut-response", "cut-headers", "cut-body"}
+# The agent waits for its deadlines: make attack has these.
+SLOW = {name for name in ATTACKS if not arrives(name)} | {
+    "cut-handshake",
+    "cut-response",
+    "cut-headers",
+    "cut-body",
+}
 ELSEWHERE = {
     "entropy-refused",  # `serve` seeds the kernel with it, the agent does not
     "replayed-envelope",  # needs an earlier run

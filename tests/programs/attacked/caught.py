@@ -65,3 +65,8 @@ CAUGHT_BY = {
 
 WAITING = {"no-deadline", "retries-for-ever"}
 """Clients with these never end: the verdict is hung."""
+
+
+def arrives(name: str) -> bool:
+    """Return whether a response comes to its end under an attack."""
+    return not name.startswith(("stall-", "trickled-", "endless-", "credentials-"))
