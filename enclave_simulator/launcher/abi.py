@@ -19,6 +19,7 @@ SECCOMP_RET_USER_NOTIF = 0x7FC0_0000
 SECCOMP_RET_ALLOW = 0x7FFF_0000
 
 SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1
+SECCOMP_ADDFD_FLAG_SETFD = 1
 SECCOMP_ADDFD_FLAG_SEND = 2
 
 SECCOMP_IOCTL_NOTIF_RECV = 0xC050_2100
@@ -33,6 +34,9 @@ NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 
 RESPONSE = struct.Struct("=QqiI")
 """struct seccomp_notif_resp: id, val, error, flags."""
+
+TPM_DESCRIPTORS = range(0x300, 0x400)
+"""Numbers of open TPMs in a program, by which a filter tells them; below the usual limit."""
 
 ADDFD = struct.Struct("=QIIII")
 """struct seccomp_notif_addfd: id, flags, srcfd, newfd, newfd_flags."""
@@ -111,7 +115,7 @@ X86_64 = Architecture(
         "stat": 4, "lstat": 6, "newfstatat": 262, "statx": 332,
         "access": 21, "faccessat": 269, "faccessat2": 439,
         "open": 2, "creat": 85, "openat": 257, "openat2": 437,
-        "ioctl": 16,
+        "ioctl": 16, "read": 0,
         "socket": 41, "connect": 42, "accept": 43, "accept4": 288, "bind": 49,
         "getsockname": 51, "getpeername": 52, "setsockopt": 54, "getsockopt": 55,
         "sendto": 44, "sendmsg": 46, "recvfrom": 45, "recvmsg": 47,
@@ -126,7 +130,7 @@ AARCH64 = Architecture(
         "newfstatat": 79, "statx": 291,
         "faccessat": 48, "faccessat2": 439,
         "openat": 56, "openat2": 437,
-        "ioctl": 29,
+        "ioctl": 29, "read": 63,
         "socket": 198, "connect": 203, "accept": 202, "accept4": 242, "bind": 200,
         "getsockname": 204, "getpeername": 205, "setsockopt": 208, "getsockopt": 209,
         "sendto": 206, "sendmsg": 211, "recvfrom": 207, "recvmsg": 212,

@@ -104,6 +104,10 @@ TPM_RULES = (
 """What must stop for a TPM if COMMAND has a /dev of its own: opening for reading and writing, which
 is how a TPM is opened, and few other files are. What is open then is a socket to the supervisor."""
 
+TPM_READ_RULES = (Rule("read", (When(0, abi.TPM_DESCRIPTORS.start, mask=0xFFFF_FF00),)),)
+"""Reading from an open TPM, by its descriptor's number, in either way: with no response pending the
+driver returns 0, and a socket would wait."""
+
 
 def assemble(architecture: abi.Architecture, rules: tuple[Rule, ...] = RULES) -> bytes:
     """Return the filter as an array of struct sock_filter.

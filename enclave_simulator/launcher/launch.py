@@ -142,8 +142,9 @@ class Launcher:
             hosts = self._write_hosts(held)
 
             def attempt(*, namespaces: bool) -> tuple[subprocess.Popen[Any], Report]:
-                more = bpf.TPM_RULES if self.tpm is not None else ()
-                rules = bpf.RULES + (more if namespaces else bpf.PATH_RULES)
+                rules = bpf.RULES + (() if namespaces else bpf.PATH_RULES)
+                if self.tpm is not None:
+                    rules += bpf.TPM_READ_RULES + (bpf.TPM_RULES if namespaces else ())
                 plan = Plan(
                     argv=list(argv),
                     env=dict(os.environ if env is None else env),

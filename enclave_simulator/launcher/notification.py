@@ -93,16 +93,18 @@ class Listener:
             return False
         return True
 
-    def hand_over(self, call: Syscall, fd: int, *, close_on_exec: bool) -> Outcome:
+    def hand_over(self, call: Syscall, fd: int, *, close_on_exec: bool, number: int = 0) -> Outcome:
         """Duplicate `fd` into the thread's process and return its number there from the call.
 
-        One step in the kernel: either both happen or neither does.
+        One step in the kernel: either both happen or neither does. With a `number` it gets this
+        one, whatever had it.
 
         Raises:
             OSError: EMFILE if the process has no room; ENOENT if the thread is gone or interrupted.
         """
         flags = os.O_CLOEXEC if close_on_exec else 0
-        request = abi.ADDFD.pack(call.id, abi.SECCOMP_ADDFD_FLAG_SEND, fd, 0, flags)
+        send = abi.SECCOMP_ADDFD_FLAG_SEND | (abi.SECCOMP_ADDFD_FLAG_SETFD if number else 0)
+        request = abi.ADDFD.pack(call.id, send, fd, number, flags)
         fcntl.ioctl(self.fd, abi.SECCOMP_IOCTL_NOTIF_ADDFD, request)
         return Outcome.ANSWERED
 

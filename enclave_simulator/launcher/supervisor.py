@@ -69,6 +69,8 @@ class Supervisor:
         self._tpms = None if tpm is None else TpmDevices(self._listener, tpm, self._epoll)
         devices = Devices(self._listener, architecture, nsm, cid, opened, rdev, self._tpms)
         by_name = {**devices.handlers, **vsock.handlers}
+        if self._tpms is not None:
+            by_name["read"] = self._tpms.read
         self._handlers: dict[int, Callable[[Syscall], int | Outcome]] = {
             number: by_name[name]
             for name, number in architecture.syscalls.items()

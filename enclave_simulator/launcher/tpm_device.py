@@ -9,15 +9,19 @@ response, in parts if it likes. See drivers/char/tpm/tpm-dev-common.c and docs/a
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import select
 import socket
 import struct
-from typing import TYPE_CHECKING, Protocol
+import termios
+from pathlib import Path
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
+from enclave_simulator.launcher import abi
+from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
+from enclave_simulator.launcher.process import socket_inode
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class TpmDevices:
         self._tpm = tpm
         self._epoll = epoll
         self._open: dict[int, socket.socket] = {}
+        self._inodes: dict[int, int] = {}
         self._alone: int | None = None
 
     def open(self, call: Syscall, flags: int, *, alone: bool) -> int | Outcome:
@@ -61,7 +66,9 @@ class TpmDevices:
             alone: ``/dev/tpm0``, which admits one opener at a time.
         """
         if alone and self._alone is not None:
-            return -errno.EBUSY
+            if not self._is_closed(self._alone):
+                return -errno.EBUSY
+            self._end(self._alone)
         if len(self._open) >= _MOST_OPEN:
             return -errno.ENOMEM
         ours, theirs = socket.socketpair()
@@ -70,17 +77,34 @@ class TpmDevices:
                 theirs.setblocking(not flags & os.O_NONBLOCK)
                 ours.setblocking(False)  # noqa: FBT003 (its only argument)
                 outcome = self._listener.hand_over(
-                    call, theirs.fileno(), close_on_exec=bool(flags & os.O_CLOEXEC)
+                    call,
+                    theirs.fileno(),
+                    close_on_exec=bool(flags & os.O_CLOEXEC),
+                    number=_free_number(call.thread),
                 )
             except BaseException:
                 ours.close()
                 raise
+            self._inodes[os.fstat(theirs.fileno()).st_ino] = ours.fileno()
         self._open[ours.fileno()] = ours
         if alone:
             self._alone = ours.fileno()
         self._epoll.register(ours, select.EPOLLIN)
         log.debug("open /dev/%s", "tpm0" if alone else "tpmrm0")
         return outcome
+
+    def read(self, call: Syscall) -> int | Outcome:
+        """Let a read go on if there is a response, or will be; return 0 if not, as the driver."""
+        inode = socket_inode(call.thread, abi.signed(call.arguments[0]))
+        fd = None if inode is None else self._inodes.get(inode)
+        if fd is None:
+            return Outcome.CONTINUE
+        if select.select([fd], [], [], 0)[0]:
+            self.ready(fd)  # the command that the response is wanted of
+        if fd not in self._open:
+            return Outcome.CONTINUE  # closed: the kernel tells
+        unread = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+        return Outcome.CONTINUE if int.from_bytes(unread, "little") else 0
 
     def owns(self, fd: int) -> bool:
         """Return whether a descriptor in the supervisor's epoll is an open device's."""
@@ -109,6 +133,8 @@ class TpmDevices:
                 command = command[:size]
             response = self._tpm.exchange(command)
             ours.send(response)
+        except BlockingIOError:
+            return  # a read has had it carried out already
         except OSError as e:
             log.debug("a TPM device is closed: %s", e)
             self._end(fd)
@@ -122,9 +148,36 @@ class TpmDevices:
         for fd in list(self._open):
             self._end(fd)
 
+    def _is_closed(self, fd: int) -> bool:
+        """Return whether the last reference was closed, which epoll may be yet to tell."""
+        try:
+            return not self._open[fd].recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def _end(self, fd: int) -> None:
         if self._alone == fd:
             self._alone = None
         ours = self._open.pop(fd)
+        self._inodes = {inode: each for inode, each in self._inodes.items() if each != fd}
         self._epoll.unregister(ours)
         ours.close()
+
+
+def _free_number(thread: int) -> int:
+    """Return a free number of `abi.TPM_DESCRIPTORS` in a thread's process; 0: the kernel's choice.
+
+    Reading by another number (a duplicate's) waits if no response is pending.
+    """
+    limits = Path(f"/proc/{thread}/limits").read_text(encoding="ascii")
+    soft = next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[
+        3
+    ]
+    for number in abi.TPM_DESCRIPTORS:
+        if soft.isdigit() and number >= int(soft):
+            break
+        if not os.path.lexists(f"/proc/{thread}/fd/{number}"):
+            return number
+    return 0

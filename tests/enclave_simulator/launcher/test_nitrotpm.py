@@ -101,7 +101,7 @@ class Silent:
         ({"manufacturer": "IBM"}, "NsmUnavailableError"),  # as on a developer's machine
         (b"nonsense nonsense", "TpmResponseError"),
         (struct.pack(">HII", 0xC4, 10, 0), "NsmUnavailableError"),  # a TPM 1.2
-        (b"", "TpmTimeoutError"),
+        (b"", "TpmResponseError"),
     ],
     ids=["full", "another-maker", "nonsense", "tpm-1.2", "nothing"],
 )
