@@ -228,6 +228,36 @@ def test_a_document_from_as_far_ahead_as_is_allowed_is_judged_at_its_own_time() 
     )
 
 
+def test_what_follows_a_certificate_that_cannot_be_read_is_checked() -> None:
+    certificates = chain({3: {"not_after": NOW - SECOND}})
+    certificates[1] = certificates[1][:-20]
+    failures = _failures(Document(certificates))
+    assert failures[0].startswith("cabundle[1]: not a readable certificate")
+    assert failures[1:] == ("cabundle[3]: expired on 2025-06-01 11:59:59Z",)
+
+
+def test_only_this_modules_warnings_become_errors() -> None:
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        _verify(Document())
+        _verify(Document())
+        errors = [each for each in warnings.filters if each[0] == "error"]
+        assert [each[3].pattern for each in errors] == [r"enclave\.attestation\.chain$"]
+        warnings.simplefilter("ignore", append=True)
+        warnings.warn("of another module", stacklevel=1)
+
+
+@pytest.mark.parametrize("place", [1, LEAF])
+@pytest.mark.parametrize("time", [b"259901000000Z", b"250001000000Z", b"25060112000xZ"])
+def test_a_certificate_whose_times_cannot_be_read(place: int, time: bytes) -> None:
+    certificates = chain()
+    der = certificates[place]
+    at = der.index(b"\x17\x0d")
+    certificates[place] = der[: at + 2] + time + der[at + 15 :]
+    name = "certificate" if place == LEAF else f"cabundle[{place}]"
+    assert _failures(Document(certificates))[0].startswith(f"{name}: not a readable certificate")
+
+
 @pytest.mark.parametrize("other", [ec.SECP256R1(), ec.SECP521R1(), ec.BrainpoolP384R1()])
 def test_the_leafs_key_must_be_on_p384(other: ec.EllipticCurve) -> None:
     document = Document(chain({LEAF: {"key": ec.generate_private_key(other)}}))
