@@ -228,6 +228,19 @@ def test_a_document_from_as_far_ahead_as_is_allowed_is_judged_at_its_own_time() 
     )
 
 
+@pytest.mark.parametrize(("place", "name"), [(LEAF, "certificate"), (1, "cabundle[1]")])
+def test_a_certificate_that_has_expired_since_the_document_was_made(place: int, name: str) -> None:
+    document = Document(chain({place: {"not_after": NOW + SECOND}}))
+    _verify(document, at=NOW + SECOND)
+    assert _failures(document, at=NOW + 2 * SECOND) == (f"{name}: expired on 2025-06-01 12:00:01Z",)
+
+
+@pytest.mark.parametrize(("size", "shown"), [(64, "61" * 64), (65, "61" * 64 + "... (65 bytes)")])
+def test_a_long_value_is_shown_in_part(size: int, shown: str) -> None:
+    document = Document(payload={"nonce": b"a" * size})
+    assert _failures(document, nonce=b"b") == (f"nonce: expected 62, got {shown}",)
+
+
 def test_what_follows_a_certificate_that_cannot_be_read_is_checked() -> None:
     certificates = chain({3: {"not_after": NOW - SECOND}})
     certificates[1] = certificates[1][:-20]
@@ -371,6 +384,9 @@ def test_a_document_of_an_instance() -> None:
     assert not proven.is_debug
     [failure] = _failures(document, platform="instance", pcrs={7: bytes(48)})
     assert failure == f"PCR7: expected {'00' * 48}, got {'07' * 48}"
+    few = Document.of_an_instance(nitrotpm_pcrs={4: b"\4" * 48})
+    [failure] = _failures(few, platform="instance", pcrs={7: bytes(48)})
+    assert failure == f"PCR7: expected {'00' * 48}, got none"
 
 
 def test_an_instance_whose_first_pcrs_are_zero_is_not_in_debug_mode() -> None:
