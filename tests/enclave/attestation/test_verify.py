@@ -241,6 +241,15 @@ def test_a_long_value_is_shown_in_part(size: int, shown: str) -> None:
     assert _failures(document, nonce=b"b") == (f"nonce: expected 62, got {shown}",)
 
 
+def test_an_enclave_has_32_pcrs_and_an_instance_24() -> None:
+    [failure] = _failures(Document(), pcrs={31: bytes(48)})
+    assert failure.startswith("PCR31: expected")
+    with pytest.raises(ConfigurationError, match=r"PCR32 is not one of 0\.\.31"):
+        _verify(Document(), pcrs={32: bytes(48)})
+    with pytest.raises(ConfigurationError, match=r"PCR24 is not one of 0\.\.23"):
+        _verify(Document.of_an_instance(), platform="instance", pcrs={24: bytes(48)})
+
+
 def test_what_follows_a_certificate_that_cannot_be_read_is_checked() -> None:
     certificates = chain({3: {"not_after": NOW - SECOND}})
     certificates[1] = certificates[1][:-20]
