@@ -228,6 +228,58 @@ def test_a_document_from_as_far_ahead_as_is_allowed_is_judged_at_its_own_time() 
     )
 
 
+@pytest.mark.parametrize(("place", "name"), [(LEAF, "certificate"), (1, "cabundle[1]")])
+def test_a_certificate_that_has_expired_since_the_document_was_made(place: int, name: str) -> None:
+    document = Document(chain({place: {"not_after": NOW + SECOND}}))
+    _verify(document, at=NOW + SECOND)
+    assert _failures(document, at=NOW + 2 * SECOND) == (f"{name}: expired on 2025-06-01 12:00:01Z",)
+
+
+@pytest.mark.parametrize(("size", "shown"), [(64, "61" * 64), (65, "61" * 64 + "... (65 bytes)")])
+def test_a_long_value_is_shown_in_part(size: int, shown: str) -> None:
+    document = Document(payload={"nonce": b"a" * size})
+    assert _failures(document, nonce=b"b") == (f"nonce: expected 62, got {shown}",)
+
+
+def test_an_enclave_has_32_pcrs_and_an_instance_24() -> None:
+    [failure] = _failures(Document(), pcrs={31: bytes(48)})
+    assert failure.startswith("PCR31: expected")
+    with pytest.raises(ConfigurationError, match=r"PCR32 is not one of 0\.\.31"):
+        _verify(Document(), pcrs={32: bytes(48)})
+    with pytest.raises(ConfigurationError, match=r"PCR24 is not one of 0\.\.23"):
+        _verify(Document.of_an_instance(), platform="instance", pcrs={24: bytes(48)})
+
+
+def test_what_follows_a_certificate_that_cannot_be_read_is_checked() -> None:
+    certificates = chain({3: {"not_after": NOW - SECOND}})
+    certificates[1] = certificates[1][:-20]
+    failures = _failures(Document(certificates))
+    assert failures[0].startswith("cabundle[1]: not a readable certificate")
+    assert failures[1:] == ("cabundle[3]: expired on 2025-06-01 11:59:59Z",)
+
+
+def test_only_this_modules_warnings_become_errors() -> None:
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        _verify(Document())
+        _verify(Document())
+        errors = [each for each in warnings.filters if each[0] == "error"]
+        assert [each[3].pattern for each in errors] == [r"enclave\.attestation\.chain$"]
+        warnings.simplefilter("ignore", append=True)
+        warnings.warn("of another module", stacklevel=1)
+
+
+@pytest.mark.parametrize("place", [1, LEAF])
+@pytest.mark.parametrize("time", [b"259901000000Z", b"250001000000Z", b"25060112000xZ"])
+def test_a_certificate_whose_times_cannot_be_read(place: int, time: bytes) -> None:
+    certificates = chain()
+    der = certificates[place]
+    at = der.index(b"\x17\x0d")
+    certificates[place] = der[: at + 2] + time + der[at + 15 :]
+    name = "certificate" if place == LEAF else f"cabundle[{place}]"
+    assert _failures(Document(certificates))[0].startswith(f"{name}: not a readable certificate")
+
+
 @pytest.mark.parametrize("other", [ec.SECP256R1(), ec.SECP521R1(), ec.BrainpoolP384R1()])
 def test_the_leafs_key_must_be_on_p384(other: ec.EllipticCurve) -> None:
     document = Document(chain({LEAF: {"key": ec.generate_private_key(other)}}))
@@ -341,6 +393,9 @@ def test_a_document_of_an_instance() -> None:
     assert not proven.is_debug
     [failure] = _failures(document, platform="instance", pcrs={7: bytes(48)})
     assert failure == f"PCR7: expected {'00' * 48}, got {'07' * 48}"
+    few = Document.of_an_instance(nitrotpm_pcrs={4: b"\4" * 48})
+    [failure] = _failures(few, platform="instance", pcrs={7: bytes(48)})
+    assert failure == f"PCR7: expected {'00' * 48}, got none"
 
 
 def test_an_instance_whose_first_pcrs_are_zero_is_not_in_debug_mode() -> None:

@@ -49,6 +49,8 @@ def test_the_subset(wire: str, value: object) -> None:
         ("9bffffffffffffffff", "cut short", 9),
         ("9f01", "cut short", 2),
         ("5f4161ff", "indefinite", 0),
+        ("7f6161ff", "a string of indefinite length", 0),
+        ("a1818181818101", "neither a number nor text", 1),
         ("c11a5f5e1000", "a tag", 0),
         ("81d81c80", "a tag", 1),
         ("f93c00", "a float", 0),
@@ -70,6 +72,12 @@ def test_refused_with_the_offset(wire: str, reason: str, at: int) -> None:
         cbor.decode(bytes.fromhex(wire), format="x", offset=100)
     assert caught.value.format == "x"
     assert caught.value.offset == 100 + at
+
+
+def test_offsets_count_from_the_start_if_nothing_is_said() -> None:
+    with pytest.raises(DecodingError) as caught:
+        cbor.decode(b"", format="x")
+    assert caught.value.offset == 0
 
 
 def test_text_must_be_utf8() -> None:

@@ -1,4 +1,6 @@
-"""mutmut, which leaves texts alone: its own arguments follow.
+"""mutmut, which leaves texts alone: run as a file, with mutmut's own arguments.
+
+Not as a module: it would import the package ``tests`` of the copy, and mutmut has another copy.
 
 What an error or a log line says is for people, and so is the name of a field in it; keys and
 names of a protocol stand in constants, or are held by the contract tests.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def main() -> None:
         for kind, operator in mutators.mutation_operators
         if (chosen := operators.get(operator, operator)) is not None
     ]
-    sys.argv[0] = "mutmut"
+    sys.argv[0], sys.path[0] = "mutmut", str(Path.cwd())
     importlib.import_module("mutmut.__main__").cli()
 
 
