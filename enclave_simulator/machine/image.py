@@ -102,7 +102,7 @@ def measure_certificate(pem: bytes) -> bytes:
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError as e:
+    except Exception as e:  # cryptography documents no list of what it raises
         raise ConfigurationError("the signing certificate is not a certificate in PEM") from e
     return extend(certificate.fingerprint(SHA384()))
 

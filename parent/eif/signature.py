@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import cbor2
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import (
@@ -179,7 +179,7 @@ def load_certificate(pem: bytes) -> x509.Certificate:
             warnings.simplefilter("ignore")
             certificate = x509.load_pem_x509_certificate(pem)
             key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except Exception:  # noqa: BLE001 (what the library raises for bad DER is no fixed list)
         raise ConfigurationError("the signing certificate is not a certificate in PEM") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in ALGORITHMS:
         raise ConfigurationError("the signing certificate's key is not on P-256, P-384 or P-521")

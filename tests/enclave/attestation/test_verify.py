@@ -264,7 +264,9 @@ def test_only_this_modules_warnings_become_errors() -> None:
         _verify(Document())
         _verify(Document())
         errors = [each for each in warnings.filters if each[0] == "error"]
-        assert [each[3].pattern for each in errors] == [r"enclave\.attestation\.chain$"]
+        assert [getattr(each[3], "pattern", None) for each in errors] == [
+            r"enclave\.attestation\.chain$"
+        ]
         warnings.simplefilter("ignore", append=True)
         warnings.warn("of another module", stacklevel=1)
 

@@ -152,6 +152,16 @@ def test_a_certificate_that_cryptography_warns_of_is_rejected() -> None:
     assert refusal(bytes(document)).endswith(": it cannot be parsed.")
 
 
+def test_a_certificate_of_a_version_that_does_not_exist_is_rejected() -> None:
+    """Found by the same test: cryptography's InvalidVersion is no ValueError."""
+    raw = attest(NSM, spki(rsa_key()))
+    leaf = cbor2.loads(cbor2.loads(raw)[2])["certificate"]
+    version = raw.index(leaf) + leaf.index(b"\xa0\x03\x02\x01\x02\x02") + 4
+    document = bytearray(raw)
+    document[version] = 3
+    assert refusal(bytes(document)).endswith(": it cannot be parsed.")
+
+
 def test_verified_documents_are_cached_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

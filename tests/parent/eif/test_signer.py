@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.server
 import json
+import ssl
 import threading
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ def test_keys_that_cannot_sign(identity: Identity) -> None:
     koblitz = make_identity(ec.SECP256K1())
     for certificate, key, reason in (
         (b"", identity.key_pem, "signing certificate is not a certificate in PEM"),
+        (of_version(4, identity.pem), identity.key_pem, "is not a certificate in PEM"),
         (koblitz.pem, identity.key_pem, "certificate's key is not on P-256, P-384 or P-521"),
         (identity.pem, b"-----BEGIN PRIVATE KEY-----\n", "not an unencrypted one in PEM"),
         (identity.pem, locked, "not an unencrypted one in PEM"),
@@ -49,6 +51,13 @@ def test_keys_that_cannot_sign(identity: Identity) -> None:
     ):
         with pytest.raises(ConfigurationError, match=reason):
             Signer(certificate, FileKey(key))
+
+
+def of_version(number: int, pem: bytes) -> bytes:
+    """Return a certificate that says to be of another version, and is as it was otherwise."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(pem.decode()))
+    der[der.index(b"\xa0\x03\x02\x01\x02\x02") + 4] = number - 1
+    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
 
 
 def test_a_certificate_with_too_much_around_it(identity: Identity) -> None:
