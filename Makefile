@@ -12,7 +12,7 @@ SET_UP := tests/programs/set_up.py
 .NOTPARALLEL:
 
 .PHONY: run test check attack bench soak fuzz mutants api docs wheel setup lock clean help \
-  test-again test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
+  test-again test-long test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
   boot-test fuzz-eif image image-bill eif machine-tools
 
 help:           ## this list
@@ -23,6 +23,9 @@ run: $(RUNS)    ## the main job in a simulated enclave: 32 random bytes
 
 test: $(READY)  ## all tests but the long ones
 	$(BIN)/pytest -n auto
+
+test-long: $(READY) ## the tests that take long; each property 500 times
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n auto -m "long or hypothesis"
 
 test-again: $(READY) ## the tests that failed last, one after another
 	$(BIN)/pytest --last-failed --last-failed-no-failures none -p no:randomly

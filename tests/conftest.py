@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # A busy machine must not fail a property test.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+for name, examples in (("unhurried", 60), ("thorough", 500)):
+    settings.register_profile(
+        name,
+        deadline=None,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are CPUs: some tests wait, for a deadline or a program."""
+    return (os.cpu_count() or 1) + 1
 
 
 LOGGERS = ("enclave", "vsock_proxy", "parent", "enclave_simulator")

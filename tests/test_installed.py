@@ -178,6 +178,7 @@ def test_pytest_finds_the_fixtures(python: Path, tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "make setup"])
 def test_mypy_sees_the_types(
     python: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, *, editable: bool
@@ -242,6 +243,7 @@ def test_an_enclave_needs_no_extra(wheel: Path, tmp_path: Path) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+@pytest.mark.long
 def test_the_bill_of_materials_names_what_the_image_installs(tmp_path: Path) -> None:
     bill = tmp_path / "bill.cdx.json"
     write_bill(ROOT, bill)

@@ -101,6 +101,7 @@ def test_a_client_outside_calls_in(tmp_path: Path) -> None:
         assert "attestation document refused: PCR0: expected abab" in done.stderr
 
 
+@pytest.mark.long
 def test_without_kms(tmp_path: Path) -> None:
     serve = (*AGENT, "serve", "--no-kms", "--ingress-tls", "app.example")
     with enclave(tmp_path, *serve, "--", sys.executable, "-c", PROGRAM), parent(tmp_path) as url:
@@ -135,6 +136,7 @@ while True:
 """
 
 
+@pytest.mark.long
 def test_a_program_that_ends_tls_itself(tmp_path: Path) -> None:
     memory = Path("/dev/shm") / f"attested-chain-{tmp_path.name}-{unused_port()}"  # noqa: S108
     try:

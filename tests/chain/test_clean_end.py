@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from enclave_simulator.authority import Authority
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.launcher.launch import Launcher
@@ -52,6 +54,7 @@ def get(folder: Path, path: str) -> tuple[int, str]:
     return int(head.split()[1]), body
 
 
+@pytest.mark.long
 def test_numbers_then_a_restart_then_an_end_without_the_agent(tmp_path: Path) -> None:
     authority = Authority.generate()
     root, ca = tmp_path / "root.pem", tmp_path / "ca.pem"

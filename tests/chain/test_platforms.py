@@ -88,6 +88,7 @@ def key_policy(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return said.out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("platform", ["instance", "sandbox"])
 def test_a_generated_policy_is_clean_and_kms_honours_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], platform: str

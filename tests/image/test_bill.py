@@ -17,6 +17,8 @@ from tests.programs import image_bill
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 STATUS = """\
 Package: libc6
 Status: install ok installed

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -162,19 +163,35 @@ def test_bulk_in_both_directions() -> None:
         received = read_all(connection)
         connection.sendall(hashlib.sha256(received).digest())
 
-    with program(Program(handle)) as behind, served(behind.port) as made:
-        tls = made.connect(expecting())
-        sender = threading.Thread(target=tls.sendall, args=(BULK,), daemon=True)
-        sender.start()
-        received = b""
-        while len(received) < len(BULK):
-            received += tls.recv(65_536)
-        assert received == BULK
-        may_read.set()
-        sender.join(TEST_TIMEOUT)
+    with (
+        program(Program(handle)) as behind,
+        served(behind.port) as made,
+        made.connect(expecting()) as tls,
+    ):
+        assert exchanged(tls, BULK, may_read) == BULK
         end(tls)
         assert tls.recv(100) == hashlib.sha256(BULK).digest(), "after a half-close"
-        tls.close()
+
+
+def exchanged(tls: ssl.SSLSocket, data: bytes, may_read: threading.Event) -> bytes:
+    """Send `data` and receive as much, by turns: before Python 3.13 no two threads may share TLS.
+
+    The other side reads from when it has been read from.
+    """
+    tls.setblocking(False)
+    sent, received = 0, bytearray()
+    while sent < len(data) or len(received) < len(data):
+        select.select([tls], [tls] if sent < len(data) else [], [], TEST_TIMEOUT)
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if sent < len(data):
+                sent += tls.send(data[sent : sent + 16_384])
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while len(received) < len(data):
+                received += tls.recv(65_536)
+        if len(received) == len(data):
+            may_read.set()
+    tls.settimeout(TEST_TIMEOUT)
+    return bytes(received)
 
 
 def test_neither_side_is_read_while_the_other_takes_nothing() -> None:

@@ -62,6 +62,7 @@ def test_a_command_line_without_lines_of_the_protocol() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_a_vulnerable_program_is_caught_and_what_it_leaves_behind_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = (
