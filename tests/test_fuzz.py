@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MUTATIONS = 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 def test_only_documented_errors(target: Target) -> None:
     choose = random.Random(0)  # noqa: S311 (nothing secret: the same each time)

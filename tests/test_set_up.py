@@ -125,6 +125,7 @@ def test_no_python_is_not_an_old_python(tmp_path: Path) -> None:
     assert "apt-get install" in hint
 
 
+@pytest.mark.long
 def test_a_dead_index_is_named(tmp_path: Path) -> None:
     done = make(
         tmp_path,

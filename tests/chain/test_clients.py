@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.long
+
 FOLDER = ROOT / ".clients"
 SERVE = (*AGENT, "serve", "--no-seed-from-kms", "--listen", "tcp://127.0.0.1:0")
 TWO_REGIONS = ("--region", "us-east-1", "--region", "eu-west-1")

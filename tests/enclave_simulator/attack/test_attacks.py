@@ -32,6 +32,7 @@ def test_an_attack_catches_the_client_that_is_vulnerable_to_it(name: str, attack
     assert finding.verdict is expected(CAUGHT_BY[name]), finding
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in ATTACKS if arrives(name)])
 def test_a_client_without_a_weakness_refuses_it(name: str, attacked: Range) -> None:
     finding = attacked.attack(name, "")
