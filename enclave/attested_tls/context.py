@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from enclave.attestation.verify import AWS_ROOT_FINGERPRINT
 from enclave.attested_tls.exchange import NONCE_BYTES, DocumentExchange, Expectation
+from enclave.cut_off import cut_off, report_cut_offs
 from enclave.errors import AttestedTlsError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -162,6 +163,10 @@ class AttestedSocket(ssl.SSLSocket):
         except ssl.SSLZeroReturnError:
             # TLS's own end, after ours: only then is it an error to `ssl`.
             return b"" if len(args) < 2 or args[1] is None else 0
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as e:
+            raise cut_off(e) from None
 
     def write(self, data: Any) -> int:
         """See `ssl.SSLSocket.write`."""
@@ -205,7 +210,12 @@ class AttestedObject(ssl.SSLObject):
     def read(self, *args: Any) -> Any:
         """See `ssl.SSLObject.read`."""
         _require(self.document)
-        return super().read(*args)
+        try:
+            return super().read(*args)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError as e:
+            raise cut_off(e) from None
 
     def write(self, data: Any) -> int:
         """See `ssl.SSLObject.write`."""
@@ -269,6 +279,7 @@ class AttestedContext(ssl.SSLContext):
         self.verify_mode = ssl.CERT_NONE
         self.minimum_version = ssl.TLSVersion.TLSv1_3
         self.options |= ssl.OP_NO_TICKET
+        report_cut_offs(self)
         super().set_alpn_protocols(["http/1.1"])
 
     def wrap_socket(self, *args: Any, **options: Any) -> Any:

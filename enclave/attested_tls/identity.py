@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from enclave.cut_off import report_cut_offs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -93,6 +95,7 @@ def server_context(identity: Identity) -> ssl.SSLContext:
     """Return a context that ends TLS 1.3 with this key, without session tickets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    report_cut_offs(context)
     # A resumed session would not prove the key again.
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])

@@ -18,6 +18,7 @@ from enclave.attested_tls.context import AttestedContext
 from enclave.attested_tls.documents import Documents
 from enclave.attested_tls.identity import CurrentIdentity
 from enclave.attested_tls.server import AttestedServer
+from enclave.cut_off import report_cut_offs
 from enclave_simulator.authority import Authority
 from enclave_simulator.nsm import SimulatedNsm
 from tests.sockets import read_all
@@ -130,6 +131,7 @@ def trusting() -> ssl.SSLContext:
     """Return a context of a client that trusts whatever it meets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    report_cut_offs(context)
     return context
 
 
