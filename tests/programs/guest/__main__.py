@@ -28,7 +28,7 @@ from tests.paths import ROOT
 KERNEL = os.environ.get("UML", "linux.uml")
 MODULES = Path(os.environ.get("UML_MODULES", "/usr/lib/uml/modules"))
 
-DEADLINE = 300.0
+DEADLINE = 900.0
 """Seconds for everything, boot included; it takes about 50."""
 
 MEMORY = "1G"  # At most: the file behind it is sparse.
