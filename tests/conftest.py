@@ -26,6 +26,7 @@ for name, examples in (("unhurried", 40), ("thorough", 500)):
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
 
 
+@pytest.hookimpl(optionalhook=True)  # The guest of the boot test has no xdist.
 def pytest_xdist_auto_num_workers() -> int:
     """Return one process more than there are CPUs: some tests wait, for a deadline or a program."""
     return (os.cpu_count() or 1) + 1
