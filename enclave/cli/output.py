@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +80,8 @@ class Printer:
 
                 return format_text(value)
             case "table":
+                import shutil  # noqa: PLC0415 (as above; it loads three compressors)
+
                 from enclave.cli.table import format_table  # noqa: PLC0415 (as above)
 
                 width = shutil.get_terminal_size((80, 24)).columns

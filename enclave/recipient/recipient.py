@@ -7,15 +7,13 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from enclave import forking
 from enclave.attestation import parse
 from enclave.clock import Clock, SystemClock
 from enclave.clock_watch import ClockWatch
 from enclave.errors import AttesterError
 from enclave.recipient.cms import open_enveloped_data
-from enclave.recipient.keypair import new_private_key
+from enclave.recipient.keypair import new_private_key, subject_public_key_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,9 +152,7 @@ class AttestedRecipient:
     ) -> None:
         watch = watch or ClockWatch(clock)
         self._key = key_pair.private_key() if key_pair else new_private_key()
-        public_key = self._key.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
+        public_key = subject_public_key_info(self._key.public_key())
         self._key_identifier = hashlib.sha256(public_key).digest()
         self._document = YoungDocument(
             lambda: watch.fetch(lambda: attester.attest(public_key=public_key)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,3 +45,16 @@ def test_an_agent_has_the_key_it_was_given_attested(
     assert attested == key.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def test_a_recipient_loads_no_code_for_the_formats_of_keys() -> None:
+    script = (
+        "import sys\n"
+        "from enclave.recipient.recipient import AttestedRecipient\n"
+        "AttestedRecipient(None)\n"
+        "print('cryptography.hazmat.primitives.serialization' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "False\n"
