@@ -118,8 +118,7 @@ class EndpointServer:
         self._empty = asyncio.Event()
         listener.listen(1024)
         self._listener = listener
-        shared = {"per_turn": 1} if self._processes > 1 else {}
-        self._acceptor = AsyncAcceptor(listener, self, **shared)
+        self._acceptor = AsyncAcceptor(listener, self)
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
 
     async def drain(self, seconds: float) -> None:

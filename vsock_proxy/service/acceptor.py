@@ -1,9 +1,10 @@
-"""Accepts connections on an asyncio loop: a bounded number per turn, with pauses.
+"""Accepts connections on an asyncio loop: one per turn, with pauses.
 
 asyncio's own server accepts up to its backlog in one turn, and when the process is out of file
-descriptors tries as often in every turn, each time with a traceback. Here each turn accepts a few
-connections, so that those that exist get their turn; and after a failure accepting pauses, with
-one call of `failed`. What is not accepted waits in the kernel's backlog.
+descriptors tries as often in every turn, each time with a traceback. Here a turn accepts one
+connection, so that a flood of new ones does not hold up those that exist, and so that processes
+which share the socket share the connections; and after a failure accepting pauses, with one call of
+`accept_failed`. What is not accepted waits in the kernel's backlog.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-
-ACCEPTS_PER_TURN: Final = 8
-"""Connections accepted before the loop does something else."""
 
 FAILURE_PAUSE: Final = 1.0
 """Seconds before the next attempt when the kernel refuses, for want of descriptors or memory."""
@@ -44,18 +42,9 @@ class AsyncAcceptor:
     Args:
         listener: the listening socket.
         events: what takes the connections.
-        per_turn: connections accepted in one turn of the loop, at most. Processes that share the
-            socket take one each, so that none of them takes all.
     """
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        events: AsyncAcceptEvents,
-        *,
-        per_turn: int = ACCEPTS_PER_TURN,
-    ) -> None:
-        self._per_turn = per_turn
+    def __init__(self, listener: socket.socket, events: AsyncAcceptEvents) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._events = events
@@ -83,21 +72,18 @@ class AsyncAcceptor:
         self._timer = self._loop.call_later(seconds, self._watch)
 
     def _ready(self) -> None:
-        for _ in range(self._per_turn):
-            if pause := self._events.may_accept():
-                self._pause(pause)
-                return
-            try:
-                client, peer = self._listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionAbortedError:
-                continue  # It closed before it was accepted.
-            except OSError as e:
-                self._events.accept_failed(e)
-                self._pause(FAILURE_PAUSE)
-                return
-            self._events.accepted(client, peer)
+        if pause := self._events.may_accept():
+            self._pause(pause)
+            return
+        try:
+            client, peer = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # Another process took it, or it closed before it was accepted.
+        except OSError as e:
+            self._events.accept_failed(e)
+            self._pause(FAILURE_PAUSE)
+            return
+        self._events.accepted(client, peer)
 
 
 def serve_accepted(
