@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,7 +104,7 @@ class EndpointServer:
         self._invalid = Throttle(log, time.monotonic)
         # All of these lines are the same.
         self._rejection_warnings = Throttle(log, time.monotonic, burst=1)
-        self._waiting: deque[Connection] = deque()  # for their turn
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()  # for their turn
         self._turn_due = False
         self._rejected: deque[socket.socket] = deque()
         self._rejections = self._rejections_now = 0
@@ -199,20 +199,22 @@ class EndpointServer:
     def release(self, connection: Connection) -> None:
         """See `Server.release`."""
         self.connections.discard(connection)
+        # It may have come and gone faster than turns are taken.
+        self._waiting.pop(connection, None)
         if not self.connections:
             self._empty.set()
 
     def schedule(self, connection: Connection) -> None:
         """See `Server.schedule`. Clients take turns, however much each has sent ahead."""
         connection.scheduled = True
-        self._waiting.append(connection)
+        self._waiting[connection] = None
         if not self._turn_due:
             self._turn_due = True
             self._loop.call_later(TURN_PAUSE, self._take_turns)
 
     def _take_turns(self) -> None:
         for _ in range(min(STEPS_PER_TURN, len(self._waiting))):
-            connection = self._waiting.popleft()
+            connection, _ = self._waiting.popitem(last=False)
             connection.scheduled = False
             try:
                 connection.advance()  # which may schedule it again, behind the others

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import socket
 import struct
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 
 from enclave.serve import server
-from enclave.serve.connection import Limits
+from enclave.serve.connection import Connection, Limits
 from tests.enclave.serve.serving import HEAD, PLAIN, Kms, get, read_response, request, served
 from tests.enclave.serve.test_http import REFUSED, UPGRADE
 from tests.sockets import read_all
@@ -225,6 +227,29 @@ def test_many_lost_clients_that_have_sent_ahead_leave_no_line(
         assert endpoint.exchange(get(b"/healthz")).status == 200
         endpoint.until(lambda: not endpoint.endpoint.connections)
     assert caplog.messages == []
+
+
+def test_a_lost_client_does_not_wait_for_its_turn(
+    kms: Kms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients may be lost faster than turns are taken; what waits would grow without a limit."""
+    monkeypatch.setattr(server, "TURN_PAUSE", TEST_TIMEOUT)  # no turn comes
+    lost: list[weakref.ref[Connection]] = []
+
+    async def come_and_go() -> None:
+        connection = Connection(endpoint.endpoint)
+        sent = get(b"/") * 100
+        connection.get_buffer(-1)[: len(sent)] = sent
+        connection.buffer_updated(len(sent))
+        assert connection.scheduled
+        connection.connection_lost(None)
+        lost.append(weakref.ref(connection))
+
+    with served(kms) as endpoint:
+        for _ in range(10):
+            endpoint.run(come_and_go())
+        gc.collect()
+        assert not any(connection() for connection in lost)
 
 
 class Greedy:
