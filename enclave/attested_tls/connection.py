@@ -18,6 +18,7 @@ from enclave.attested_tls.first_request import DocumentRequest, Programs, Reject
 from enclave.attested_tls.program_side import ProgramSide
 from enclave.attested_tls.server_tls import ServerTls, ServerTlsError
 from enclave.errors import AgentError, DialError
+from vsock_proxy.service.async_server import NEVER, AsyncConnection
 
 if TYPE_CHECKING:
     import ssl
@@ -33,9 +34,7 @@ RECEIVE: Final = 65_536
 MAX_UNSENT: Final = 1_048_576
 """Bytes that a client may leave unread: more than the program's, which stop at a quarter."""
 
-_NEVER: Final = float("inf")
-
-State = Literal["handshake", "waiting", "attesting", "connecting", "relaying", "closing"]
+State = Literal["handshake", "waiting", "attesting", "connecting", "relaying"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Server(Protocol):
         ...
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(AsyncConnection, asyncio.BufferedProtocol):
     """The client's side of one connection.
 
     Args:
@@ -102,15 +101,13 @@ class Connection(asyncio.BufferedProtocol):
         context: of this identity.
 
     Attributes:
-        expires: loop time at which what it is doing now has taken too long.
         tls: the TLS connection.
-        transport: the client's.
+        server: has the limits, the documents and the way to the program.
     """
 
     def __init__(self, server: Server, identity: Identity, context: ssl.SSLContext) -> None:
-        self.expires = _NEVER
+        super().__init__()
         self.tls = ServerTls(context)
-        self.transport: asyncio.Transport | None = None
         self.server = server
         self._loop = asyncio.get_running_loop()
         self._public_key = identity.public_key
@@ -125,15 +122,9 @@ class Connection(asyncio.BufferedProtocol):
 
     # The methods of asyncio.BufferedProtocol, for the client's transport.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self.transport = transport  # type: ignore[assignment] # it is one
-        if self._state == "closing":  # before it was made
-            transport.abort()  # type: ignore[attr-defined] # as above
-
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`. Unless TLS has ended, the program sees a reset."""
-        self._state = "closing"
+        self.closing = True
         self._client_closed = True
         if self._task is not None:
             self._task.cancel()
@@ -146,7 +137,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
-        if self._state == "closing":
+        if self.closing:
             return  # read only so that the last response arrives
         try:
             plain = self.tls.receive(memoryview(self.server.receive_buffer)[:nbytes])
@@ -168,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """See `asyncio.BaseProtocol`."""
         self._client_closed = True
-        if self._state != "closing":
+        if not self.closing:
             with contextlib.suppress(ServerTlsError):
                 self.tls.end_of_stream()
                 return True  # our direction may go on
@@ -188,24 +179,23 @@ class Connection(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Close, unless the program's bytes are on their way."""
-        if self._state in ("handshake", "waiting"):
+        if not self.closing and self._state in ("handshake", "waiting"):
             self.close()
 
     def expire(self) -> None:
         """Close, or abort: its time is over."""
-        if self._state == "waiting":
-            self.close()
-        elif self._state == "closing" and self._reads_on():
+        if self.closing and self._reads_on():
             self._touch()
+        elif self._state == "waiting" and not self.closing:
+            self.close()
         else:
             self.abort()
 
     def abort(self) -> None:
-        """Close now; what was not sent is lost."""
-        self._state = "closing"
+        """See `AsyncConnection.abort`."""
+        self.closing = True
         self._program.close(cut_off=True)
-        if self.transport is not None:
-            self.transport.abort()
+        super().abort()
 
     def _reads_on(self) -> bool:
         """Return whether the client has read some of what was left when last asked."""
@@ -214,21 +204,13 @@ class Connection(asyncio.BufferedProtocol):
         return 0 < unread < before
 
     def close(self) -> None:
-        """End TLS, and close once the client has read all that was written.
-
-        What it still sends is read and dropped: closing a connection with unread bytes resets it,
-        which throws away what was written.
-        """
+        """End TLS, and close once the client has read all that was written."""
         self.end()
-        self._enter("closing")
+        if not self.closing:
+            self.closing = True
+            self._touch()
         self._program.close(cut_off=False)
-        if self.transport is None or self.transport.is_closing():
-            return
-        if self._client_closed:
-            self.transport.close()
-        else:
-            self.transport.write_eof()
-            self.transport.resume_reading()
+        self.close_once_read(ended=self._client_closed)
 
     # For the program's side.
 
@@ -259,7 +241,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def program_lost(self, *, cut_off: bool) -> None:
         """Pass on that the program has closed, or broken, its connection."""
-        if self._state == "closing":
+        if self.closing:
             return
         if cut_off:
             self.abort()  # without TLS's end: the client sees that something is missing
@@ -270,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
         """Read from the client, or not."""
         if self.transport is None or self.transport.is_closing() or self._client_closed:
             return
-        if self._state != "closing" and (self._task is not None or self._program.full):
+        if not self.closing and (self._task is not None or self._program.full):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -290,6 +272,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _advance(self) -> None:
         """Do what the bytes received so far ask for."""
+        if self.closing:
+            return
         if self._state == "waiting":
             verdict = first_request.look(self._plain)
             match verdict:
@@ -315,7 +299,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if task.cancelled() or self._state == "closing":
+        if task.cancelled() or self.closing:
             return
         if (error := task.exception()) is not None:
             self.server.failed("internal error", error)
@@ -367,22 +351,22 @@ class Connection(asyncio.BufferedProtocol):
 
     def _enter(self, state: State) -> None:
         """Begin to do something, and its time."""
-        if self._state != "closing":
+        if not self.closing:
             self._state = state
             self._touch()
 
     def _touch(self) -> None:
         """Start the time for what it is doing now."""
         limits = self.server.limits
-        if self._state == "relaying":
+        if self.closing:
+            seconds = limits.close_timeout
+        elif self._state == "relaying":
             half_closed = self._ended or self.tls.ended
             seconds = limits.linger_timeout if half_closed else limits.idle_timeout
         elif self._state == "handshake":
             seconds = limits.handshake_timeout
         elif self._state == "waiting":
             seconds = limits.wait_timeout
-        elif self._state == "closing":
-            seconds = limits.close_timeout
         else:
-            seconds = _NEVER  # ends by its own deadline
+            seconds = NEVER  # ends by its own deadline
         self.expires = self._loop.time() + seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from enclave.attested_tls.documents import RATE
 from enclave.errors import ConfigurationError
@@ -13,7 +13,6 @@ from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, is_host,
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
 DEFAULT_FORWARD: Final = "vsock://any:8443=tcp://127.0.0.1:8080"
 MAX_CLIENTS: Final = 256
@@ -38,6 +37,42 @@ class IngressTlsOptions:
     rate: int
     folder: str | None
 
+    @classmethod
+    def from_args(cls, arguments: argparse.Namespace, *, command: bool) -> Self | None:
+        """Return the options; None without ``--ingress-tls``.
+
+        Raises:
+            ConfigurationError: one of them is invalid, or is of no use with the others.
+        """
+        folder, forwards = arguments.ingress_tls_files, arguments.ingress_tls_forward
+        if arguments.ingress_tls is None:
+            if folder is not None or forwards:
+                given = "forward" if forwards else "files"
+                raise ConfigurationError(
+                    f"--ingress-tls-{given} without --ingress-tls", hint="add --ingress-tls NAME"
+                )
+            return None
+        check_name(arguments.ingress_tls)
+        for name in ("ingress_tls_clients", "ingress_tls_rate"):
+            if not 1 <= getattr(arguments, name) <= 65_536:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
+        if folder is not None:
+            if forwards or not command:
+                raise ConfigurationError(
+                    "--ingress-tls-files is for a COMMAND that listens for TLS itself",
+                    hint="leave out --ingress-tls-forward, and give a COMMAND",
+                )
+        else:
+            forwards = forwards or [DEFAULT_FORWARD]
+        return cls(
+            arguments.ingress_tls,
+            tuple(map(_forward, forwards)),
+            arguments.ingress_tls_clients,
+            arguments.ingress_tls_rate,
+            folder,
+        )
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options, in a group of their own."""
@@ -61,35 +96,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "memory (tmpfs); --listen gives the attestation documents")  # fmt: skip
 
 
-def from_args(arguments: argparse.Namespace, command: Sequence[str]) -> IngressTlsOptions | None:
-    """Return the options; None without ``--ingress-tls``.
-
-    Raises:
-        ConfigurationError: one of them is invalid, or is of no use with the others.
-    """
-    folder, forwards = arguments.ingress_tls_files, arguments.ingress_tls_forward
-    if arguments.ingress_tls is None:
-        if folder is not None or forwards:
-            given = "forward" if forwards else "files"
-            raise ConfigurationError(
-                f"--ingress-tls-{given} without --ingress-tls", hint="add --ingress-tls NAME"
-            )
-        return None
-    check_name(arguments.ingress_tls)
-    for name in ("ingress_tls_clients", "ingress_tls_rate"):
-        if not 1 <= getattr(arguments, name) <= 65_536:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigurationError(f"{option} is not in 1..65536", hint="leave it out")
-    if folder is not None:
-        if forwards or not command:
-            raise ConfigurationError(
-                "--ingress-tls-files is for a COMMAND that listens for TLS itself",
-                hint="leave out --ingress-tls-forward, and give a COMMAND",
-            )
-        return _options(arguments, (), folder)
-    return _options(arguments, tuple(map(_forward, forwards or [DEFAULT_FORWARD])), None)
-
-
 def check_name(name: str) -> None:
     """Check that a certificate can have this name: a DNS name or an IP address.
 
@@ -101,20 +107,6 @@ def check_name(name: str) -> None:
             f"--ingress-tls {name}: neither a DNS name nor an IP address",
             hint="clients trust the document, not the name: any name will do",
         )
-
-
-def _options(
-    arguments: argparse.Namespace,
-    forwards: tuple[tuple[Address, TcpAddress | UnixAddress], ...],
-    folder: str | None,
-) -> IngressTlsOptions:
-    return IngressTlsOptions(
-        arguments.ingress_tls,
-        forwards,
-        arguments.ingress_tls_clients,
-        arguments.ingress_tls_rate,
-        folder,
-    )
 
 
 def _forward(text: str) -> tuple[Address, TcpAddress | UnixAddress]:

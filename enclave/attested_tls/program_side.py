@@ -8,6 +8,7 @@ import struct
 from typing import Final, Protocol
 
 from vsock_proxy.net.sockets import INTERNET
+from vsock_proxy.service.async_server import AsyncConnection
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -37,7 +38,7 @@ class ClientSide(Protocol):
         ...
 
 
-class ProgramSide(asyncio.BufferedProtocol):
+class ProgramSide(AsyncConnection, asyncio.BufferedProtocol):
     """The program's side of a connection.
 
     Attributes:
@@ -45,20 +46,13 @@ class ProgramSide(asyncio.BufferedProtocol):
     """
 
     def __init__(self, client: ClientSide) -> None:
+        super().__init__()
         self.full = False
         self._client = client
-        self._transport: asyncio.Transport | None = None
-        self._closing = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self._transport = transport  # type: ignore[assignment] # it is one
-        if self._closing:
-            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._closing = True
+        self.closing = True
         self._client.program_lost(cut_off=exc is not None)
 
     def get_buffer(self, _sizehint: int) -> bytearray:
@@ -67,13 +61,13 @@ class ProgramSide(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
-        if not self._closing:
+        if not self.closing:
             self._client.deliver(memoryview(self._client.receive_buffer)[:nbytes])
 
     def eof_received(self) -> bool:
         """See `asyncio.BaseProtocol`. The client may still send."""
         self._client.program_ended()
-        return not self._closing
+        return not self.closing
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -87,28 +81,28 @@ class ProgramSide(asyncio.BufferedProtocol):
 
     def send(self, data: bytes) -> None:
         """Send the client's bytes."""
-        if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def end(self) -> None:
         """Pass on that the client sends no more."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
 
     def pause_reading(self) -> None:
         """Read no more from the program for a while."""
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if self.transport is not None:
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def close(self, *, cut_off: bool) -> None:
         """Close; with a reset if the client's bytes may be incomplete."""
-        self._closing = True
-        transport = self._transport
+        self.closing = True
+        transport = self.transport
         if transport is None or transport.is_closing():
             return
         if not cut_off:

@@ -105,7 +105,7 @@ class IngressTls:
         limits = Limits(clients=self._options.clients)
         for listener, (_, target) in zip(self._listeners, self._options.forwards, strict=True):
             server = AttestedServer(target, identity, self._documents, limits=limits)
-            await server.start(listener)
+            server.accept_from(listener)
             self._servers.append(server)
             log.info("attested TLS on %s for %s", local_address(listener), target)
 

@@ -13,7 +13,8 @@ from enclave.errors import AgentError, KmsUnreachableError
 from enclave.key_id import note_key_id
 from enclave.pool import MAX_TAKEN
 from enclave.serve.caller import Caller
-from enclave.serve.metrics import CallNumbers, outcome_of
+from enclave.serve.metrics import CallNumbers
+from enclave.serve.outcomes import word_for
 from enclave.serve.protocol import (
     Call,
     EndpointError,
@@ -134,7 +135,7 @@ class Calls:
         try:
             response = await self._respond(call, ours)
         except AgentError as e:
-            self.numbers.count(call.operation, outcome_of(e), time.monotonic() - began)
+            self.numbers.count(call.operation, word_for(e), time.monotonic() - began)
             self.counts.failed += 1
             self.warnings.warning("%s failed: %s [request %s]", call.operation, e, ours)
             return error_response(e, ours)

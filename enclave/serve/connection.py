@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from enclave.serve.http_reader import RequestReader
 from enclave.serve.protocol import EndpointError, Request, Response, http_bytes
+from vsock_proxy.service.async_server import NEVER, AsyncConnection
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-_NEVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 RECEIVE: Final = 16_384
@@ -91,43 +91,38 @@ class Server(Protocol):
 State = Literal["idle", "reading", "calling", "writing", "closing"]
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(AsyncConnection, asyncio.BufferedProtocol):
     """One client: it gets its responses one after the other, in the order of its requests.
 
     Args:
         server: responds.
 
     Attributes:
-        expires: loop time at which what it is doing now has taken too long.
         scheduled: for the server: whether it waits for its turn.
     """
 
     def __init__(self, server: Server) -> None:
-        self.expires = _NEVER
+        super().__init__()
         self.scheduled = False
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._reader = RequestReader()
         self._received = b""  # and not parsed yet, from `_at` on
         self._at = 0
-        self._transport: asyncio.Transport | None = None
         self._state: State | None = None
         self._task: asyncio.Task[Response] | None = None
         self._request: Request | None = None
         self._full = False  # the client does not read what is written
         self._ended = False  # the client sends no more, but may read (half-closed)
-        self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._transport = transport  # type: ignore[assignment] # it is one
-        if self._closing:  # before it was made
-            transport.close()
+        super().connection_made(transport)
         self._settle()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`. What the client has requested is dropped."""
-        self._closing = True
+        self.closing = True
         self._drop_requests()
         if self._task is not None:
             self._task.cancel()
@@ -139,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
-        if self._closing:
+        if self.closing:
             return  # What follows a rejection is read only so that the response arrives.
         received = bytes(memoryview(self._server.receive_buffer)[:nbytes])
         self._received = self._received[self._at :] + received
@@ -149,12 +144,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`. A client that sends no more still gets its responses."""
-        if self._closing:
+        if self.closing:
             return False
         self._ended = True
         if not self.scheduled:
             self.advance()
-        return not self._closing
+        return not self.closing
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -167,8 +162,8 @@ class Connection(asyncio.BufferedProtocol):
         self._settle()
 
     def finish(self) -> None:
-        """Close as soon as no call is under way."""
-        if self._task is None and not self._closing:
+        """See `AsyncConnection.finish`."""
+        if self._task is None and not self.closing:
             self._close()
 
     def expire(self) -> None:
@@ -185,21 +180,15 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def look(self) -> None:
-        """Abort if the client has gone; the loop does not notice while it reads nothing from it."""
-        if self._transport is None or self._task is None:
+        """See `AsyncConnection.look`: that the client has gone, while nothing is read from it."""
+        if self.transport is None or self._task is None:
             return
-        if self._transport.is_reading() and not self._ended:
+        if self.transport.is_reading() and not self._ended:
             return
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
         if poll.poll(0):  # POLLERR or POLLHUP: reset, or, of a UNIX socket, closed
             self.abort()
-
-    def abort(self) -> None:
-        """Close now; what was not sent is lost."""
-        self._closing = True
-        if self._transport is not None:
-            self._transport.abort()
 
     def advance(self) -> None:
         """Take one step, if there is one to take."""
@@ -209,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _may_step(self) -> bool:
         """Return whether `_step` has something to do."""
-        if self._task is not None or self._full or self._closing:
+        if self._task is not None or self._full or self.closing:
             return False
         return bool(self._reader.requests or self._received or self._reader.error or self._ended)
 
@@ -247,9 +236,9 @@ class Connection(asyncio.BufferedProtocol):
             self._at += _PIECE
         if self._at >= len(received) or reader.error is not None:
             self._received, self._at = b"", 0
-        if reader.expects_continue and not self._received and self._transport is not None:
+        if reader.expects_continue and not self._received and self.transport is not None:
             reader.expects_continue = False
-            self._transport.write(_CONTINUE)
+            self.transport.write(_CONTINUE)
 
     def _called(self, task: asyncio.Task[Response]) -> None:
         self._task = None
@@ -257,7 +246,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         error = task.exception()
         response = task.result() if error is None else self._server.failure(error)
-        if not self._closing:
+        if not self.closing:
             self._send(response)
             self._settle()
 
@@ -267,8 +256,8 @@ class Connection(asyncio.BufferedProtocol):
         close = close or (self._ended and not self._received and not self._reader.requests)
         if request is not None and request.method == "HEAD":
             response = replace(response, body=b"")
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(http_bytes(response, date=self._server.date(), close=close))
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(http_bytes(response, date=self._server.date(), close=close))
         self._state = None  # the next state gets its full time
         if close:
             self._close()
@@ -279,17 +268,11 @@ class Connection(asyncio.BufferedProtocol):
         self._send(self._server.rejection(error))
 
     def _close(self) -> None:
-        """Close once all is written, and such that the client can read it: closing a connection
-        with unread bytes resets it, which throws away what was written.
-        """
+        """Close once all is written, and such that the client can read it."""
         unread = self._reader.reading or self._reader.error is not None or bool(self._received)
-        self._closing = True
+        self.closing = True
         self._drop_requests()
-        if self._transport is not None:
-            if not unread or self._ended:
-                self._transport.close()
-            elif not self._transport.is_closing():
-                self._transport.write_eof()
+        self.close_once_read(ended=self._ended or not unread)
         self._settle()
 
     def _drop_requests(self) -> None:
@@ -300,12 +283,12 @@ class Connection(asyncio.BufferedProtocol):
         """Start the time for what it is doing now; read on or not; ask for the next turn."""
         limits = self._server.limits
         state: State
-        if self._closing:
+        if self.closing:
             state, seconds = "closing", limits.linger_timeout
         elif self._full:
             state, seconds = "writing", limits.write_timeout
         elif self._task is not None:
-            state, seconds = "calling", _NEVER  # ends by its own deadline
+            state, seconds = "calling", NEVER  # ends by its own deadline
         elif self._reader.reading:
             state, seconds = "reading", limits.request_timeout
         else:
@@ -315,10 +298,10 @@ class Connection(asyncio.BufferedProtocol):
             self.expires = self._loop.time() + seconds
         if self._may_step() and not self.scheduled:
             self._server.schedule(self)
-        if self._transport is None or self._transport.is_closing() or self._ended:
+        if self.transport is None or self.transport.is_closing() or self._ended:
             return
         # A client may send ahead, but not more than was read at once.
-        if not self._closing and (self._full or self._received or self._reader.requests):
-            self._transport.pause_reading()
+        if not self.closing and (self._full or self._received or self._reader.requests):
+            self.transport.pause_reading()
         else:
-            self._transport.resume_reading()
+            self.transport.resume_reading()

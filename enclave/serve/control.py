@@ -11,8 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from enclave.serve.connection import Limits
+from enclave.serve.http_server import HttpServer
 from enclave.serve.protocol import EndpointError, Request, Response
-from enclave.serve.server import EndpointServer
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT
 from vsock_proxy.net.peers import peer_cid
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine
 
-    from enclave.serve.calls import Calls
-    from enclave.serve.metrics import Metrics
-    from enclave.serve.readiness import Readiness
+    from enclave.serve.connection import Connection
+    from enclave.serve.server import EndpointServer
 
 log = logging.getLogger(__name__)
 
@@ -32,53 +31,50 @@ MOST_SECONDS: Final = 600.0
 """That a program is waited for."""
 
 
-class ControlServer(EndpointServer):
-    """The endpoint's server, with other requests and one client.
+class ControlServer(HttpServer):
+    """The endpoint's numbers, and the end of the program.
 
     Args:
-        calls: for request ids.
-        readiness: as of `EndpointServer`.
-        metrics: of the endpoint.
+        endpoint: has the numbers.
         stop: ends the program, within so many seconds; returns its exit code, or None if there is
             none to wait for.
     """
 
     def __init__(
         self,
-        calls: Calls,
-        readiness: Readiness,
+        endpoint: EndpointServer,
         *,
-        metrics: Metrics,
         stop: Callable[[float], Coroutine[Any, Any, int | None]],
     ) -> None:
-        super().__init__(calls, readiness, limits=LIMITS, check_hosts=False, metrics=metrics)
-        self._end = stop
+        super().__init__(endpoint.request_id, option="--control", limits=LIMITS)
+        self._pages = {path: endpoint.pages[path] for path in ("/metrics", "/healthz")}
+        self._stop = stop
 
-    def accepted(self, client: socket.socket, peer: object) -> None:
-        """See `EndpointServer.accepted`. An enclave has no other peers; its own kernel is one."""
+    def admit(self, client: socket.socket, peer: object) -> Connection | None:
+        """See `AsyncServer.admit`. An enclave has no other peers; its own kernel is one."""
         cid = peer_cid(client, peer)
         if cid not in (None, VMADDR_CID_PARENT):
             client.close()
             log.warning("control: rejected a client with CID %s", cid)
-            return
-        super().accepted(client, peer)
+            return None
+        return super().admit(client, peer)
 
     def respond(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
-        """See `EndpointServer.respond`."""
+        """See `connection.Server.respond`."""
         if request.method == "POST" and request.target == "/stop":
             try:
                 return self._stopped(_seconds(request.body))
             except EndpointError as e:
                 return self.rejection(e)
-        if request.method == "GET" and request.target in ("/metrics", "/healthz"):
-            return super().respond(request)
+        if request.method == "GET" and (page := self._pages.get(request.target)):
+            return page()
         return self.rejection(
             EndpointError("NotFound", "there are /metrics, /healthz and POST /stop", status=404)
         )
 
     async def _stopped(self, seconds: float) -> Response:
         log.warning("the parent asks to end: the program has %g s", seconds)
-        code = await self._end(seconds)
+        code = await self._stop(seconds)
         content = json.dumps({"status": "ended" if code is not None else "ending", "code": code})
         return Response(200, content.encode(), "", "application/json")
 

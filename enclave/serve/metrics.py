@@ -15,18 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from enclave.errors import (
-    AgentError,
-    AttestationError,
-    AttesterError,
-    ConfigurationError,
-    CredentialsError,
-    DecodingError,
-    DecryptionError,
-    KmsRefusedError,
-    KmsResponseError,
-    KmsUnreachableError,
-)
+from enclave.errors import AgentError
 from vsock_proxy.service.exposition import Family, Sample, histogram, single, write
 from vsock_proxy.version import VERSION
 
@@ -49,18 +38,6 @@ MAX_OPERATIONS: Final = 64
 """Names of operations that get numbers of their own: clients choose them."""
 
 OTHER: Final = "other"
-
-_OUTCOMES: Final[tuple[tuple[type[AgentError], str], ...]] = (
-    (KmsRefusedError, "refused"),
-    (KmsUnreachableError, "unreachable"),
-    (KmsResponseError, "untrusted"),
-    (DecryptionError, "untrusted"),
-    (DecodingError, "untrusted"),
-    (AttestationError, "untrusted"),
-    (AttesterError, "attester"),
-    (CredentialsError, "credentials"),
-    (ConfigurationError, "invalid"),
-)
 
 
 class Metrics:
@@ -109,7 +86,7 @@ class CallNumbers:
         self._seconds: dict[str, float] = {}
 
     def count(self, operation: str, outcome: str, seconds: float | None = None) -> None:
-        """Count one call; `seconds` is None if it was answered without a wait."""
+        """Count one call; `seconds` is None if the pool had the bytes."""
         if operation not in self._times:
             if len(self._times) >= MAX_OPERATIONS:
                 operation = OTHER
@@ -140,13 +117,6 @@ class CallNumbers:
                 for operation, counts in sorted(self._times.items())
             ],
         )
-
-
-def outcome_of(error: AgentError) -> str:
-    """Return the word for an error; of a small set, whatever the error."""
-    if getattr(error, "type", "") == "ThrottlingException":
-        return "throttled"
-    return next((word for kind, word in _OUTCOMES if isinstance(error, kind)), "error")
 
 
 def agent_families(agents: Mapping[str, Agent]) -> Iterable[Family]:

@@ -1,11 +1,16 @@
-"""The environment variables of the programs that use the endpoint. No I/O."""
+"""The environment variables of the programs that use the endpoint."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
+
+from vsock_proxy.net.addresses import Address, TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+log = logging.getLogger(__name__)
 
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 """How URLs name this machine. Python compares the host with its brackets, others without."""
@@ -89,6 +94,30 @@ def _with_loopback(listed: str, host: str, names: Iterable[str]) -> str:
         if name not in entries:
             entries.append(name)
     return ",".join(entries)
+
+
+def warn_of_variables(environ: Mapping[str, str], address: Address, *, around: bool) -> None:
+    """Warn if the agent's variables, as programs may have them, lead an SDK past the endpoint.
+
+    Args:
+        environ: the agent's variables.
+        address: the endpoint's.
+        around: whether the agent runs the program, which then has a NO_PROXY.
+    """
+    if around and ignores_endpoint(environ):
+        log.warning(
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is set: AWS SDKs in COMMAND ignore "
+            "AWS_ENDPOINT_URL_KMS, and with it this endpoint"
+        )
+    if isinstance(address, TcpAddress) and not around:
+        name = proxy_in_the_way(environ, address.host)
+        if name is not None:
+            log.warning(
+                "%s is set: programs that have it too may send their requests for this endpoint, "
+                "plaintext included, to that proxy; set NO_PROXY=%s for them",
+                name,
+                address.host,
+            )
 
 
 def proxy_in_the_way(environ: Mapping[str, str], host: str) -> str | None:

@@ -15,19 +15,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from enclave.errors import (
-    AgentError,
-    AttestationError,
-    AttesterError,
-    ConfigurationError,
-    CredentialsError,
-    DecodingError,
-    DecryptionError,
-    KmsRefusedError,
-    KmsResponseError,
-    KmsUnreachableError,
-)
+from enclave.errors import AgentError, KmsRefusedError, KmsUnreachableError
 from enclave.recipient.exchange import SECRET_FIELD
+from enclave.serve.outcomes import outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -228,21 +218,6 @@ def _base64(value: object) -> str:
     return base64.b64encode(value).decode()
 
 
-_OWN_ERRORS: Final[tuple[tuple[type[AgentError], str, int], ...]] = (
-    (AttesterError, "EnclaveAttestationException", 400),
-    (CredentialsError, "EnclaveCredentialsException", 400),
-    (KmsUnreachableError, "EnclaveUntrustedPeerException", 400),
-    (KmsResponseError, "EnclaveUntrustedResponseException", 400),
-    (DecodingError, "EnclaveUntrustedResponseException", 400),
-    (DecryptionError, "EnclaveUntrustedResponseException", 400),
-    (AttestationError, "EnclaveAttestationException", 400),
-    (ConfigurationError, "ValidationException", 400),
-)
-"""Errors on this side of KMS that a retry does not mend. SDKs retry after statuses 500, 502, 503
-and 504 and after the types they know, so these have another status and other types.
-"""
-
-
 def error_response(error: AgentError, request_id: str) -> Response:
     """Return an error as KMS words it, such that SDKs retry exactly if that may help.
 
@@ -251,7 +226,7 @@ def error_response(error: AgentError, request_id: str) -> Response:
         request_id: ours, used if KMS gave none.
     """
     message = f"{error} ({error.hint})" if error.hint else str(error)
-    type_, status = "InternalFailure", 500
+    _, type_, status = outcome_of(error)
     match error:
         case EndpointError():
             type_, status = error.type, error.status
@@ -263,11 +238,6 @@ def error_response(error: AgentError, request_id: str) -> Response:
                 type_, message, status = "ServiceUnavailable", str(error), 503
         case KmsUnreachableError(transient=True):
             type_, status = "ServiceUnavailable", 503
-        case _:
-            for kind, name, code in _OWN_ERRORS:
-                if isinstance(error, kind):
-                    type_, status = name, code
-                    break
     fields = {"__type": type_}
     if message:
         # KMS's own inconsistency: authorization capitalizes "Message". SDKs read both.

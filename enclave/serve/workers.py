@@ -79,8 +79,8 @@ class Workers:
             worker.life.setblocking(False)  # noqa: FBT003 (the standard library's signature)
             loop.add_reader(worker.life, self._ended, worker, died)
 
-    async def stop(self) -> None:
-        """Have the workers end their calls, and wait until they have ended."""
+    async def drain(self, _seconds: float) -> None:
+        """Have the workers end their calls, in a time of their own; wait until they have ended."""
         self._stopping = True
         loop = asyncio.get_running_loop()
         for worker in self._workers:

@@ -7,6 +7,7 @@ import email.utils
 from typing import TYPE_CHECKING, Final, Protocol
 
 from parent.http_server.protocol import Exchange
+from vsock_proxy.service.async_server import AsyncConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Server(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(AsyncConnection, asyncio.Protocol):
     """One client.
 
     Args:
@@ -52,18 +53,18 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, server: Server, cid: int | None, timeout: float) -> None:
+        super().__init__()
         self.cid = cid
         self._server = server
         self._timeout = timeout
         self._exchange = Exchange(cid, server.methods)
-        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._responded = self._half_closed = False
         self._excess = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._transport = transport  # type: ignore[assignment] # it is one
+        super().connection_made(transport)
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -89,22 +90,17 @@ class Connection(asyncio.Protocol):
             self._feed(b"")
         return False
 
-    def abort(self) -> None:
-        """Close now; what was not sent is lost."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def _feed(self, data: bytes) -> None:
         asked = self._exchange.feed(data)
-        if asked is None or self._transport is None:
+        if asked is None or self.transport is None:
             return
         self._responded = True
         response = self._server.respond(asked)
         date = email.utils.formatdate(usegmt=True)
-        self._transport.write(self._exchange.encode(response, date=date))
+        self.transport.write(self._exchange.encode(response, date=date))
         if not self._half_closed:
             # Not closed: with unread bytes that would reset the connection, response and all.
-            self._transport.write_eof()
+            self.transport.write_eof()
 
     def _expire(self) -> None:
         if not self._responded:

@@ -22,8 +22,7 @@ from parent.http_server.connection import Connection
 from parent.http_server.protocol import METHODS, Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
-from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
-from vsock_proxy.service.throttle import Throttle
+from vsock_proxy.service.async_server import AsyncServer
 
 if TYPE_CHECKING:
     import socket
@@ -79,7 +78,7 @@ class Counters:
     responses: collections.Counter[int] = field(default_factory=collections.Counter)
 
 
-class HttpServer:
+class HttpServer(AsyncServer[Connection]):
     """Responds to one request of each client, from `start` to `stop`.
 
     Args:
@@ -106,28 +105,26 @@ class HttpServer:
         limits: Limits | None = None,
         methods: Sequence[str] = METHODS,
     ) -> None:
+        super().__init__(log, name)
         self.address = address
         self.methods = methods
         self.counters = Counters()
         self.limits = limits or Limits()
         self._respond = respond
         self._name = name
-        self._connections: set[Connection] = set()
         self._of_enclave: collections.Counter[int] = collections.Counter()
         self._arrivals = Budget(self.limits.per_second)
         self._rejections = Budget(_REJECTIONS_PER_SECOND, burst=1.0)
         self._arrivals_of_enclave: dict[int, Budget] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._warnings = Throttle(log, time.monotonic)
-        self._stopping, self._empty = asyncio.Event(), asyncio.Event()
+        self._stopping = asyncio.Event()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def connected(self) -> int:
         """How many clients are connected."""
-        return len(self._connections)
+        return len(self.connections)
 
     @property
     def running(self) -> bool:
@@ -156,9 +153,9 @@ class HttpServer:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._drain_timeout = timeout
-            if self._loop is not None:
+            if self._thread_loop is not None:
                 with contextlib.suppress(RuntimeError):  # The loop has ended by itself.
-                    self._loop.call_soon_threadsafe(self._stopping.set)
+                    self._thread_loop.call_soon_threadsafe(self._stopping.set)
             thread.join(timeout + _GRACE)
             self._listening.close()
 
@@ -170,65 +167,48 @@ class HttpServer:
             self._ready.set()
 
     async def _serve(self, listener: socket.socket) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(self._exception)
-        acceptor = AsyncAcceptor(listener, self)
+        self._thread_loop = asyncio.get_running_loop()
+        self._thread_loop.set_exception_handler(self._exception)
+        self.accept_from(listener)
         self._ready.set()
         await self._stopping.wait()
-        acceptor.close()
+        self.stop_accepting()
         if self._tasks:  # Of clients that were accepted just now.
             await asyncio.wait(self._tasks)
         # Now, not at the end: by then a successor may be listening on the same path.
         self._listening.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_timeout):
-                while self._connections:
-                    self._empty.clear()
-                    await self._empty.wait()
-        for connection in tuple(self._connections):
-            connection.abort()
+        await self.drain(self._drain_timeout)
+        self.close()
         # Their transports close the sockets in the next turn.
         await asyncio.sleep(0)
-        self._warnings.catch_up()
 
-    # The methods of `acceptor.AsyncAcceptEvents`, on the server's thread.
+    # The methods of `AsyncServer`, on the server's thread.
 
     def may_accept(self) -> float:
         """See `AsyncAcceptEvents.may_accept`."""
         now = time.monotonic()
         return max(self._arrivals.wait(now), self._rejections.wait(now))
 
-    def accepted(self, client: socket.socket, peer: object) -> None:
-        """See `AsyncAcceptEvents.accepted`."""
-        cid = peer_cid(client, peer)
-        connection = self.admit(cid)
+    def admit(self, client: socket.socket, peer: object) -> Connection | None:
+        """See `AsyncServer.admit`."""
+        connection = self.place_for(peer_cid(client, peer))
         if connection is None:
             client.close()
-        else:
-            serve_accepted(
-                client, lambda: connection, lambda: self.release(connection), self._tasks
-            )
+        return connection
 
-    def accept_failed(self, error: OSError) -> None:
-        """See `AsyncAcceptEvents.accept_failed`."""
-        self._warnings.warning(
-            "%s: cannot accept connections: %s; retrying in a second", self._name, error.strerror
-        )
-
-    def admit(self, cid: int | None) -> Connection | None:
+    def place_for(self, cid: int | None) -> Connection | None:
         """Return a place for a client; None if it has to be rejected."""
         now = time.monotonic()
         if cid is not None and not self._arrival_of(cid).take(now):
             reason = f"it opens more than {self.limits.per_enclave_per_second} a second"
         elif cid is not None and self._of_enclave[cid] >= self.limits.per_enclave:
             reason = f"limit of {self.limits.per_enclave} connections of one enclave reached"
-        elif len(self._connections) >= self.limits.connections:
+        elif len(self.connections) >= self.limits.connections:
             reason = f"limit of {self.limits.connections} connections reached"
         else:
             self._arrivals.take(now)
             self.counters.accepted += 1
             connection = Connection(self, cid, self.limits.timeout)
-            self._connections.add(connection)
             if cid is not None:
                 self._of_enclave[cid] += 1
             return connection
@@ -249,13 +229,11 @@ class HttpServer:
 
     def release(self, connection: Connection) -> None:
         """See `Server.release`."""
-        self._connections.discard(connection)
+        super().release(connection)
         if connection.cid is not None:
             self._of_enclave[connection.cid] -= 1
             # Without this every CID ever seen would stay.
             self._of_enclave += collections.Counter()
-        if not self._connections:
-            self._empty.set()
 
     def respond(self, asked: Request | Response) -> Response:
         """See `Server.respond`."""

@@ -164,7 +164,7 @@ def served(
             server = AttestedServer(
                 TcpAddress("127.0.0.1", target), identity, documents, limits=limits, sweep=0.02
             )
-            await server.start(bound)
+            server.accept_from(bound)
             return Served(bound.getsockname()[1], server, documents, loop)
 
         async def stop(made: Served) -> None:

@@ -20,7 +20,7 @@ from enclave import ConfigurationError, Nsm, parse
 from enclave.attested_tls import memory_files
 from enclave.attested_tls.binding import key_user_data
 from enclave.attested_tls.identity import make_identity
-from enclave.attested_tls.options import IngressTlsOptions, add_options, from_args
+from enclave.attested_tls.options import IngressTlsOptions, add_options
 from enclave.attested_tls.service import IngressTls
 from tests.enclave.attested_tls.serving import NSM, get, trusting
 from tests.sockets import unused_port
@@ -33,7 +33,7 @@ SHM = Path("/dev/shm")  # noqa: S108 (a folder is made in it)
 def parsed(*words: str, command: tuple[str, ...] = ("true",)) -> IngressTlsOptions | None:
     parser = argparse.ArgumentParser()
     add_options(parser)
-    return from_args(parser.parse_args(words), command)
+    return IngressTlsOptions.from_args(parser.parse_args(words), command=bool(command))
 
 
 def test_the_defaults() -> None:

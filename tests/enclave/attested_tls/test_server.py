@@ -207,7 +207,7 @@ def test_neither_side_is_read_while_the_other_takes_nothing() -> None:
         with pytest.raises(TimeoutError):
             tls.sendall(bytes(64 * 1024 * 1024))
         (connection,) = made.server.connections
-        held = connection._program._transport.get_write_buffer_size()  # type: ignore[union-attr]
+        held = connection._program.transport.get_write_buffer_size()  # type: ignore[union-attr]
         assert held < 1024 * 1024, "what the agent itself holds"
         stuck.set()
         tls.close()

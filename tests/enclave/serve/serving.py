@@ -158,8 +158,9 @@ def served(
                 Readiness(probe, **(readiness or {})),
                 limits=limits,
                 clock_drift=clock_drift,
+                sweep=0.02,
             )
-            await endpoint.start(listener)
+            endpoint.accept_from(listener)
             if pool is not None:
                 stack.callback(loop.call_soon_threadsafe, pool.close)
             return Served(listener.getsockname()[1], endpoint, calls, loop)

@@ -31,11 +31,12 @@ from enclave.serve.metrics import (
     CallNumbers,
     Metrics,
     agent_families,
-    outcome_of,
     process_families,
 )
+from enclave.serve.outcomes import word_for
 from enclave.serve.protocol import EndpointError
 from enclave.serve.readiness import Readiness
+from enclave.serve.server import EndpointServer
 from tests.enclave.serve.serving import Kms, request, served
 from vsock_proxy.net.addresses import TcpAddress
 from vsock_proxy.proxy.counters import (
@@ -66,16 +67,21 @@ async def control(folder: Path, ended: list[float], code: int | None) -> AsyncIt
     path = str(folder / "control")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
-        calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
-        metrics = Metrics()
-        metrics.add(process_families)
-        server = ControlServer(calls, Readiness(lambda: None), metrics=metrics, stop=end)
-        await server.start(listener)
+        calls, endpoint = unserved()
+        endpoint.metrics.add(process_families)
+        server = ControlServer(endpoint, stop=end)
+        server.accept_from(listener)
         try:
             yield path
         finally:
             server.close()
             calls.close()
+
+
+def unserved() -> tuple[Calls, EndpointServer]:
+    """Return an endpoint that nobody can connect to."""
+    calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
+    return calls, EndpointServer(calls, Readiness(lambda: None))
 
 
 async def ask(path: str, data: bytes) -> tuple[int, bytes]:
@@ -161,10 +167,8 @@ class _Peer:
 @pytest.mark.parametrize("cid", [1, 2, 4, 16])
 def test_peers_other_than_the_parent_are_closed(tmp_path: Path, cid: int) -> None:
     async def main() -> None:
-        calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
-        server = ControlServer(
-            calls, Readiness(lambda: None), metrics=Metrics(), stop=cast("Any", None)
-        )
+        calls, endpoint = unserved()
+        server = ControlServer(endpoint, stop=cast("Any", None))
         peer = _Peer()
         server.accepted(cast("socket.socket", peer), (cid, 1024))
         assert peer.closed
@@ -227,11 +231,11 @@ OUTCOMES = {
 
 
 def test_outcomes_are_a_few_words() -> None:
-    assert {word: outcome_of(error) for word, error in OUTCOMES.items()} == {
+    assert {word: word_for(error) for word, error in OUTCOMES.items()} == {
         word: word for word in OUTCOMES
     }
-    assert outcome_of(DecryptionError()) == "untrusted"
-    assert outcome_of(EndpointError("ThrottlingException", "x")) == "throttled"
+    assert word_for(DecryptionError()) == "untrusted"
+    assert word_for(EndpointError("ThrottlingException", "x")) == "throttled"
 
 
 def test_clients_cannot_make_ever_more_names() -> None:

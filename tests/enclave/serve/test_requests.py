@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enclave.errors import KmsRefusedError, KmsUnreachableError
-from enclave.serve import server
+from enclave.serve.http_server import http_date
 from tests.enclave.serve.serving import HEAD, PLAIN, Kms, read_response, request, served, signed_for
 from tests.enclave.serve.test_http import REFUSED, TYPES
 from tests.sockets import read_all
@@ -189,4 +189,4 @@ def test_the_region_of_the_signature_chooses(kms: Kms) -> None:
 
 @given(st.integers(0, 4_000_000_000))
 def test_dates_are_http_dates(seconds: int) -> None:
-    assert server.http_date(seconds) == email.utils.formatdate(seconds, usegmt=True)
+    assert http_date(seconds) == email.utils.formatdate(seconds, usegmt=True)

@@ -11,22 +11,23 @@ import struct
 import threading
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from enclave.serve import server
+from enclave.serve import http_server
 from enclave.serve.connection import Connection, Limits
+from enclave.serve.http_server import REJECTED_HELD, STEPS_PER_TURN, HttpServer
 from tests.enclave.serve.serving import HEAD, PLAIN, Kms, get, read_response, request, served
 from tests.enclave.serve.test_http import REFUSED, UPGRADE
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.service import async_server
+
+if TYPE_CHECKING:
+    from enclave.serve.protocol import Response
 
 LAST = b"Connection: close"
-
-
-@pytest.fixture
-def quick_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SWEEP", 0.01)
 
 
 # Limits
@@ -89,7 +90,6 @@ def test_one_client_too_many_is_refused_and_the_others_served(kms: Kms) -> None:
         assert read_response(first).status == 200
 
 
-@pytest.mark.usefixtures("quick_sweep")
 def test_a_client_that_sends_too_slowly_is_told_so(kms: Kms) -> None:
     with (
         served(kms, limits=Limits(request_timeout=0.05)) as endpoint,
@@ -101,7 +101,6 @@ def test_a_client_that_sends_too_slowly_is_told_so(kms: Kms) -> None:
         assert read_all(client) == b""
 
 
-@pytest.mark.usefixtures("quick_sweep")
 @pytest.mark.parametrize("data", [b"", b"\r\n" * 9], ids=["nothing", "line ends"])
 def test_a_client_that_says_nothing_is_dropped(kms: Kms, data: bytes) -> None:
     with served(kms, limits=Limits(idle_timeout=0.05)) as endpoint, endpoint.connect() as client:
@@ -120,7 +119,6 @@ def flood(client: socket.socket, data: bytes) -> None:
         client.sendall(data)
 
 
-@pytest.mark.usefixtures("quick_sweep")
 def test_a_refused_client_that_goes_on_sending_is_cut(kms: Kms) -> None:
     with (
         served(kms, limits=Limits(linger_timeout=0.05)) as endpoint,
@@ -130,7 +128,6 @@ def test_a_refused_client_that_goes_on_sending_is_cut(kms: Kms) -> None:
         flood(client, b"\0" * 1000)
 
 
-@pytest.mark.usefixtures("quick_sweep")
 def test_a_client_that_does_not_read_is_cut_and_holds_little(kms: Kms) -> None:
     limits = Limits(write_timeout=0.2)
     ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
@@ -177,7 +174,6 @@ def test_a_client_that_half_closes_during_its_call_gets_the_response(kms: Kms) -
         assert read_all(client) == b""
 
 
-@pytest.mark.usefixtures("quick_sweep")
 def test_a_call_that_waits_is_withdrawn_when_its_half_closed_client_is_lost(kms: Kms) -> None:
     kms.hold()
     with served(kms, most=1) as endpoint, endpoint.connect() as first:
@@ -201,7 +197,6 @@ def test_connect_gets_one_response(kms: Kms) -> None:
     assert received.startswith(b"HTTP/1.1 405 ")
 
 
-@pytest.mark.usefixtures("quick_sweep")
 def test_what_a_lost_client_has_sent_ahead_is_dropped(kms: Kms) -> None:
     kms.hold()
     with served(kms, most=1) as endpoint:
@@ -233,7 +228,7 @@ def test_a_lost_client_does_not_wait_for_its_turn(
     kms: Kms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients may be lost faster than turns are taken; what waits would grow without a limit."""
-    monkeypatch.setattr(server, "TURN_PAUSE", TEST_TIMEOUT)  # no turn comes
+    monkeypatch.setattr(http_server, "TURN_PAUSE", TEST_TIMEOUT)  # no turn comes
     lost: list[weakref.ref[Connection]] = []
 
     async def come_and_go() -> None:
@@ -255,10 +250,10 @@ def test_a_lost_client_does_not_wait_for_its_turn(
 class Greedy:
     """Stands for a connection that always has one more step to take."""
 
-    def __init__(self, server_: server.EndpointServer) -> None:
+    def __init__(self, server: HttpServer) -> None:
         self.scheduled = False
         self.steps = 0
-        self._server = server_
+        self._server = server
 
     def advance(self) -> None:
         self.steps += 1
@@ -281,7 +276,7 @@ def test_a_turn_of_the_loop_is_bounded_and_shared(kms: Kms) -> None:
     with served(kms) as endpoint:
         endpoint.run(begin())
         endpoint.until(lambda: min(client.steps for client in clients) >= 3)
-        assert endpoint.run(one_turn()) == server.STEPS_PER_TURN
+        assert endpoint.run(one_turn()) == STEPS_PER_TURN
         steps = [client.steps for client in clients]
     assert max(steps) - min(steps) <= 1
 
@@ -289,12 +284,12 @@ def test_a_turn_of_the_loop_is_bounded_and_shared(kms: Kms) -> None:
 def test_a_bug_in_a_turn_does_not_stop_the_others(
     kms: Kms, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> None:
+    def fail() -> Response:
         raise RuntimeError("s3cret")
 
     with served(kms) as endpoint, endpoint.connect() as client:
         with monkeypatch.context() as patch:
-            patch.setattr(endpoint.endpoint, "_health", lambda: fail(None))
+            patch.setitem(endpoint.endpoint.pages, "/healthz", fail)
             client.sendall(request() + get(b"/healthz"))
             received = read_all(client)
         assert received.count(b"HTTP/1.1 ") == 1
@@ -312,7 +307,7 @@ def test_clients_that_are_rejected_hold_few_descriptors_and_leave_one_line(
         clients = [endpoint.connect() for _ in range(50)]
         for client in clients:
             assert read_response(client).status == 503
-        assert open_descriptors() <= before + 50 + server.REJECTED_HELD
+        assert open_descriptors() <= before + 50 + REJECTED_HELD
         for client in clients:
             client.close()
         first.sendall(get(b"/healthz"))
@@ -323,8 +318,7 @@ def test_clients_that_are_rejected_hold_few_descriptors_and_leave_one_line(
 
 
 def test_a_flood_of_rejections_pauses_accepting(kms: Kms, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_REJECTIONS_PER_SWEEP", 2)
-    monkeypatch.setattr(server, "SWEEP", 0.02)
+    monkeypatch.setattr(async_server, "REJECTIONS_PER_SWEEP", 2)
     with served(kms, limits=Limits(clients=1)) as endpoint, endpoint.connect() as first:
         endpoint.until(lambda: len(endpoint.endpoint.connections) == 1)
         with contextlib.ExitStack() as stack:

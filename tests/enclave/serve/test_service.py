@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError
 from enclave.secrets.errors import SecretError
-from enclave.serve import service
-from enclave.serve.server import REJECTED_HELD
-from enclave.serve.service import fit_clients
+from enclave.serve import endpoint
+from enclave.serve.endpoint import SPARE_DESCRIPTORS, fit_clients
+from enclave.serve.http_server import REJECTED_HELD
+from enclave.serve.program import opened_secrets
+from enclave.serve.stop import Stop
 from tests.waiting import TEST_TIMEOUT
 
 
 def allow(patch: pytest.MonkeyPatch, hard: int) -> None:
-    patch.setattr(service, "raise_descriptor_limit", lambda wanted: min(wanted, hard))
+    patch.setattr(endpoint, "raise_descriptor_limit", lambda wanted: min(wanted, hard))
 
 
 @given(st.integers(1, 70_000), st.integers(1, 300), st.integers(1, 5), st.integers(1, 80_000))
@@ -33,7 +35,7 @@ def test_clients_and_calls_fit_into_the_descriptors(
         try:
             fitting = fit_clients(clients, calls, regions)
         except ConfigurationError:
-            assert hard <= calls * regions + service.SPARE_DESCRIPTORS + REJECTED_HELD
+            assert hard <= calls * regions + SPARE_DESCRIPTORS + REJECTED_HELD
             return
     assert 1 <= fitting <= clients
     assert fitting + calls * regions < hard or fitting == clients
@@ -61,8 +63,8 @@ def test_a_signal_does_not_wait_for_secrets_that_are_being_opened(
         assert go_on.wait(TEST_TIMEOUT)
 
     async def main() -> None:
-        stop = service._Stop()
-        task = asyncio.create_task(service._opened_secrets(Any, {}, stop))  # type: ignore[arg-type]
+        stop = Stop()
+        task = asyncio.create_task(opened_secrets(Any, {}, stop))  # type: ignore[arg-type]
         await asyncio.to_thread(opening.wait, TEST_TIMEOUT)
         stop.requested.set()
         assert await asyncio.wait_for(task, TEST_TIMEOUT) is None
@@ -77,7 +79,7 @@ def test_an_error_of_the_secrets_is_that_of_serve(monkeypatch: pytest.MonkeyPatc
         raise SecretError("it does not open")
 
     async def main() -> None:
-        await service._opened_secrets(Any, {}, service._Stop())  # type: ignore[arg-type]
+        await opened_secrets(Any, {}, Stop())  # type: ignore[arg-type]
 
     monkeypatch.setattr("enclave.secrets.opening.open_secrets", open_secrets)
     with pytest.raises(SecretError, match="it does not open"):
@@ -94,7 +96,7 @@ def test_a_program_is_ended_and_one_that_does_not_is_killed(ignores: bool, code:
     program = f"{ignoring}; print(1, flush=True); import time; time.sleep(600)"
 
     async def main() -> int | None:
-        stop = service._Stop()
+        stop = Stop()
         assert await stop.end(1.0) is None
         assert stop.requested.is_set()
         stop.process = await asyncio.create_subprocess_exec(

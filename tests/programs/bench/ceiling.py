@@ -48,7 +48,7 @@ async def main() -> None:
     else:
         pool = PooledRandom(os.urandom, capacity=1 << 20)
         calls = Calls({"us-east-1": _no_call}, most=1, deadline=60, pool=pool)
-        await EndpointServer(calls, Readiness(_no_call)).start(listener)
+        EndpointServer(calls, Readiness(_no_call)).accept_from(listener)
     print(listener.getsockname()[1], flush=True)
     await asyncio.Event().wait()
 
