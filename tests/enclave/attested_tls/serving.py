@@ -35,6 +35,7 @@ AUTHORITY = Authority.generate()
 NSM = SimulatedNsm(AUTHORITY)
 IMAGE = NSM._pcrs[0]
 ROOT = bytes.fromhex(AUTHORITY.fingerprint)
+PATH = "/.well-known/nitro-attestation"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
@@ -125,6 +126,11 @@ class Served:
         return (context or trusting()).wrap_socket(
             connected, server_hostname="localhost", suppress_ragged_eofs=False
         )
+
+
+def ended(made: Program) -> None:
+    """Wait until one more of the program's connections has ended."""
+    assert made.ended.acquire(timeout=TEST_TIMEOUT)
 
 
 def trusting() -> ssl.SSLContext:

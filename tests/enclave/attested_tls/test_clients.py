@@ -37,12 +37,6 @@ OTHER = bytes([9]) * 48
 
 
 @pytest.fixture
-def behind() -> Iterator[Program]:
-    with program(Program()) as made:
-        yield made
-
-
-@pytest.fixture
 def made(behind: Program) -> Iterator[Served]:
     with served(behind.port) as serving:
         yield serving

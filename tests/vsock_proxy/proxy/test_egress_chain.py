@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.sockets import read_all
-from tests.vsock_proxy.proxy.test_egress import NAME, Outside, outside
+from tests.vsock_proxy.proxy.outside import NAME, Outside, outside
 from tests.vsock_proxy.rig import (
     LARGE,
     TICK,
