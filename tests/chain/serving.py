@@ -18,7 +18,7 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
-from tests.chain.test_main_job import AGENT
+from tests.chain.commands import AGENT
 from tests.sockets import unused_port
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from parent.daemon.status_command import exchange
-from tests.chain.test_main_job import AGENT
+from tests.chain.commands import AGENT
 from tests.parent.processes import Instance
 from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import UnixAddress

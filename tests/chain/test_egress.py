@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.egress import HttpsServer, bundle, https_server, parent_egress
 from tests.paths import ROOT
 from tests.sockets import unused_port

@@ -19,7 +19,7 @@ from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import UnixAddress
 

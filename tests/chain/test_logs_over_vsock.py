@@ -13,8 +13,8 @@ import pytest
 from enclave.logs.sender import Outcome, send_to_sink
 from parent.logs.component import LogSink
 from parent.logs.settings import LogSettings
+from tests.chain.commands import run
 from tests.chain.test_logs import LOG, Kept
-from tests.chain.test_main_job import run
 from tests.vsock_proxy.rig import LOCAL, Place
 from tests.waiting import TEST_TIMEOUT, eventually
 from vsock_proxy.net.addresses import Address, VsockAddress

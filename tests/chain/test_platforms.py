@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -17,13 +15,12 @@ from enclave_simulator.launcher import command
 from enclave_simulator.nitrotpm import SimulatedNitroTpm
 from enclave_simulator.nsm import SANDBOX_POLICY, measure
 from parent import cli as parent_cli
-from tests.chain.test_main_job import _USE_KEY, AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, OPENED, SIMULATOR, USE_KEY, run, run_contract, run_main_job
 from tests.enclave_simulator.launcher.rig import namespaces_refused
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAIN_JOB = (*AGENT, "generate-random", "--number-of-bytes", "32", "--verbose")
 ROLE = "arn:aws:iam::000000000000:role/simulated"
 ADMINISTRATOR = "arn:aws:iam::000000000000:role/administrator"
 
@@ -45,20 +42,16 @@ def test_the_main_job(options: tuple[str, ...], attested: str, source: str) -> N
     is_alone = "--no-namespaces" not in options
     if is_alone and namespaces_refused():
         pytest.skip(namespaces_refused())
-    done = run(*SIMULATOR, *options, "--", *MAIN_JOB)
-    assert done.returncode == 0, done.stderr
-    assert len(base64.b64decode(json.loads(done.stdout)["Plaintext"])) == 32
     host = r"kms\.[a-z0-9-]+\.amazonaws\.com" if is_alone else r"127\.0\.0\.1"
-    hops = [
-        f"attested by i-[0-9a-f]+-{attested} [0-9a-f]{{96}}: attestation document of",
-        f"credentials from {source}, valid until",
-        rf"connected to {host}, TLSv1\.3",
-        r"CiphertextForRecipient of \d+ bytes opened: 32 bytes inside",
-    ]
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(hops), done.stderr
-    for line, hop in zip(lines, hops, strict=True):
-        assert re.search(hop, line), line
+    run_main_job(
+        *options,
+        hops=[
+            f"attested by i-[0-9a-f]+-{attested} [0-9a-f]{{96}}: attestation document of",
+            f"credentials from {source}, valid until",
+            rf"connected to {host}, TLSv1\.3",
+            OPENED,
+        ],
+    )
 
 
 def test_serve_on_an_instance_is_quiet() -> None:
@@ -69,16 +62,12 @@ def test_serve_on_an_instance_is_quiet() -> None:
 
 
 def test_the_device_keeps_the_attesters_contract() -> None:
-    pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q")
-    done = run(
-        *SIMULATOR, "--no-services", "--platform", "instance", "--", *pytest_, "-k", "dev_tpm",
-        "tests/contracts/test_attester.py",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed, done.stdout
-    assert int(passed[1]) >= 5
-    assert "skipped" not in done.stdout
+    run_contract(
+        *("--platform", "instance"),
+        suite="tests/contracts/test_attester.py",
+        keyword="dev_tpm",
+        at_least=5,
+    )
 
 
 def key_policy(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -121,7 +110,7 @@ def test_a_generated_policy_is_clean_and_kms_honours_it(
     path.write_text(text)
     assert "error" not in key_policy(capsys, "lint", str(path), "--platform", platform)
     options = ("--key=alias/demo", f"--key-policy=alias/demo={path}")
-    use = ("--", sys.executable, "-c", _USE_KEY)
+    use = ("--", *USE_KEY)
     allowed = run(*SIMULATOR, "--platform", platform, *options, *use)
     assert (allowed.stdout, allowed.stderr, allowed.returncode) == ("True\n", "", 0)
     if platform == "instance":

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.paths import ROOT
 
 SEAL = shlex.join((sys.executable, "-m", "parent.cli", "seal", "--key-id", "alias/app"))

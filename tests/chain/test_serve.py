@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from enclave_simulator.parent.processes import Service
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT, eventually
 

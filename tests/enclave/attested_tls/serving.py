@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import select
 import socket
@@ -21,12 +20,14 @@ from enclave.attested_tls.server import AttestedServer
 from enclave.cut_off import report_cut_offs
 from enclave_simulator.authority import Authority
 from enclave_simulator.nsm import SimulatedNsm
+from tests.loops import LoopThread, loop_thread
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    import asyncio
+    from collections.abc import Callable, Iterator
 
     from enclave.attested_tls.connection import Limits
     from enclave.attester import Attester
@@ -98,27 +99,20 @@ def program(made: Program) -> Iterator[Program]:
         accepting.join(TEST_TIMEOUT)
 
 
-@dataclass
-class Served:
-    """Attested TLS on `port` of 127.0.0.1; `server` is to be touched through `run` only."""
+class Served(LoopThread):
+    """Attested TLS on `port` of 127.0.0.1."""
 
-    port: int
-    server: AttestedServer
-    documents: Documents
-    loop: asyncio.AbstractEventLoop
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(TEST_TIMEOUT)
-
-    def until(self, reached: Callable[[], object]) -> None:
-        """Wait for what the loop does by itself."""
-
-        async def wait() -> None:
-            async with asyncio.timeout(TEST_TIMEOUT):
-                while not reached():  # noqa: ASYNC110 (what is waited for has no event)
-                    await asyncio.sleep(0.005)
-
-        self.run(wait())
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        port: int,
+        server: AttestedServer,
+        documents: Documents,
+    ) -> None:
+        super().__init__(loop)
+        self.port = port
+        self.server = server
+        self.documents = documents
 
     def connect(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
         """Connect; by default as a client that proves nothing."""
@@ -153,13 +147,8 @@ def served(
     listener: socket.socket | None = None,
 ) -> Iterator[Served]:
     """Serve on a free port of 127.0.0.1, or another listener, for the length of a block."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="attested TLS", daemon=True)
-    thread.start()
     with contextlib.ExitStack() as stack:
-        stack.callback(loop.close)
-        stack.callback(thread.join, TEST_TIMEOUT)
-        stack.callback(loop.call_soon_threadsafe, loop.stop)
+        loop = stack.enter_context(loop_thread("attested TLS"))
         bound = listener or stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         async def start() -> Served:
@@ -171,19 +160,14 @@ def served(
                 TcpAddress("127.0.0.1", target), identity, documents, limits=limits, sweep=0.02
             )
             server.accept_from(bound)
-            return Served(bound.getsockname()[1], server, documents, loop)
+            return Served(loop.loop, bound.getsockname()[1], server, documents)
 
-        async def stop(made: Served) -> None:
-            made.server.close()
-            made.documents.close()
-            while made.server.connections:  # noqa: ASYNC110 (as above)
-                await asyncio.sleep(0)
-
-        made = asyncio.run_coroutine_threadsafe(start(), loop).result(TEST_TIMEOUT)
+        made: Served = loop.run(start())
         try:
             yield made
         finally:
-            made.run(stop(made))
+            loop.loop.call_soon_threadsafe(made.documents.close)
+            made.close(made.server)
 
 
 def end(tls: ssl.SSLSocket) -> None:

@@ -23,7 +23,7 @@ import pytest
 from enclave.errors import ConfigurationError
 from enclave.sdk.build import compile_module
 from enclave.sdk.search import find
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.paths import ROOT
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT

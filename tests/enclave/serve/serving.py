@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -16,11 +15,13 @@ from enclave.serve.calls import Calls
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import EndpointServer
+from tests.loops import LoopThread, loop_thread
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    import asyncio
+    from collections.abc import Callable, Iterator, Mapping
 
     from enclave.serve.connection import Limits
 
@@ -69,19 +70,20 @@ class Kms:
         return KmsResponse({"Plaintext": bytes(size)}, f"kms-{size}")
 
 
-@dataclass
-class Served:
+class Served(LoopThread):
     """A running endpoint.
 
     Attributes:
         port: on 127.0.0.1.
-        endpoint: to be touched through `run` only.
     """
 
-    port: int
-    endpoint: EndpointServer
-    calls: Calls
-    loop: asyncio.AbstractEventLoop
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, port: int, endpoint: EndpointServer, calls: Calls
+    ) -> None:
+        super().__init__(loop)
+        self.port = port
+        self.endpoint = endpoint
+        self.calls = calls
 
     def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
         client = socket.socket()
@@ -90,9 +92,6 @@ class Served:
         client.settimeout(TEST_TIMEOUT)
         client.connect(("127.0.0.1", self.port))
         return client
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(TEST_TIMEOUT)
 
     def exchange(self, data: bytes) -> Response:
         """Send bytes, and read one response."""
@@ -106,18 +105,6 @@ class Served:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             return read_all(client)
-
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Wait for what the loop does by itself; with a deadline, and without a guess at how
-        long it takes.
-        """
-
-        async def wait() -> None:
-            async with asyncio.timeout(TEST_TIMEOUT):
-                while not reached():  # noqa: ASYNC110 (what is waited for has no event)
-                    await asyncio.sleep(0.005)
-
-        self.run(wait())
 
 
 @contextlib.contextmanager
@@ -135,13 +122,8 @@ def served(
     regions: Mapping[str, Callable[[str, Mapping[str, Any]], KmsResponse]] | None = None,
 ) -> Iterator[Served]:
     """Serve on a free port of 127.0.0.1 for the length of a ``with`` block."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="endpoint", daemon=True)
-    thread.start()
     with contextlib.ExitStack() as stack:
-        stack.callback(loop.close)
-        stack.callback(thread.join, TEST_TIMEOUT)
-        stack.callback(loop.call_soon_threadsafe, loop.stop)
+        loop = stack.enter_context(loop_thread("endpoint"))
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         async def start() -> Served:
@@ -162,20 +144,15 @@ def served(
             )
             endpoint.accept_from(listener)
             if pool is not None:
-                stack.callback(loop.call_soon_threadsafe, pool.close)
-            return Served(listener.getsockname()[1], endpoint, calls, loop)
+                stack.callback(loop.loop.call_soon_threadsafe, pool.close)
+            return Served(loop.loop, listener.getsockname()[1], endpoint, calls)
 
-        async def stop(made: Served) -> None:
-            made.calls.close()
-            made.endpoint.close()
-            while made.endpoint.connections:  # noqa: ASYNC110 (as above)
-                await asyncio.sleep(0)
-
-        made = asyncio.run_coroutine_threadsafe(start(), loop).result(TEST_TIMEOUT)
+        made: Served = loop.run(start())
         try:
             yield made
         finally:
-            made.run(stop(made))
+            loop.loop.call_soon_threadsafe(made.calls.close)
+            made.close(made.endpoint)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from enclave.errors import ConfigurationError
 from enclave.serve.user import find_user
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 
 
 @pytest.fixture

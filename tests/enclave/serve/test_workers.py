@@ -15,7 +15,7 @@ import pytest
 
 from enclave.serve.workers import Workers
 from enclave_simulator.parent.processes import Service
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.forked import run_in_child
 from tests.waiting import TEST_TIMEOUT, eventually
 

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from enclave.kms.roots import write_ready
-from tests.chain.test_main_job import AGENT
+from tests.chain.commands import AGENT
 from tests.programs.bench.load import PLAINTEXT, REQUEST
 from tests.programs.bench.unlaunched import MAX_MESSAGE
 from tests.sockets import unused_port

@@ -26,7 +26,7 @@ from enclave_simulator.kms.tls import generate_key, key_pem
 from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
-from tests.chain.test_main_job import AGENT
+from tests.chain.commands import AGENT
 from tests.paths import ROOT
 from tests.programs.endpoint_client import EndpointClient, NoAnswerError
 from tests.programs.soak.kms import World
