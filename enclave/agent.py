@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from enclave.kms.endpoint import Endpoint
     from enclave.nitrotpm import TpmDevice
     from enclave.nsm import DevNsm, NsmDevice
+    from enclave.options import KmsLocation
     from enclave.recipient.keypair import KeyPairAhead
     from enclave.sdk.client import SdkClient
     from vsock_proxy.net.addresses import Address, ConnectProxy
@@ -180,22 +181,8 @@ class Agent(AttestedOperations):
         if engine == "sdk-client":
             if not sign_requests:
                 raise ConfigurationError("the SDK's own client signs every request")
-            if kms.proxy is None:
-                raise ConfigurationError(
-                    "the SDK's own client looks up no names: it needs a proxy",
-                    hint="name one with --proxy, or use --engine python or sdk",
-                )
-            from enclave.sdk.client import SdkClient  # noqa: PLC0415 (for who asks for it)
-
-            self._sdk_client = SdkClient(
-                region=kms.region,
-                endpoint=kms.endpoint,
-                proxy=kms.proxy,
-                ca_bundle=kms.ca_bundle or public_bundle(),
-                credentials=provider,
-                seconds=min(connect_timeout + read_timeout, deadline),
-                environ=environ,
-            )
+            seconds = min(connect_timeout + read_timeout, deadline)
+            self._sdk_client = _sdk_client(kms, provider, seconds, environ)
         self._clock = clock
         self._clock_watch = clock_watch or ClockWatch(clock)
         self._key_pair = key_pair
@@ -387,3 +374,24 @@ class Agent(AttestedOperations):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _sdk_client(
+    kms: KmsLocation, credentials: CredentialsProvider, seconds: float, environ: Mapping[str, str]
+) -> SdkClient:
+    if kms.proxy is None:
+        raise ConfigurationError(
+            "the SDK's own client looks up no names: it needs a proxy",
+            hint="name one with --proxy, or use --engine python or sdk",
+        )
+    from enclave.sdk.client import SdkClient  # noqa: PLC0415 (for who asks for it)
+
+    return SdkClient(
+        region=kms.region,
+        endpoint=kms.endpoint,
+        proxy=kms.proxy,
+        ca_bundle=kms.ca_bundle or public_bundle(),
+        credentials=credentials,
+        seconds=seconds,
+        environ=environ,
+    )

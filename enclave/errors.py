@@ -236,21 +236,31 @@ class KmsResponseError(KmsError):
 
 
 _KMS_FAILED = "KMS itself failed: try again later"
+_DEAD_CREDENTIALS = (
+    "renew the credentials: KMS does not accept this access key, or the session token"
+)
 _HINTS = {
     # AWS KMS API Reference: the operations' own errors, and "Common errors".
+    "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
+    "conditions, and the role's permissions, with this enclave",
     "CustomKeyStoreNotFoundException": "key stores are regional: is this the region of the store?",
     "DependencyTimeoutException": _KMS_FAILED,
     "DisabledException": "the key is disabled: enable it, or name another",
+    "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
+    "ExpiredTokenException": "the enclave holds expired credentials: renew them",
     "IncorrectKeyException": "the ciphertext was encrypted under another key than the named one",
-    "InvalidCiphertextException": "the usual causes: another encryption context than at "
-    "encryption, base64 applied twice, another KMS key or region, or for an asymmetric key another "
-    "--encryption-algorithm",
+    "InvalidCiphertextException": "usual causes: another encryption context, another key or "
+    "region, base64 applied twice, or an asymmetric key without its encryption algorithm",
+    "InvalidClientTokenId": _DEAD_CREDENTIALS,
     "InvalidGrantTokenException": "grant tokens are those that CreateGrant returned",
+    "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
     "InvalidKeyUsageException": "`aws kms describe-key` shows what the key is for",
     "KMSInternalException": _KMS_FAILED,
     "KMSInvalidStateException": "`aws kms describe-key` shows the state of the key",
-    "MissingAuthenticationTokenException": "KMS answers signed requests only: sign them",
+    "MissingAuthenticationTokenException": "KMS accepts only signed requests: sign them",
+    "NotFoundException": "keys are regional: is this the region of the key?",
     "ThrottlingException": "make fewer calls per second, or ask for a higher quota",
+    "UnrecognizedClientException": _DEAD_CREDENTIALS,
     "ValidationException": "KMS names the parameter that is wrong",
 }
 

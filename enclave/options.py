@@ -31,7 +31,7 @@ DEFAULT_PROXY = VsockAddress(VMADDR_CID_PARENT, PROXY_PORT)
 """Where AWS's documentation has vsock-proxy listen: port 8000 of the parent."""
 
 AUTO, DIRECT = "auto", "direct"
-"""Values of ``proxy`` that are no address."""
+"""Values of ``proxy`` that are not addresses."""
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ class RandomPool:
         self._check_open()
         raise KmsUnreachableError(
             f"the pool was empty, and KMS gave no random bytes within {timeout:g} s",
-            hint="more is asked for than KMS gives, or KMS does not answer",
+            hint="callers ask for more than KMS gives, or KMS does not respond",
         )
 
     def close(self) -> None:

@@ -65,8 +65,12 @@ import it for types only. Nothing else imports them, but when they are called.""
 
 def imports(path: Path) -> set[str]:
     """Every module a file imports, wherever in it, for types only or not."""
+    return imports_of(ast.parse(path.read_text(encoding="utf-8")), path)
+
+
+def imports_of(tree: ast.Module, path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -140,6 +144,33 @@ def test_there_are_no_circles() -> None:
         visit(name, ())
 
 
+def folder(module: str) -> str | None:
+    """The folder within its package that a module is in; None if it is in none."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if (ROOT / "/".join(parts[:2])).is_dir() and parts[1:] else None
+
+
+def imports_at_run_time(path: Path) -> set[str]:
+    """As `imports`, without those for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    return imports_of(tree, path)
+
+
+def test_no_two_folders_import_each_other() -> None:
+    """What two folders need of each other belongs below both."""
+    used = {
+        (folder(name), folder(imported))
+        for name, path in MODULES.items()
+        for imported in imports_at_run_time(path)
+    }
+    used = {(one, other) for one, other in used if one and other and one != other}
+    assert len(used) > 40, "the test looks where there is nothing"
+    assert not {(one, other) for one, other in used if (other, one) in used}
+
+
 def test_protocol_logic_does_no_io() -> None:
     """The pure modules: bytes and values in, bytes and values out."""
     pure = [
@@ -162,6 +193,8 @@ def test_protocol_logic_does_no_io() -> None:
         "enclave.logs.link",
         "enclave.logs.outbox",
         "enclave.nsm.message",
+        "enclave.serve.outcomes",
+        "enclave.serve.protocol",
         "enclave.secrets.documents",
         "enclave.secrets.metadata",
         "enclave.secrets.sealed",

@@ -23,7 +23,7 @@ MAX_DOCUMENT = 32 * 1024
 leaves room for a larger NSM; KMS takes up to 262144, which no NSM could give."""
 
 PROTECTED_HEADER = bytes.fromhex("a1013822")
-"""``{1: -35}``: the algorithm is ES384, and there is no other parameter."""
+"""``{1: -35}``: the algorithm is ES384, and nothing else is a parameter."""
 
 SIGNATURE_SIZE = 96
 """Bytes in an ES384 signature: r and s on P-384."""
@@ -39,10 +39,6 @@ NITROTPM_PCR_COUNT = 24
 
 PCR_SIZE = 48
 """Bytes in a PCR: the NSM and the NitroTPM's attestation measure with SHA-384."""
-
-PLATFORMS = ("enclave", "instance")
-"""What a document vouches for: an enclave, by its NSM, or an EC2 instance, by its NitroTPM. The
-NSM of a Nitro Sandbox is said to sign as an enclave's does; AWS documents no field that tells."""
 
 MAX_FIELD = 1024
 """Bytes in each of public_key, user_data and nonce. AWS's text says 512 of the last two in one

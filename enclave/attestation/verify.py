@@ -185,7 +185,7 @@ _NAMES = {
     "instance": "an EC2 instance (NitroTPM)",
 }
 _DOCUMENTS = {"enclave": "enclave", "sandbox": "enclave", "instance": "instance"}
-"""Whose documents a platform's look like: AWS documents no field that tells a sandbox."""
+"""Whose documents a platform's look like: AWS documents no field that identifies a sandbox."""
 
 SANDBOX_PCR = 17
 """What a sandbox's policy is measured into (EKS User Guide, "Run a pod in confidential mode")."""

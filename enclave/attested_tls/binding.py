@@ -59,8 +59,8 @@ def expected_user_data(got: bytes | None, public_key: bytes, finished: bytes | N
 
     Args:
         got: what the document has; not trusted.
-        public_key: of the connection at hand.
-        finished: of the connection at hand; None if the TLS library does not tell.
+        public_key: of this connection.
+        finished: of this connection; None if the TLS library does not have it.
 
     Raises:
         ConfigurationError: the form needs a Finished message.
@@ -69,7 +69,7 @@ def expected_user_data(got: bytes | None, public_key: bytes, finished: bytes | N
         return key_user_data(public_key)
     if not finished:
         raise ConfigurationError(
-            "the TLS library of this Python does not tell the Finished message of a connection",
+            "the TLS library of this Python does not expose the Finished message of a connection",
             hint="use a Python that is built with OpenSSL",
         )
     return session_user_data(public_key, finished)

@@ -321,7 +321,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             return
         except AgentError as e:
             self.server.failed("no attestation document", e)
-            self._reject(503, "no attestation document: the log of the enclave tells why")
+            self._reject(503, "no attestation document: see the enclave's log")
             return
         close = not request.keep_alive or self.server.draining
         self.tls.send(

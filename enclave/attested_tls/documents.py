@@ -100,7 +100,7 @@ class Documents:
             pending.add_done_callback(lambda done: self._made(key, done))
         try:
             async with asyncio.timeout(self._timeout):
-                # One client's loss of patience is not that of the others.
+                # One client's timeout is not that of the others.
                 return await asyncio.shield(pending)
         except TimeoutError as e:
             raise AttesterError(

@@ -1,4 +1,4 @@
-"""The relying party's question to a server, and what it makes of the response. No I/O, no clock."""
+"""The relying party's request for a document, and the check of the response. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_AGE: Final = timedelta(minutes=5)
 _HINTS: Final = {
     404: "does `enclave-agent serve --ingress-tls` end TLS there, or the program itself?",
     429: "retry in a second: the enclave limits documents per second",
-    503: "the NSM of the enclave gives no document: its log tells why",
+    503: "the NSM of the enclave gives no document: see its log",
 }
 
 

@@ -64,8 +64,8 @@ def expected_pcrs(arguments: argparse.Namespace) -> dict[int, list[bytes]]:
         )
     if arguments.platform == "sandbox":
         console.warn(
-            "PCR17 alone tells a sandbox: an enclave that extends its own PCR17 by the same policy "
-            "passes too"
+            "PCR17 alone identifies a sandbox: an enclave that extends its own PCR17 by the same "
+            "policy passes too"
         )
     return expected
 

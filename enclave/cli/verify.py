@@ -85,10 +85,10 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
         if arguments.simulated_root is None:
             e.hint = simulator_hint(parse(raw)) or e.hint
         raise
-    answer = _answer(document)
+    result = _result(document)
     if printer.output == "table":
-        answer = {name: _brief(value) for name, value in answer.items()}
-    return printer.format("AttestationDocument", answer)
+        result = {name: _brief(value) for name, value in result.items()}
+    return printer.format("AttestationDocument", result)
 
 
 def _document(arguments: argparse.Namespace) -> bytes:
@@ -118,7 +118,7 @@ def _time(arguments: argparse.Namespace, environment: Environment) -> datetime:
     return at
 
 
-def _answer(document: AttestationDocument) -> dict[str, Any]:
+def _result(document: AttestationDocument) -> dict[str, Any]:
     def shown(value: bytes | None) -> str | None:
         return None if value is None else value.hex()
 

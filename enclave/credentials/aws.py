@@ -107,11 +107,11 @@ class AwsCredentials(RenewedCredentials):
     ) -> None:
         clock = clock or SystemClock()
         fetch = {CONTAINER: _container, WEB_IDENTITY: _web_identity, INSTANCE: _instance}[source]
-        asked = _Asked(environ, region, ca_bundle, dialer or SocketDialer(), timeout)
+        context = _FetchContext(environ, region, ca_bundle, dialer or SocketDialer(), timeout)
 
         def ask() -> Credentials:
             with _translated(source):
-                values = fetch(asked)
+                values = fetch(context)
                 for name in _NAMES:
                     if not isinstance(values[name], str):
                         raise KeyError(name)
@@ -122,7 +122,7 @@ class AwsCredentials(RenewedCredentials):
         )
 
 
-class _Asked:
+class _FetchContext:
     """What a fetch needs."""
 
     def __init__(
@@ -146,13 +146,13 @@ class _Asked:
         return MetadataHttp(self._dialer, timeout=self._timeout, ca_bundle=self.ca_bundle)
 
 
-def _container(asked: _Asked) -> dict[str, str]:
+def _container(context: _FetchContext) -> dict[str, str]:
     with forking.importing:
         from botocore.exceptions import MetadataRetrievalError  # noqa: PLC0415 (90 ms of CPU)
         from botocore.utils import ContainerMetadataFetcher  # noqa: PLC0415
 
-    environ = asked.environ
-    http = asked.http()
+    environ = context.environ
+    http = context.http()
     fetcher = ContainerMetadataFetcher(session=http, sleep=lambda _: None)
     if environ.get(_RELATIVE_URI):
         url = fetcher.full_url(environ[_RELATIVE_URI])
@@ -188,12 +188,12 @@ def _container(asked: _Asked) -> dict[str, str]:
     return {name: found[name] for name in _NAMES}
 
 
-def _instance(asked: _Asked) -> dict[str, str]:
+def _instance(context: _FetchContext) -> dict[str, str]:
     with forking.importing:
         from botocore.exceptions import MetadataRetrievalError  # noqa: PLC0415 (as above)
         from botocore.utils import InstanceMetadataFetcher  # noqa: PLC0415
 
-    environ = asked.environ
+    environ = context.environ
     if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise CredentialsError(
             "no AWS credentials: AWS_EC2_METADATA_DISABLED turns the instance metadata off",
@@ -211,7 +211,7 @@ def _instance(asked: _Asked) -> dict[str, str]:
             "ec2_metadata_v1_disabled": True,
         },
     )
-    http = asked.http()
+    http = context.http()
     fetcher._session = http  # noqa: SLF001 (it takes none; see metadata_http)
     try:
         found = fetcher.retrieve_iam_role_credentials()
@@ -251,8 +251,8 @@ def _no_metadata(last: tuple[str, str, int | Exception] | None) -> CredentialsEr
             )
 
 
-def _web_identity(asked: _Asked) -> dict[str, str]:
-    environ = asked.environ
+def _web_identity(context: _FetchContext) -> dict[str, str]:
+    environ = context.environ
     path, role = environ.get(_WEB_TOKEN_FILE), environ.get(_ROLE)
     if not path or not role:
         missing = _ROLE if path else _WEB_TOKEN_FILE
@@ -279,9 +279,9 @@ def _web_identity(asked: _Asked) -> dict[str, str]:
     def client(service: str, *, config: Any) -> Any:
         return session.create_client(
             service,
-            region_name=asked.region,
+            region_name=context.region,
             config=config.merge(settings),
-            verify=asked.ca_bundle or True,
+            verify=context.ca_bundle or True,
         )
 
     fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
@@ -299,7 +299,7 @@ def _token(path: str, what: str) -> str:
     """Return the content of a token file.
 
     Raises:
-        CredentialsError: it cannot be read, or is no token.
+        CredentialsError: it cannot be read, or does not hold a token.
     """
     hint = "the platform writes this file, and renews it: is it mounted, and readable?"
     try:

@@ -25,7 +25,7 @@ AUTO, ENVIRONMENT = "auto", "environment"
 
 
 def choose_provider(
-    asked: Credentials | CredentialsProvider | str,
+    choice: Credentials | CredentialsProvider | str,
     *,
     environ: Mapping[str, str],
     here: str | None = None,
@@ -37,11 +37,11 @@ def choose_provider(
     """Return the provider for a program's choice; the choice is made once.
 
     Args:
-        asked: credentials, a provider, ``environment``, ``container``, ``web-identity``,
+        choice: credentials, a provider, ``environment``, ``container``, ``web-identity``,
             ``instance``, the address of a credential service, or ``auto``: the environment if
             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_SESSION_TOKEN is set in it, then what
             `here` says, otherwise the parent's service at `DEFAULT_SERVICE`. Half of the
-            variables are an error, and nothing else is asked then.
+            variables are an error, and nothing else is tried then.
         environ: where variables are looked up.
         here: where AWS gives out credentials here, as `enclave.surroundings.aws_source` finds it.
         region: of STS, for web identity.
@@ -52,13 +52,13 @@ def choose_provider(
     Raises:
         ConfigurationError: the text is none of these.
     """
-    if isinstance(asked, Credentials):
-        return StaticCredentials(asked)
-    if not isinstance(asked, str):
-        return asked
-    if asked == ENVIRONMENT or (asked == AUTO and has_any(environ)):
+    if isinstance(choice, Credentials):
+        return StaticCredentials(choice)
+    if not isinstance(choice, str):
+        return choice
+    if choice == ENVIRONMENT or (choice == AUTO and has_any(environ)):
         return EnvironmentCredentials(environ, clock=clock)
-    source = here if asked == AUTO else asked
+    source = here if choice == AUTO else choice
     if source in SOURCES:
         log.debug("credentials come from the source %s", source)
         return AwsCredentials(
@@ -69,7 +69,7 @@ def choose_provider(
             dialer=dialer,
             clock=clock,
         )
-    address = DEFAULT_SERVICE if asked == AUTO else _service(asked)
+    address = DEFAULT_SERVICE if choice == AUTO else _service(choice)
     log.debug("credentials come from the parent's service at %s", address)
     return ParentCredentials(address, dialer=dialer, clock=clock)
 

@@ -94,7 +94,7 @@ class Doctor:
         self._document = document
         if document.nitrotpm_pcrs:
             return passed(f"an EC2 instance with a NitroTPM, {document.module_id}")
-        # No field tells an enclave's NSM from a Nitro Sandbox's.
+        # No field distinguishes an enclave's NSM from a Nitro Sandbox's.
         return passed(f"an NSM (of an enclave or a Nitro Sandbox), {document.module_id}")
 
     def debug_mode(self) -> Finding:
@@ -203,7 +203,7 @@ class Doctor:
                 if left < LITTLE_MEMORY:
                     return warned(text, "give the enclave more: nitro-cli run-enclave --memory")
                 return passed(text)
-        return skipped("/proc/meminfo does not tell")
+        return skipped("not in /proc/meminfo")
 
     def descriptors(self) -> Finding:
         """Look at the limit of descriptors."""
@@ -251,11 +251,11 @@ class Doctor:
     def tls(self) -> Finding:
         """Connect to KMS through the proxy, TLS verified."""
         tls = self._machine.tls()
-        root = tls.root_name() or "by which root, this Python does not tell"
+        root = tls.root_name() or "this Python does not report the root"
         return passed(f"{tls.version} with {tls.host}, proved by {root}")
 
     def credentials(self) -> Finding:
-        """Get credentials, and tell how long they last."""
+        """Get credentials, and report how long they are valid."""
         credentials = self._machine.credentials()
         source = self._machine.credentials_source
         if credentials.expiration is None:
@@ -288,7 +288,7 @@ class Doctor:
             if e.type == "InvalidKeyUsageException":
                 return skipped(f"the key is not for {operation}")
             return failed(f"attested {operation}: {e}", e.hint)
-        return failed(f"KMS answered {operation} although DryRun was sent")
+        return failed(f"KMS carried out {operation} although DryRun was sent")
 
     def _parsed(self) -> AttestationDocument:
         assert self._document is not None  # noqa: S101 (checks after `platform` need it)

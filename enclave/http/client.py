@@ -116,9 +116,9 @@ class HttpClient:
         connect: opens a stream to the server by a moment.
         size: connections, at most; further threads wait for one.
         max_body: bytes of a response's body, at most.
-        may_keep: tells of a response whether its connection may be used again, as far as the
+        may_keep: returns whether a response's connection may be used again, as far as the
             service above HTTP knows.
-        clock: tells how long connections have been idle.
+        clock: for how long connections have been idle.
         max_idle: seconds after which an idle connection is closed.
     """
 

@@ -81,7 +81,7 @@ class ConnectionPool:
 
     Args:
         size: connections, at most.
-        clock: tells how long a connection has been idle.
+        clock: for how long a connection has been idle.
         max_idle: seconds after which an idle connection is closed.
     """
 

@@ -1,7 +1,7 @@
 """Reads one HTTP/1.1 response from bytes, however they are cut (RFC 9112). No I/O.
 
 httptools (llhttp) parses the head, in its strict form. The body's end is found here, since
-httptools does not tell where in its input a message ends, and everything depends on that: the
+httptools does not report where in its input a message ends, and everything depends on that: the
 byte behind the end belongs to no call.
 """
 
@@ -227,7 +227,7 @@ class ResponseReader:
             return False
         self._body += self._unread[: self._length]
         if self._unread[self._length : self._length + 2] != b"\r\n":
-            raise HttpProtocolError("a chunk does not end where it said")
+            raise HttpProtocolError("a chunk is longer or shorter than its size")
         del self._unread[: self._length + 2]
         self._step = ResponseReader._read_chunk_size
         return True

@@ -40,7 +40,7 @@ class Stream(Protocol):
         Raises:
             TimeoutError: the deadline passed.
             ConnectionLostError: the connection broke, or ended without TLS's own end.
-            TlsError: what came is not TLS, was altered, or tells of an error.
+            TlsError: what came is not TLS, was altered, or is an alert.
         """
         ...
 
@@ -166,7 +166,7 @@ class TlsStream:
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as e:
                 raise ConnectionLostError("the connection ended in the TLS handshake") from e
             except ssl.SSLError as e:
-                self._flush_if_possible()  # the alert that tells the server
+                self._flush_if_possible()  # the alert for the server
                 raise _tls_error(e) from e
             self._flush(deadline)
             if not done:
@@ -180,7 +180,7 @@ class TlsStream:
     def root(self) -> bytes | None:
         """Return the trusted certificate that the server's chains to, in DER.
 
-        None if this Python does not tell: `ssl` has it since 3.13, and the object below before.
+        None if this Python does not have it: `ssl` has it since 3.13, and the object below before.
         """
         tls: Any = self._tls
         if hasattr(tls, "get_verified_chain"):

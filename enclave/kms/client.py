@@ -45,20 +45,6 @@ DEADLINE = 60.0
 
 _decode = json.JSONDecoder().decode
 
-_DEAD = "renew the credentials: KMS does not accept this access key, or the session token"
-_HINTS = {
-    "AccessDeniedException": "compare the PCRs in the key policy's kms:RecipientAttestation "
-    "conditions, and the role's permissions, with this enclave",
-    "DryRunOperationException": "the request would have succeeded: this is how KMS says so",
-    "ExpiredTokenException": "the enclave holds expired credentials: renew them",
-    "InvalidCiphertextException": "usual causes: another encryption context, another key, base64 "
-    "applied twice, or an asymmetric key without its encryption algorithm",
-    "InvalidClientTokenId": _DEAD,
-    "UnrecognizedClientException": _DEAD,
-    "InvalidSignatureException": "wrong secret key, or the enclave's clock is off",
-    "NotFoundException": "keys are regional: is this the region of the key?",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class KmsResponse:
@@ -262,5 +248,4 @@ def read_response(response: Response) -> KmsResponse:
         str(message)[:2048],
         request_id=request_id,
         status=response.status,
-        hint=_HINTS.get(type_, ""),
     )

@@ -48,8 +48,8 @@ REJECTED_CREDENTIALS: Final = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Errors that tell of dead credentials, which new ones may mend. InvalidSignatureException is not
-one: it comes from a clock that is wrong as well."""
+"""Errors of credentials that are not valid any more; new ones may help. InvalidSignatureException
+is not one: it comes from a clock that is wrong as well."""
 
 
 def is_worth_retrying(error: AgentError) -> bool:

@@ -103,7 +103,7 @@ class Transport:
         proxy: where vsock-proxy listens, or an egress proxy; None: connect to the endpoint itself.
         tls: what is trusted.
         max_connections: connections at the same time; further threads wait for one.
-        clock: tells how long connections have been idle.
+        clock: for how long connections have been idle.
     """
 
     def __init__(

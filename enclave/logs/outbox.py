@@ -1,6 +1,6 @@
 """A bounded queue of lines to be sent, which reports the lines it drops. No I/O.
 
-If it is full the oldest lines are dropped, because the last ones tell why a program ended; a note,
+If it is full the oldest lines are dropped, because the last ones say why a program ended; a note,
 a line of ours, has their number in their place. A line that was half written to a connection is
 sent whole on the next one. Lines that a connection took and its peer never read cannot be counted:
 a note says that there may be some.

@@ -9,7 +9,7 @@ WARNING = 0x900
 """RC_WARN."""
 
 FORMAT_ONE = 0x080
-"""RC_FMT1: the code tells which handle, session or parameter it is about."""
+"""RC_FMT1: the code names the handle, session or parameter that it is about."""
 
 RETRY = frozenset({0x908, 0x90A, 0x922})
 """YIELDED, TESTING and RETRY: the same command may succeed in a moment."""

@@ -5,7 +5,7 @@ go through it. Five operations take `Recipient` (AWS KMS API Reference); each re
 `CiphertextForRecipient` and leaves its plain field empty.
 
 What is compared is the second line of defence against a response that belongs to another call; TLS
-and the HTTP client are the first. docs/connections.md says what the comparison cannot tell.
+and the HTTP client are the first. docs/connections.md says what the comparison cannot find.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _is_one_der_sequence(data: bytes) -> bool:
 
 
 def _check_key_id(requested: object, received: object) -> None:
-    """Check that the response's KeyId is the requested key, as far as its name tells.
+    """Check that the response's KeyId is the requested key, as far as its name allows.
 
     KMS always sends the key's ARN. An alias does not tell which key is meant, so of an alias only
     the partition, region and account can be compared, if its ARN names them.

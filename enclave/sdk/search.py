@@ -48,7 +48,7 @@ _RELEASES = {
     "550f7313bf792bf03200c7c6e1ac3fd7d2dc382f": "0.4.1",
 }
 """The user agent holds the output of ``git describe``, which ignores the lightweight tags of these
-releases: 0.4.4 calls itself v0.4.0-20-ge86d2cf. The commit tells them apart."""
+releases: 0.4.4 calls itself v0.4.0-20-ge86d2cf. The commit distinguishes them."""
 
 _DESCRIBED = re.compile(r"-\d+-g([0-9a-f]{7,40})$")
 _NO_GIT = "v0.2.1-unknown"

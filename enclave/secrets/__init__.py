@@ -2,5 +2,5 @@
 
 From the inside outwards: `values` decrypts one value of a SOPS file, `documents` reads the formats
 of such files, `metadata` their keys and rules, `sops` opens a whole file and checks its MAC;
-`sealed` tells the formats apart, `opening` asks KMS, `delivery` gives the program what it gets.
+`sealed` distinguishes the formats, `opening` calls KMS, `delivery` gives the program what it gets.
 """

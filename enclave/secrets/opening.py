@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 MAX_VARIABLE: Final = 131_071
 """Bytes of ``NAME=VALUE`` (Linux, MAX_ARG_STRLEN, without its NUL)."""
 
-PATIENCE: Final = 120.0
+TIMEOUT: Final = 120.0
 """Seconds after which no further call is begun."""
 
 
@@ -77,7 +77,7 @@ def open_secrets(
     """
     given = Given()
     opened: dict[str, bytes | Opened] = {}
-    until = monotonic() + PATIENCE
+    until = monotonic() + TIMEOUT
     for secret in options.secrets:
         try:
             if secret.path not in opened:
@@ -95,7 +95,7 @@ def open_secrets(
 
 def _check_time(left: bool) -> None:  # noqa: FBT001 (private)
     if not left:
-        raise SecretError(f"KMS needed more than {PATIENCE:g} s for those before")
+        raise SecretError(f"KMS needed more than {TIMEOUT:g} s for those before")
 
 
 def _opened(

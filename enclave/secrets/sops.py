@@ -101,7 +101,7 @@ def read_sops(data: bytes, *, name: str = "") -> SopsFile | None:
 
     Args:
         data: its bytes.
-        name: of the file; ``.json`` tells a JSON file with one key, ``data``, from a binary one.
+        name: of the file; with ``.json``, one whose only key is ``data`` is JSON, not binary.
 
     Raises:
         DecodingError: it is malformed, or has what is not supported.

@@ -117,7 +117,7 @@ def check_host(host: str | None) -> None:
     if host is None or len(host) > _MAX_HOST or not _is_loopback(host):
         raise EndpointError(
             "AccessDeniedException",
-            "this endpoint answers to localhost and loopback addresses only",
+            "this endpoint accepts requests for localhost and loopback addresses only",
             hint="name it as http://127.0.0.1:PORT",
         )
 
@@ -254,7 +254,7 @@ def request_ids(seed: bytes) -> Callable[[], str]:
     """Return a maker of request ids for responses that are not KMS's: they look alike, and count.
 
     Args:
-        seed: 10 bytes that tell this process from others; not secret.
+        seed: 10 bytes that distinguish this process from others; not secret.
     """
     head = f"{seed[:4].hex()}-{seed[4:6].hex()}-{seed[6:8].hex()}-{seed[8:10].hex()}-"
     counter = itertools.count(1)

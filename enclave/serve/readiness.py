@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GOOD_FOR = 10.0
-BAD_FOR = 1.0
-"""Seconds for which a result is used, so that a prober cannot load KMS."""
+READY_FOR = 10.0
+NOT_READY_FOR = 1.0
+"""Seconds for which a result is cached, so that a prober cannot load KMS."""
 
-PATIENCE = 5.0
+PROBE_TIMEOUT = 5.0
 """Seconds after which an unfinished probe counts as failed; it goes on, for the next request."""
 
 
@@ -28,21 +28,21 @@ class Readiness:
 
     Args:
         probe: makes the call; blocks, and raises AgentError.
-        good_for, bad_for, patience: seconds, see the constants.
+        ready_for, not_ready_for, timeout: seconds, see the constants.
     """
 
     def __init__(
         self,
         probe: Callable[[], object],
         *,
-        good_for: float = GOOD_FOR,
-        bad_for: float = BAD_FOR,
-        patience: float = PATIENCE,
+        ready_for: float = READY_FOR,
+        not_ready_for: float = NOT_READY_FOR,
+        timeout: float = PROBE_TIMEOUT,
     ) -> None:
         self._probe = probe
-        self._good_for = good_for
-        self._bad_for = bad_for
-        self._patience = patience
+        self._ready_for = ready_for
+        self._not_ready_for = not_ready_for
+        self._timeout = timeout
         self._known: AgentError | None = None
         self._until = float("-inf")
         self._probing: asyncio.Future[AgentError | None] | None = None
@@ -57,9 +57,9 @@ class Readiness:
             # A thread of its own: in the queue of calls it would measure the queue.
             threading.Thread(target=self._run, args=(loop,), name="probe", daemon=True).start()
         try:
-            return await asyncio.wait_for(asyncio.shield(self._probing), self._patience)
+            return await asyncio.wait_for(asyncio.shield(self._probing), self._timeout)
         except TimeoutError:
-            return KmsUnreachableError(f"no response from KMS yet, after {self._patience:g} s")
+            return KmsUnreachableError(f"no response from KMS yet, after {self._timeout:g} s")
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         found: AgentError | None = None
@@ -79,8 +79,8 @@ class Readiness:
 
     def _settle(self, found: AgentError | None) -> None:
         self._known = found
-        good_for = self._good_for if found is None else self._bad_for
-        self._until = asyncio.get_running_loop().time() + good_for
+        ready_for = self._ready_for if found is None else self._not_ready_for
+        self._until = asyncio.get_running_loop().time() + ready_for
         if self._probing is not None:
             self._probing.set_result(found)
             self._probing = None

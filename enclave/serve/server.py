@@ -30,7 +30,7 @@ class EndpointServer(HttpServer):
 
     Args:
         calls: makes the calls to KMS.
-        readiness: tells whether one would succeed.
+        readiness: whether one would succeed.
         limits: the limits of clients.
         check_hosts: for TCP, see `protocol.check_host`.
         clock_drift: returns how far the system clock is ahead of the NSM's, in seconds.
@@ -41,7 +41,7 @@ class EndpointServer(HttpServer):
 
     Attributes:
         pages: what GET returns, by path.
-        metrics: what ``/metrics`` tells; a part of `serve` adds its own source.
+        metrics: what ``/metrics`` has; a part of `serve` adds its own source.
     """
 
     def __init__(

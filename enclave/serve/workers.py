@@ -2,7 +2,7 @@
 
 A process of Python computes on one CPU at a time. The first process forks the others before it
 starts a thread or a loop, and each makes its own key pair, connections and pool. A socket pair for
-each tells both ends what they need: its end means to the worker that it is to stop, whether the
+each is all that both ends need: its end means to the worker that it is to stop, whether the
 first process says so or has died; and to the first process that the worker has died.
 """
 
@@ -111,7 +111,7 @@ class Workers:
         died(
             WorkerEndedError(
                 f"process {worker.number} of the endpoint {how}",
-                hint="SIGKILL is often too little memory; otherwise its lines in the log tell",
+                hint="SIGKILL is often too little memory; otherwise see its lines in the log",
             )
         )
 

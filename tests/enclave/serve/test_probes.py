@@ -81,7 +81,7 @@ def test_a_probe_that_hangs_is_not_waited_for_nor_started_twice(kms: Kms) -> Non
         go_on.wait(TEST_TIMEOUT)
 
     try:
-        with served(kms, probe=probe, readiness={"patience": 0.05}) as endpoint:
+        with served(kms, probe=probe, readiness={"timeout": 0.05}) as endpoint:
             responses = [endpoint.exchange(get(b"/readyz")) for _ in range(2)]
             assert [response.status for response in responses] == [503, 503]
             assert started == [1]
