@@ -130,13 +130,9 @@ class _Machine:
     def __init__(
         self, arguments: argparse.Namespace, environment: Environment, timeout: float
     ) -> None:
-        from enclave.credentials.aws import SOURCES  # noqa: PLC0415 (as above)
-        from enclave.credentials.chain import AUTO, ENVIRONMENT  # noqa: PLC0415
-        from enclave.credentials.environment import has_any  # noqa: PLC0415
-        from enclave.credentials.parent import DEFAULT_SERVICE  # noqa: PLC0415
+        from enclave.credentials.chain import ENVIRONMENT, source_of  # noqa: PLC0415 (as above)
         from enclave.doctor import machine  # noqa: PLC0415
         from enclave.surroundings import aws_source  # noqa: PLC0415
-        from vsock_proxy.net.addresses import parse_address  # noqa: PLC0415
         from vsock_proxy.net.dialing import SocketDialer  # noqa: PLC0415
 
         self._arguments, self._environment = arguments, environment
@@ -145,17 +141,16 @@ class _Machine:
         self._dialer = SocketDialer()
         self._here = aws_source(environment.environ, attester=arguments.attester)
         self.credential_service = None
-        chosen = arguments.credentials
-        source = self._here if chosen == AUTO else chosen
-        if chosen == ENVIRONMENT or (chosen == AUTO and has_any(environment.environ)):
+        source = source_of(arguments.credentials, environ=environment.environ, here=self._here)
+        if source == ENVIRONMENT:
             self.credentials_source = "the environment"
         elif arguments.profile is not None or environment.environ.get("AWS_PROFILE"):
             self.credentials_source = "the profile"
-        elif source in SOURCES:
+        elif isinstance(source, str):
             self.credentials_source = f"the source {source}"
         else:
-            self.credential_service = DEFAULT_SERVICE if chosen == AUTO else parse_address(chosen)
-            self.credentials_source = str(self.credential_service)
+            self.credential_service = source
+            self.credentials_source = str(source)
         self._machine = machine
         self.read = machine.read_file
         self.descriptors = machine.count_descriptors

@@ -56,11 +56,11 @@ def choose_provider(
         return StaticCredentials(choice)
     if not isinstance(choice, str):
         return choice
-    if choice == ENVIRONMENT or (choice == AUTO and has_any(environ)):
+    source = source_of(choice, environ=environ, here=here)
+    log.debug("credentials come from the source %s", source)
+    if source == ENVIRONMENT:
         return EnvironmentCredentials(environ, clock=clock)
-    source = here if choice == AUTO else choice
-    if source in SOURCES:
-        log.debug("credentials come from the source %s", source)
+    if isinstance(source, str):
         return AwsCredentials(
             source,
             environ=environ,
@@ -69,9 +69,26 @@ def choose_provider(
             dialer=dialer,
             clock=clock,
         )
-    address = DEFAULT_SERVICE if choice == AUTO else _service(choice)
-    log.debug("credentials come from the parent's service at %s", address)
-    return ParentCredentials(address, dialer=dialer, clock=clock)
+    return ParentCredentials(source, dialer=dialer, clock=clock)
+
+
+def source_of(choice: str, *, environ: Mapping[str, str], here: str | None) -> str | Address:
+    """Return `ENVIRONMENT`, one of `SOURCES`, or the address of a credential service.
+
+    Args:
+        choice: see `choose_provider`.
+        environ: see `choose_provider`.
+        here: see `choose_provider`.
+
+    Raises:
+        ConfigurationError: the text is none of these.
+    """
+    if choice == ENVIRONMENT or (choice == AUTO and has_any(environ)):
+        return ENVIRONMENT
+    source = here if choice == AUTO else choice
+    if source in SOURCES:
+        return source
+    return DEFAULT_SERVICE if choice == AUTO else _service(choice)
 
 
 def _service(text: str) -> Address:
