@@ -20,10 +20,8 @@ from enclave.network.options import NetworkOptions
 from enclave.pool import CAPACITY, check_settings
 from enclave.secrets.options import SecretOptions
 from enclave.secrets.options import add_options as add_secret_options
-from enclave.serve.control_options import add_options as add_control_options
-from enclave.serve.control_options import control_address
 from enclave.serve.user import User, find_user
-from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
+from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,7 +203,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_secret_options(parser)
     add("--no-kms", action="store_true",
         help="no KMS endpoint, and no call: for the program's network alone")  # fmt: skip
-    add_control_options(parser)
+    to_parent = parser.add_argument_group("the parent (docs/life-cycle.md)").add_argument
+    to_parent("--control", metavar="ADDRESS",
+        help="listen for the parent, CID 3, such as vsock://any:8010: it may read /metrics, and "
+        "ask to end COMMAND before it terminates the enclave (default: no)")  # fmt: skip
     add_boot_options(parser)
     network_options.add_options(parser)
     log_options.add_options(parser, prefix="log-", default=None)
@@ -250,3 +251,18 @@ def listen_address(text: str) -> Address:
         f"will not listen on {address}: whoever can connect is given secrets",
         hint="name a loopback address such as tcp://127.0.0.1:8009, or unix:/PATH",
     )
+
+
+def control_address(text: str) -> Address:
+    """Return the address to listen on.
+
+    Raises:
+        ConfigurationError: it is not an address, or one that others than the parent reach.
+    """
+    address = parse_address(text)
+    if not isinstance(address, VsockAddress | UnixAddress):
+        raise ConfigurationError(
+            f"--control: will not listen on {address}: who connects may end the program",
+            hint="use vsock://any:8010, or unix:/PATH for tests",
+        )
+    return address

@@ -24,7 +24,6 @@ from enclave.errors import (
 from enclave.network.numbers import network_families
 from enclave.serve.calls import Calls
 from enclave.serve.control import MOST_SECONDS, ControlServer
-from enclave.serve.control_options import control_address
 from enclave.serve.metrics import (
     MAX_OPERATIONS,
     PREFIX,
@@ -33,6 +32,7 @@ from enclave.serve.metrics import (
     agent_families,
     process_families,
 )
+from enclave.serve.options import control_address
 from enclave.serve.outcomes import word_for
 from enclave.serve.protocol import EndpointError
 from enclave.serve.readiness import Readiness

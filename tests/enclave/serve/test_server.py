@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import json
 import socket
@@ -327,22 +326,6 @@ def test_a_flood_of_rejections_pauses_accepting(kms: Kms, monkeypatch: pytest.Mo
                 assert read_response(client).status == 503  # later, but it comes
         first.sendall(request())
         assert read_response(first).status == 200
-
-
-def test_failures_to_accept_are_one_line_until_it_succeeds(
-    kms: Kms, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def fail() -> None:
-        for _ in range(3):
-            endpoint.endpoint.accept_failed(OSError(errno.EMFILE, "Too many open files"))
-
-    line = "cannot accept clients: Too many open files; retrying every second"
-    with served(kms) as endpoint:
-        endpoint.run(fail())
-        assert caplog.messages == [line]
-        assert endpoint.exchange(request()).status == 200
-        endpoint.run(fail())
-        assert caplog.messages == [line, line]
 
 
 def open_descriptors() -> int:
