@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 from enclave_simulator.parent.processes import exit_on_signals
 from tests.programs.soak.clients import LONGEST, SLACK, Gate, SoakClient
 from tests.programs.soak.faults import faults, of_key
-from tests.programs.soak.parts import DEADLINE, await_right, chain, descriptors_of
+from tests.programs.soak.parts import (
+    DEADLINE,
+    await_right,
+    chain,
+    descriptors_of,
+    unix_connections_of,
+)
 from tests.programs.soak.report import Soak, report, verdict
 from tests.programs.soak.schedule import ROUND, rounds_of, schedule
 from tests.programs.soak.tally import Growth, Tally
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.programs.soak.faults import Fault
-    from tests.programs.soak.parts import Chain
+    from tests.programs.soak.parts import Chain, Part
     from tests.programs.soak.schedule import Event, Kind
 
 RECOVERY = 120.0
@@ -88,15 +94,22 @@ def _calm(soak: Soak, seconds: float) -> None:
         life = soak.growths.setdefault(
             (part.name, part.lives), Growth(f"{part.name}, life {part.lives}")
         )
-        life.samples.append(_measured(part.pid))
+        life.samples.append(_measured(made, part))
     gate.open()
 
 
-def _measured(pid: int) -> tuple[int, int, int]:
-    """Return KiB resident, descriptors and threads of a process."""
-    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+def _measured(made: Chain, part: Part) -> tuple[int, int, int]:
+    """Return KiB resident, descriptors and threads of a part.
+
+    The parent has two descriptors for each connection that the agents keep, up to 16 of each agent:
+    how many these are depends on the last faults. They are not counted as the parent's.
+    """
+    text = Path(f"/proc/{part.pid}/status").read_text(encoding="ascii", errors="replace")
     found = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", text, re.MULTILINE))
-    return int(found["VmRSS"]), descriptors_of(pid), int(found["Threads"])
+    descriptors = descriptors_of(part.pid)
+    if part is made.parent:
+        descriptors -= 2 * sum(unix_connections_of(agent.pid) for agent in made.agents.values())
+    return int(found["VmRSS"]), descriptors, int(found["Threads"])
 
 
 def soak(*, seconds: float, clients: int, seed: int, calm: float = CALM) -> Soak:
