@@ -44,6 +44,7 @@ from enclave.serve.program_environment import (
 from enclave.serve.user import find_user
 from enclave.surroundings import is_instance
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, parse_address
+from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
 if TYPE_CHECKING:
     import socket
@@ -215,6 +216,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
 
         def work(number: int, life: socket.socket) -> int:
             watch.only_watch()  # the first process corrects the clock
+            require_descriptors(LOOP_DESCRIPTORS, "a process of the endpoint")
             return asyncio.run(serve_as_worker(agents, listener, options, number, life)).code
 
         workers = held.enter_context(contextlib.closing(Workers()))
@@ -228,6 +230,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
             # Needs KMS, which may be slow to come up: nobody waits for it.
             agent = next(iter(agents.values()))
             threading.Thread(target=seed_from_kms, args=(agent,), daemon=True).start()
+        require_descriptors(LOOP_DESCRIPTORS, "the endpoint")
         ended = asyncio.run(serve(agents, listener, options, workers))
     if ended.busy:
         # Threads that wait for KMS would hold the exit up until their deadline.
@@ -264,6 +267,7 @@ def _run_without_kms(
     with contextlib.ExitStack() as held:
         environ, _ = _open_network(network, environment.environ, held)
         ingress_tls = _open_ingress(ingress, arguments, environment, user, held)
+        require_descriptors(LOOP_DESCRIPTORS, "the agent")
         return asyncio.run(run_program(command, environ, user, ingress_tls))
 
 

@@ -23,6 +23,7 @@ from parent.http_server.protocol import METHODS, Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
 from vsock_proxy.service.acceptor import AsyncAcceptor, serve_accepted
+from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -139,9 +140,11 @@ class HttpServer:
 
         Raises:
             ListenError: the address cannot be listened on.
+            ConfigurationError: there are too few file descriptors.
         """
         with contextlib.ExitStack() as undo:
             listener = undo.enter_context(listening(self.address))
+            require_descriptors(LOOP_DESCRIPTORS, self._name)
             self.address = local_address(listener)
             self._thread = threading.Thread(
                 target=self._run, args=(listener,), name=self._name, daemon=True
