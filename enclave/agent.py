@@ -208,6 +208,7 @@ class Agent(AttestedOperations):
         parameters: Mapping[str, Any],
         *,
         failed: AgentError | None = None,
+        timeout: float | None = None,
     ) -> KmsResponse:
         """Make any KMS call; it is attested if the operation takes `Recipient`.
 
@@ -218,6 +219,7 @@ class Agent(AttestedOperations):
             operation: as the KMS API names it.
             parameters: as the KMS API names them; JSON types, binary values in base64.
             failed: how the first attempt has ended, if it was made by `begin`.
+            timeout: seconds for this call, if that is less than the Agent's deadline.
 
         Returns:
             KMS's response. In the response of an attested call the secret field is filled, as
@@ -230,13 +232,13 @@ class Agent(AttestedOperations):
             return self._sdk_client.call(operation, parameters)
         if operation not in SECRET_FIELD or "Recipient" in parameters:
             log.debug("KMS %s is passed through, not attested", operation)
-            return self._kms.call(operation, parameters, failed=failed)
+            return self._kms.call(operation, parameters, failed=failed, timeout=timeout)
         check_number_of_bytes(operation, parameters)  # before a key pair is made for nothing
         recipient = self.recipient()
         document = recipient.attestation_document()
         request = attested_request(operation, parameters, document)
         try:
-            response = self._kms.call(operation, request, failed=failed)
+            response = self._kms.call(operation, request, failed=failed, timeout=timeout)
         except KmsRefusedError as e:
             if e.type == "AccessDeniedException":
                 with forking.importing:

@@ -15,6 +15,7 @@ from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import complain, keep_exit_status
+from vsock_proxy.service.scarcity import scarcity
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1  # the reader of the output knows that it has gone
     except OSError as e:
-        complain(PROGRAM, str(e))
+        complain(PROGRAM, scarcity(e) or str(e))
         return 1
     except KeyboardInterrupt:
         return 130

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from collections import Counter
 
 import pytest
@@ -10,6 +13,7 @@ from enclave_simulator.kms.faults import FAULTS as KMS_FAULTS
 from tests.programs.soak.__main__ import soak
 from tests.programs.soak.clients import Gate
 from tests.programs.soak.faults import faults
+from tests.programs.soak.parts import unix_connections_of
 from tests.programs.soak.report import Soak, report, verdict
 from tests.programs.soak.schedule import ROUND, rounds_of, schedule
 from tests.programs.soak.tally import MOST_GROWTH, Growth, Tally, failures
@@ -100,8 +104,10 @@ def test_a_call_beyond_its_time_has_hung() -> None:
     tally.note_right("Decrypt", b"")
     tally.note_time("Decrypt", 13.0, 13.0)
     assert failures(tally, []) == []
-    tally.note_time("Decrypt", 13.5, 13.0)
-    assert failures(tally, []) == ["hung: Decrypt took 13.5 s of 13.0 s"]
+    tally.note_time("Decrypt", 13.5, 13.0, 2.0)
+    assert failures(tally, []) == [
+        "hung: Decrypt took 13.5 s of 13.0 s, in which its endpoint waited 2.0 s for a CPU"
+    ]
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -113,6 +119,16 @@ def test_growth_beyond_the_limits_is_a_failure(index: int) -> None:
     most[index] += 1
     (failure,) = failures(tally, [Growth("agent", [(0, 0, 0), (most[0], most[1], most[2])])])
     assert failure.startswith(f"agent has grown by {most[index]} ")
+
+
+def test_connections_of_vsock_are_told_from_other_descriptors() -> None:
+    before = unix_connections_of(os.getpid())
+    with contextlib.ExitStack() as stack:
+        for end in socket.socketpair():
+            stack.enter_context(end)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        stack.enter_context(socket.create_connection(listener.getsockname()))
+        assert unix_connections_of(os.getpid()) == before + 2
 
 
 def test_what_only_the_kms_grows_is_reported_without_a_verdict() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -154,14 +155,11 @@ def _timestamp(value: object) -> datetime:
     return _EPOCH + timedelta(milliseconds=cbor.number(_LAST_MS)(value))
 
 
-def _pcrs(count: int) -> cbor.Shape:
-    def shape(value: object) -> Mapping[int, bytes]:
-        index, pcr = cbor.number(count - 1), cbor.data(PCR_SIZE, PCR_SIZE)
-        if isinstance(value, dict) and value:
-            return MappingProxyType({index(key): pcr(item) for key, item in value.items()})
-        raise ValueError("a map of PCRs")
-
-    return shape
+def _pcrs(value: object, count: int) -> Mapping[int, bytes]:
+    index, pcr = cbor.number(count - 1), cbor.data(PCR_SIZE, PCR_SIZE)
+    if isinstance(value, dict) and value:
+        return MappingProxyType({index(key): pcr(item) for key, item in value.items()})
+    raise ValueError("a map of PCRs")
 
 
 _certificate = cbor.data(1, MAX_CERTIFICATE)
@@ -179,8 +177,8 @@ def _given(value: object) -> bytes | None:
 
 
 _PCRS: Mapping[str, tuple[str, cbor.Shape]] = {
-    "pcrs": ("enclave", _pcrs(PCR_COUNT)),
-    "nitrotpm_pcrs": ("instance", _pcrs(NITROTPM_PCR_COUNT)),
+    "pcrs": ("enclave", partial(_pcrs, count=PCR_COUNT)),
+    "nitrotpm_pcrs": ("instance", partial(_pcrs, count=NITROTPM_PCR_COUNT)),
 }
 """The field that lists the PCRs: the platform it belongs to, and its shape."""
 

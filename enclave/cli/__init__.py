@@ -6,6 +6,7 @@ the AWS CLI's exit codes. Nothing is printed on standard output unless all of it
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from argparse import Namespace
@@ -21,6 +22,7 @@ from enclave.process import protect_memory
 from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import keep_exit_status
 from vsock_proxy.service.platforms import require_linux
+from vsock_proxy.service.scarcity import hint_of, scarcity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,11 +85,15 @@ def main(argv: Sequence[str] | None = None, *, environment: Environment | None =
         console.hint(e.hint)
         return EXIT_OTHER
     except AgentError as e:
-        console.complain(e, e.hint or f"see {console.PROG}{name} --help")
+        console.complain(e, hint_of(e) or f"see {console.PROG}{name} --help")
         return exit_code(e)
     except BrokenPipeError:
         return EXIT_OTHER  # the reader of our output knows that it has gone
     except OSError as e:
+        lack = scarcity(e)
+        if lack is not None and e.errno != errno.ENOSPC:
+            console.complain(lack, lack.hint)
+            return EXIT_OTHER
         console.complain(
             f"cannot print on standard output: {e.strerror}",
             "is it open, and is there space where it leads?",
@@ -96,6 +102,9 @@ def main(argv: Sequence[str] | None = None, *, environment: Environment | None =
     except KeyboardInterrupt:
         return 130
     except Exception as e:
+        if (lack := scarcity(e)) is not None:
+            console.complain(lack, lack.hint)
+            return EXIT_OTHER
         with console.logging_to_stderr(debug=debug, verbose=False):
             logging.getLogger("enclave").debug("internal error", exc_info=True)
         console.complain(

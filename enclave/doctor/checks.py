@@ -9,9 +9,10 @@ import base64
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from enclave.attestation.document import parse
+from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, verify
 from enclave.clock_watch import MAX_DRIFT
 from enclave.drift import clock_drift, describe
-from enclave.errors import DialError, KmsRefusedError
+from enclave.errors import AttestationError, DialError, KmsRefusedError
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, ConnectProxy, VsockAddress
 from vsock_proxy.net.ports import LOG_PORT
 from vsock_proxy.service.checkup import Check, Finding, failed, passed, skipped, warned
@@ -43,15 +44,23 @@ _HWRNG = "/sys/class/misc/hw_random/rng_current"
 class Doctor:
     """The checks, in their order."""
 
-    def __init__(self, machine: Machine, call: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        call: Mapping[str, Any] | None = None,
+        *,
+        root_fingerprint: bytes = AWS_ROOT_FINGERPRINT,
+    ) -> None:
         """Take what to look at.
 
         Args:
             machine: it.
             call: parameters of a call to try, with DryRun: Decrypt if they have a CiphertextBlob,
                 otherwise GenerateDataKey; None tries none.
+            root_fingerprint: see `verify`; production code leaves it out.
         """
         self._machine = machine
+        self._root_fingerprint = root_fingerprint
         self._call = call
         self._document: AttestationDocument | None = None
         self._drift = 0.0
@@ -62,6 +71,7 @@ class Doctor:
         signed = ("TLS to KMS", "credentials", "platform")
         return [
             Check("platform", self.platform),
+            Check("root", self.root, ("platform",)),
             Check("debug mode", self.debug_mode, ("platform",)),
             Check("PCRs", self.pcrs, ("platform",)),
             Check("NSM", self.nsm, ("platform",)),
@@ -96,6 +106,23 @@ class Doctor:
             return passed(f"an EC2 instance with a NitroTPM, {document.module_id}")
         # No field distinguishes an enclave's NSM from a Nitro Sandbox's.
         return passed(f"an NSM (of an enclave or a Nitro Sandbox), {document.module_id}")
+
+    def root(self) -> Finding:
+        """Verify the document, as KMS does, at its own time: the clock is another check."""
+        document = self._parsed()
+        try:
+            verify(
+                document,
+                at=document.timestamp,
+                max_age=None,
+                pcrs=None,
+                platform="instance" if document.nitrotpm_pcrs else "enclave",
+                allow_debug=True,
+                root_fingerprint=self._root_fingerprint,
+            )
+        except AttestationError as e:
+            return warned(f"KMS rejects documents of this: {e.failures[0]}", e.hint)
+        return passed("the document verifies under AWS's root")
 
     def debug_mode(self) -> Finding:
         """Look whether PCR0 to PCR2 are zero."""

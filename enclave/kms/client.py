@@ -120,6 +120,7 @@ class KmsClient:
         parameters: Mapping[str, Any],
         *,
         failed: AgentError | None = None,
+        timeout: float | None = None,
     ) -> KmsResponse:
         """Call one operation.
 
@@ -127,6 +128,7 @@ class KmsClient:
             operation: as the KMS API names it, for example ``GenerateRandom``.
             parameters: JSON types only; binary values in base64, as on the wire.
             failed: how the first attempt has ended, if it was made by `begin`.
+            timeout: seconds for this call, if that is less than the deadline of all calls.
 
         Raises:
             ConfigurationError: a parameter is not a JSON type, or the operation's name has
@@ -137,7 +139,8 @@ class KmsClient:
             KmsResponseError: KMS's response is malformed.
         """
         body = encode_body(operation, parameters)
-        deadline = self._clock.monotonic() + self._seconds
+        seconds = self._seconds if timeout is None else min(timeout, self._seconds)
+        deadline = self._clock.monotonic() + seconds
         for attempt in range(1, self._max_attempts + 1):
             try:
                 first, failed = failed, None

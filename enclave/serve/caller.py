@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     """`Agent.begin`: does not block."""
 
     MakeCall = Callable[..., KmsResponse]
-    """`Agent.call`: blocks. It is given `failed` only if `Agent.begin` has begun a call."""
+    """`Agent.call`: blocks. It is given `timeout`, and `failed` after an attempt that was begun."""
+
+
+_SHORTEST = 0.001
+"""Seconds: a thread is never given less."""
 
 
 class Begun(Protocol):
@@ -68,7 +72,7 @@ class Begun(Protocol):
 class _Job:
     """One call, until its future has a result."""
 
-    __slots__ = ("begin", "begun", "future", "make", "operation", "parameters", "timer")
+    __slots__ = ("begin", "begun", "ends", "future", "make", "operation", "parameters", "timer")
 
     def __init__(
         self,
@@ -77,12 +81,14 @@ class _Job:
         operation: str,
         parameters: Mapping[str, Any],
         future: asyncio.Future[KmsResponse],
+        ends: float,
     ) -> None:
         self.make = make
         self.begin = begin
         self.operation = operation
         self.parameters = parameters
         self.future = future
+        self.ends = ends
         self.begun: Begun | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -107,6 +113,8 @@ class Caller:
         begin: Begin | None,
         operation: str,
         parameters: Mapping[str, Any],
+        *,
+        timeout: float,
     ) -> asyncio.Future[KmsResponse]:
         """Make a call, as soon as there are fewer than `most`.
 
@@ -115,11 +123,16 @@ class Caller:
             begin: sends its request from the loop; None if nothing can.
             operation: as the KMS API names it.
             parameters: JSON types only.
+            timeout: seconds after which the caller cancels what this returns: a thread works no
+                longer.
 
         Returns:
-            The future response. If it is cancelled before its turn, the call is not made.
+            The future response. If it is cancelled, the call is not made, or its response not
+            waited for: its turn is the next one's.
         """
-        job = _Job(make, begin, operation, parameters, self._loop.create_future())
+        future: asyncio.Future[KmsResponse] = self._loop.create_future()
+        job = _Job(make, begin, operation, parameters, future, self._loop.time() + timeout)
+        future.add_done_callback(partial(self._withdrawn, job))
         if self._free:
             self._free -= 1
             self._start(job)
@@ -131,9 +144,10 @@ class Caller:
         """Make none of the calls that wait; those under way end unheard."""
         self._waiting.clear()
         for fd, job in tuple(self._begun.items()):
+            begun = job.begun
             self._unwatch(fd, job)
-            if job.begun is not None:
-                job.begun.close()
+            if begun is not None:
+                begun.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, job: _Job) -> None:
@@ -146,7 +160,7 @@ class Caller:
             return
         fd = begun.fileno()
         job.begun = begun
-        job.timer = self._loop.call_later(begun.timeout, self._expire, fd, job)
+        job.timer = self._loop.call_later(begun.timeout, self._expire, fd, job, begun)
         self._begun[fd] = job
         self._loop.add_reader(fd, self._readable, fd, job, begun)
 
@@ -169,20 +183,30 @@ class Caller:
                 error = e
         self._end(job, result, error)
 
-    def _expire(self, fd: int, job: _Job) -> None:
+    def _expire(self, fd: int, job: _Job, begun: Begun) -> None:
         self._unwatch(fd, job)
-        assert job.begun is not None  # noqa: S101 (for mypy: it has begun)
-        self._go_on(job, job.begun.expire())
+        self._go_on(job, begun.expire())
+
+    def _withdrawn(self, job: _Job, future: asyncio.Future[KmsResponse]) -> None:
+        """Receive no more for a client that has gone or got an error: silence is not waited out."""
+        if future.cancelled() and (begun := job.begun) is not None:
+            self._unwatch(begun.fileno(), job)
+            begun.close()
+            self._end(job, None, None)
 
     def _unwatch(self, fd: int, job: _Job) -> None:
         self._loop.remove_reader(fd)
         del self._begun[fd]
+        job.begun = None
         if job.timer is not None:
             job.timer.cancel()
 
     def _go_on(self, job: _Job, failed: AgentError | None) -> None:
         """Have a thread make the call, or what is left of it after its first attempt."""
-        make = job.make if failed is None else partial(job.make, failed=failed)
+        left = max(job.ends - self._loop.time(), _SHORTEST)
+        make = partial(job.make, timeout=left)
+        if failed is not None:
+            make = partial(make, failed=failed)
         running = self._loop.run_in_executor(self._threads, make, job.operation, job.parameters)
         running.add_done_callback(partial(self._returned, job))
 

@@ -159,12 +159,13 @@ class Calls:
                     self.counts.pooled += 1
                     return random_response(taken, ours)
                 region = call.region or self._default
-                # A call that still waits for its turn is withdrawn when this is cancelled.
+                # The call is withdrawn when this is cancelled.
                 result = await self._caller.call(
                     self._regions[region],
                     self._begin.get(region),
                     call.operation,
                     call.parameters,
+                    timeout=self._deadline,
                 )
                 return call_response(result.content, usable_request_id(result.request_id, ours))
         except TimeoutError as e:

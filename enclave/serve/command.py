@@ -27,6 +27,7 @@ from enclave.serve.program_environment import (
     warn_of_variables,
 )
 from enclave.surroundings import is_instance
+from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
 if TYPE_CHECKING:
     import argparse
@@ -113,6 +114,7 @@ def _serve(
 
         def work(number: int, life: socket.socket) -> int:
             watch.only_watch()  # the first process corrects the clock
+            require_descriptors(LOOP_DESCRIPTORS, "a process of the endpoint")
             worker = serve_as_worker(agents, listener, endpoint, ingress, number, life)
             return asyncio.run(worker).code
 
@@ -131,6 +133,7 @@ def _serve(
         if options.boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
             threading.Thread(target=seed_from_kms, args=(first,), daemon=True).start()
+        require_descriptors(LOOP_DESCRIPTORS, "the endpoint")
         ended = asyncio.run(
             serve(
                 agents,
@@ -167,6 +170,7 @@ def _run_without_kms(
         program = None
         if options.command:
             program = Program(command=options.command, environ=environ, user=options.user)
+        require_descriptors(LOOP_DESCRIPTORS, "the agent")
         return asyncio.run(run_program(program, ingress))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -37,6 +37,8 @@ KINDS: Final = (
     "wildcard",
     "client-only",
     "under-leaf",
+    "constrained",
+    "weak-key",
     "downgrade",
     "anonymous",
     "none",
@@ -56,8 +58,10 @@ class _Identity:
         names: Sequence[str] = (),
         valid: tuple[timedelta, timedelta] = _VALID,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+        only: str = "",
     ) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         above = issuer or self
         now = datetime.now(UTC)
@@ -83,6 +87,9 @@ class _Identity:
         if names:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
+        if only:
+            constraints = x509.NameConstraints([x509.DNSName(only)], None)
+            builder = builder.add_extension(constraints, critical=True)
         self.certificate: x509.Certificate = builder.sign(above.key, SHA256())
         self.sent_above: tuple[_Identity, ...] = ()
 
@@ -158,6 +165,8 @@ class Certificates:
             return context
         if kind == "downgrade":
             _allow_old(context)
+        if kind == "weak-key":
+            context.set_ciphers("ALL:@SECLEVEL=0")
         self._identity(kind, name).load_into(context)
         return context
 
@@ -186,6 +195,14 @@ class Certificates:
                 found = _Identity("KMS", leaf, names=[name])
                 found.sent_above = (leaf,)
                 return found
+            case "constrained":
+                above = _Identity("attacker's CA", trusted, ca=True, only=ATTACKERS_HOST)
+                found = _Identity("KMS", above, names=[name])
+                found.sent_above = (above,)
+                return found
+            case "weak-key":
+                key = rsa.generate_private_key(65537, 1024)  # noqa: S505 (that is the attack)
+                return _Identity("KMS", trusted, names=[name], key=key)
         return _Identity("KMS", trusted, names=[name])
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
+import gzip
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from enclave_simulator.attack.envelopes import in_the_clear, pkcs1
 from enclave_simulator.attack.model import (
     SECRET_FIELDS,
     Act,
@@ -35,6 +38,8 @@ TRICKLE = 0.2
 FLOOD = 0.01
 """Seconds between the pieces of an endless message: what a client keeps of it stays small."""
 
+_DEEP = 100_000
+_INFLATED = 16 << 20
 _FIELD = "CiphertextForRecipient"
 _INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"
 
@@ -72,6 +77,16 @@ def _other_keys_response(exchange: Exchange) -> list[Act]:
         return [Send(exchange.honest())]
     forged = exchange.forge(exchange.planted)
     return _content(exchange.with_content(KeyId=exchange.other_key, **{_FIELD: forged}))
+
+
+def _key_id_elsewhere(exchange: Exchange) -> list[Act]:
+    key_id = exchange.content().get("KeyId")
+    if key_id is None:
+        return [Send(exchange.honest())]
+    parts = key_id.split(":")
+    parts[4] = "999999999999"
+    forged = exchange.forge(exchange.planted)
+    return _content(exchange.with_content(KeyId=":".join(parts), **{_FIELD: forged}))
 
 
 def _no_key_id(exchange: Exchange) -> list[Act]:
@@ -115,6 +130,29 @@ def _two_lengths(exchange: Exchange) -> list[Act]:
     extra = encode_http(forged)
     length = len(exchange.response.body) + len(extra)
     return [Send(encode_http(exchange.response, f"Content-Length: {length}") + extra)]
+
+
+def _deep(exchange: Exchange) -> list[Act]:
+    lists = b"[" * _DEEP + b"]" * _DEEP
+    body = b'{"x": ' + lists + b", " + exchange.response.body[1:]
+    return [Send(encode_http(replace(exchange.response, body=body)))]
+
+
+@functools.cache
+def _white_space() -> bytes:
+    return gzip.compress(b" " * _INFLATED, mtime=0)
+
+
+def _compressed(exchange: Exchange) -> list[Act]:
+    # Two members of gzip: their contents follow each other (RFC 1952, section 2.2).
+    body = _white_space() + gzip.compress(exchange.response.body, mtime=0)
+    return [Send(encode_http(replace(exchange.response, body=body), "Content-Encoding: gzip"))]
+
+
+def _unframed(exchange: Exchange) -> list[Act]:
+    head, body = _head_and_body(exchange)
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length")]
+    return [Send(b"\r\n".join(lines) + b"\r\nConnection: close\r\n\r\n" + body), Cut()]
 
 
 def _head_and_body(exchange: Exchange) -> tuple[bytes, bytes]:
@@ -167,6 +205,16 @@ RESPONSES: tuple[Attack, ...] = (
     _response(
         "other-key-pair", "an envelope for another key pair than the document's", _other_key_pair
     ),
+    _response(
+        "envelope-in-the-clear",
+        "CMS that encrypts nothing, in place of an envelope",
+        lambda e: with_envelope(e, in_the_clear(e.planted)),
+    ),
+    _response(
+        "envelope-pkcs1",
+        "an envelope by PKCS #1 v1.5 in place of OAEP",
+        lambda e: with_envelope(e, pkcs1(e.enveloper.key, e.planted)),
+    ),
     _response("damaged-envelope", "the true envelope with one bit flipped", _damaged),
     _response(
         "empty-secret", "an envelope with nothing in it", lambda e: with_envelope(e, e.forge(b""))
@@ -175,6 +223,12 @@ RESPONSES: tuple[Attack, ...] = (
         "other-keys-response",
         "a response for another key, which its KeyId tells",
         _other_keys_response,
+        success=Success.RIGHT,
+    ),
+    _response(
+        "key-id-elsewhere",
+        "a response for the key of that name in another account",
+        _key_id_elsewhere,
         success=Success.RIGHT,
     ),
     _response(
@@ -191,6 +245,12 @@ RESPONSES: tuple[Attack, ...] = (
     ),
     _response("error-with-secret", "HTTP 500 around a response with a secret", _error_with_secret),
     _response("redirect", "HTTP 307 to a host of the attacker's", _redirect),
+    _response("deep-json", "100,000 lists in each other, beside the true response", _deep),
+    _response(
+        "compressed",
+        "16 MiB of white space before the true response, compressed to 16 KiB",
+        _compressed,
+    ),
 )
 
 TRICKLED_HANDSHAKE = (Send(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"), Repeat(b"x", TRICKLE))
@@ -213,6 +273,11 @@ CONNECTIONS: tuple[Attack, ...] = (
         "a second, forged response after each true one",
         on_request=_unsolicited,
         success=Success.RIGHT,
+    ),
+    _connection(
+        "no-head",
+        "the body alone, without HTTP",
+        on_request=lambda e: [Send(e.response.body), Cut()],
     ),
     _connection("two-lengths", "two Content-Length that differ", on_request=_two_lengths),
     _connection(
@@ -248,5 +313,10 @@ CONNECTIONS: tuple[Attack, ...] = (
         "cut-body",
         "all but the last byte, then the end",
         on_request=lambda e: _half_body(e, Cut()),
+    ),
+    _connection(
+        "cut-unframed",
+        "a body without a length, then the end of the connection without TLS's own",
+        on_request=_unframed,
     ),
 )

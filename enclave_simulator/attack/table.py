@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -62,6 +64,16 @@ def _injected(honest: bytes) -> list[Send]:
     return [Send(b"\r\n".join(lines) + b"\r\n\r\n" + body)]
 
 
+def _unknown(honest: bytes) -> list[Send]:
+    # As long as the honest one: the length in the head stays right.
+    return [Send(re.sub(rb'"AccessKeyId": "([A-Z0-9]+)"', _other_access_key, honest))]
+
+
+def _other_access_key(found: re.Match[bytes]) -> bytes:
+    key = secrets.token_hex(len(found[1]))[: len(found[1])].upper()
+    return b'"AccessKeyId": "' + key.encode() + b'"'
+
+
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 _CREDENTIALS = (
@@ -81,6 +93,11 @@ _CREDENTIALS = (
         "a session token with line ends and a header in it",
         _injected,
     ),
+    _credentials(
+        "credentials-rejected",
+        "credentials that KMS does not know, others each time",
+        _unknown,
+    ),
 )
 
 
@@ -98,6 +115,8 @@ _TLS = (
     _tls("wildcard", "a certificate for *.amazonaws.com, which covers one label", "wildcard"),
     _tls("client-only", "a certificate for TLS clients only", "client-only"),
     _tls("under-leaf", "a certificate issued by a server's certificate", "under-leaf"),
+    _tls("constrained", "a certificate issued by a CA for the attacker's domain", "constrained"),
+    _tls("weak-key", "a certificate with an RSA key of 1024 bits", "weak-key"),
     _tls("downgrade", "TLS 1.1 at most", "downgrade"),
     _tls("anonymous", "cipher suites without a certificate at most", "anonymous"),
     _tls("none", "HTTP without TLS", "none"),

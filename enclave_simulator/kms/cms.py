@@ -31,10 +31,14 @@ _SHA256 = {"algorithm": "sha256", "parameters": core.Null()}
 
 
 class Enveloper:
-    """Encrypts to one RSA-2048 key. The constant part of its envelopes is encoded once."""
+    """Encrypts to one RSA-2048 key. The constant part of its envelopes is encoded once.
+
+    Attributes:
+        key: the key.
+    """
 
     def __init__(self, key: rsa.RSAPublicKey) -> None:
-        self._key = key
+        self.key = key
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         modulus_size = key.key_size // 8
         recipient = cms.KeyTransRecipientInfo(
@@ -80,7 +84,7 @@ class Enveloper:
         return b"".join(
             (
                 self._prefix,
-                self._key.encrypt(content_key, _OAEP),
+                self.key.encrypt(content_key, _OAEP),
                 _INDEFINITE_SEQUENCE,
                 _CONTENT_TYPE,
                 _CIPHER_PREFIX,

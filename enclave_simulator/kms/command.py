@@ -24,6 +24,7 @@ from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening
 from vsock_proxy.service.notify import notify
+from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
 if TYPE_CHECKING:
     import socket
@@ -197,6 +198,7 @@ def run(arguments: argparse.Namespace) -> int:
         except OSError as e:
             raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
         listener = stack.enter_context(listening(address))
+        require_descriptors(LOOP_DESCRIPTORS, "the simulated KMS")
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0
 

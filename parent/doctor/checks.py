@@ -26,6 +26,9 @@ CPU_POOL: Final = "/sys/module/nitro_enclaves/parameters/ne_cpus"
 
 LITTLE_TIME: Final = 300.0
 
+_NO_SUCH_UNIT: Final = 4
+"""Exit code of systemctl (LSB's for `status`), which says "inactive" nevertheless."""
+
 _RESTART: Final = f"edit {ALLOCATOR_FILE}, then systemctl restart {ALLOCATOR}"
 _HUGE: Final = re.compile(r"hugepages-(\d+)kB")
 
@@ -124,10 +127,12 @@ class Doctor:
         done = self._machine.command("systemctl", "is-active", ALLOCATOR)
         if done is None:
             return skipped("no systemctl: the service cannot be seen from here")
-        _, output = done
+        code, output = done
         state = output.partition("\n")[0].strip()
         if state == "active":
             return passed(f"{ALLOCATOR} is active")
+        if code == _NO_SUCH_UNIT:
+            return failed(f"there is no {ALLOCATOR}", "dnf install aws-nitro-enclaves-cli")
         if state in ("inactive", "failed", "activating", "deactivating"):
             return failed(
                 f"{ALLOCATOR} is {state}",

@@ -23,6 +23,7 @@ from parent.http_server.protocol import METHODS, Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
 from vsock_proxy.service.async_server import AsyncServer
+from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
 if TYPE_CHECKING:
     import socket
@@ -136,9 +137,11 @@ class HttpServer(AsyncServer[Connection]):
 
         Raises:
             ListenError: the address cannot be listened on.
+            ConfigurationError: there are too few file descriptors.
         """
         with contextlib.ExitStack() as undo:
             listener = undo.enter_context(listening(self.address))
+            require_descriptors(LOOP_DESCRIPTORS, self._name)
             self.address = local_address(listener)
             self._thread = threading.Thread(
                 target=self._run, args=(listener,), name=self._name, daemon=True

@@ -20,6 +20,7 @@ from vsock_proxy.net.addresses import (
     UnixAddress,
     VsockAddress,
 )
+from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT
 from vsock_proxy.net.resolving import look_up_within
 
 _TUNNEL_HINT = "is the host on the parent's egress allowlist, and can the parent reach it?"
@@ -202,11 +203,18 @@ def reason_of(error: OSError) -> str:
     return os.strerror(error.errno)
 
 
+_SERVICES = {
+    CREDENTIALS_PORT: "enclave-parent, with a section `credentials`,",
+    LOG_PORT: "enclave-parent, with a section `logs`,",
+}
+
+
 def _hint(address: Address, code: int | None) -> str:
     if isinstance(address, VsockAddress):
         if code in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
             return "this kernel has no vsock: run inside an enclave, or under the simulator"
-        return f"is vsock-proxy running on the parent, on port {address.port}?"
+        service = _SERVICES.get(address.port, "vsock-proxy")
+        return f"is {service} running on the parent, on port {address.port}?"
     if isinstance(address, UnixAddress | HybridAddress):
         return "is something listening there, and may this user connect to it?"
     return ""

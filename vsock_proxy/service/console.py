@@ -17,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from vsock_proxy.errors import AgentError
+from vsock_proxy.service.scarcity import hint_of, scarcity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def complain(program: str, error: AgentError | str, hint: str = "") -> None:
     lines = []
     for each in getattr(error, "errors", (error,)):
         lines.append(f"{program}: error: {printable(str(each))}\n")
-        advice = hint or (each.hint if isinstance(each, AgentError) else "")
+        advice = hint or (hint_of(each) if isinstance(each, AgentError) else "")
         if advice:
             lines.append(f"{program}: hint: {printable(advice)}\n")
     _print("".join(lines))
@@ -74,6 +75,9 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
     done here instead. A status other than 0 is kept always. A status of 0 becomes 1 only if what
     was printed on standard output is lost for another reason than that its reader closed it.
 
+    An error that says that the machine or the process lacks something, whichever code it came
+    from, is one error line with its hint, and status 1.
+
     A standard descriptor that is closed at the start is opened on the null device: the next file
     or connection would get its number otherwise, and receive what is printed.
     """
@@ -88,9 +92,14 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
             if lost and not e.code:
                 return _output_lost(lost)
             raise
-        except BaseException:
+        except BaseException as e:
+            lack = scarcity(e) if isinstance(e, Exception) else None
+            if lack is not None:
+                complain(_program(), lack)
             _flush_standard_streams()
-            raise
+            if lack is None:
+                raise
+            return 1
         lost = _flush_standard_streams()
         return _output_lost(lost) if lost and not status else status
 
@@ -100,13 +109,17 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
 def _output_lost(error: OSError) -> int:
     if error.errno == errno.EPIPE:
         return 0
-    name = os.path.basename(sys.argv[0]) if sys.argv else ""  # noqa: PTH119 (a word, not a path)
     complain(
-        name or "error",
+        _program(),
         f"cannot print on standard output: {error.strerror}",
         "is it open, and is there space where it leads?",
     )
     return 1
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""  # noqa: PTH119 (a word, not a path)
+    return name or "error"
 
 
 def _replace_closed_streams() -> None:

@@ -28,6 +28,7 @@ def test_what_it_says() -> None:
     assert document.timestamp == NOW
     assert document.digest == "SHA384"
     assert document.pcrs == {index: bytes([index]) * 48 for index in range(16)}
+    assert document.nitrotpm_pcrs == {}
     assert [*document.cabundle, document.certificate] == GOOD.certificates
     assert document.public_key == b"k"
     assert document.user_data == b""
@@ -97,7 +98,9 @@ def test_the_repr_is_short() -> None:
         ({"pcrs": [bytes(48)]}, "pcrs"),
         ({"pcrs": {32: bytes(48)}}, "pcrs"),
         ({"pcrs": {"0": bytes(48)}}, "pcrs"),
-        ({"pcrs": {0: bytes(32)}}, "pcrs"),
+        ({"pcrs": {0: bytes(47)}}, "pcrs"),
+        ({"pcrs": {0: bytes(49)}}, "pcrs"),
+        ({"pcrs": {-1: bytes(48)}}, "a map key"),
         ({"pcrs": {0: "0" * 48}}, "pcrs"),
         ({"certificate": b""}, "certificate"),
         ({"certificate": bytes(1025)}, "certificate"),
@@ -117,6 +120,45 @@ def test_payloads_that_are_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(DecodingError, match=reason) as caught:
         parse(Document(payload=change).encode())
     assert caught.value.format == "attestation document"
+
+
+def test_what_is_exactly_at_a_limit_is_accepted() -> None:
+    change = {"pcrs": {31: bytes(48)}, "cabundle": [bytes(1024)] * 10, "nonce": bytes(1024)}
+    document = parse(Document(payload=change).encode())
+    assert document.pcrs == {31: bytes(48)}
+    assert document.cabundle == (bytes(1024),) * 10
+    with pytest.raises(DecodingError, match="malformed") as caught:
+        parse(bytes(MAX_DOCUMENT))
+    assert "bytes, not" not in str(caught.value)
+
+
+def test_an_instance_has_24_pcrs() -> None:
+    payload = dict(GOOD.payload)
+    del payload["pcrs"]
+
+    def of_instance(index: int) -> AttestationDocument:
+        pcrs = {"nitrotpm_pcrs": {index: bytes(48)}}
+        return parse(_wrap(GOOD.protected, {}, cbor2.dumps(payload | pcrs), bytes(96)))
+
+    assert of_instance(23).nitrotpm_pcrs == {23: bytes(48)}
+    assert of_instance(23).pcrs == {}
+    with pytest.raises(DecodingError, match="nitrotpm_pcrs"):
+        of_instance(24)
+
+
+def test_an_error_says_where_it_is() -> None:
+    cut = GOOD.encode()[:-1]
+    for raw, offset in ((cut, len(cut)), (b"\xd2" + cut, len(cut) + 1)):
+        with pytest.raises(DecodingError, match="cut short") as caught:
+            parse(raw)
+        assert caught.value.format == "attestation document"
+        assert caught.value.offset is not None
+        # Where the signature begins, whose end is missing.
+        assert caught.value.offset == offset - 95 - 2
+    raw = _wrap(GOOD.protected, {}, b"\xff", b"\xff" * 96)
+    with pytest.raises(DecodingError) as caught:
+        parse(raw)
+    assert caught.value.offset == raw.index(b"\xff")
 
 
 PAYLOAD = cbor2.dumps(GOOD.payload)

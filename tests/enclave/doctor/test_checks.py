@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from enclave.attestation.verify import AWS_ROOT_FINGERPRINT
 from enclave.credentials import Credentials
 from enclave.doctor.checks import Doctor
 from enclave.doctor.machine import Tls
@@ -79,6 +81,7 @@ class FakeMachine:
     proxy: Any = field(default_factory=lambda: parse_address("vsock://3:8000"))
     credential_service: Any = field(default_factory=lambda: parse_address("vsock://3:8002"))
     credentials_source: str = "vsock://3:8002"
+    root_fingerprint: bytes = b""
 
     @contextlib.contextmanager
     def attester(self) -> Iterator[Attester]:
@@ -135,11 +138,13 @@ class RepeatingNsm:
 
 @pytest.fixture
 def machine(nitro_authority: Authority) -> FakeMachine:
-    return FakeMachine(Nsm(SimulatedNsm(nitro_authority, now=lambda: NOW)))
+    nsm = Nsm(SimulatedNsm(nitro_authority, now=lambda: NOW))
+    return FakeMachine(nsm, root_fingerprint=hashlib.sha256(nitro_authority.root_der).digest())
 
 
 def look(machine: FakeMachine, call: dict[str, Any] | None = None) -> dict[str, Finding]:
-    checks = Doctor(machine, call).checks()
+    root = machine.root_fingerprint or AWS_ROOT_FINGERPRINT
+    checks = Doctor(machine, call, root_fingerprint=root).checks()
     return {each.name: each.finding for each in examine(checks, timeout=TEST_TIMEOUT)}
 
 
@@ -252,6 +257,17 @@ def test_debug_mode(nitro_authority: Authority) -> None:
     found = look(FakeMachine(Nsm(nsm)))["debug mode"]
     assert found.verdict is Verdict.WARN
     assert "--debug-mode" in found.hint
+
+
+def test_a_document_of_a_simulator_is_told_from_aws(nitro_authority: Authority) -> None:
+    for attester in (
+        Nsm(SimulatedNsm(nitro_authority, now=lambda: NOW)),
+        NitroTpm(SimulatedNitroTpm(nitro_authority, now=lambda: NOW)),
+    ):
+        found = look(FakeMachine(attester))["root"]
+        assert found.verdict is Verdict.WARN
+        assert found.text.startswith("KMS rejects documents of this: root")
+        assert "simulat" in found.hint
 
 
 def test_a_sandbox(nitro_authority: Authority) -> None:

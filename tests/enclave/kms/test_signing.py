@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from hypothesis import given
@@ -120,6 +121,26 @@ def test_every_signature_is_botocores(
     )
     assert ours == by_botocore(
         **request, body=body, credentials=BotocoreCredentials(key_id, secret, token)
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "/a", "/a/b/", "/a/../b", "/a/b/../c", "/a/b/c/../d", "/a/b/c/../../d", "/../a",
+     "/a/b/c/..", "/./a//b/.", "/a/b/../"],
+)  # fmt: skip
+def test_a_path_is_resolved_as_by_botocore(path: str) -> None:
+    request: dict[str, Any] = {
+        "url": f"https://kms.us-east-1.amazonaws.com{path}",
+        "headers": {},
+        "region": "us-east-1",
+        "at": datetime(2026, 2, 3, 12, tzinfo=UTC),
+    }
+    ours = signed_headers(
+        **request, digest=hashlib.sha256(b"").hexdigest(), credentials=Credentials("AKID", "secret")
+    )
+    assert ours == by_botocore(
+        **request, body=b"", credentials=BotocoreCredentials("AKID", "secret", None)
     )
 
 

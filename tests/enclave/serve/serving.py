@@ -60,7 +60,7 @@ class Kms:
     def let_go(self) -> None:
         self._open.set()
 
-    def __call__(self, operation: str, parameters: Mapping[str, Any]) -> KmsResponse:
+    def __call__(self, operation: str, parameters: Mapping[str, Any], **_: object) -> KmsResponse:
         self.calls.append((operation, dict(parameters)))
         self.entered.release()
         assert self._open.wait(TEST_TIMEOUT)
@@ -107,6 +107,12 @@ class Served(LoopThread):
             return read_all(client)
 
 
+def _made(
+    call: Callable[[str, Mapping[str, Any]], KmsResponse],
+) -> Callable[..., KmsResponse]:
+    return lambda operation, parameters, **_: call(operation, parameters)
+
+
 @contextlib.contextmanager
 def served(
     call: Callable[[str, Mapping[str, Any]], KmsResponse],
@@ -129,7 +135,7 @@ def served(
         async def start() -> Served:
             pool = PooledRandom(fetch) if fetch is not None else None
             calls = Calls(
-                regions or {"eu-central-1": call},
+                {name: _made(each) for name, each in (regions or {"eu-central-1": call}).items()},
                 most=most,
                 deadline=deadline,
                 max_waiting=max_waiting,

@@ -65,6 +65,7 @@ class Kms:
         self.begun: list[Begun] = []
         self.names: list[str] = []
         self.failed: list[AgentError | None] = []
+        self.timeouts: list[float] = []
         self.next: Begun | AgentError | None = None
 
     def begin(self, operation: str, _: Mapping[str, Any]) -> Begun | None:
@@ -76,9 +77,15 @@ class Kms:
         return call
 
     def make(
-        self, _operation: str, _: Mapping[str, Any], *, failed: AgentError | None = None
+        self,
+        _operation: str,
+        _: Mapping[str, Any],
+        *,
+        timeout: float,
+        failed: AgentError | None = None,
     ) -> KmsResponse:
         self.failed.append(failed)
+        self.timeouts.append(timeout)
         return MADE
 
 
@@ -100,7 +107,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def call(caller: Caller, kms: Kms, name: str = "a") -> asyncio.Future[KmsResponse]:
-    return caller.call(kms.make, kms.begin, name, {})
+    return caller.call(kms.make, kms.begin, name, {}, timeout=TEST_TIMEOUT)
 
 
 def test_the_loop_receives_a_response_however_it_is_cut(kms: Kms) -> None:
@@ -138,7 +145,7 @@ def test_a_thread_makes_what_cannot_be_begun(kms: Kms, *, begun: bool) -> None:
         caller = Caller(1)
         kms.next = AgentError("a parameter is invalid")
         begin = kms.begin if begun else None
-        assert await caller.call(kms.make, begin, "a", {}) is MADE
+        assert await caller.call(kms.make, begin, "a", {}, timeout=TEST_TIMEOUT) is MADE
         assert kms.failed == [None]
         caller.close()
 
@@ -192,8 +199,7 @@ def test_so_many_at_the_same_time_in_order_and_without_those_withdrawn(kms: Kms)
         futures = [call(caller, kms, name) for name in "abcdef"]
         assert kms.names == ["a", "b"]
         futures[2].cancel()
-        futures[1].cancel()  # under way: it ends unheard
-        kms.begun[1].theirs.send(b".")
+        futures[1].cancel()  # under way
         kms.begun[0].theirs.send(b".")
         assert await futures[0] is RESPONSE
         while len(kms.names) < 4:  # noqa: ASYNC110 (it has no event)
@@ -205,6 +211,37 @@ def test_so_many_at_the_same_time_in_order_and_without_those_withdrawn(kms: Kms)
             await asyncio.sleep(0)
         kms.begun[4].theirs.send(b".")
         assert [await futures[n] for n in (3, 4, 5)] == [RESPONSE] * 3
+        caller.close()
+
+    run(work())
+
+
+def test_a_withdrawn_call_leaves_its_place_at_once(kms: Kms) -> None:
+    """KMS may be silent for longer than any client waits: the next call must not wait for it."""
+
+    async def work() -> None:
+        caller = Caller(1)
+        first, second = call(caller, kms, "a"), call(caller, kms, "b")
+        first.cancel()
+        while len(kms.names) < 2:  # noqa: ASYNC110 (it has no event)
+            await asyncio.sleep(0)
+        assert kms.begun[0].closed
+        assert not kms.failed, "no thread goes on with it"
+        kms.begun[1].theirs.send(b".")
+        assert await second is RESPONSE
+        caller.close()
+
+    run(work())
+
+
+def test_a_thread_works_no_longer_than_its_client_waits(kms: Kms) -> None:
+    async def work() -> None:
+        caller = Caller(1)
+        kms.next = Begun(timeout=0.01)
+        assert await caller.call(kms.make, kms.begin, "a", {}, timeout=0) is MADE
+        kms.next = AgentError("a parameter is invalid")
+        assert await call(caller, kms) is MADE
+        assert 0 < kms.timeouts[0] < kms.timeouts[1] <= TEST_TIMEOUT
         caller.close()
 
     run(work())

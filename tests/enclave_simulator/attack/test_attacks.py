@@ -8,7 +8,7 @@ import pytest
 
 from enclave_simulator.attack.table import ATTACKS
 from enclave_simulator.attack.verdict import Verdict
-from tests.programs.attacked.caught import CAUGHT_BY, WAITING, arrives
+from tests.programs.attacked.caught import CAUGHT_BY, CRASHING, WAITING, arrives
 from tests.programs.attacked.vulnerable import WEAKNESSES
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def expected(weakness: str) -> Verdict:
     if weakness in WAITING:
         return Verdict.HUNG
-    return Verdict.CRASHED if weakness == "aborts" else Verdict.ACCEPTED
+    return Verdict.CRASHED if weakness in CRASHING else Verdict.ACCEPTED
 
 
 def test_every_attack_has_a_vulnerable_client_and_every_weakness_an_attack() -> None:

@@ -185,6 +185,7 @@ NO_DAEMON = DialError("unix:/run/x", "No such file or directory")
         ("nitro-cli", "fail", "exit code 1: oh", said_by("nitro-cli", (1, "oh"))),
         ("allocator", "fail", "is failed", said_by("systemctl", (3, "failed"))),
         ("allocator", "fail", "is inactive", said_by("systemctl", (3, "inactive"))),
+        ("allocator", "fail", "there is no", said_by("systemctl", (4, "inactive"))),
         ("allocator", "skip", "no systemctl", said_by("systemctl", None)),
         ("allocator", "skip", "does not tell", said_by("systemctl", (1, "System has not"))),
         ("huge pages", "fail", "need 1024 MiB", files(f"{HUGE}/nr_hugepages", "500")),

@@ -11,6 +11,7 @@ CAUGHT_BY = {
     "credentials-trickle": "no-deadline",
     "credentials-endless": "no-deadline",
     "credentials-injection": "raw-headers",
+    "credentials-rejected": "renews-for-ever",
     "tls-other-ca": "trusts-any",
     "tls-self-signed": "trusts-any",
     "tls-expired": "ignores-dates",
@@ -20,6 +21,8 @@ CAUGHT_BY = {
     "tls-wildcard": "no-host-name",
     "tls-client-only": "trusts-any",
     "tls-under-leaf": "trusts-any",
+    "tls-constrained": "trusts-any",
+    "tls-weak-key": "weak-keys",
     "tls-downgrade": "old-tls",
     "tls-anonymous": "anonymous",
     "tls-none": "plain-http",
@@ -28,16 +31,22 @@ CAUGHT_BY = {
     "plaintext-beside-envelope": "takes-plaintext",
     "no-envelope": "takes-empty",
     "other-key-pair": "built-in-secret",
+    "envelope-in-the-clear": "takes-unencrypted",
+    "envelope-pkcs1": "any-algorithm",
     "damaged-envelope": "built-in-secret",
     "empty-secret": "takes-empty",
     "other-keys-response": "ignores-key-id",
+    "key-id-elsewhere": "compares-last-part",
     "no-key-id": "ignores-key-id",
     "replayed-envelope": "fixed-key-pair",
     "wrong-length": "ignores-length",
     "error-with-secret": "ignores-status",
     "redirect": "follows-redirects",
+    "deep-json": "recurses",
+    "compressed": "inflates",
     "interim-response": "takes-interim",
     "unsolicited-response": "keeps-connections",
+    "no-head": "takes-headless",
     "two-lengths": "last-length",
     "endless-interim": "no-deadline",
     "endless-headers": "no-deadline",
@@ -53,6 +62,7 @@ CAUGHT_BY = {
     "cut-response": "built-in-secret",
     "cut-headers": "built-in-secret",
     "cut-body": "takes-truncated",
+    "cut-unframed": "takes-unframed",
     "nsm-refuses": "unattested",
     "nsm-garbage": "unattested",
     "nsm-truncated": "unattested",
@@ -63,8 +73,12 @@ CAUGHT_BY = {
     "clock-ahead": "retries-for-ever",
 }
 
-WAITING = {"no-deadline", "retries-for-ever"}
+WAITING = {"no-deadline", "renews-for-ever", "retries-for-ever"}
 """Clients with these never end: the verdict is hung."""
+
+
+CRASHING = {"aborts", "recurses"}
+"""Clients with these end by a signal."""
 
 
 def arrives(name: str) -> bool:

@@ -9,6 +9,8 @@ for anything.
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -22,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
-from cryptography.hazmat.primitives.asymmetric import rsa
+from asn1crypto import cms
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.credentials import Credentials
@@ -36,15 +40,18 @@ if TYPE_CHECKING:
 
 WEAKNESSES = {
     "aborts": "ends by a signal if the NSM refuses random bytes",
+    "any-algorithm": "opens an envelope by whichever algorithm it names",
     "anonymous": "accepts cipher suites without a certificate",
     "built-in-secret": "goes on with a built-in secret if anything fails",
     "common-name": "accepts a host name in the common name",
+    "compares-last-part": "compares the last part of the response's KeyId alone",
     "fixed-key-pair": "has one key pair for all runs",
     "follows-redirects": "sends its request wherever a response says",
     "ignores-dates": "does not check when a certificate is valid",
     "ignores-key-id": "does not compare the response's KeyId",
     "ignores-length": "does not compare the number of random bytes",
     "ignores-status": "does not look at the HTTP status",
+    "inflates": "inflates what comes compressed, to any length",
     "keeps-connections": "uses a connection again although something is left to read on it",
     "last-length": "takes the first of two Content-Length",
     "names-alias": "names its key by an alias",
@@ -54,14 +61,20 @@ WEAKNESSES = {
     "old-tls": "speaks TLS 1.1",
     "plain-http": "goes on without TLS if the server has none",
     "raw-headers": "writes credentials into headers as they are",
+    "recurses": "reads JSON of any depth by recursion",
+    "renews-for-ever": "gets new credentials as often as KMS rejects them",
     "retries-for-ever": "retries every error",
     "stored-context": "takes the encryption context from beside the ciphertext",
     "takes-empty": "takes an empty secret",
+    "takes-headless": "takes a body without a head (HTTP/0.9)",
     "takes-interim": "takes an interim response for a response, and keeps the connection",
     "takes-plaintext": "takes a secret in the clear",
     "takes-truncated": "takes a body that ends early",
+    "takes-unencrypted": "takes CMS of any content type",
+    "takes-unframed": "takes the end of a connection for the end of a body",
     "trusts-any": "does not verify certificates",
     "unattested": "calls without a document if the NSM gives none",
+    "weak-keys": "accepts keys that are too short",
 }
 
 _HOST = "kms.us-east-1.amazonaws.com"
@@ -72,6 +85,10 @@ _BUILT_IN = b"built-in secret of 32 bytes here"
 
 class RefusedError(Exception):
     """The client refuses a response."""
+
+
+class RejectedError(RefusedError):
+    """KMS rejects the credentials."""
 
 
 class AbortedError(Exception):
@@ -137,7 +154,9 @@ class Client:
             try:
                 secret = call()
             except (RefusedError, AgentError, OSError, ValueError) as e:
-                if self.has("retries-for-ever") and self.around.alive():
+                rejected = isinstance(e, RejectedError) and self.has("renews-for-ever")
+                if (rejected or self.has("retries-for-ever")) and self.around.alive():
+                    self.signer = None
                     continue
                 if not self.has("built-in-secret"):
                     return f"ATTACK-RESULT refused: {type(e).__name__}: {e}"
@@ -167,17 +186,35 @@ class Client:
                 return base64.b64decode(response["Plaintext"])
             raise RefusedError("a secret in the clear")
         key_id = parameters.get("KeyId", "")
-        if key_id.startswith("arn:") and response.get("KeyId") != key_id:
+        answered = response.get("KeyId", "")
+        if self.has("compares-last-part"):
+            answered, key_id = answered.rpartition("/")[2], key_id.rpartition("/")[2]
+        if key_id.startswith("arn:") and answered != key_id:
             self.unless("ignores-key-id", "another key")
         envelope = base64.b64decode(response.get("CiphertextForRecipient", ""))
         if not envelope and self.has("takes-empty"):
             return b""
-        secret = open_enveloped_data(envelope, self.key, self.key_identifier)
+        secret = self.opened(envelope)
         if not secret:
             self.unless("takes-empty", "an empty secret")
         if operation == "GenerateRandom" and len(secret) != parameters["NumberOfBytes"]:
             self.unless("ignores-length", "another number of bytes")
         return secret
+
+    def opened(self, envelope: bytes) -> bytes:
+        if self.has("takes-unencrypted") or self.has("any-algorithm"):
+            whole = cms.ContentInfo.load(envelope)
+            if whole["content_type"].native == "data":
+                return bytes(whole["content"].native)
+            key = whole["content"]["recipient_infos"][0].chosen
+            if key["key_encryption_algorithm"]["algorithm"].native == "rsaes_pkcs1v15":
+                content_key = self.key.decrypt(key["encrypted_key"].native, padding.PKCS1v15())
+                content = whole["content"]["encrypted_content_info"]
+                iv = content["content_encryption_algorithm"]["parameters"].native
+                cipher = Cipher(algorithms.AES256(content_key), modes.CBC(iv)).decryptor()
+                padded = cipher.update(content["encrypted_content"].native) + cipher.finalize()
+                return padded[: -padded[-1]]
+        return open_enveloped_data(envelope, self.key, self.key_identifier)
 
     def unless(self, weakness: str, reason: str) -> None:
         if not self.has(weakness):
@@ -243,9 +280,18 @@ class Client:
             connection.close()
         if 300 <= status < 400 and self.has("follows-redirects"):
             return self.post(operation, body, answered["location"].split("/")[2])
+        if status != 200 and b"UnrecognizedClient" in content:
+            raise RejectedError("the credentials")
         if status != 200:
             self.unless("ignores-status", f"HTTP {status}: {content[:200]!r}")
-        response = json.loads(content)
+        if "content-encoding" in answered and self.has("inflates"):
+            content = gzip.decompress(content)
+        try:
+            response = json.loads(content)
+        except RecursionError as e:
+            if self.has("recurses"):
+                raise AbortedError from e
+            raise RefusedError("too deep") from e
         if not isinstance(response, dict):
             raise RefusedError("no JSON object")
         return response
@@ -283,6 +329,8 @@ class Client:
         if self.has("old-tls"):
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
             context.set_ciphers("ALL:@SECLEVEL=0")
+        if self.has("weak-keys"):
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")
         if self.has("anonymous"):
             context.set_ciphers("ALL:aNULL:@SECLEVEL=0")
         return context
@@ -293,6 +341,8 @@ class Client:
         while True:
             while b"\r\n\r\n" not in data:
                 data = self.more(connection, data)
+                if self.has("takes-headless") and data[:1] == b"{" and data[-1:] == b"}":
+                    return 200, {}, data, b""
             head, _, data = data.partition(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").split("\r\n")
             status = int(first.split(" ")[1])
@@ -307,6 +357,11 @@ class Client:
             self.unless("no-deadline", "a body without a length")
             while True:
                 data = self.more(connection, data)
+        if not lengths and self.has("takes-unframed"):
+            with contextlib.suppress(RefusedError):
+                while True:
+                    data = self.more(connection, data)
+            return status, headers, data, b""
         length = int(lengths[0]) if lengths else 0
         if length > _MOST:
             self.unless("no-deadline", "a body that is too long")

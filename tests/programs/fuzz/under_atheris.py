@@ -1,4 +1,4 @@
-"""One target under atheris: ``python -m tests.programs.fuzz.under_atheris NAME PACKAGES ...``.
+"""One target under atheris: ``python -m tests.programs.fuzz.under_atheris NAME PACKAGES SECONDS``.
 
 PACKAGES, with commas, are instrumented; what follows is libFuzzer's. It ends the process itself.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -37,16 +39,35 @@ def within_bounds(target: Target, data: bytes) -> None:
     assert took < CPU, f"{took:.1f} s of CPU for {len(data)} bytes"
 
 
+def end_after(seconds: float) -> None:
+    """Have libFuzzer end, with its figures, when this process has used so much CPU.
+
+    Its own -max_total_time counts the time in which a busy machine runs something else.
+    """
+
+    def look(*_: object) -> None:
+        # The timer counts in ticks: by the account of the process it may be early.
+        left = seconds - time.process_time()
+        if left > 0:
+            signal.setitimer(signal.ITIMER_PROF, max(left, 0.1))
+        else:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    signal.signal(signal.SIGPROF, look)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def main() -> None:
     # Only here: atheris is in no environment but that of make fuzz.
     atheris = importlib.import_module("atheris")
-    name, packages, *options = sys.argv[1:]
+    name, packages, seconds, *options = sys.argv[1:]
     with atheris.instrument_imports(include=packages.split(",")):
         from tests.programs.fuzz.targets import TARGETS  # noqa: PLC0415 (to be instrumented)
     logging.root.handlers[:] = [_Formatting()]
     logging.root.setLevel(logging.DEBUG)
     target = TARGETS[name]
     atheris.Setup([sys.argv[0], *options], lambda data: within_bounds(target, data))
+    end_after(float(seconds))
     atheris.Fuzz()
 
 

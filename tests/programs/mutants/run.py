@@ -104,6 +104,8 @@ def settings(module: Module) -> str:
         # The same tests in the same order for every mutant.
         "pytest_add_cli_args": [
             "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider", "-x",
+            # mutmut ends what takes too long, by CPU time: a busy machine is no mutant's fault.
+            "--timeout=0",
         ],
         "pytest_add_cli_args_test_selection": module.tests,
         "do_not_mutate_patterns": NOT_MUTATED,

@@ -113,14 +113,16 @@ class SoakClient:
             parameters: its parameters.
             expected: the error that is the right response.
         """
-        calm, began = self._gate.calm, time.monotonic()
+        calm, began, waited = self._gate.calm, time.monotonic(), self._part.waited()
         try:
             status, fields = self._client.call(operation, parameters)
         except NoAnswerError as e:
             impaired = self._part.impaired(began - 1.0)
             took = time.monotonic() - began
             if e.timed_out and took - impaired > DEADLINE + SLACK:
-                self._tally.note_time(operation, took - impaired, DEADLINE + SLACK)
+                self._tally.note_time(
+                    operation, took - impaired, DEADLINE + SLACK, self._part.waited() - waited
+                )
             elif impaired > 0:
                 self._tally.note_away()
             else:
@@ -128,7 +130,8 @@ class SoakClient:
             return None
         impaired = self._part.impaired(began)
         took = time.monotonic() - began
-        self._tally.note_time(operation, took - impaired, DEADLINE + SLACK)
+        waited = max(0.0, self._part.waited() - waited)  # it may have been started anew
+        self._tally.note_time(operation, took - impaired, DEADLINE + SLACK, waited)
         if status == 200 and not expected:
             return fields
         if status == 200:
@@ -138,6 +141,7 @@ class SoakClient:
         message = str(fields.get("message") or fields.get("Message") or "")
         if expected and kind == expected:
             return fields
+        message += f" ({took:.1f} s; {self._part.name} waited {waited:.1f} s for a CPU)"
         self._tally.note_error(operation, kind, message, calm=calm and self._gate.calm)
         return None
 

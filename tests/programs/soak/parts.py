@@ -18,6 +18,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from enclave_simulator.authority import Authority
@@ -34,7 +35,6 @@ from tests.sockets import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from subprocess import Popen
 
 DEADLINE = 8.0
@@ -126,6 +126,14 @@ class Part:
         spans = [*self.spans, *([(self._since, now)] if self._since is not None else [])]
         return sum(max(0.0, to - max(start, since)) for start, to in spans)
 
+    def waited(self) -> float:
+        """Return the seconds for which its first thread, an endpoint's loop, waited for a CPU."""
+        try:
+            text = Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text(encoding="ascii")
+        except OSError:
+            return 0.0
+        return int(text.split()[1]) / 1e9
+
     def ended(self) -> bool:
         """Return whether it ended by itself."""
         return (
@@ -135,6 +143,17 @@ class Part:
 
 def descriptors_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 (names only)
+
+
+def unix_connections_of(pid: int) -> int:
+    """Return how many connected UNIX sockets a process has: vsock is made of these."""
+    lines = Path(f"/proc/{pid}/net/unix").read_text(encoding="ascii").splitlines()[1:]
+    connected = {line.split()[6] for line in lines if line.split()[4:6] == ["0001", "03"]}
+    count = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            count += str(link.readlink()).removeprefix("socket:[").rstrip("]") in connected
+    return count
 
 
 @dataclass

@@ -83,11 +83,17 @@ class Tally:
         with self._lock:
             self.wrong.append(text)
 
-    def note_time(self, operation: str, seconds: float, allowed: float) -> None:
+    def note_time(
+        self, operation: str, seconds: float, allowed: float, waited: float = 0.0
+    ) -> None:
+        """Note how long a call took, and for how much of it the endpoint waited for a CPU."""
         with self._lock:
             self.slowest = max(self.slowest, seconds)
             if seconds > allowed:
-                self.hung.append(f"{operation} took {seconds:.1f} s of {allowed:.1f} s")
+                self.hung.append(
+                    f"{operation} took {seconds:.1f} s of {allowed:.1f} s, in which its endpoint "
+                    f"waited {waited:.1f} s for a CPU"
+                )
 
     @property
     def calls(self) -> int:

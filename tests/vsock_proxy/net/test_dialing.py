@@ -140,14 +140,24 @@ def test_missing_vsock_support_has_a_hint(dialer: Dialer, monkeypatch: pytest.Mo
     assert "this kernel has no vsock" in refusal.value.hint
 
 
-def test_parent_without_proxy_has_a_hint(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("port", "service"),
+    [
+        (8000, "vsock-proxy"),
+        (8002, "enclave-parent, with a section `credentials`,"),
+        (8003, "enclave-parent, with a section `logs`,"),
+    ],
+)
+def test_a_parent_without_the_service_has_a_hint(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch, port: int, service: str
+) -> None:
     def reset(*_: object) -> socket.socket:
         raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
     monkeypatch.setattr(dialing, "_connect", reset)
     with pytest.raises(DialError) as refusal:
-        dialer.dial(VsockAddress(3, 8000), TEST_TIMEOUT)
-    assert refusal.value.hint == "is vsock-proxy running on the parent, on port 8000?"
+        dialer.dial(VsockAddress(3, port), TEST_TIMEOUT)
+    assert refusal.value.hint == f"is {service} running on the parent, on port {port}?"
 
 
 def test_reason_of_an_error_is_text() -> None:
