@@ -38,9 +38,11 @@ _REQUEST_KEYS = {
     "MacAlgorithm": "kms:macalgorithm",
     "MessageType": "kms:messagetype",
     "Origin": "kms:keyorigin",
+    "PendingWindowInDays": "kms:schedulekeydeletionpendingwindowindays",
     "PrimaryRegion": "kms:primaryregion",
     "ReplicaRegion": "kms:replicaregion",
     "RetiringPrincipal": "kms:retiringprincipal",
+    "RotationPeriodInDays": "kms:rotationperiodindays",
     "SigningAlgorithm": "kms:signingalgorithm",
     "WrappingAlgorithm": "kms:wrappingalgorithm",
     "WrappingKeySpec": "kms:wrappingkeyspec",
@@ -51,6 +53,8 @@ _DEFAULT_ALGORITHM = {
     "ReEncryptFrom", "ReEncryptTo",
 }  # fmt: skip
 """Where EncryptionAlgorithm is SYMMETRIC_DEFAULT unless the caller sends another."""
+
+_OF_GRANTS = {"CreateGrant", "ListGrants", "RevokeGrant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Call:
         now: KMS's clock.
         request_id: of the response.
         event_id: of the CloudTrail event.
+        source_ip: of the client; empty if unknown.
     """
 
     operation: str
@@ -78,6 +83,7 @@ class Call:
     now: datetime
     request_id: str = ""
     event_id: str = ""
+    source_ip: str = ""
 
     @property
     def encryption_context(self) -> dict[str, str]:
@@ -97,15 +103,24 @@ class Call:
                 "The request would have succeeded, but the DryRun option is set.",
             )
 
-    def access(self, key: Key | None, action: str = "", aliases: tuple[str, ...] = ()) -> Access:
+    def access(
+        self,
+        key: Key | None,
+        action: str = "",
+        aliases: tuple[str, ...] = (),
+        resource: str = "",
+    ) -> Access:
         """Return the access that policies decide on.
 
         Args:
             key: None if no key is involved.
             action: without ``kms:``; empty for the operation's own.
             aliases: the key's.
+            resource: ARN of what is involved, if it is no key.
         """
         context = {
+            "aws:currenttime": (self.now.isoformat(),),
+            "aws:epochtime": (str(self.now.timestamp()),),
             "aws:principalaccount": (self.caller.account,),
             "aws:principalarn": (self.caller.principal,),
             "aws:requestedregion": (self.caller.region,),
@@ -123,18 +138,26 @@ class Call:
             context |= self.recipient.condition_keys()
         if aliases:
             context["kms:resourcealiases"] = aliases
-        resource = key.arn if key else "*"
+        if self.source_ip:
+            context["aws:sourceip"] = (self.source_ip,)
+        resource = resource or (key.arn if key else "*")
         return Access(self.caller.principal, f"kms:{action or self.operation}", resource, context)
 
     def _of_request(self) -> dict[str, tuple[str, ...]]:
         given = self.parameters
         context: dict[str, tuple[str, ...]] = {
-            _REQUEST_KEYS[name]: (value,) for name, value in given.items() if name in _REQUEST_KEYS
+            _REQUEST_KEYS[name]: (str(value),)
+            for name, value in given.items()
+            if name in _REQUEST_KEYS
         }
         if self.operation in _DEFAULT_ALGORITHM:
             context.setdefault("kms:encryptionalgorithm", (SYMMETRIC,))
         if "Operations" in given:
             context["kms:grantoperations"] = tuple(given["Operations"])
+        if self.operation in _OF_GRANTS:
+            context["kms:grantisforawsresource"] = ("false",)  # no AWS service calls the simulator
+        if given.get("Constraints"):
+            context["kms:grantconstrainttype"] = tuple(given["Constraints"])
         if "BypassPolicyLockoutSafetyCheck" in given:
             value = str(given["BypassPolicyLockoutSafetyCheck"]).lower()
             context["kms:bypasspolicylockoutsafetycheck"] = (value,)

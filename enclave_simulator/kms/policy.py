@@ -8,13 +8,13 @@ simulator does not know is absent from the request; an unknown operator is rejec
 from __future__ import annotations
 
 import enum
-import fnmatch
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.operators import OPERATORS, like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,12 +29,14 @@ class Access:
         action: for example ``kms:Decrypt``.
         resource: the key's ARN; ``*`` if no key is involved.
         context: values of the condition keys, whose names are in lower case.
+        named: KMS's message names the resource; it does not for a key that is yet to be created.
     """
 
     principal: str
     action: str
     resource: str
     context: Mapping[str, tuple[str, ...]]
+    named: bool = True
 
 
 class Verdict(enum.IntEnum):
@@ -90,9 +92,10 @@ def decide(
         reason = f"because no identity-based policy allows the {access.action} action"
     else:
         return None
+    resource = f"on resource: {access.resource} " if access.named else ""
     return Denial(
         f"User: {access.principal} is not authorized to perform: {access.action} "
-        f"on resource: {access.resource} {reason}",
+        f"{resource}{reason}",
         explicit=Verdict.DENIED in (by_key, by_caller),
         by_key=by_key in (Verdict.DENIED, Verdict.SILENT),
     )
@@ -151,7 +154,7 @@ class Statement:
         """Return the statement's result for an access; SILENT if it does not apply."""
         applies = (
             self.is_about(access.action)
-            and self.resources.applies(lambda p: _like(access.resource, p))
+            and self.resources.applies(lambda p: like(access.resource, p))
             and all(condition.holds(access.context) for condition in self.conditions)
         )
         if not applies:
@@ -161,7 +164,7 @@ class Statement:
 
     def is_about(self, action: str) -> bool:
         """Return whether the statement is about an action."""
-        return self.actions.applies(lambda p: _like(action.lower(), p.lower()))
+        return self.actions.applies(lambda p: like(action.lower(), p.lower()))
 
     def names(self, principal: str) -> Verdict:
         """Return whether the statement names a principal (ALLOWED), its account (DELEGATED)."""
@@ -197,7 +200,7 @@ class Condition:
         values = context.get(self.key)
         if self.operator == "Null":
             return str(values is None).lower() in self.expected
-        matches, negated = _OPERATORS[self.operator]
+        matches, negated = OPERATORS[self.operator]
         if values is None:
             absent_matches = negated and self.quantifier != "ForAnyValue"
             return self.if_exists or absent_matches or self.quantifier == "ForAllValues"
@@ -206,35 +209,6 @@ class Condition:
             any(matches(value, expected) for expected in self.expected) != negated
             for value in values
         )
-
-
-def _like(value: str, pattern: str) -> bool:
-    # IAM's wildcards are * and ? only; brackets are ordinary characters.
-    return pattern == "*" or fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
-
-
-def _equal(value: str, expected: str) -> bool:
-    return value == expected
-
-
-def _equal_ignoring_case(value: str, expected: str) -> bool:
-    return value.lower() == expected.lower()
-
-
-_OPERATORS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
-    # the comparison of one value, and whether the operator is its negation
-    "StringEquals": (_equal, False),
-    "StringNotEquals": (_equal, True),
-    "StringEqualsIgnoreCase": (_equal_ignoring_case, False),
-    "StringNotEqualsIgnoreCase": (_equal_ignoring_case, True),
-    "StringLike": (_like, False),
-    "StringNotLike": (_like, True),
-    "ArnEquals": (_like, False),
-    "ArnLike": (_like, False),
-    "ArnNotEquals": (_like, True),
-    "ArnNotLike": (_like, True),
-    "Bool": (_equal_ignoring_case, False),
-}
 
 
 def named(pattern: str, principal: str) -> Verdict:
@@ -260,6 +234,7 @@ _PRINCIPAL = re.compile(
     r"\*|\d{12}|arn:aws[a-z-]*:(?:iam::\d{12}:(?:root|(?:role|user)/[\w+=,.@/-]+)"
     r"|sts::\d{12}:(?:assumed-role|federated-user)/[\w+=,.@/-]+)"
 )
+_ARN = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::\d{12}:.+")
 _ELEMENTS = {
     "Sid", "Effect", "Principal", "Action", "NotAction", "Resource", "NotResource", "Condition",
 }  # fmt: skip
@@ -273,7 +248,7 @@ def parse_policy(text: str, *, of_key: bool = True) -> Policy:
         of_key: its statements name principals; those of a caller's policy do not.
 
     Raises:
-        KmsError: MalformedPolicyDocumentException.
+        KmsError: MalformedPolicyDocumentException, or InvalidArnException.
     """
     try:
         document = json.loads(text)
@@ -322,6 +297,8 @@ def _principals(document: Any) -> tuple[str, ...]:
         raise _malformed("Principal is neither * nor an object")
     # Service, Federated and CanonicalUser never match: no such principal calls the simulator.
     by_kind = {kind: _strings(values) for kind, values in by_type.items()}
+    if any(text.startswith("arn:") and not _ARN.fullmatch(text) for text in by_kind.get("AWS", ())):
+        raise KmsError("InvalidArnException", "An ARN in the specified key policy is invalid.")
     if not all(map(_PRINCIPAL.fullmatch, by_kind.get("AWS", ()))):
         raise KmsError(
             "MalformedPolicyDocumentException",
@@ -339,7 +316,7 @@ def _conditions(document: Any) -> list[Condition]:
     for name, keys in document.items():
         quantifier, _, operator = name.rpartition(":")
         plain = operator.removesuffix("IfExists")
-        known = plain in _OPERATORS or operator == "Null"
+        known = plain in OPERATORS or operator == "Null"
         if not known or quantifier not in ("", "ForAnyValue", "ForAllValues"):
             raise _malformed(f"the simulator knows no condition operator {name!r}")
         conditions += [

@@ -210,7 +210,7 @@ class KmsService:
         noted = self._on_event is not None or name in _CRYPTOGRAPHIC
         call = Call(
             name, caller, {}, None, self._content_forms[0], fault, now, request_id,
-            self._identifiers.uuid() if noted else "",
+            self._identifiers.uuid() if noted else "", request.peer,
         )  # fmt: skip
         response: dict[str, Any] | None = None
         error: KmsError | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,26 @@ class KeyStore(Regions):
             unmet = grant.unmet(call.encryption_context) or "another grantee, or not effective yet"
             reasons.append(f"grant {grant.id}: {unmet}")
         raise KmsError("AccessDeniedException", denial.text, reasons=tuple(reasons))
+
+    def authorize_by_iam(self, call: Call, resource: str, action: str = "") -> None:
+        """Check that the caller's IAM policy allows this with something that is no key.
+
+        Args:
+            call: the call.
+            resource: ARN of an alias, or of keys that do not exist yet: ``...:key/*``.
+            action: without ``kms:``; empty for the operation's own.
+
+        Raises:
+            KmsError: AccessDeniedException.
+        """
+        access = call.access(None, action, resource=resource)
+        access = replace(access, named=not resource.endswith("*"))
+        denial = decide(access, None, self._caller_policy)
+        if denial is not None:
+            reasons = explain(
+                access, self._caller_policy, "caller policy", explicit=denial.explicit
+            )
+            raise KmsError("AccessDeniedException", denial.text, reasons=tuple(reasons))
 
     def is_locked_out(self, call: Call, policy: Policy, key: Key | None) -> bool:
         """Return whether the caller could not change a key policy again, were it the key's."""

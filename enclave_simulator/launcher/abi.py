@@ -69,6 +69,7 @@ SO_VM_SOCKETS_BUFFER_SIZE = 0
 SO_VM_SOCKETS_BUFFER_MIN_SIZE = 1
 SO_VM_SOCKETS_BUFFER_MAX_SIZE = 2
 SO_VM_SOCKETS_CONNECT_TIMEOUT = 6
+SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW = 8
 SO_DOMAIN = 39
 SO_PASSRIGHTS = 83
 """Whether a UNIX socket takes SCM_RIGHTS (Linux 6.16 and later)."""
@@ -118,6 +119,7 @@ X86_64 = Architecture(
         "ioctl": 16, "read": 0,
         "socket": 41, "connect": 42, "accept": 43, "accept4": 288, "bind": 49,
         "getsockname": 51, "getpeername": 52, "setsockopt": 54, "getsockopt": 55,
+        "shutdown": 48, "socketpair": 53,
         "sendto": 44, "sendmsg": 46, "recvfrom": 45, "recvmsg": 47,
         "io_uring_setup": 425, "prctl": 157,
     },
@@ -133,6 +135,7 @@ AARCH64 = Architecture(
         "ioctl": 29, "read": 63,
         "socket": 198, "connect": 203, "accept": 202, "accept4": 242, "bind": 200,
         "getsockname": 204, "getpeername": 205, "setsockopt": 208, "getsockopt": 209,
+        "shutdown": 210, "socketpair": 199,
         "sendto": 206, "sendmsg": 211, "recvfrom": 207, "recvmsg": 212,
         "io_uring_setup": 425, "prctl": 167,
     },

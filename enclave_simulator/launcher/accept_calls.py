@@ -15,7 +15,7 @@ from enclave_simulator.launcher import abi
 from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
 from enclave_simulator.launcher.process import status
 from enclave_simulator.launcher.program_sockets import Access, inode_of, refuse_descriptors
-from enclave_simulator.launcher.sockets import UNBOUND, VsockTable
+from enclave_simulator.launcher.sockets import UNBOUND, VsockSocket, VsockTable
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ class Accepts:
         connection, name = self._returned.pop(inode, None) or accept.listening.accept()
         with contextlib.ExitStack() as held:
             held.enter_context(connection)
-            port = self._port_of(accept.listening)
-            ours = self._table.accepted(port, os.fsencode(name))
+            known = self._table.sockets.get(inode) or VsockSocket()
+            ours = self._table.accepted(known, os.fsencode(name))
             if call.arguments[1]:
                 code = self._access.write_address(call, ours.remote or UNBOUND)
                 if code:
@@ -140,10 +140,6 @@ class Accepts:
 
     def _available(self, listening: socket.socket) -> bool:
         return inode_of(listening) in self._returned or _readable(listening)
-
-    def _port_of(self, listening: socket.socket) -> int:
-        known = self._table.sockets.get(inode_of(listening))
-        return known.local.port if known else abi.VMADDR_PORT_ANY
 
     def _finish(self, fd: int, result: int | Outcome) -> None:
         call = self._waiting[fd].call

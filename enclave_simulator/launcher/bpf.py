@@ -1,7 +1,7 @@
 """The seccomp filter: which system calls stop for the supervisor, and which never do.
 
-Sending, receiving, polling, closing, `listen` and `shutdown` are not in the tables, so data
-moves at the kernel's own speed. If a number among the arguments distinguishes ours from others
+Sending, receiving, polling, closing and `listen` are not in the tables, so data moves at the
+kernel's own speed. If a number among the arguments distinguishes ours from others
 (the family, the ioctl's command, the option's level), the filter tests it and other calls pass; if
 only memory does (a path, an address), the call has to stop.
 """
@@ -47,7 +47,7 @@ class Rule:
     action: int = abi.SECCOMP_RET_USER_NOTIF
 
 
-_SOL_SOCKET, _SO_ERROR = 1, 4
+_SOL_SOCKET, _SO_ERROR, _SO_PEERCRED = 1, 4, 17
 _PR_SET_DUMPABLE = 4
 _MSG_OOB = 1
 
@@ -58,7 +58,15 @@ RULES = (
     # if the program is not dumpable. The call seems to succeed, and changes nothing.
     Rule("prctl", (When(0, _PR_SET_DUMPABLE),), action=abi.SECCOMP_RET_ERRNO),
     Rule("socket", (When(0, abi.AF_VSOCK),)),
+    Rule(
+        "socketpair",
+        (When(0, abi.AF_VSOCK),),
+        action=abi.SECCOMP_RET_ERRNO | errno.EOPNOTSUPP,
+    ),
     Rule("connect"),
+    # An unconnected socket, and one that listens, cannot be shut down: who ends `accept` that way
+    # in another thread would do so here, and wait for ever on a kernel's vsock.
+    Rule("shutdown"),
     Rule("bind"),
     Rule("accept"),
     Rule("accept4"),
@@ -67,6 +75,7 @@ RULES = (
     Rule("getsockopt", (When(1, abi.AF_VSOCK),)),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, abi.SO_DOMAIN))),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_ERROR))),
+    Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_PEERCRED))),
     Rule("setsockopt", (When(1, abi.AF_VSOCK),)),
     # Urgent data, which UNIX sockets have and vsock has not.
     Rule("sendto", (When(3, _MSG_OOB, mask=_MSG_OOB),)),

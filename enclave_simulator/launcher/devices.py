@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Protocol
 from enclave_simulator.launcher import abi, memory
 from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
 from enclave_simulator.launcher.process import borrow, socket_inode
+from enclave_simulator.launcher.sockets import Inodes, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enclave_simulator.launcher.sockets import Inodes
     from enclave_simulator.launcher.tpm_device import TpmDevices
 
 log = logging.getLogger(__name__)
@@ -105,12 +105,17 @@ class Devices:
         }
 
     def _device(self, call: Syscall, folder: int, path: int) -> Device | None:
-        """Return the device a path leads to, if the program has it and it is not the kernel's."""
+        """Return the device a path leads to, if the program has it and it is not the kernel's.
+
+        Raises:
+            OSError: ENOENT for a device that the machine may have and the program has not.
+        """
         device = _device(call, folder, path)
-        if device in TPMS:
-            return device if self._tpm is not None else None
-        if self._rdev is not None or (device is Device.NSM and self._nsm is None):
+        if device is None or (self._rdev is not None and device not in TPMS):
             return None
+        needed = {Device.NSM: self._nsm, Device.VSOCK: self}.get(device, self._tpm)
+        if needed is None:
+            raise refuse(errno.ENOENT)
         return device
 
     def _open(self, call: Syscall, folder: int, path: int, flags: int) -> int | Outcome:

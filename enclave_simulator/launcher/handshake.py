@@ -164,6 +164,8 @@ def _failure(report: dict[str, Any], command: str = "") -> AgentError:
         return CommandError(command, reason, exit_code=127 if code == errno.ENOENT else 126)
     hint = _HINTS.get(step, "")
     if step == "namespaces":
+        if report.get("call") == "mount /" and code == errno.EINVAL:
+            reason = "the root folder is no mount point, as in a chroot"
         return NamespacesError(f"the kernel refuses {_NO_NAMESPACES}: {reason}", hint=hint)
     if step == "seccomp" and code == errno.EBUSY:
         hint = _BUSY_WSL if "microsoft" in os.uname().release.lower() else _BUSY

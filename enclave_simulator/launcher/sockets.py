@@ -8,10 +8,12 @@ side that accepts reads its peer's address off the peer's name.
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import re
-from dataclasses import dataclass, field
+import struct
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from enclave_simulator.launcher import abi
@@ -64,6 +66,73 @@ class Inodes(Generic[T]):
         self._sweep_at = max(self._least, 2 * len(self._known))
 
 
+class State(enum.Enum):
+    """The kernel's socket_state (<linux/net.h>)."""
+
+    UNCONNECTED = enum.auto()
+    CONNECTING = enum.auto()  # here: a non-blocking connect was refused
+    CONNECTED = enum.auto()
+    DISCONNECTING = enum.auto()  # this side has called shutdown
+
+
+_U64, _TIMEVAL = struct.Struct("=Q"), struct.Struct("=qq")
+_MICROS = 1_000_000
+_DEFAULT_TIMEOUT = 2 * _MICROS
+
+
+@dataclass
+class Options:
+    """The SO_VM_SOCKETS_* options, kept for getsockopt alone: a UNIX socket has its own buffers,
+    and connects at once. Accepted sockets have those of their listener.
+    """
+
+    size: int = 256 * 1024
+    least: int = 128
+    most: int = 256 * 1024
+    timeout: int = _DEFAULT_TIMEOUT
+
+    def get(self, option: int) -> bytes:
+        """Return an option as getsockopt does.
+
+        Raises:
+            OSError: ENOPROTOOPT.
+        """
+        match option:
+            case abi.SO_VM_SOCKETS_BUFFER_SIZE:
+                return _U64.pack(self.size)
+            case abi.SO_VM_SOCKETS_BUFFER_MIN_SIZE:
+                return _U64.pack(self.least)
+            case abi.SO_VM_SOCKETS_BUFFER_MAX_SIZE:
+                return _U64.pack(self.most)
+            case abi.SO_VM_SOCKETS_CONNECT_TIMEOUT | abi.SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW:
+                return _TIMEVAL.pack(*divmod(self.timeout, _MICROS))
+            case _:
+                raise refuse(errno.ENOPROTOOPT)
+
+    def set(self, option: int, value: bytes) -> None:
+        """Set an option to as many bytes as `get` returns of it.
+
+        Raises:
+            OSError: ENOPROTOOPT, or ERANGE.
+        """
+        match option:
+            case abi.SO_VM_SOCKETS_CONNECT_TIMEOUT | abi.SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW:
+                seconds, micros = _TIMEVAL.unpack(value)
+                if seconds < 0 or micros >= _MICROS:
+                    raise refuse(errno.ERANGE)
+                self.timeout = seconds * _MICROS + max(micros, 0) or _DEFAULT_TIMEOUT
+                return
+            case abi.SO_VM_SOCKETS_BUFFER_SIZE:
+                (self.size,) = _U64.unpack(value)
+            case abi.SO_VM_SOCKETS_BUFFER_MIN_SIZE:
+                (self.least,) = _U64.unpack(value)
+            case abi.SO_VM_SOCKETS_BUFFER_MAX_SIZE:
+                (self.most,) = _U64.unpack(value)
+            case _:
+                raise refuse(errno.ENOPROTOOPT)
+        self.size = min(max(self.size, self.least), self.most)
+
+
 @dataclass
 class VsockSocket:
     """One simulated socket, in the kernel's terms (struct vsock_sock).
@@ -71,25 +140,19 @@ class VsockSocket:
     Attributes:
         local: where it is bound, UNBOUND before.
         remote: its peer, once connected.
+        state: what connect, shutdown and getpeername go by.
         error: of a failed non-blocking connect, until SO_ERROR is asked for; 0 for none.
         undelivered: the last bind or connect that a signal interrupted (before Linux 5.19): its
             number and address, and its result, which the same call gets when it comes again.
-        options: values of the SO_VM_SOCKETS_* options, as the bytes they are given in.
+        options: those of its address family.
     """
 
     local: VsockAddress = UNBOUND
     remote: VsockAddress | None = None
+    state: State = State.UNCONNECTED
     error: int = 0
     undelivered: tuple[tuple[int, VsockAddress], int] | None = None
-    options: dict[int, bytes] = field(
-        default_factory=lambda: {
-            abi.SO_VM_SOCKETS_BUFFER_SIZE: (256 * 1024).to_bytes(8, "little"),
-            abi.SO_VM_SOCKETS_BUFFER_MIN_SIZE: (128).to_bytes(8, "little"),
-            abi.SO_VM_SOCKETS_BUFFER_MAX_SIZE: (256 * 1024).to_bytes(8, "little"),
-            # A struct timeval: two seconds.
-            abi.SO_VM_SOCKETS_CONNECT_TIMEOUT: (2).to_bytes(16, "little"),
-        }
-    )
+    options: Options = field(default_factory=Options)
 
 
 class VsockTable:
@@ -177,8 +240,8 @@ class VsockTable:
             return self._parent_ports.get(remote.port, default)
         raise refuse(errno.ETIMEDOUT)
 
-    def accepted(self, port: int, peer_name: bytes) -> VsockSocket:
-        """Return the accepted side of a connection to `port` from a UNIX socket of that name.
+    def accepted(self, listener: VsockSocket, peer_name: bytes) -> VsockSocket:
+        """Return the accepted side of a connection to a listener from a UNIX socket of that name.
 
         A name that is not ours belongs to a service of the parent that connected by path.
         """
@@ -187,7 +250,8 @@ class VsockTable:
             remote = VsockAddress(VMADDR_CID_PARENT, self.free_port())
         else:
             remote = VsockAddress(int(name[1]), int(name[2]))
-        return VsockSocket(VsockAddress(self._seen_from(remote), port), remote)
+        local = VsockAddress(self._seen_from(remote), listener.local.port)
+        return VsockSocket(local, remote, state=State.CONNECTED, options=replace(listener.options))
 
     def _seen_from(self, remote: VsockAddress) -> int:
         """Over loopback both ends are VMADDR_CID_LOCAL."""

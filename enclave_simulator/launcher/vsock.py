@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from enclave_simulator.launcher.program_sockets import (
     read_int,
     refuse_descriptors,
 )
-from enclave_simulator.launcher.sockets import UNBOUND, VsockSocket, VsockTable
+from enclave_simulator.launcher.sockets import UNBOUND, State, VsockSocket, VsockTable
 from vsock_proxy.net.addresses import VsockAddress
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WITH_FLAGS = ("sendto", "sendmsg", "recvfrom", "recvmsg")
-"""Calls that stop if their flags have MSG_OOB."""
-
 _SO_ERROR = (socket.SOL_SOCKET, socket.SO_ERROR)
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_TYPES = 11
+"""SOCK_MAX (<linux/net.h>): above every type of socket there is."""
+
+_NO_PEER = struct.pack("=Iii", 0, -1, -1)
+"""struct ucred: a kernel's vsock does not say what process is at the other end."""
 
 
 class Vsock:
@@ -50,6 +53,7 @@ class Vsock:
             "socket": self._socket,
             "bind": self._if_ours(self._bind),
             "connect": self._if_ours(self._connect),
+            "shutdown": self._if_ours(_shutdown),
             "accept": self._if_ours(lambda call, _: accepts.accept(call, 0)),
             "accept4": self._if_ours(
                 lambda call, _: accepts.accept(call, abi.signed(call.arguments[3]))
@@ -58,7 +62,9 @@ class Vsock:
             "getpeername": self._if_ours(self._getpeername),
             "getsockopt": self._if_ours(self._getsockopt),
             "setsockopt": self._if_ours(self._setsockopt),
-            **dict.fromkeys(_WITH_FLAGS, self._if_ours(lambda _call, _: -errno.EOPNOTSUPP)),
+            # They stop if their flags have MSG_OOB.
+            **dict.fromkeys(("sendto", "sendmsg"), self._if_ours(lambda *_: -errno.EOPNOTSUPP)),
+            **dict.fromkeys(("recvfrom", "recvmsg"), self._if_ours(_receive_urgent)),
         }
 
     def _if_ours(
@@ -75,6 +81,8 @@ class Vsock:
     def _socket(self, call: Syscall) -> int | Outcome:
         kind, protocol = abi.signed(call.arguments[1]), abi.signed(call.arguments[2])
         flags, kind = kind & _TYPE_FLAGS, kind & ~_TYPE_FLAGS
+        if not 0 <= kind < _TYPES:
+            return -errno.EINVAL
         if protocol not in (0, abi.AF_VSOCK):
             return -errno.EPROTONOSUPPORT
         if kind == socket.SOCK_DGRAM:
@@ -110,15 +118,24 @@ class Vsock:
         return self._once(call, ours, remote, lambda: self._do_connect(call, ours, remote))
 
     def _do_connect(self, call: Syscall, ours: VsockSocket, remote: VsockAddress) -> int:
-        if ours.remote is not None:
+        if ours.state is State.CONNECTED:
             return -errno.EISCONN
         with self._access.borrow(call) as connecting:
+            blocking = os.get_blocking(connecting.fileno())
+            if ours.state is State.CONNECTING:
+                return -_connect_again(ours, blocking=blocking)
+            listens = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if ours.state is State.DISCONNECTING or listens:
+                return -errno.EINVAL
+            ours.error = 0
             code = self._dial(connecting, ours, remote)
-            if os.get_blocking(connecting.fileno()):
+            if blocking:
                 return -code
             # The virtio transport never connects or fails at once, and programs should meet
             # here what they meet there: there are some that do not notice an immediate error.
             ours.error = code
+            if code == errno.ECONNRESET:  # after a timeout, the socket may try again
+                ours.state = State.CONNECTING
             _wake_pollers(connecting)
         return -errno.EINPROGRESS
 
@@ -162,14 +179,14 @@ class Vsock:
         finally:
             os.set_blocking(fd, blocking)
         log.debug("connect %s: %s", remote, path)
-        ours.remote = remote
+        ours.remote, ours.state = remote, State.CONNECTED
         return 0
 
     def _getsockname(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         return self._access.write_address(call, ours.local)
 
     def _getpeername(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
-        if ours.remote is None:
+        if ours.remote is None or ours.state is not State.CONNECTED:
             return -errno.ENOTCONN
         return self._access.write_address(call, ours.remote)
 
@@ -183,8 +200,10 @@ class Vsock:
                 value = ours.error.to_bytes(4, "little")[: max(size, 0)]
             case socket.SOL_SOCKET, abi.SO_DOMAIN:
                 value = abi.AF_VSOCK.to_bytes(4, "little")[: max(size, 0)]
-            case abi.AF_VSOCK, name if name in ours.options:
-                value = ours.options[name]
+            case socket.SOL_SOCKET, socket.SO_PEERCRED:
+                value = _NO_PEER[: max(size, 0)]
+            case abi.AF_VSOCK, name:
+                value = ours.options.get(name)
             case _:
                 return -errno.ENOPROTOOPT
         if size < len(value):
@@ -200,14 +219,39 @@ class Vsock:
     def _setsockopt(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         _, _, option, value_at, size, _ = call.arguments
         option = abi.signed(option)
-        if option not in ours.options:
-            return -errno.ENOPROTOOPT
-        expected = len(ours.options[option])
+        expected = len(ours.options.get(option))
         if abi.signed(size) < expected:
             return -errno.EINVAL
-        # Kept for getsockopt; a UNIX socket has its own buffers and connects at once.
-        ours.options[option] = memory.read(call.thread, value_at, expected)
+        ours.options.set(option, memory.read(call.thread, value_at, expected))
         return 0
+
+
+def _shutdown(call: Syscall, ours: VsockSocket) -> int | Outcome:
+    """shutdown(2), which the kernel does: a UNIX socket would take it in any state."""
+    if socket.SHUT_RD <= abi.signed(call.arguments[1]) <= socket.SHUT_RDWR:
+        if ours.state is State.UNCONNECTED:
+            return -errno.ENOTCONN
+        ours.state = State.DISCONNECTING
+    return Outcome.CONTINUE
+
+
+def _receive_urgent(_call: Syscall, ours: VsockSocket) -> int:
+    connected = ours.state in (State.CONNECTED, State.DISCONNECTING)
+    return -(errno.EOPNOTSUPP if connected else errno.ENOTCONN)
+
+
+def _connect_again(ours: VsockSocket, *, blocking: bool) -> int:
+    """Return the error of another connect after a non-blocking one was refused.
+
+    The kernel goes on with the first one. So a non-blocking connect never gets beyond
+    EALREADY, and a blocking one returns the first one's error, or, if SO_ERROR has been read, waits
+    in vain: the two seconds are not simulated.
+    """
+    if not blocking:
+        return errno.EALREADY
+    code = ours.error or errno.ETIMEDOUT
+    ours.error, ours.state = 0, State.UNCONNECTED
+    return code
 
 
 def _wake_pollers(connecting: socket.socket) -> None:

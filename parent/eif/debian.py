@@ -48,6 +48,7 @@ mount -t proc proc /proc
 for module in /modules/*.ko; do insmod "$module" || exit 1; done
 beat=$(printf '\\267' | timeout 60 /bin/vsock-9000 | od -An -tx1)
 [ "$beat" = " b7" ] || { echo "init: no heartbeat from the parent"; exit 1; }
+mount -o bind /rootfs /rootfs
 cd /rootfs || exit 1
 mount -t devtmpfs -o nosuid,noexec dev dev
 mount -t proc -o nodev,nosuid,noexec proc proc
@@ -61,9 +62,12 @@ mkdir -p dev/shm dev/pts
 mount -t tmpfs -o nodev,nosuid,noexec shm dev/shm
 mount -t devpts -o nosuid,noexec devpts dev/pts
 mount -t sysfs -o nodev,nosuid,noexec sysfs sys
+# The command's root becomes the root of the mounts, as AWS's init has it: a chroot below it could
+# make no mount namespace. This script stays where it is: / is not followed to what covers it.
+mount -o move /rootfs /
 set --
 while IFS= read -r line; do set -- "$@" "$line"; done </cmd
-set -- /bin/chroot /rootfs "$@"
+set -- /bin/chroot . "$@"
 while IFS= read -r line; do set -- "$line" "$@"; done </env
 rm /cmd /env
 /bin/setsid /bin/env -i "$@"

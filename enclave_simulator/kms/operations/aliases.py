@@ -30,10 +30,16 @@ class AliasOperations:
         }
 
     def _create_alias(self, call: Call) -> None:
+        self._authorize(call)
         key = self._target(call)
         self._store.add_alias(self._store.of(call), call.parameters["AliasName"], key, call.now)
 
+    def _authorize(self, call: Call) -> None:
+        """Check that IAM allows this with the alias: the key is checked as well, by the others."""
+        self._store.authorize_by_iam(call, call.caller.arn(call.parameters["AliasName"]))
+
     def _update_alias(self, call: Call) -> None:
+        self._authorize(call)
         key = self._target(call)
         alias = self._store.alias(call, call.parameters["AliasName"])
         self._store.authorize(call, alias.key)
@@ -55,16 +61,16 @@ class AliasOperations:
         name = call.parameters["AliasName"]
         if not name.startswith("alias/"):
             raise KmsError("ValidationException", "Invalid identifier")
+        self._authorize(call)
         alias = self._store.alias(call, name)
         self._store.authorize(call, alias.key)
         del self._store.of(call).aliases[name]
 
     def _list_aliases(self, call: Call) -> dict[str, Any]:
         wanted = None
+        self._store.authorize(call, None)  # with a KeyId too: no key policy is asked
         if "KeyId" in call.parameters:
-            wanted = self._store.key_for(call)
-        else:
-            self._store.authorize(call, None)
+            wanted = self._store.find(call, "KeyId", aliases=True)
 
         def entry(alias: Alias) -> dict[str, Any]:
             return {

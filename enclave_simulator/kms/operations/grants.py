@@ -62,6 +62,8 @@ class GrantOperations:
         constraints = given.get("Constraints", {})
         equals = constraints.get("EncryptionContextEquals")
         subset = constraints.get("EncryptionContextSubset")
+        if equals is not None and subset is not None:
+            raise KmsError("ValidationException", "More than one constraint supplied")
         grant = Grant(
             self._store.identifiers.hex(64),
             given.get("Name", ""),

@@ -76,6 +76,8 @@ class KeyOperations:
             if given.get(name):
                 raise unsupported(name)
         tags = merge_tags({}, given.get("Tags", []))
+        if tags:
+            self._store.authorize_by_iam(call, call.caller.arn("key/*"), "TagResource")
         policy = default_policy(call.caller.principal)
         if "Policy" in given:
             policy = parse_policy(given["Policy"])

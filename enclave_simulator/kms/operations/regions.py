@@ -34,6 +34,8 @@ class RegionOperations:
         key = self._primary(call)
         given = call.parameters
         tags = merge_tags({}, given.get("Tags", []))
+        if tags:
+            self._store.authorize_by_iam(call, call.caller.arn("key/*"), "TagResource")
         policy = default_policy(call.caller.principal)
         if "Policy" in given:
             policy = parse_policy(given["Policy"])

@@ -76,6 +76,8 @@ class Row:
         steps: requests before it: a name for the response, operation, JSON.
         differs: why the simulator responds otherwise; empty if it agrees.
         member: which member of the response `expected` describes; empty for the response itself.
+        caller_policy: the caller's IAM policy; empty if it allows everything.
+        region: that the request goes to; empty for that of the steps.
     """
 
     source: str
@@ -85,6 +87,8 @@ class Row:
     steps: tuple[tuple[str, str, dict[str, Any]], ...] = ()
     differs: str = ""
     member: str = ""
+    caller_policy: str = ""
+    region: str = ""
 
 
 def invalid(text: str) -> Error:

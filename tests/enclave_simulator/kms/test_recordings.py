@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enclave_simulator.kms.service import KmsService
-from tests.enclave_simulator.kms import recordings, recordings_of_keys
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.nsm import SimulatedNsm
+from tests.enclave_simulator.documents import attest, rsa_key, spki
+from tests.enclave_simulator.kms import recordings, recordings_of_access, recordings_of_keys
 from tests.enclave_simulator.kms.kms_client import ACCOUNT, PREFIX, REGION, signed
 from tests.enclave_simulator.kms.recordings import KEYS, Error, Row
 
@@ -25,6 +29,9 @@ ROWS: list[Row] = [
     *recordings_of_keys.STATES,
     *recordings_of_keys.ROTATION,
     *recordings_of_keys.OTHERS,
+    *recordings_of_access.ATTESTED,
+    *recordings_of_access.POLICIES,
+    *recordings_of_access.GRANTS,
 ]
 
 _NAME = re.compile(r"\{([\w.]+)\}")
@@ -33,12 +40,23 @@ _NAME = re.compile(r"\{([\w.]+)\}")
 class Player:
     """Plays the rows on one KMS; the keys of `KEYS` are created when a row first names them."""
 
-    def __init__(self, nitro_root: bytes) -> None:
-        self._service = KmsService(nitro_root)
-        self.known: dict[str, str] = {"prefix": PREFIX, "account": ACCOUNT, "region": REGION}
+    def __init__(self, authority: Authority, caller_policy: str = "") -> None:
+        self._authority = authority
+        self._service = KmsService(authority.root_pem, caller_policy=caller_policy or None)
+        self.known: dict[str, str] = {
+            "prefix": PREFIX,
+            "account": ACCOUNT,
+            "region": REGION,
+            "caller": SIMULATED_CREDENTIALS.principal,
+        }
 
-    def call(self, operation: str, parameters: Any) -> tuple[int, dict[str, Any]]:
-        response = self._service.handle(signed(operation, self.fill(parameters)))
+    def with_caller_policy(self, policy: str) -> Player:
+        """Return a player on a KMS of its own."""
+        return Player(self._authority, policy)
+
+    def call(self, operation: str, parameters: Any, region: str = "") -> tuple[int, dict[str, Any]]:
+        request = signed(operation, self.fill(parameters), region=region or REGION)
+        response = self._service.handle(request)
         return response.status, json.loads(response.body or b"{}")
 
     def step(self, name: str, operation: str, parameters: dict[str, Any]) -> None:
@@ -73,18 +91,29 @@ class Player:
         key = name.partition(".")[0]
         if name not in self.known and key in KEYS:
             self.step(key, "CreateKey", KEYS[key])
+        if key == "document" and name not in self.known:
+            self._attest()
         return self.known.get(name, f"{{{name}}}")
+
+    def _attest(self) -> None:
+        document = attest(SimulatedNsm(self._authority), spki(rsa_key()))
+        flipped = bytearray(document)
+        flipped[len(document) // 2] ^= 1
+        for name, data in (("", document), (".flipped", flipped), (".random", bytes(4000))):
+            self.known[f"document{name}"] = base64.b64encode(data).decode()
 
 
 @pytest.fixture(scope="module")
 def player(nitro_authority: Authority) -> Player:
-    return Player(nitro_authority.root_pem)
+    return Player(nitro_authority)
 
 
 def agrees(player: Player, row: Row) -> bool:
+    if row.caller_policy:
+        player = player.with_caller_policy(row.caller_policy)
     for step in row.steps:
         player.step(*step)
-    status, response = player.call(row.operation, row.parameters)
+    status, response = player.call(row.operation, row.parameters, row.region)
     player.note("", response)
     if isinstance(row.expected, Error):
         message = response.get("message", response.get("Message"))

@@ -90,8 +90,8 @@ thread.start()
 with socket.socket(socket.AF_VSOCK) as client:
     client.connect((16, 5000))
     client.sendall(b"stressed")
-    client.shutdown(socket.SHUT_WR)
     print(client.recv(10).decode(), client.getpeername(), client.family.name)
+    client.shutdown(socket.SHUT_WR)
     assert client.getsockname() == (socket.VMADDR_CID_ANY, 1024)
 thread.join()
 """

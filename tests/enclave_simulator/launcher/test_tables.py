@@ -91,7 +91,7 @@ def test_the_filter_does_what_the_table_says(
 def test_the_data_path_is_not_in_the_table() -> None:
     data_path = {
         "read": 0, "write": 1, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47,
-        "poll": 7, "epoll_wait": 232, "close": 3, "listen": 50, "shutdown": 48,
+        "poll": 7, "epoll_wait": 232, "close": 3, "listen": 50,
     }  # fmt: skip
     program = bpf.assemble(abi.X86_64, bpf.RULES + bpf.PATH_RULES)
     for number in data_path.values():
@@ -184,14 +184,16 @@ def test_where_addresses_lead() -> None:
 def test_the_accepting_side_knows_who_connected(cid: int) -> None:
     vsock = table(set())
     name = vsock.connecting_name(VsockAddress(cid, 5000), 1024)
-    accepted = vsock.accepted(5000, name.encode())
+    listener = VsockSocket(VsockAddress(abi.VMADDR_CID_ANY, 5000))
+    accepted = vsock.accepted(listener, name.encode())
     assert accepted.remote == VsockAddress(cid, 1024)
     assert accepted.local == VsockAddress(cid, 5000)
 
 
 @pytest.mark.parametrize("name", [b"", b"\0x", b"/folder/16_", b"/tmp/a socket", b"/a/1_1_1"])
 def test_who_connects_by_path_is_the_parent(name: bytes) -> None:
-    first, second = (table(set()).accepted(5000, name) for _ in range(2))
+    listener = VsockSocket(VsockAddress(abi.VMADDR_CID_ANY, 5000))
+    first, second = (table(set()).accepted(listener, name) for _ in range(2))
     assert first.remote is not None
     assert (first.remote.cid, first.local) == (3, VsockAddress(16, 5000))
     assert second.remote == first.remote

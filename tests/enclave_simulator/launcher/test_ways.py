@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -326,6 +327,11 @@ def test_neither_urgent_data_nor_descriptors(
         status, out, err = output(launcher, program, "vsock", "8000")
     assert (status, err) == (0, "")
     assert out == ("good\n" if kernel_release() >= (6, 16) else "passes descriptors\ngood\n")
+
+
+def test_a_chroot_that_can_have_no_mounts_is_named() -> None:
+    report = {"error": "namespaces", "errno": errno.EINVAL, "call": "mount /"}
+    assert "no mount point, as in a chroot" in str(_failure(report))
 
 
 def test_hints_for_a_filter_that_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Python, the agent, and what runs inside.
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
@@ -95,7 +96,7 @@ def build(
         kms_ca: PEM of the authority that the KMS in there is trusted by.
         only: names of the checks to make; all if there are none.
     """
-    root = _root(architecture.folder(cache))
+    root = [*_root(architecture.folder(cache)), *_static_program(architecture, output.parent)]
     environment = (*ENVIRONMENT, *([f"BOOT_TEST_ONLY={','.join(only)}"] if only else []))
     pack(cache, output, root, COMMAND, environment, architecture, kms_ca=kms_ca)
 
@@ -167,6 +168,22 @@ def _root(cache: Path) -> Iterator[cpio.Entry]:
         if path.is_file() and path.suffix != ".pyc":
             name = path.relative_to(ROOT).as_posix()
             yield cpio.file(f"opt/agent/{name}", path.read_bytes())
+
+
+def _static_program(architecture: Architecture, private: Path) -> list[cpio.Entry]:
+    """Return the C program of the launcher's tests, if there is a compiler for it here.
+
+    In the guest there is none.
+    """
+    cross = f"{architecture.name}-linux-gnu-gcc"
+    compiler = shutil.which("gcc" if architecture.name == os.uname().machine else cross)
+    if compiler is None:
+        return []
+    source = ROOT / "tests/enclave_simulator/launcher/programs/enclave.c"
+    binary = private / "enclave"
+    subprocess.run([compiler, "-static", "-pthread", "-O1", "-o", binary, source], check=True)
+    path = source.with_suffix("").relative_to(ROOT)
+    return [cpio.file(f"opt/agent/{path}", binary.read_bytes(), 0o755)]
 
 
 def _link(path: str, target: bytes) -> cpio.Entry:

@@ -69,6 +69,7 @@ def tests_over_vsock() -> list[str]:
     tests = ROOT / "tests"
     rigged = re.compile(r"\b(LOCAL|Place|Ends)\b")  # tests.vsock_proxy.rig
     return [
+        str(tests / "contracts/test_vsock.py"),
         *(str(f) for f in sorted(tests.glob("chain/*_over_vsock.py"))),
         *(
             str(f)
