@@ -169,7 +169,7 @@ $(READY): pyproject.toml
 	@touch $(VENV)/.runs
 
 $(VENV)/.runs: pyproject.toml
-	$(call set-up,simulator)
+	$(call set-up,run)
 
 define set-up
 	@command -v $(PYTHON) >/dev/null || { echo "make: error: no $(PYTHON)" >&2; \

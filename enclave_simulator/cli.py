@@ -39,7 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog=PROGRAM, description="Simulated Nitro Enclaves, for tests of programs and of images."
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {VERSION}",
+        help="print the version and exit",
+    )
     add_completion(parser)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:

@@ -42,7 +42,12 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     parser = Parser(prog=PROGRAM, description="What the parent instance does for its enclaves.")
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {VERSION}",
+        help="print the version and exit",
+    )
     add_completion(parser)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

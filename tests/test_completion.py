@@ -11,6 +11,7 @@ import pytest
 
 from vsock_proxy.service import completion
 from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.extras import install_command
 
 pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="no bash: apt-get install bash")
 
@@ -104,7 +105,7 @@ def test_without_the_extra_its_name_is_in_the_error(
     assert stopped.value.code == 1
     assert capsys.readouterr().err == (
         "some-program: error: not installed: shtab\n"
-        "some-program: hint: pip install 'nitro-enclave-agent[completion]'\n"
+        f"some-program: hint: {install_command('completion')}\n"
     )
 
 

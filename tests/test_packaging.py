@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from tests.paths import ROOT
+from vsock_proxy.service.extras import install_command
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -51,7 +52,7 @@ def test_a_command_names_the_extra_it_lacks(
     assert done.stdout == ""
     assert done.stderr == (
         f"{command[0]}: error: not installed: {library}\n"
-        f"{command[0]}: hint: pip install 'nitro-enclave-agent[{extra}]'\n"
+        f"{command[0]}: hint: {install_command(extra)}\n"
     )
 
 

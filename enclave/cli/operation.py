@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
@@ -51,7 +52,12 @@ def add_command(
     needed = [parameter for parameter in parameters if parameter.required]
     command = subparsers.add_parser(
         name,
-        usage=f"{' '.join(['%(prog)s', *map(_usage, needed)])} [parameters] [options]",
+        usage=textwrap.fill(
+            " ".join([PROG, name, *map(_usage, needed), "[parameters]", "[options]"]),
+            width=73,  # `usage: ` comes before it
+            subsequent_indent=" " * len(f"usage: {PROG} "),
+            break_on_hyphens=False,
+        ),
         help=help,
         allow_abbrev=True,
         description=f"Like `aws kms {name}`, attested: KMS encrypts the secret for a key pair of "

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from enclave.errors import ConfigurationError
+from vsock_proxy.service.extras import install_command
 
 
 def _pyyaml() -> Any:
@@ -14,7 +15,7 @@ def _pyyaml() -> Any:
     except ImportError as e:
         raise ConfigurationError(
             "YAML needs PyYAML, which is not installed here",
-            hint="pip install 'nitro-enclave-agent[yaml]', or use JSON",
+            hint=f"{install_command('yaml')}; or use JSON",
         ) from e
     return yaml
 

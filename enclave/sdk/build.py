@@ -24,6 +24,7 @@ from enclave.sdk.bindings.native import MODULE
 from enclave.sdk.search import Found, find
 from vsock_proxy.service.compiling import BuildError, compile_shared, compiler, run, writing
 from vsock_proxy.service.console import complain, keep_exit_status, show
+from vsock_proxy.service.extras import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,9 +115,7 @@ def compile_module(name: str, found: Found, *, into: Path) -> Path:
     try:
         import cffi  # noqa: PLC0415 (running the bindings needs only its C backend)
     except ImportError as e:
-        raise ConfigurationError(
-            "cffi is not installed", hint="pip install 'nitro-enclave-agent[sdk]'"
-        ) from e
+        raise ConfigurationError("cffi is not installed", hint=install_command("sdk")) from e
     texts = {part: (_HERE / "declarations" / f"{part}.h").read_text() for part in _DECLARATIONS}
     ffi = cffi.FFI()
     for text in texts.values():

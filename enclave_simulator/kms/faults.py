@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -84,8 +85,11 @@ def parse_fault(text: str) -> Fault:
 
 
 def describe_faults() -> str:
-    """Return the table that ``--fault help`` prints."""
-    return "\n".join(f"  {name:<19} {text}" for name, text in FAULTS.items())
+    """Return the table that ``--fault help`` prints, in 80 columns."""
+    return "\n".join(
+        textwrap.fill(text, 80, initial_indent=f"  {name:<19} ", subsequent_indent=" " * 22)
+        for name, text in FAULTS.items()
+    )
 
 
 class FaultQueue:

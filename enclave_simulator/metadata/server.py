@@ -1,10 +1,11 @@
-"""What the simulated metadata services share: a server in threads, on a listening socket."""
+"""A server in threads on a listening socket, for simulated metadata and credential services."""
 
 from __future__ import annotations
 
 import contextlib
 import http.server
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("", 0), handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a client that left before its response; print the traceback of any other error."""
+        error = sys.exception()
+        if isinstance(error, ConnectionError | TimeoutError):
+            log.debug("a client left: %s", error)
+        else:
+            super().handle_error(request, client_address)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -52,5 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log to the simulator's own log: ``--verbose`` shows it."""
+        """Log to the simulator's own log: ``--verbose`` shows it.
+
+        The base class needs an IP address, which a UNIX client does not have.
+        """
         log.debug(format, *args)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import logging
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.metadata.server import Handler, Server
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_address
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.ports import CREDENTIALS_PORT
@@ -25,8 +24,6 @@ _LISTEN = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 _LIFETIME = 3600
 """Seconds; a role's credentials last six hours on EC2, and one hour by default from STS."""
 
-log = logging.getLogger(__name__)
-
 
 def simulated_document(lifetime: float = _LIFETIME) -> dict[str, str]:
     """Return credentials that the simulated KMS accepts, valid for `lifetime` seconds from now."""
@@ -39,7 +36,7 @@ def simulated_document(lifetime: float = _LIFETIME) -> dict[str, str]:
     }
 
 
-class CredentialServer(http.server.ThreadingHTTPServer):
+class CredentialServer(Server):
     """Serves the container-credentials JSON on a listening socket, which it owns."""
 
     def __init__(
@@ -47,29 +44,18 @@ class CredentialServer(http.server.ThreadingHTTPServer):
         listener: socket.socket,
         document: Callable[[], dict[str, Any]] = simulated_document,
     ) -> None:
-        super().__init__(("", 0), _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listener
+        super().__init__(listener, _Handler)
         self.document = document
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: CredentialServer
-    timeout = 10.0
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 (the base class calls it so)
         found = self.path == "/"
         content = self.server.document() if found else {"message": "no such path"}
         body = json.dumps(content).encode()
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        # The base class needs an IP address, which a UNIX client does not have.
-        log.info(format, *args)
+        self.respond(200 if found else 404, body, "application/json")
 
 
 def add_parser(subparsers: Any) -> None:

@@ -38,17 +38,21 @@ _DEBIAN = "debian"
 _MAX_PROGRAM = 64 * 1024 * 1024  # Bytes in init, or in a kernel module.
 
 _EPILOG = """\
-The same files make the same image. Its build time is 1970, or what SOURCE_DATE_EPOCH says.
+The same files make the same image. Its build time is 1970, or what
+SOURCE_DATE_EPOCH says.
 
-A root is a folder, a tar (plain, gzip, bzip2, xz), or a container image as `docker save` or
-`skopeo copy ... oci-archive:FILE` writes it, of which ENTRYPOINT, CMD, ENV and WORKDIR are used.
-Whatever does not get into the image as it is, is told on stderr. Times and extended attributes
-do not: a ramdisk has none.
+A root is a folder, a tar (plain, gzip, bzip2, xz), or a container image as
+`docker save` or `skopeo copy ... oci-archive:FILE` writes it, of which
+ENTRYPOINT, CMD, ENV and WORKDIR are used. What does not get into the image
+unchanged is reported on stderr. Times and extended attributes do not: a
+ramdisk has none.
 
-Ramdisks are, in this order: the one made of --init, those of --ramdisk, the one made of --rootfs.
-With --init and --rootfs the layout is nitro-cli's, for AWS's init:
-  enclave-parent build-eif --kernel bzImage --cmdline "$(cat cmdline)" --init init \\
-    --nsm-module nsm.ko --rootfs root.tar --output app.eif -- /usr/bin/app --verbose
+Ramdisks are, in this order: the one made of --init, those of --ramdisk, the
+one made of --rootfs. With --init and --rootfs the layout is nitro-cli's, for
+AWS's init:
+  enclave-parent build-eif --kernel bzImage --cmdline "$(cat cmdline)" \\
+    --init init --nsm-module nsm.ko --rootfs root.tar --output app.eif \\
+    -- /usr/bin/app --verbose
 On a machine without nitro-cli, to try an image under QEMU:
   enclave-parent build-eif --kernel debian --rootfs app.tar --output app.eif
   enclave-simulator boot app.eif

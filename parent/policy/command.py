@@ -89,8 +89,8 @@ def _add_policy_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_platform(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--platform", choices=[platform.value for platform in Platform],
-        help="what attests: a Nitro Enclave, a Nitro Sandbox, or an instance with a NitroTPM "
+        "--platform", metavar="NAME", choices=[platform.value for platform in Platform],
+        help="what attests: enclave, sandbox, or instance with a NitroTPM "
         "(default: an instance if only NitroTPM's PCRs are named, otherwise an enclave)",
     )  # fmt: skip
 

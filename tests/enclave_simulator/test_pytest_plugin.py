@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vsock_proxy.service.extras import install_command
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -79,7 +81,7 @@ def test_fixture_without_the_extra_names_it(tmp_path: Path) -> None:
     done = run(tmp_path, WITHOUT_EXTRA)
     assert done.returncode == 1
     assert "not installed: asn1crypto, h11" in done.stdout
-    assert "pip install 'nitro-enclave-agent[simulator]'" in done.stdout
+    assert install_command("simulator") in done.stdout
     assert "Traceback" not in done.stdout
     assert "During handling" not in done.stdout
 

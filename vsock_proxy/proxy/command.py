@@ -47,9 +47,10 @@ PROGRAM = "vsock-proxy"
 _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 _DESCRIPTION = """\
-Forward connections from an enclave to a TCP host and port, which must be on the allowlist; or,
-with --config FILE alone, all forwards in the section `proxy` of that file. TLS is passed through
-unchanged: the proxy sees no secrets. SIGHUP reloads FILE, SIGTERM stops.
+Forward connections from an enclave to a TCP host and port, which must be on
+the allowlist; or, with --config FILE alone, all forwards in the section
+`proxy` of that file. TLS is passed through unchanged: the proxy sees no
+secrets. SIGHUP reloads FILE, SIGTERM stops.
 """
 
 _EPILOG = """\
@@ -65,7 +66,9 @@ Several forwards in one file:
     allowlist:
     - {address: "kms.*.amazonaws.com", port: 443}
     forwards:
-    - {listen: "vsock://any:8000", to: "tcp://kms.us-east-1.amazonaws.com:443", cids: [16]}
+    - listen: vsock://any:8000
+      to: tcp://kms.us-east-1.amazonaws.com:443
+      cids: [16]
     - {listen: "vsock://any:8001", to: "tcp://kms.eu-west-1.amazonaws.com:443"}
 """
 
@@ -230,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version",
         action="version",
         version=f"{PROGRAM} {VERSION}",
+        help="print the version and exit",
     )
     add_completion(parser)
     parser.add_argument(

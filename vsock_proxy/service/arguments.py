@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         """Parse; words that are left over are an error, in a command's own parser as well."""
         self._words = words = list(sys.argv[1:] if args is None else args)
         if words[:1] == ["help"] and (
-            self._commands() or (len(words) == 1 and not self._takes_words())
+            self.commands() or (len(words) == 1 and not self._takes_words())
         ):
             self._help_on(words[1:])
         parsed, extra = super().parse_known_args(words, namespace)
@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
             if value == "help":
                 self._help_on([])
             self._check_options_before(str(value))
-            self._suggestion = suggestion(str(value), action.choices)
+            self._suggestion = suggestion(str(value), [*action.choices, "help"])
             raise argparse.ArgumentError(None, f"there is no command {value!r}")
         choices = list(map(str, action.choices))
         self._suggestion = suggestion(str(value), choices)
@@ -89,9 +89,11 @@ class Parser(argparse.ArgumentParser):
                 self._reject([word])
 
     def _help_on(self, words: Sequence[str]) -> NoReturn:
-        parser: argparse.ArgumentParser = self
-        for word in words[:1]:
-            commands = self._commands()
+        parser = self
+        for word in words:
+            commands = parser.commands()
+            if not commands:
+                break
             if word not in commands:
                 self._suggestion = suggestion(word, commands)
                 self.error(f"there is no command {word!r}")
@@ -99,7 +101,8 @@ class Parser(argparse.ArgumentParser):
         parser.print_help()
         self.exit(0)
 
-    def _commands(self) -> dict[str, argparse.ArgumentParser]:
+    def commands(self) -> dict[str, Parser]:
+        """Return the parsers of the commands, by name."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 (as above)
                 return action.choices

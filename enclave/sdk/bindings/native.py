@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from enclave.errors import ConfigurationError
 from enclave.forking import importing
 from enclave.sdk.errors import SdkCallError, SdkNotBuiltError
+from vsock_proxy.service.extras import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,5 +205,5 @@ def _listed() -> dict[str, ModuleType]:
 def _not_loadable(error: ImportError) -> SdkNotBuiltError:
     message = f"the bindings to the C SDK do not load: {error}"
     if isinstance(error, ModuleNotFoundError):  # cffi's part that runs the bindings
-        return SdkNotBuiltError(message, hint="pip install 'nitro-enclave-agent[sdk]'")
+        return SdkNotBuiltError(message, hint=install_command("sdk"))
     return SdkNotBuiltError(message)

@@ -28,6 +28,7 @@ from tests.enclave.attested_tls.serving import (
 )
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.service.extras import install_command
 
 if TYPE_CHECKING:
     import socket
@@ -192,7 +193,8 @@ def test_clients_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatc
     for make in (enclave.requests_session, enclave.httpx_transport, enclave.httpx_async_transport):
         with pytest.raises(ConfigurationError, match="not installed") as caught:
             make(expecting())
-        assert "nitro-enclave-agent[" in caught.value.hint
+        extra = "requests" if make is enclave.requests_session else "httpx"
+        assert caught.value.hint == install_command(extra)
 
 
 def test_connections_that_fail_are_of_the_family() -> None:

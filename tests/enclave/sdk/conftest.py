@@ -43,6 +43,7 @@ class StandIn:
         self.counters = ctypes.CDLL(str(library))  # alone it would not find what it needs
 
     def live(self) -> int:
+        gc.collect()  # what this test's and others' tracebacks held
         count: int = self.counters.stand_in_live()
         return count
 
@@ -96,10 +97,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
 @pytest.fixture
 def balanced(stand_in: StandIn) -> Iterator[StandIn]:
     """The stand-in, with a check at the end that every allocation was freed."""
-    gc.collect()  # what other tests' tracebacks held
     before = stand_in.live()
     yield stand_in
-    gc.collect()
     assert stand_in.live() == before
 
 

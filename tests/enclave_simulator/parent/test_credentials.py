@@ -54,6 +54,21 @@ def test_other_paths_are_not_found(port: int) -> None:
     assert get(port, "/latest/meta-data") == (404, {"message": "no such path"})
 
 
+def test_client_that_leaves_before_its_response_is_no_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def leave() -> dict[str, str]:
+        client.close()
+        return simulated_document()
+
+    server = CredentialServer(socket.create_server(("127.0.0.1", 0)), leave)
+    client, accepted = socket.socketpair()
+    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    server.process_request_thread(accepted, "")
+    server.server_close()
+    assert capfd.readouterr().err == ""
+
+
 def test_credentials_have_the_lifetime_of_the_option() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     expiration = datetime.fromisoformat(simulated_document(90)["Expiration"])
