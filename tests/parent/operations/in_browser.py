@@ -308,7 +308,7 @@ def test_what_a_screen_reader_gets(browser: Browser, width: str) -> None:
             "Not healthy",
             "Summary",
             "Enclaves (3)",
-            "Forwards (3)",
+            "Forwards (4)",
             "Credentials",
             "Logs (3)",
         ]
