@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import contextlib
     from pathlib import Path
 
-    from enclave_simulator.metadata.server import Server
+    from enclave_simulator.threaded_server import Server
 
 POD, TASK, INSTANCE = "pod", "task", "instance"
 

@@ -11,8 +11,8 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
-from enclave_simulator.metadata.server import Handler, Server
 from enclave_simulator.parent.credentials import simulated_document
+from enclave_simulator.threaded_server import Handler, Server
 
 if TYPE_CHECKING:
     import socket

@@ -14,8 +14,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from enclave_simulator.metadata.server import Handler, Server
 from enclave_simulator.parent.credentials import simulated_document
+from enclave_simulator.threaded_server import Handler, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
-from enclave_simulator.metadata.server import Handler, Server
+from enclave_simulator.threaded_server import Handler, Server
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_address
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.ports import CREDENTIALS_PORT

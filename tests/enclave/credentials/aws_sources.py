@@ -13,7 +13,7 @@ from enclave.errors import CredentialsError
 from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
-    from enclave_simulator.metadata.server import Server
+    from enclave_simulator.threaded_server import Server
     from tests.doubles import ManualClock
 
 

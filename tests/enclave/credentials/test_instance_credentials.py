@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enclave_simulator.metadata.instance import InstanceMetadata
-from enclave_simulator.metadata.server import Handler, Server
+from enclave_simulator.threaded_server import Handler, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

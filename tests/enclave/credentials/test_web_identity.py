@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from enclave_simulator.kms.tls import CertificateAuthority
-from enclave_simulator.metadata.server import Handler, Server
+from enclave_simulator.threaded_server import Handler, Server
 from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
