@@ -7,15 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from enclave.attested_tls.options import RATE
 from enclave.errors import AgentError, AttesterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enclave.attester import Attester
-
-RATE: Final = 50
-"""Documents a second, unless the option says otherwise."""
 
 MAX_AGE: Final = 60.0
 """Seconds for which a document without a nonce is given out again."""

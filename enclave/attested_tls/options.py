@@ -7,7 +7,6 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from enclave.attested_tls.documents import RATE
 from enclave.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, is_host, parse_address
 
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
 
 DEFAULT_FORWARD: Final = "vsock://any:8443=tcp://127.0.0.1:8080"
 MAX_CLIENTS: Final = 256
+
+RATE: Final = 50
+"""Documents a second, unless the option says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

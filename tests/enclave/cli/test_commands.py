@@ -85,12 +85,14 @@ def test_the_version_before_a_command_and_behind_it(
 
 
 def test_only_what_a_command_needs_is_imported() -> None:
-    """generate-random needs no service model, describe no KMS, and --help neither."""
+    """generate-random needs no service model, describe no KMS, and --help neither; serve loads
+    asyncio while the key pair is made.
+    """
     script = (
         "import sys, enclave.cli\n"
         "enclave.cli._parse(sys.argv[1:])\n"
         "print(*sorted({'botocore.model', 'jmespath', 'yaml', 'urllib3', 'cryptography',"
-        " 'pycose'} & set(sys.modules)))"
+        " 'pycose', 'asyncio'} & set(sys.modules)))"
     )
 
     def imported(*words: str) -> set[str]:
@@ -105,6 +107,7 @@ def test_only_what_a_command_needs_is_imported() -> None:
     }  # fmt: skip
     assert not imported("describe")
     assert not imported("verify")
+    assert "asyncio" not in imported("serve")
 
 
 # README and --help agree.
