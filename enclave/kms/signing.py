@@ -75,7 +75,15 @@ def begin_signing(
     region: str,
     at: datetime,
 ) -> Signing:
-    """Return what is needed to sign POSTs of the same second; see `signed_headers`."""
+    """Return what is needed to sign POSTs of the same second.
+
+    Args:
+        url: where the requests go; its host and path are signed. It has no query.
+        headers: content type and target; each name once.
+        credentials: of the enclave's role.
+        region: the region KMS runs in.
+        at: time of signing, UTC; KMS allows it to be five minutes off.
+    """
     timestamp = at.strftime("%Y%m%dT%H%M%SZ")
     to_send = {**headers, "X-Amz-Date": timestamp}
     if credentials.session_token:
@@ -98,30 +106,6 @@ def begin_signing(
         # The empty line is the query's; the body's digest follows.
         sha256(f"POST\n{path}\n\n{canonical}\n{names}\n".encode()),
     )
-
-
-def signed_headers(
-    *,
-    url: str,
-    headers: Mapping[str, str],
-    digest: str,
-    credentials: Credentials,
-    region: str,
-    at: datetime,
-) -> dict[str, str]:
-    """Return the headers to send with a POST: those given, and the ones that sign them.
-
-    Args:
-        url: where the request goes; its host and path are signed. It has no query.
-        headers: content type and target; each name once.
-        digest: SHA-256 of the body, in hex.
-        credentials: of the enclave's role.
-        region: the region KMS runs in.
-        at: time of signing, UTC; KMS allows it to be five minutes off.
-    """
-    signing = begin_signing(url=url, headers=headers, credentials=credentials, region=region, at=at)
-    authorization = signing.authorization + signing.signature(digest)
-    return {**signing.headers, "Authorization": authorization}
 
 
 # One secret and its successor, on either side of midnight: old secrets do not pile up here.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-VERSION_1 = 0x100
-"""RC_VER1: with this bit a code of format zero is of TPM 2.0, without it of TPM 1.2."""
-
 WARNING = 0x900
 """RC_WARN."""
 
@@ -16,7 +13,6 @@ RETRY = frozenset({0x908, 0x90A, 0x922})
 
 COMMAND_CODE = 0x143
 NV_DEFINED = 0x14C
-NV_SPACE = 0x14B
 
 _FORMAT_ZERO = {
     0x100: "INITIALIZE", 0x101: "FAILURE", 0x103: "SEQUENCE", 0x10B: "PRIVATE", 0x119: "HMAC",
@@ -84,7 +80,7 @@ def name(code: int) -> str:
             subject = f", parameter {code >> 8 & 0xF}"
         else:
             subject = f", {'session' if code & 0x800 else 'handle'} {number}"
-        # Number 0: it is not told.
+        # Number 0: unknown.
         suffix = (subject if code >> 8 & (0xF if code & 0x40 else 0x7) else "") + suffix
     else:
         known = _FORMAT_ZERO.get(code)

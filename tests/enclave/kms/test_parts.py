@@ -26,7 +26,7 @@ from enclave.http.response import Response
 from enclave.kms.client import read_response
 from enclave.kms.endpoint import Endpoint, parse_endpoint
 from enclave.kms.retry import is_worth_retrying, wait_before
-from enclave.kms.signing import signed_headers
+from tests.signing import signed_headers
 
 # Endpoints.
 

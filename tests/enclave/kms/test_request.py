@@ -12,7 +12,7 @@ from enclave.http.request import RequestWriter
 from enclave.kms.body import Body, encode_body
 from enclave.kms.endpoint import parse_endpoint
 from enclave.kms.request import KmsRequestWriter
-from enclave.kms.signing import signed_headers
+from tests.signing import signed_headers
 
 ENDPOINT = parse_endpoint("https://kms.eu-central-1.amazonaws.com/")
 REGION = "eu-central-1"

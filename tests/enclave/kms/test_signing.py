@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from enclave.credentials import Credentials
 from enclave.kms import signing
-from enclave.kms.signing import signed_headers
+from tests.signing import signed_headers
 
 HOSTS = (
     "kms.us-east-1.amazonaws.com",

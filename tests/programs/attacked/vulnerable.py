@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.credentials import Credentials
-from enclave.kms.signing import signed_headers
 from enclave.recipient.cms import open_enveloped_data
+from tests.signing import signed_headers
 from vsock_proxy.errors import AgentError
 
 if TYPE_CHECKING:

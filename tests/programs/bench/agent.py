@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 
 from enclave import Agent, Credentials
 from enclave.kms.body import encode_body
-from enclave.kms.signing import signed_headers
 from enclave.recipient.cms import parse_enveloped_data
 from enclave.recipient.exchange import attested_request
 from enclave_simulator.authority import Authority
@@ -33,6 +32,7 @@ from enclave_simulator.parent.processes import Service
 from tests.doubles import RedirectingDialer
 from tests.enclave.recipient.envelopes import Envelope, private_key
 from tests.programs.bench.report import machine, table
+from tests.signing import signed_headers
 from vsock_proxy.net.addresses import parse_address
 
 if TYPE_CHECKING:
