@@ -154,6 +154,16 @@ def test_the_numbers_are_for_the_parent_too(tmp_path: Path) -> None:
     assert {f"{PREFIX}info", f"{PREFIX}memory_bytes", f"{PREFIX}open_fds"} <= names
 
 
+def test_the_counts_are_the_endpoints(tmp_path: Path) -> None:
+    """Not of the server that the parent is a client of."""
+
+    async def main() -> bytes:
+        async with control(tmp_path, [], 0) as path:
+            return (await ask(path, b"GET /healthz HTTP/1.1\r\nHost: enclave\r\n\r\n"))[1]
+
+    assert json.loads(asyncio.run(main()))["clients"] == 0
+
+
 class _Peer:
     family = socket.AF_VSOCK
 
