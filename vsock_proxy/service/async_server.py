@@ -87,7 +87,7 @@ class AsyncServer(abc.ABC, Generic[Connection]):
 
     Args:
         log: of the server's module.
-        name: of the server, for the log; "" if the lines tell without it.
+        name: of the server, for the log; "" if its lines need none.
 
     Attributes:
         connections: those that are open.
