@@ -304,6 +304,6 @@ class AttestedContext(ssl.SSLContext):
 def _check_options(options: dict[str, Any]) -> None:
     if options.get("server_side") or options.get("session") is not None:
         raise ConfigurationError(
-            "a context for clients that want each connection proven for itself",
+            "a context for clients that want each connection proven anew",
             hint="leave out server_side and session",
         )
