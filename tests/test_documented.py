@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from enclave_simulator.kms.faults import FAULTS
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ def test_the_example_of_the_fixtures_passes(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -45,7 +46,7 @@ def test_the_example_of_threads_fork_and_asyncio_runs(tmp_path: Path) -> None:
     simulator = [sys.executable, "-m", "enclave_simulator.cli", "run", "--"]
     done = subprocess.run(
         [*simulator, sys.executable, "-W", "error", str(program)],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 

@@ -15,6 +15,7 @@ from enclave.nsm import Nsm
 from enclave_simulator.authority import Authority
 from enclave_simulator.nsm import SimulatedNsm
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ AGENT = (sys.executable, "-m", "enclave.cli")
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT
     )
 
 
