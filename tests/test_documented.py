@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -59,3 +60,11 @@ def test_every_decision_is_listed() -> None:
         for path in folder.glob("0*.md")
     }
     assert [(titles[name], name) for name in sorted(titles)] == listed
+
+
+def test_every_page_of_the_root_is_in_the_html() -> None:
+    """`make docs` fails at a link to a page that it leaves out."""
+    conf = runpy.run_path(str(ROOT / "docs/conf.py"))
+    assert "*.md" in conf["include_patterns"]
+    pages = {page.stem for page in ROOT.glob("*.md")} - {conf["root_doc"]}
+    assert pages <= set(conf["CONTENTS"].split())
