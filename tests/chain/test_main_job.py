@@ -25,8 +25,9 @@ AGENT = (sys.executable, "-m", "enclave.cli")
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a program, which may start a dozen others, one after another."""
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=2 * TEST_TIMEOUT
     )
 
 
