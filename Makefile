@@ -117,6 +117,8 @@ IMAGE   ?= nitro-enclave-agent
 EIF     ?= $(notdir $(IMAGE)).eif
 BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; \
              elif command -v buildah >/dev/null; then echo buildah; else echo none; fi)
+NO_BUILDER := { echo "make: error: neither a Docker daemon nor buildah"; \
+                echo "make: hint: start Docker, or on Debian, apt-get install buildah"; exit 1; } >&2
 SOURCE_DATE_EPOCH ?= 315532800
 IMAGE_ARGUMENTS = $(foreach name,BASE_IMAGE BUILD_IMAGE SDK_IMAGE BOTOCORE_SERVICES PIP_INDEX_URL \
   SOURCE_DATE_EPOCH,$(if $($(name)),--build-arg '$(name)=$($(name))'))
@@ -126,8 +128,7 @@ image:          ## the enclave image, with docker or buildah
 	docker) set -x; docker build --file Dockerfile.enclave $(IMAGE_ARGUMENTS) --tag '$(IMAGE)' .;; \
 	buildah) set -x; buildah build --timestamp $(SOURCE_DATE_EPOCH) --file Dockerfile.enclave \
 	  $(IMAGE_ARGUMENTS) --tag '$(IMAGE)' .;; \
-	*) echo "make: error: neither a Docker daemon nor buildah"; \
-	  echo "make: hint: start Docker, or on Debian, apt-get install buildah"; exit 1;; \
+	*) $(NO_BUILDER);; \
 	esac
 
 image-bill: $(READY) ## what is in the image, as CycloneDX: dist/NAME.cdx.json
@@ -135,15 +136,16 @@ image-bill: $(READY) ## what is in the image, as CycloneDX: dist/NAME.cdx.json
 	@archive=dist/$(notdir $(IMAGE)).tar; rm -f "$$archive"; case '$(BUILDER)' in \
 	docker) docker save --output "$$archive" '$(IMAGE)';; \
 	buildah) buildah push --quiet '$(IMAGE)' "docker-archive:$$archive";; \
-	*) echo "make: error: neither a Docker daemon nor buildah"; exit 1;; \
-	esac \
+	*) $(NO_BUILDER);; \
+	esac || { echo "make: error: the image $(IMAGE) cannot be read"; \
+	  echo "make: hint: make image builds it; another one is named by IMAGE="; exit 1; } >&2 \
 	&& $(BIN)/python -m tests.programs.image_bill "$$archive" "$${archive%.tar}.cdx.json"; \
 	code=$$?; rm -f "$$archive"; exit $$code
 
 eif:            ## the image as an enclave image file, with nitro-cli
 	@command -v nitro-cli >/dev/null && docker info >/dev/null 2>&1 || { \
 	  echo "make: error: no nitro-cli with a Docker daemon"; \
-	  echo "make: hint: enclave-parent build-eif needs neither: docs/image.md"; exit 1; }
+	  echo "make: hint: enclave-parent build-eif needs neither: docs/image.md"; exit 1; } >&2
 	$(MAKE) image BUILDER=docker
 	nitro-cli build-enclave --docker-uri '$(IMAGE)' --output-file '$(EIF)'
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 project = "nitro-enclave-agent"
 extensions = ["myst_parser"]
 root_doc = "README"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md"]
+include_patterns = ["*.md", "docs/**.md"]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "auto", "body_max_width": "60em", "fixed_sidebar": True}
 html_show_copyright = False
@@ -27,6 +27,7 @@ CONTENTS = """
 :hidden:
 
 CONTRIBUTING
+SECURITY
 CHANGELOG
 docs/*
 docs/adr/*

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.service import completion
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.extras import install_command
@@ -37,7 +38,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for program in ("enclave-agent", "enclave-parent", "enclave-simulator", "vsock-proxy"):
         done = subprocess.run(
             [FOLDER / program, "--print-completion", "bash"],
-            capture_output=True, text=True, timeout=100, check=False,
+            capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
         (folder / program).write_text(done.stdout)
@@ -48,7 +49,7 @@ def completed(scripts: Path, *words: str, folder: Path | None = None) -> set[str
     """Return what bash offers for the last word, which may be empty."""
     done = subprocess.run(
         ["bash", "--norc", "-c", COMPLETE, "bash", str(scripts / words[0]), *words],
-        cwd=folder, capture_output=True, text=True, timeout=100, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return set(done.stdout.splitlines())

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def test_the_guilty_test_is_named(tmp_path: Path) -> None:
         [sys.executable, "-m", "pytest", "-p", "tests.descriptors", "-p", "no:randomly",
          "-p", "no:cacheprovider", "-W", "error", f"--rootdir={tmp_path}", "-c", "/dev/null",
          str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
     )  # fmt: skip
     assert "1 failed, 2 passed" in done.stdout, done.stdout
     named = done.stdout[done.stdout.index("test_blamed") :]

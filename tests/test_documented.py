@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from enclave_simulator.kms.faults import FAULTS
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ def test_the_example_of_the_fixtures_passes(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -45,7 +47,7 @@ def test_the_example_of_threads_fork_and_asyncio_runs(tmp_path: Path) -> None:
     simulator = [sys.executable, "-m", "enclave_simulator.cli", "run", "--"]
     done = subprocess.run(
         [*simulator, sys.executable, "-W", "error", str(program)],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
@@ -58,3 +60,11 @@ def test_every_decision_is_listed() -> None:
         for path in folder.glob("0*.md")
     }
     assert [(titles[name], name) for name in sorted(titles)] == listed
+
+
+def test_every_page_of_the_root_is_in_the_html() -> None:
+    """`make docs` fails at a link to a page that it leaves out."""
+    conf = runpy.run_path(str(ROOT / "docs/conf.py"))
+    assert "*.md" in conf["include_patterns"]
+    pages = {page.stem for page in ROOT.glob("*.md")} - {conf["root_doc"]}
+    assert pages <= set(conf["CONTENTS"].split())

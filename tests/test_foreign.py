@@ -17,6 +17,7 @@ from tests.enclave.attested_tls.serving import IMAGE, Program, program, served
 from tests.enclave.attested_tls.serving import ROOT as SIMULATED_ROOT
 from tests.enclave.nitro import NOW, Document
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,7 @@ def run(system: tuple[str, str], code: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
 

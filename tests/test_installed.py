@@ -23,12 +23,11 @@ from packaging.requirements import Requirement
 
 from tests.paths import ROOT
 from tests.programs.wheel import LOCK, build_wheel, write_bill
+from tests.waiting import TEST_TIMEOUT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYRIGHT = ROOT / ".types/bin/pyright"
 HOME_VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-
-pytestmark = pytest.mark.timeout(600)
 
 USER = '''\
 """A user's program."""
@@ -65,7 +64,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(folder: Path, wanted: list[str], *install: str) -> Path:
     """Make an environment with libraries of this one, install, and return its Python."""
     done = subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=300
+        [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+        check=True,
+        timeout=TEST_TIMEOUT,
     )
     assert done.returncode == 0
     (packages,) = folder.glob("lib/python3*/site-packages")
@@ -81,7 +82,7 @@ def environment(folder: Path, wanted: list[str], *install: str) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check",
          "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", *install],
-        check=True, timeout=300,
+        check=True, timeout=TEST_TIMEOUT,
     )  # fmt: skip
     return python
 
@@ -112,7 +113,7 @@ def run(
         env={**HOME_VARIABLES, "HOME": str(folder), **(environ or {})},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
 

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.service.extras import install_command
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -26,7 +27,7 @@ def run_without(library: str, script: str, *arguments: str) -> subprocess.Comple
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
 

@@ -17,6 +17,7 @@ import pytest
 from enclave.cli import main as enclave_agent
 from enclave_simulator.cli import main as enclave_simulator
 from parent.cli import main as enclave_parent
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.proxy.command import main as vsock_proxy
 from vsock_proxy.service.arguments import Parser
 
@@ -76,7 +77,7 @@ def run(program: str, *words: str, **streams: int) -> subprocess.CompletedProces
         env=ENVIRONMENT,
         text=True,
         check=False,
-        timeout=100,
+        timeout=TEST_TIMEOUT,
         **{**pipes, **streams},
     )  # type: ignore[call-overload]
     return done

@@ -12,6 +12,7 @@ import pytest
 
 from tests.paths import ROOT
 from tests.programs import clean, set_up
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,7 @@ def make(tree: Path, *words: str, **variables: str) -> subprocess.CompletedProce
         env={"HOME": str(tree), "PATH": path, **variables},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
 
@@ -145,7 +146,7 @@ def test_the_packages_of_the_clean_room_are_those_of_readme() -> None:
 def test_help_fits_80_columns() -> None:
     done = subprocess.run(
         ["make", "--no-print-directory", "help"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=True,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,8 @@ def start(program: str, path: Path) -> subprocess.CompletedProcess[str]:
     )
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=ENVIRONMENT, cwd=path, capture_output=True, text=True, timeout=100, check=False,
+        env=ENVIRONMENT, cwd=path, capture_output=True, text=True, timeout=TEST_TIMEOUT,
+        check=False,
     )  # fmt: skip
 
 
@@ -75,7 +77,8 @@ def test_a_folder_that_is_no_package_is_in_nobodys_way(tmp_path: Path, program: 
 def test_the_fixtures_name_the_folder(project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"],
-        env=ENVIRONMENT, cwd=project, capture_output=True, text=True, timeout=100, check=False,
+        env=ENVIRONMENT, cwd=project, capture_output=True, text=True, timeout=TEST_TIMEOUT,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 1
     folder = (project / "enclave").resolve()

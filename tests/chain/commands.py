@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,9 @@ USE_KEY = (sys.executable, "-c", _USE_KEY)
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a program, which may start a dozen others, one after another."""
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=2 * TEST_TIMEOUT
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from enclave import process
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 PR_GET_DUMPABLE = 3
 
@@ -50,7 +51,7 @@ def run(code: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
     )
     assert not done.stderr
@@ -113,7 +114,8 @@ def test_another_process_of_the_same_user_cannot_read_its_memory(how: str, seen:
             assert child.stdout.readline() == b"ready\n"
             done = subprocess.run(
                 [*python, READS, str(child.pid)],
-                capture_output=True, text=True, check=True, timeout=60, cwd="/", **identity,
+                capture_output=True, text=True, check=True, timeout=TEST_TIMEOUT, cwd="/",
+                **identity,
             )  # fmt: skip
     if how == "plain" and done.stdout == "denied\n":
         pytest.skip("this system lets no process read another's memory (Yama, ptrace_scope)")

@@ -14,6 +14,7 @@ import pytest
 import enclave
 from tests.paths import ROOT
 from tests.programs.api_page import PAGE, page
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_help_prints_no_variable_of_the_environment() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
         check=True,
     )
     assert "generate_random" in done.stdout

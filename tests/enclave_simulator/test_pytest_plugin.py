@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.service.extras import install_command
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def run(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin:/bin", "AWS_PROFILE": "none", "HTTPS_PROXY": "http://127.0.0.1:1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
 
@@ -115,7 +116,7 @@ def test_hostile_fixtures(tmp_path: Path) -> None:
 def test_fixtures_are_documented(scope: str, tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "pytest", "--fixtures", "-p", "no:cacheprovider", tmp_path],
-        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
     ).stdout  # fmt: skip
     for name in ("agent", "kms_simulator", "simulated_nsm"):
         assert f"{scope}{name}" in shown

@@ -30,6 +30,7 @@ from tests.image.test_lock import pins
 from tests.parent.eif import archives
 from tests.paths import ROOT
 from tests.programs import image_bill
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ def root(images: Storage) -> Path:
 
 def chroot(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["chroot", str(root), *command], capture_output=True, text=True, check=False, timeout=100
+        ["chroot", str(root), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TEST_TIMEOUT,
     )
 
 
@@ -106,7 +111,7 @@ def enclave(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     ]
     return subprocess.run(
         [*simulator, str(root), *command],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=100,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT,
     )  # fmt: skip
 
 
@@ -288,7 +293,7 @@ def test_it_boots(images: Storage, product: tuple[Path, list[str]], tmp_path: Pa
         pytest.skip(f"{e}: {e.hint}")
     done = subprocess.run(
         ["sh", "-eu", "-c", recipe],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=800,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT,
         env=os.environ | images.environ
         | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
@@ -316,7 +321,7 @@ def test_an_enclave_image_file_without_nitro_cli(images: Storage, tmp_path: Path
         recipe_here = recipe_here.replace("/usr/share/nitro_enclaves/blobs", str(tmp_path))
         done = subprocess.run(
             ["sh", "-eu", "-c", recipe_here],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT,
             env=os.environ | images.environ
             | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         )  # fmt: skip
@@ -335,6 +340,6 @@ def test_the_lock_has_wheels_for_graviton(python: str, tmp_path: Path) -> None:
          "--require-hashes", "--only-binary", ":all:", "--implementation", "cp",
          *(f"--platform={each}" for each in platforms), "--python-version", python,
          "--target", str(tmp_path), "-r", str(ROOT / "requirements/enclave.txt")],
-        capture_output=True, text=True, check=False, timeout=200,
+        capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -27,6 +27,7 @@ from enclave.drift import clock_drift
 from enclave.errors import ConfigurationError, KmsUnreachableError, NsmUnavailableError
 from enclave.nsm import Nsm
 from tests.doubles import ManualClock
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     import socket
@@ -390,7 +391,7 @@ def in_a_namespace(*command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
     )
 
 

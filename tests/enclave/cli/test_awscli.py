@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import TEST_TIMEOUT
+
 if TYPE_CHECKING:
     from tests.enclave.cli.conftest import CommandLine
 
@@ -33,7 +35,7 @@ def aws(command_line: CommandLine, *words: str) -> subprocess.CompletedProcess[s
     }
     command = [*PROGRAM, "kms", *words, "--endpoint-url", command_line.kms.endpoint_url]
     return subprocess.run(
-        command, env=environ, capture_output=True, text=True, check=False, timeout=100
+        command, env=environ, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT
     )
 
 

@@ -21,6 +21,7 @@ from enclave.cli.options import Parser, common_options
 from enclave.recipient.exchange import SECRET_FIELD
 from tests.enclave.cli.conftest import CommandLine
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_only_what_a_command_needs_is_imported() -> None:
     def imported(*words: str) -> set[str]:
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
-            capture_output=True, text=True, check=True, timeout=60,
+            capture_output=True, text=True, check=True, timeout=TEST_TIMEOUT,
         )  # fmt: skip
         return set(done.stdout.split())
 
@@ -133,7 +134,7 @@ def help_of(*command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", f"from {modules[command[0]]} import main; main()", *command[1:],
          "--help"],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=TEST_TIMEOUT,
     )  # fmt: skip
     return done.stdout
 
@@ -182,7 +183,8 @@ def test_the_documented_pipeline(tmp_path: Path) -> None:
     )
     subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=100,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
+        timeout=TEST_TIMEOUT,
     )  # fmt: skip
     assert len((tmp_path / "ExampleRandom").read_bytes()) == 32
 
@@ -194,8 +196,8 @@ def test_bytes_are_not_for_a_terminal(command_line: CommandLine) -> None:
     parent, child = os.openpty()
     try:
         done = subprocess.run(
-            [*simulator, *attest], stdout=child, stderr=subprocess.PIPE, text=True, timeout=100,
-            check=False, cwd=ROOT,
+            [*simulator, *attest], stdout=child, stderr=subprocess.PIPE, text=True,
+            timeout=TEST_TIMEOUT, check=False, cwd=ROOT,
         )  # fmt: skip
         os.set_blocking(parent, False)
         with pytest.raises(BlockingIOError):
@@ -212,12 +214,12 @@ def test_a_document_in_base64_verifies_from_standard_input(tmp_path: Path) -> No
     agent = [sys.executable, "-m", "enclave.cli"]
     attested = subprocess.run(
         [*simulator, *agent, "attest", "--nonce", "0102"],
-        capture_output=True, check=True, timeout=100, cwd=ROOT,
+        capture_output=True, check=True, timeout=TEST_TIMEOUT, cwd=ROOT,
     )  # fmt: skip
     assert base64.b64decode(attested.stdout)
     verified = subprocess.run(
         [*agent, "verify", "--nonce", "0103"],
-        input=attested.stdout, capture_output=True, check=False, timeout=100, cwd=ROOT,
+        input=attested.stdout, capture_output=True, check=False, timeout=TEST_TIMEOUT, cwd=ROOT,
     )  # fmt: skip
     assert verified.returncode == 255
     assert verified.stderr.count(b"enclave-agent: error: attestation document refused: ") == 2
@@ -229,7 +231,7 @@ def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     with os.fdopen(write, "wb") as closed:
         done = subprocess.run(
             [sys.executable, "-m", "enclave.cli", "decrypt", "--generate-cli-skeleton"],
-            stdout=closed, stderr=subprocess.PIPE, check=False, timeout=60, cwd=ROOT,
+            stdout=closed, stderr=subprocess.PIPE, check=False, timeout=TEST_TIMEOUT, cwd=ROOT,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (255, b"")
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 RUN = [sys.executable, "-m", "enclave_simulator.cli", "run"]
 DOCTOR = [sys.executable, "-m", "enclave.cli", "doctor"]
 
-pytestmark = pytest.mark.timeout(600)
-
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

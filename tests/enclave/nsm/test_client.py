@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from enclave.errors import NsmError, NsmRefusedError, NsmResponseError
 from enclave.nsm import Nsm
 from tests.enclave.nitro import Document
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +115,11 @@ def test_importing_it_is_light() -> None:
     """Start-up time: no X.509, no COSE, no AWS library comes along."""
     code = "import sys, enclave.nsm; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TEST_TIMEOUT,
     ).stdout.split()
     assert "enclave.nsm.client" in loaded
     assert not {"cryptography", "pycose", "botocore", "urllib3", "ctypes"} & set(loaded)

@@ -29,6 +29,7 @@ from enclave.recipient.cms import (
 )
 from tests.enclave.recipient.envelopes import Envelope, key_identifier, private_key, rebuilt
 from tests.vectors import vector
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,9 @@ def test_openssl_opens_what_we_open(form: int | None, tmp_path: Path) -> None:
         private_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     command = [openssl, "cms", "-decrypt", "-inform", "DER", "-in", "in", "-inkey", "key"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, check=False, timeout=TEST_TIMEOUT
+    )
     assert done.stdout == Envelope().plaintext == opened(der), done.stderr
 
 

@@ -276,4 +276,6 @@ def test_it_builds_against_what_is_installed(built: Native, shared: bool, tmp_pa
     if found.libraries[0].suffix != ending:
         pytest.skip(f"only the other kind of library is installed: {found}")
     made = compile_module("_built_by_a_test", found, into=tmp_path)
-    subprocess.run([sys.executable, "-c", _LOAD, str(made)], cwd=ROOT, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", _LOAD, str(made)], cwd=ROOT, check=True, timeout=TEST_TIMEOUT
+    )

@@ -19,7 +19,6 @@ from tests.waiting import TEST_TIMEOUT
 
 AGENT = str(ROOT / "tests/programs/attacked/agent.py")
 VULNERABLE = "tests.programs.attacked.vulnerable"
-pytestmark = pytest.mark.timeout(600)
 
 SIMULATOR = [sys.executable, "-m", "enclave_simulator.cli", "attack"]
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from enclave_simulator.kms.messages import Request
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from tests.enclave_simulator.documents import rsa_key
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,6 +142,6 @@ def openssl_decrypt(ciphertext: bytes, folder: Path) -> bytes | None:
         input=ciphertext,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
     )
     return opened.stdout if opened.returncode == 0 else None

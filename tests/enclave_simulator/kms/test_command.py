@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -185,20 +186,11 @@ def test_a_refusal_is_explained_on_standard_error(
     assert lines[1:] == ["enclave-simulator: hint: caller policy: no statement allows kms:ListKeys"]
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, "kms", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TEST_TIMEOUT,
-    )
-
-
-def test_fault_help_lists_every_fault() -> None:
-    listed = run("--fault", "help")
-    assert listed.returncode == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(FAULTS)
+def test_fault_help_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["kms", "--fault", "help"])
+    assert not ended.value.code
+    assert re.findall(r"^  (\S+) ", capsys.readouterr().out, re.MULTILINE) == list(FAULTS)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +218,17 @@ def test_fault_help_lists_every_fault() -> None:
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_wrong_options_are_one_clear_line(
-    nitro_authority: Authority, tmp_path: Path, options: list[str], text: str
+    nitro_authority: Authority,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    text: str,
 ) -> None:
     root = tmp_path / "root.pem"
     root.write_bytes(nitro_authority.root_pem)
-    refused = run("--nitro-root", root, "--ca-file", tmp_path / "ca.pem", *options)
-    assert refused.returncode == 1
-    first, *hints = refused.stderr.splitlines()
+    ca = tmp_path / "ca.pem"
+    assert cli.main(["kms", f"--nitro-root={root}", f"--ca-file={ca}", *options]) == 1
+    first, *hints = capsys.readouterr().err.splitlines()
     assert first.startswith(f"enclave-simulator: error: {text}")
     assert all(hint.startswith("enclave-simulator: hint: ") for hint in hints)
 

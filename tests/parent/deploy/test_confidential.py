@@ -20,6 +20,7 @@ from enclave.cli import _parse
 from enclave.credentials.aws import source_in
 from tests.parent.deploy.test_kubernetes import MANIFEST, VERSIONS
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 FOLDER = MANIFEST.parent
 POD_MANIFEST = FOLDER / "confidential-pod.yaml"
@@ -70,7 +71,9 @@ def test_kubectl_takes_the_kustomization() -> None:
     if program is None:
         pytest.skip("neither kubectl nor kustomize (npm and PyPI have none; see kubernetes.io)")
     verb = "kustomize" if program.endswith("kubectl") else "build"
-    done = subprocess.run([program, verb, FOLDER], capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [program, verb, FOLDER], capture_output=True, check=True, timeout=TEST_TIMEOUT
+    )
     assert len(list(yaml.safe_load_all(done.stdout))) == 6
 
 

@@ -25,6 +25,7 @@ from parent.http_server import Request
 from parent.operations.metrics import Metrics
 from tests.parent.operations import daemons
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from parent.component import Component
@@ -157,6 +158,6 @@ def test_the_dashboard_fits_together() -> None:
 )
 def test_prometheus_takes_the_rules(command: tuple[str, ...]) -> None:
     done = subprocess.run(
-        ["promtool", *command], capture_output=True, text=True, timeout=60, check=False
+        ["promtool", *command], capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

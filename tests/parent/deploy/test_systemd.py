@@ -14,6 +14,7 @@ from enclave.nitrotpm.device import DIRECT, MANAGED
 from parent.enclaves.settings import MAX_ENCLAVES
 from parent.logs.settings import LogSettings
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
         ["systemd-analyze", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
 
@@ -118,7 +119,7 @@ def test_the_user_is_made_and_in_group_ne(tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stderr

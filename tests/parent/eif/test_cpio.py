@@ -24,6 +24,7 @@ from parent.eif.root.notes import Notes
 from parent.eif.root.tree import Tree
 from tests.parent.eif import archives
 from tests.parent.eif.root.shapes import ITEMS, Shape, shape
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -145,7 +146,12 @@ def test_compression_says_nothing_of_when() -> None:
 def unpacked(program: str, *options: str, data: bytes) -> Shape:
     with tempfile.TemporaryDirectory() as name:
         done = subprocess.run(
-            [program, *options], cwd=name, input=data, capture_output=True, check=False, timeout=60
+            [program, *options],
+            cwd=name,
+            input=data,
+            capture_output=True,
+            check=False,
+            timeout=TEST_TIMEOUT,
         )
         assert done.returncode == 0, done.stderr
         return shape(folder.read(Path(name), Notes(os.geteuid())))
@@ -204,7 +210,7 @@ def test_our_reader_reads_gnu_cpios(options: list[str], tmp_path: Path) -> None:
     names = b"\0".join([b".", b"usr", b"usr/a", b"usr/b", b"link"]) + b"\0"
     made = subprocess.run(
         ["cpio", "-o", "-0", "-H", "newc", "--quiet", *options],
-        cwd=tmp_path, input=names, capture_output=True, check=True, timeout=60,
+        cwd=tmp_path, input=names, capture_output=True, check=True, timeout=TEST_TIMEOUT,
     ).stdout  # fmt: skip
     members = {member.path: member for member in cpio_reader.read([made]).members}
     assert set(members) == {".", "usr", "usr/a", "usr/b", "link"}

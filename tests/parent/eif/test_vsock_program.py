@@ -16,6 +16,7 @@ import pytest
 from parent.eif import vsock_program as module
 from parent.eif.programs import read_elf
 from parent.eif.vsock_program import vsock_program
+from tests.waiting import TEST_TIMEOUT
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,10 @@ def test_the_program_carries_bytes_there_and_one_back(tmp_path: Path) -> None:
         thread.start()
         run = [sys.executable, "-m", "enclave_simulator.cli", "run", "--no-services",
                f"--folder={tmp_path}", "--", str(program)]  # fmt: skip
-        done = subprocess.run(run, input=b"\xb7", capture_output=True, check=False, timeout=100)
+        done = subprocess.run(
+            run, input=b"\xb7", capture_output=True, check=False, timeout=TEST_TIMEOUT
+        )
         thread.join(60)
     assert (done.returncode, done.stdout, heard) == (0, b"\xb7", [b"\xb7"])
-    done = subprocess.run(run, input=b"x", capture_output=True, check=False, timeout=100)
+    done = subprocess.run(run, input=b"x", capture_output=True, check=False, timeout=TEST_TIMEOUT)
     assert (done.returncode, done.stdout) == (1, b"")

@@ -19,6 +19,7 @@ from parent.enclaves.settings import EnclaveSettings
 from parent.operations import OperationsService, OperationsSettings
 from parent.operations.enclave_metrics import KEPT, EnclaveMetrics
 from tests.parent.operations.test_operations import get
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
@@ -245,6 +246,6 @@ def test_a_bug_in_the_numbers_does_not_end_the_daemon(monkeypatch: pytest.Monkey
     made = EnclaveMetrics(components)
     made.start()
     for _ in range(3):
-        assert called.acquire(timeout=60)
+        assert called.acquire(timeout=TEST_TIMEOUT)
     made.stop(60)
     assert not made._thread.is_alive()

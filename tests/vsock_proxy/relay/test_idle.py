@@ -102,7 +102,6 @@ def test_ten_thousand_idle_connections_cost_almost_no_cpu(
         check_idle(proxy, server, SocketDialer(), proxy.address, MANY, IDLE)
 
 
-@pytest.mark.timeout(600)  # In the guest, beside other work: two exchanges open each of them.
 @pytest.mark.usefixtures("descriptors")
 def test_ten_thousand_idle_tunnels_cost_almost_no_cpu(place: Place, tmp_path: Path) -> None:
     with (

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.console import complain, hint, printable, warn
 
@@ -41,7 +42,7 @@ def run(body: str, **streams: object) -> subprocess.CompletedProcess[str]:
         env=ENVIRONMENT,
         text=True,
         check=False,
-        timeout=60,
+        timeout=TEST_TIMEOUT,
         **streams,
     )  # type: ignore[call-overload]
     return done
@@ -121,7 +122,7 @@ def test_status_survives_a_full_standard_error() -> None:
 def shell(body: str, redirection: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, SCRIPT.format(body=body)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60,
+        env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from parent.eif.root.container import Container
 from parent.eif.root.notes import Notes
 from tests.parent.eif import archives
 from tests.parent.eif.archives import Item, folder, hard_link, member, symlink
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -286,11 +287,11 @@ def test_what_buildah_writes(tmp_path: Path, stack: contextlib.ExitStack) -> Non
     )
     common = ["buildah", f"--root={tmp_path}/r", f"--runroot={tmp_path}/rr", "--storage-driver=vfs"]
     build = [*common, "build", "-q", "--layers", "-t", "localhost/x", str(tmp_path)]
-    subprocess.run(build, check=True, capture_output=True, timeout=200)
+    subprocess.run(build, check=True, capture_output=True, timeout=TEST_TIMEOUT)
     for kind in ("oci-archive", "docker-archive"):
         path = tmp_path / f"{kind}.tar"
         push = [*common, "push", "-q", "localhost/x", f"{kind}:{path}:x:latest"]
-        subprocess.run(push, check=True, capture_output=True, timeout=200)
+        subprocess.run(push, check=True, capture_output=True, timeout=TEST_TIMEOUT)
         tree, told = read(path, stack)
         assert contents(tree)["app"] == b"app"
         assert "etc/x" in contents(tree)

@@ -22,6 +22,7 @@ from parent.eif.root.tree import Tree
 from tests.parent.eif import archives
 from tests.parent.eif.archives import Item, hard_link, member, symlink
 from tests.parent.eif.root.shapes import ITEMS, Shape, shape
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -183,7 +184,7 @@ def unpacked(program: str, *options: str, data: bytes) -> Shape | None:
             input=data,
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=TEST_TIMEOUT,
         )
         if done.returncode or done.stderr:
             return None
@@ -230,7 +231,7 @@ def test_as_gnu_tar_packs_it(tmp_path: Path) -> None:
     for kind in ("gnu", "posix", "oldgnu"):
         done = subprocess.run(
             ["tar", "-c", "-S", f"--format={kind}", "-V", "label", "-C", str(top), "."],
-            capture_output=True, check=True, timeout=60,
+            capture_output=True, check=True, timeout=TEST_TIMEOUT,
         )  # fmt: skip
         theirs = shape(read(done.stdout)[0])
         assert theirs == ours, kind
