@@ -47,7 +47,8 @@ def read_request(connection: socket.socket, left: bytes) -> tuple[Request | None
         name, value = name.strip().lower(), value.strip()
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     length = headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY:
+    # `int` takes 4,300 digits at most.
+    if not length.isascii() or not length.isdigit() or len(length) > 9 or int(length) > MAX_BODY:
         raise RequestError(f"a body of {length!r} bytes")
     while len(body) < int(length):
         part = connection.recv(_READ)

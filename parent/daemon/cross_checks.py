@@ -111,7 +111,7 @@ def _listeners(sections: Mapping[str, Setting]) -> Iterator[_Listener]:
         address = _address(where)
         if where and address:
             name = forward.child("name")
-            title = f"forward {name.node.value if name else number}"
+            title = f"forward {(attempt(name.string) if name else None) or number}"
             yield _Listener(title[:100], where, address)
     for each in _egress(sections):
         where = each.child("listen")

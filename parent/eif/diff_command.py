@@ -154,7 +154,8 @@ def _lines(
         if shown is not None and len(group) > shown:
             yield f"    ... and {len(group) - shown} more: --all lists them"
     if not differences:
-        yield "\nno difference"
+        yield ""
+        yield "no difference"
 
 
 def _change(difference: Difference) -> str:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from parent.policy import lint_conditions, lint_elements, lint_use
 from parent.policy.actions import ACTIONS, DECAPSULATE, find
-from parent.policy.evaluate import Document, Request, step
 from parent.policy.findings import Finding, Options, Severity, at
 from parent.policy.language import MAX_POLICY
-from parent.policy.reach import is_denied_to_all, may, who
+from parent.policy.reach import applies_with_any, is_denied_to_all, may, who
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +58,7 @@ def _always_denied(policy: Policy) -> Iterator[Finding]:
             for action in guard.covered()
             if action not in _UNATTESTED_BY_DESIGN
             and action.is_on_key
-            and step(guard, Request(action, document=Document.UNKNOWN)).applies
+            and applies_with_any(guard, action)
         ]
         wanted = [a for a in denied if any(may(s, a) for s in policy.statements)]
         if not wanted:

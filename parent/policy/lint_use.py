@@ -176,9 +176,9 @@ def _platform(statement: Statement, options: Options) -> Platform:
 def _pins(policy: Policy, statement: Statement, action: Action, options: Options) -> bool:
     """Return whether an image must be measured as the policy says, for an action."""
     compared = {c.key.lower() for c in statement.conditions if _demands(c)}
+    if is_denied_to_all(policy, action):
+        return True
     for guard in guards(policy, action, statement):
-        if guard.is_for_everyone and is_denied_to_all(policy, action):
-            return True
         # With several conditions it denies only what differs in all of them.
         if len(guard.conditions) == 1 and guard.conditions[0].is_negated:
             [condition] = guard.conditions

@@ -32,7 +32,8 @@ _MAX_DEPTH = 8
 
 _MAX_STRINGS = 2000
 _TRAILING = b" \t\r\n"
-_ARMOUR = re.compile(r"-----BEGIN ([^\n-]*)-----(.*?)-----END [^\n-]*-----", re.DOTALL)
+_BEGIN = re.compile(r"-----BEGIN ([^\n-]*)-----")
+_END = re.compile(r"-----END [^\n-]*-----")
 _BOMS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 _OTHERS = (
@@ -87,13 +88,23 @@ def _documents_in_text(text: str, depth: int) -> Iterator[bytes]:
         for part in _parts(value):
             yield from _documents(part, depth + 1)
         return
-    if armour := _ARMOUR.search(text):
+    if armour := _armour(text):
         # Headers, as in RFC 4880, stand before an empty line.
-        body = re.split(r"\r?\n\s*\r?\n", armour[2].strip("\r\n"), maxsplit=1)[-1]
+        body = re.split(r"\r?\n\s*\r?\n", armour[1].strip("\r\n"), maxsplit=1)[-1]
         yield from _documents_in_text(body, depth + 1)
         return
     if (decoded := _decoded(text)) is not None:
         yield from _documents(decoded, depth + 1)
+
+
+def _armour(text: str) -> tuple[str, str] | None:
+    """Return the label of the first PEM-like armour and what is in it.
+
+    Two searches: as one pattern, each BEGIN without an END would search the rest of the text.
+    """
+    begin = _BEGIN.search(text)
+    end = _END.search(text, begin.end()) if begin else None
+    return (begin[1], text[begin.end() : end.start()]) if begin and end else None
 
 
 def _trimmed(data: bytes) -> bytes | None:
@@ -197,8 +208,8 @@ def _unrecognised(data: bytes) -> bytes:
     if text is None:
         return data
     text = text.strip()
-    if armour := _ARMOUR.search(text):
-        label = armour[1].strip()
+    if armour := _armour(text):
+        label = armour[0].strip()
         label = label if label.isprintable() else "?"
         raise ConfigurationError(f"this is a PEM file of {label:.40}, not an attestation document")
     if text[:1] in ("{", "[", '"'):

@@ -196,11 +196,13 @@ class _Reader:
             raise ValueError("an unknown type")
         if not _NAME.fullmatch(name) or len(name) > MAX_NAME or not name.startswith(self._prefix):
             raise ValueError("a name that is not allowed")
-        if name in self._names:
+        # A histogram's `a_count` is also the name that a gauge `a_count` would have.
+        names = {name, *(name + suffix for suffix in _SUFFIXES[kind])}
+        if names & self._names:
             raise ValueError("a name that stands twice")
         if len(self.families) >= MAX_FAMILIES:
             raise ValueError(f"more than {MAX_FAMILIES} names")
-        self._names.add(name)
+        self._names |= names
         text = self._help[1] if self._help[0] == name else ""
         self._samples, self._seen = [], set()
         self.families.append(Family(name, kind, text, self._samples))  # type: ignore[arg-type]

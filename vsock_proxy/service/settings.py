@@ -250,11 +250,11 @@ class Setting:
             otherwise: how else the value can be written, such as a list; for the error.
         """
         every = ", ".join([*choices, otherwise] if otherwise else choices)
-        if not isinstance(self.node, yaml.ScalarNode) or self.node.value not in choices:
-            near = difflib.get_close_matches(str(self.node.value), choices, 1)
+        text = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
+        if text not in choices:
+            near = difflib.get_close_matches(text, choices, 1)
             guess = f" (did you mean {near[0]}?)" if near else ""
             raise self.wrong(f"{_what(self.node)} is not one of: {every}{guess}")
-        text: str = self.node.value
         return text
 
     def boolean(self) -> bool:

@@ -29,6 +29,9 @@ _INT: Final = re.compile(
     re.ASCII,
 )
 _BASES: Final = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
+_MAX_DIGITS: Final = 4096
+"""More are no 64-bit number, and `int` takes at most 4,300 decimal ones."""
+
 _TIME: Final = re.compile(
     r"\d{4}-\d\d?-\d\d?([Tt ]\s*\d\d?:\d\d?:\d\d?(\.\d*)?\s*(Z|[-+]\d\d?(:?\d\d)?)?)?", re.ASCII
 )
@@ -98,11 +101,12 @@ def resolved(text: str) -> Scalar:
     if _TIME.fullmatch(text):
         return Timestamp(text)
     digits = text.replace("_", "")
-    if match := _INT.fullmatch(digits):
+    if (match := _INT.fullmatch(digits)) and len(digits) <= _MAX_DIGITS:
         base = next(name for name in _BASES if match[name])
         number = int(match["sign"] + match[base], _BASES[base])
         if -(2**63) <= number < 2**63:
             return number
-    if _FLOAT.fullmatch(digits):
-        return float(digits)
+    # What is too large for a float is text to Go.
+    if _FLOAT.fullmatch(digits) and math.isfinite(value := float(digits)):
+        return value
     return text

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import yaml
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.mistakes import SettingError
+
+_IN_NO_PATH: Final = re.compile("[\0\ud800-\udfff]")
+"""What only an escape can bring into text, and no path, name or argument of a program can hold."""
 
 
 def compose(data: bytes, *, source: str, depth: int) -> yaml.Node | None:
@@ -19,12 +23,16 @@ def compose(data: bytes, *, source: str, depth: int) -> yaml.Node | None:
         depth: levels of nested lists and mappings that are allowed.
 
     Raises:
-        ConfigurationError: it is not YAML, or has several documents, or an alias.
+        ConfigurationError: it is not YAML, or has several documents, an alias, or NUL or half of a
+            surrogate pair in an escape.
     """
     try:
         loader = _Composer(data, depth)
         try:
             return loader.get_single_node()
+        except (ValueError, OverflowError) as e:
+            # PyYAML lets out what `chr` and `int` raise: "\\UFFFFFFFF", or thousands of digits.
+            raise SettingError(source, loader.line + 1, "not YAML: a number out of range") from e
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
@@ -47,6 +55,8 @@ class _Composer(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             # Not needed here, and a few can stand for billions of values.
             raise _RejectedError("aliases are not allowed", event)
+        if isinstance(event, yaml.ScalarEvent) and (bad := _IN_NO_PATH.search(event.value)):
+            raise _RejectedError(f"the character U+{ord(bad[0]):04X} is not allowed", event)
         if not self._left:
             raise _RejectedError("too many nested levels", event)
         self._left -= 1

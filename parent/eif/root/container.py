@@ -146,6 +146,7 @@ class _OciLayout:
 
     def __init__(self, archive: Tree) -> None:
         self._archive = archive
+        self._seen: set[str] = set()
 
     def image(self, architecture: str) -> tuple[dict[str, Any], list[_Layer]]:
         index = self._json(_need(self._archive, _OCI_INDEX), _OCI_INDEX)
@@ -184,6 +185,10 @@ class _OciLayout:
                 if named != architecture or platform.get("os") != "linux":
                     continue  # Another architecture, or what BuildKit tells of the build.
             if descriptor.get("mediaType") in _INDEXES:
+                # Each once: a few indexes that name one another many times would never end.
+                if digest in self._seen:
+                    continue
+                self._seen.add(digest)
                 inner = self._manifests(self._blob_json(digest), architecture, depth + 1)
                 yield from ((each, name) for each, _ in inner)
             else:
@@ -221,9 +226,7 @@ class _DockerArchive:
             raise ConfigurationError(f"{_DOCKER_MANIFEST} of the container image: {e}") from None
         configs = {_text(each, "Config"): each for each in images}
         if len(configs) != 1:
-            names = [" ".join(map(str, each.get("RepoTags") or [name]))
-                     for name, each in configs.items()]  # fmt: skip
-            raise _several(sorted(names), "")
+            raise _several(sorted(_tags(each) or name for name, each in configs.items()), "")
         ((name, image),) = configs.items()
         config = _object(_small(_need(self._archive, name), name), name)
         diff_ids, paths = _list(_dict(config, "rootfs"), "diff_ids"), _list(image, "Layers")
@@ -233,6 +236,11 @@ class _DockerArchive:
             _Layer(_need(self._archive, str(path)), str(path), str(diff_id))
             for path, diff_id in zip(paths, diff_ids, strict=True)
         ]
+
+
+def _tags(image: dict[str, Any]) -> str:
+    tags = image.get("RepoTags")
+    return " ".join(map(str, tags)) if isinstance(tags, list) else ""
 
 
 def _unpack(

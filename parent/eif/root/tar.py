@@ -31,6 +31,8 @@ _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 _LABEL = b"V"  # GNU tar's name of the archive: not a file.
 _XATTRS = ("SCHILY.xattr.", "LIBARCHIVE.xattr.")
 _ACLS = ("SCHILY.acl.access", "SCHILY.acl.default")
+_DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, IndexError)
+"""What the library raises for what is not a tar: it has no list of its own."""
 
 
 class _Member(tarfile.TarInfo):
@@ -51,9 +53,12 @@ def open_tar(stream: IO[bytes]) -> tarfile.TarFile:
         tarfile.TarError: it is not a tar, or an empty file.
     """
     # Names are bytes: whatever the locale, they leave as they came.
-    return tarfile.TarFile(
-        fileobj=stream, encoding="utf-8", errors="surrogateescape", tarinfo=_Member
-    )
+    try:
+        return tarfile.TarFile(
+            fileobj=stream, encoding="utf-8", errors="surrogateescape", tarinfo=_Member
+        )
+    except _DAMAGE as e:
+        raise tarfile.ReadError(str(e)) from e
 
 
 def read(archive: tarfile.TarFile, tree: Tree, notes: Notes) -> None:
@@ -117,8 +122,7 @@ def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
             if len(members) > MAX_ENTRIES:
                 raise ConfigurationError(f"the tar has more than {MAX_ENTRIES} members")
         _check_end(archive)
-    # The library has other errors for some of what is not a tar.
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as e:
+    except _DAMAGE as e:
         raise ConfigurationError(f"cannot read the tar: {e}") from e
     return members
 
@@ -166,7 +170,8 @@ def _add(
 
 
 def _node(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Node:
-    owner, permissions = (member.uid, member.gid), stat.S_IMODE(member.mode)
+    # `stat.S_IMODE` raises for a negative mode, which the format can hold.
+    owner, permissions = (member.uid, member.gid), member.mode & 0o7777
     if member.isreg():
         return Node(stat.S_IFREG | permissions, owner, member.size, lambda: _open(archive, member))
     if member.issym():
@@ -185,5 +190,5 @@ def _open(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[IO[byte
     try:
         with stream:
             yield stream
-    except (tarfile.TarError, OSError) as e:
+    except _DAMAGE as e:
         raise ConfigurationError(f"cannot read {member.name!r} in the tar: {e}") from e

@@ -100,17 +100,29 @@ def test_custom_metadata_that_is_no_object(custom: Any, shown: dict[str, Any]) -
         json.dumps({**eifs.TELLING, "ImageName": 7}).encode(),
         json.dumps({**eifs.TELLING, "BuildMetadata": {}}).encode(),
         json.dumps({k: v for k, v in eifs.TELLING.items() if k != "DockerInfo"}).encode(),
+        json.dumps(eifs.TELLING).replace("2.5", "[" * 600 + "]" * 600).encode(),
         json.dumps(eifs.TELLING).replace("2.5", "NaN").encode(),
         json.dumps(eifs.TELLING).replace("2.5", "1e999").encode(),
         json.dumps(eifs.TELLING).replace("2.5", "9" * 5000).encode(),
         json.dumps(eifs.TELLING).replace('"x"', '"\\ud800"').encode(),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_metadata_that_is_none(payload: bytes) -> None:
     with pytest.raises(EifError, match="the metadata section") as caught:
         described(with_metadata(payload))
     assert caught.value.offset == 548 + 12 + len(SECTIONS[0][1]) + 12 + len(SECTIONS[1][1]) + 12
+
+
+def test_metadata_as_deep_as_aws_reads_it() -> None:
+    """serde_json's limit is 128 levels, the document's own included."""
+    for depth, is_read in ((metadata.MAX_DEPTH, True), (metadata.MAX_DEPTH + 1, False)):
+        payload = "[" * depth + "]" * depth
+        if is_read:
+            metadata.parse_json(payload.encode())
+        else:
+            with pytest.raises(ValueError, match="nested too deeply"):
+                metadata.parse_json(payload.encode())
 
 
 def test_metadata_there_and_back() -> None:

@@ -108,6 +108,8 @@ def test_lines(text: str, indent: int | str | None, in_response: bool) -> None:
         ),
         (json.dumps({"Statement": statement(Condition={"\x1b": {IMAGE: "x"}})}), "not operators"),
         ('{"Statement": {"Effect": "Allow", "Effect": "Deny"}}', "the name 'Effect' twice"),
+        # One pass over the names: counting each of them would take minutes.
+        (json.dumps({f"{n:x}": 1 for n in range(20_000)})[:-1] + ', "4e1f": 1}', "'4e1f' twice"),
         (
             json.dumps({"Statement": [statement(), statement(Principal=None)]}, indent=1),
             r"p:\d+: use has no Principal, and other statements have one",

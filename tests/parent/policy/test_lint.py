@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from parent.policy import reach
 from parent.policy.actions import Platform
+from parent.policy.evaluate import step
 from parent.policy.findings import Options, Severity
 from parent.policy.language import MAX_POLICY, parse
 from parent.policy.lint import lint
@@ -30,6 +32,10 @@ from tests.parent.policy.policies import (
     text,
 )
 from tests.paths import ROOT as ROOT_FOLDER
+
+if TYPE_CHECKING:
+    from parent.policy.evaluate import Request, Step
+    from parent.policy.language import Statement
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -129,3 +135,32 @@ def test_size() -> None:
     spaced = json.dumps({"Statement": [ADMINISTRATION, statement()]}, indent=4) + " " * MAX_POLICY
     [finding] = lint(parse(spaced))
     assert (finding.rule, finding.is_error) == ("size", False)
+
+
+def test_the_work_does_not_grow_with_the_cube_of_the_statements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it did: a policy within KMS's quota took minutes."""
+    count = 0
+
+    def counted(found: Statement, request: Request) -> Step:
+        nonlocal count
+        count += 1
+        return step(found, request)
+
+    monkeypatch.setattr(reach, "step", counted)
+    policy = parsed(
+        *(
+            statement(
+                Sid=f"{effect}{n}",
+                Effect=effect,
+                Principal="*",
+                Action="kms:*",
+                Condition={"StringNotEquals": {IMAGE: A0}},
+            )
+            for n in range(30)
+            for effect in ("Allow", "Deny")
+        )
+    )
+    lint(policy)
+    assert 0 < count < 10_000  # more than 100,000 before

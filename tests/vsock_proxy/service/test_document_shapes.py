@@ -79,6 +79,12 @@ def test_a_large_document() -> None:
     assert document_bytes(cbor2.dumps({"Attestation": {"document": LARGE}})) == LARGE
 
 
+def test_armour_that_never_ends_is_read_once() -> None:
+    """As one pattern, each BEGIN would search all that follows it: a MiB would take hours."""
+    endless = b"-----BEGIN X!-----" * 60_000
+    assert document_bytes(endless) == endless
+
+
 @pytest.mark.parametrize("rest", [b"x", b"\nx", b"\0"])
 def test_what_follows_a_document_stays(rest: bytes) -> None:
     """The parser says so: what follows may have been meant to be signed."""

@@ -71,6 +71,8 @@ HOSTILE = {
     "a number of a name that begins so": f"{TYPE}a_x_bucket 1\n",
     "an unknown type": "# TYPE a_x summary\n",
     "a type twice": TYPE + TYPE,
+    "a histogram's name twice": "# TYPE a_x histogram\na_x_count 1\n# TYPE a_x_count gauge\n",
+    "a number that a histogram has": "# TYPE a_x_sum counter\n# TYPE a_x histogram\na_x_sum 1\n",
     "a number twice": f"{TYPE}a_x 1\na_x 2\n",
     "a number twice with labels": f'{TYPE}a_x{{a="b"}} 1\na_x{{a="b"}} 2\n',
     "a label twice": f'{TYPE}a_x{{a="b",a="c"}} 1\n',

@@ -113,6 +113,7 @@ def test_every_value_knows_its_line() -> None:
         ("tcp://x", lambda s: s.address(), "not an address: 'tcp://x'"),
         ("8000", lambda s: s.address(), "not an address: '8000'"),
         ("[8000]", lambda s: s.address(), "a list, not an address"),
+        ("[yes]", lambda s: s.choice("yes", "no"), "a list is not one of: yes, no"),
     ],
 )
 def test_wrong_type_is_rejected_with_line_and_key(
@@ -146,6 +147,10 @@ def test_numbers_at_their_bounds_are_accepted() -> None:
         (b"\0", "f.yaml:1: not YAML"),
         (b"a:\n\xff\xff", "f.yaml:2: not YAML: byte 0xff is not UTF-8"),
         (b"a: \x1b[31m", "f.yaml:1: not YAML: the character U+001B"),
+        (b'a:\n  b: "\\UFFFFFFFF"', "f.yaml:2: not YAML: a number out of range"),
+        (b"%YAML 1." + b"1" * 5000, "f.yaml:1: not YAML: a number out of range"),
+        (b'a:\n  b: "/x\\0y"', "f.yaml:2: not YAML: the character U+0000 is not allowed"),
+        (b'"/\\ud800": b', "f.yaml:1: not YAML: the character U+D800 is not allowed"),
         (b"#" * (MAX_SIZE + 1), f"f.yaml: more than {MAX_SIZE} bytes"),
     ],
 )

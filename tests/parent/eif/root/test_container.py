@@ -166,6 +166,22 @@ def endless() -> dict[str, bytes]:
     return files | {"index.json": inner}
 
 
+def test_indexes_that_name_one_another_often_are_read_once(
+    tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
+    """Followed each time, 400 names on four levels would be 25,600,000,000 manifests."""
+    files = dict(GOOD)
+    inner = files["index.json"]
+    for _ in range(4):
+        files[f"blobs/sha256/{archives.digest(inner)[7:]}"] = inner
+        entry = archives.descriptor(inner)
+        entry["mediaType"] = "application/vnd.oci.image.index.v1+json"
+        inner = json.dumps({"manifests": [entry] * 400}).encode()
+    files["index.json"] = inner
+    tree, _ = read(archives.write(files, tmp_path / "image.tar"), stack)
+    assert contents(tree) == MERGED
+
+
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "no manifests": (changed(GOOD, "index.json", lambda d: d.update(manifests=[])),
                      "is not there for x86_64"),
@@ -187,6 +203,10 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "docker: two": (changed(DOCKER, "manifest.json",
                             lambda d: d.append({**d[0], "Config": "x", "RepoTags": ["b:2"]})),
                     "2 container images: app:1, b:2"),
+    "docker: two with odd tags": (changed(DOCKER, "manifest.json",
+                                          lambda d: d.append({**d[0], "Config": "x",
+                                                              "RepoTags": 5})),
+                                  "2 container images: app:1, x"),
     "docker: a layer too few": (changed(DOCKER, "manifest.json", lambda d: d[0]["Layers"].pop()),
                                 "as many layers"),
     "docker: a layer is missing": (changed(DOCKER, "manifest.json",

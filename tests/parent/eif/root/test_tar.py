@@ -163,6 +163,46 @@ def test_a_negative_size_does_not_go_on_for_ever() -> None:
         read(bytes(block) + bytes(1024))
 
 
+def old_sparse(*, goes_on: bool) -> bytes:
+    """GNU tar's old form of a sparse file, whose map may go on in a block that is missing."""
+    info = tarfile.TarInfo("sparse")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 10
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, 10)
+    header[482] = goes_on
+    header[483:495] = b"%011o\0" % 100
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def sparse(**headers: str) -> bytes:
+    return archives.tar(member("a", b"1" * 10, pax_headers={"GNU.sparse.size": "100", **headers}))
+
+
+NO_NUMBERS = {
+    "the map of a sparse file is cut off": old_sparse(goes_on=True),
+    "a map that is no numbers": sparse(**{"GNU.sparse.map": "x,y"}),
+    "a size that is none": archives.tar(member("a", b"1", pax_headers={"GNU.sparse.size": "0,-"})),
+}
+
+
+@pytest.mark.parametrize("what", NO_NUMBERS)
+def test_what_the_library_cannot_count_is_one_error(what: str) -> None:
+    with pytest.raises((ConfigurationError, tarfile.TarError)):
+        read(NO_NUMBERS[what])
+
+
+def test_permissions_below_zero_are_those_of_their_bits() -> None:
+    """`stat.S_IMODE` would raise OverflowError."""
+    data = bytearray(archives.tar(member("a", b"1"), format=tarfile.GNU_FORMAT))
+    data[100:108] = b"\xff" * 8  # -1, in the base-256 form
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    ((_, node),) = read(bytes(data))[0].walk()
+    assert stat.S_IMODE(node.mode) == 0o7777
+
+
 @given(st.binary(max_size=2000), st.integers(0, 2000))
 def test_whatever_the_bytes_there_is_one_error(noise: bytes, at: int) -> None:
     data = bytearray(archives.tar(member("a", b"1"), symlink("b", "a"), hard_link("c", "a")))
