@@ -217,7 +217,7 @@ def ends_in(seconds: float | None) -> Callable[[FakeMachine], None]:
          put(credential_service=None, credentials_source="the environment")),
         ("log sink", "warn", "vsock://3:8003", put(unreachable={"vsock://3:8003"})),
         ("TLS to KMS", "fail", "no TLS", put(connected=KmsUnreachableError("no TLS", hint=""))),
-        ("TLS to KMS", "pass", "does not report", put(connected=Tls("kms", "TLSv1.3", None))),
+        ("TLS to KMS", "pass", "does not name", put(connected=Tls("kms", "TLSv1.3", None))),
         ("TLS to KMS", "pass", "a root with SHA-256 ", put(connected=Tls("kms", "TLSv1.2", b"x"))),
         ("credentials", "warn", "1 min left", ends_in(119)),
         ("credentials", "pass", "not known", ends_in(None)),
