@@ -278,8 +278,9 @@ class Doctor:
     def tls(self) -> Finding:
         """Connect to KMS through the proxy, TLS verified."""
         tls = self._machine.tls()
-        root = tls.root_name() or "this Python does not report the root"
-        return passed(f"{tls.version} with {tls.host}, proved by {root}")
+        root = tls.root_name()
+        proved = f"proved by {root}" if root else "proved; this Python does not name the root"
+        return passed(f"{tls.version} with {tls.host}, {proved}")
 
     def credentials(self) -> Finding:
         """Get credentials, and report how long they are valid."""
