@@ -24,6 +24,7 @@ enclave has one that signs nothing."""
 
 _HINT = "enclave-simulator setup-machine{} unpacks one from Debian's packages, without privilege"
 _WITHIN = 60.0
+_EMULATED = "reboot=t no_timer_check tsc=reliable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,9 @@ def _added(machine: Machine, system: System) -> str:
 
     Restarting by triple fault ends QEMU; the last `reboot=` counts. Nitro's own `reboot=k` waits
     for a keyboard controller that does not exist. The frequency of the time stamp counter is given,
-    because measuring it may never end on a busy machine: an emulated counter is the host's.
+    because measuring it may never end on a busy machine: an emulated counter is the host's. Linux
+    compares it with ticks, which a busy machine loses, and would take these for its clock: minutes
+    behind, KMS rejects what the guest signs.
     """
     if system == "virt":
         return "console=ttyAMA0"
@@ -247,8 +250,8 @@ def _added(machine: Machine, system: System) -> str:
             if name.strip() == "cpu MHz":
                 khz = int(float(value) * 1000)
                 # Loops in a jiffy of 4 ms (CONFIG_HZ=250); delays by it need not be exact.
-                return f"reboot=t no_timer_check tsc_early_khz={khz} lpj={khz * 4}"
-    return "reboot=t no_timer_check"
+                return f"{_EMULATED} tsc_early_khz={khz} lpj={khz * 4}"
+    return _EMULATED
 
 
 def _from(folder: Path, guest: Architecture) -> list[str]:
