@@ -23,6 +23,7 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening
+from vsock_proxy.service.console import inform
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
@@ -277,6 +278,10 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
     if isinstance(address, TcpAddress):
         address = TcpAddress(address.host, listener.getsockname()[1])
     notify(f"READY=1\nSTATUS=listening on {address}")
+    if not os.environ.get("NOTIFY_SOCKET"):
+        # Started by a person, who has to learn which port is free.
+        url = f"https://{address.host}:{address.port}" if isinstance(address, TcpAddress) else ""
+        inform("enclave-simulator", f"listening on {url or address}")
     await stop.wait()
     await server.close()
 

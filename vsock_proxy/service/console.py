@@ -44,6 +44,11 @@ def complain(program: str, error: AgentError | str, hint: str = "") -> None:
     _print("".join(lines))
 
 
+def inform(program: str, text: str) -> None:
+    """Print a line on standard error."""
+    _print(f"{program}: {printable(text)}\n")
+
+
 def warn(program: str, text: str) -> None:
     """Print a warning line on standard error."""
     _print(f"{program}: warning: {printable(text)}\n")

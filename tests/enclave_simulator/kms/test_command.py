@@ -29,6 +29,24 @@ if TYPE_CHECKING:
 COMMAND = Path(sys.executable).with_name("enclave-simulator")
 
 
+def test_a_person_is_told_where_it_listens(nitro_authority: Authority, tmp_path: Path) -> None:
+    root = tmp_path / "root.pem"
+    root.write_bytes(nitro_authority.root_pem)
+    with subprocess.Popen(
+        [COMMAND, "kms", "--nitro-root", root, "--ca-file", tmp_path / "ca.pem"],
+        env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.terminate()
+        assert (process.wait(TEST_TIMEOUT), process.stderr.read()) == (0, "")
+    before, _, port = line.rstrip().rpartition(":")
+    assert before == "enclave-simulator: listening on https://127.0.0.1"
+    assert int(port)
+
+
 @dataclasses.dataclass
 class Running:
     process: subprocess.Popen[str]
