@@ -32,7 +32,8 @@ test-again: $(READY) ## the tests that failed last, one after another
 
 test-clients: $(READY) ## the endpoint with AWS's CLIs, SDKs, encryption libraries
 	$(BIN)/python -m tests.programs.clients
-	$(BIN)/pytest -n 2 -rs -m "" tests/chain/test_clients.py tests/chain/test_sops.py
+	$(BIN)/pytest -n 2 -rs -m "" tests/chain/test_clients.py \
+	  tests/chain/test_program_credentials.py tests/chain/test_sops.py
 
 test-page: $(READY) ## the parent's page in Chromium (chromium-driver)
 	$(BIN)/pytest tests/parent/operations/in_browser.py

@@ -18,6 +18,7 @@ from vsock_proxy.proxy.forward import Egress, Forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from email.message import Message
     from pathlib import Path
 
     import pytest
@@ -34,7 +35,7 @@ def parent_egress(
     address: Address,
     servers: Mapping[tuple[str, int], int],
     patch: pytest.MonkeyPatch,
-    *,
+    *forwards: Forward,
     limits: RelayLimits | None = None,
 ) -> Iterator[Daemon]:
     """Run the parent's egress proxy.
@@ -43,6 +44,7 @@ def parent_egress(
         address: where it listens.
         servers: by name and port, on which port of loopback they are; and these are allowed.
         patch: for its look-ups.
+        forwards: that it has besides.
         limits: of the listener.
     """
 
@@ -56,7 +58,7 @@ def parent_egress(
     patch.setattr(egress, "system_look_up", look_up)
     allowed = {*servers, *((LOOPBACK, port) for _, port in servers)}
     forward = Forward(address, Egress(), name="egress", allowlist=Allowlist(frozenset(allowed)))
-    daemon = Daemon([forward], drain_timeout=0, tick=0.05, notify=lambda _: None)
+    daemon = Daemon([forward, *forwards], drain_timeout=0, tick=0.05, notify=lambda _: None)
     thread = threading.Thread(target=daemon.run)
     thread.start()
     try:
@@ -76,12 +78,14 @@ class HttpsServer:
         ca: PEM of what its clients must trust.
         requests: their first lines.
         hosts: their Host headers.
+        headers: all of their headers.
     """
 
     port: int
     ca: bytes
     requests: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
+    headers: list[Message] = field(default_factory=list, repr=False)
 
 
 @contextlib.contextmanager
@@ -97,6 +101,7 @@ def https_server(
         def do_GET(self) -> None:
             made.requests.append(self.requestline)
             made.hosts.append(self.headers["Host"])
+            made.headers.append(self.headers)
             body = respond(self.path)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))

@@ -242,8 +242,8 @@ class AttestedContext(ssl.SSLContext):
     connection. Raises `AttestedTlsError` or `AttestationError` from the handshake.
 
     Args:
-        pcrs: what PCRs must be, by index; several values for one PCR mean one of these. At least
-            one, PCR0 above all.
+        pcrs: what PCRs must be, by index; several values for one PCR mean one of these. Of an
+            enclave PCR0 (or PCR8, the signer; or PCR1 and PCR2), which names the image.
         platform: ``enclave``; ``sandbox``, a Nitro Sandbox, with PCR17; or ``instance``, an EC2
             instance with a NitroTPM.
         allow_debug: accept an enclave in debug mode, which keeps no secrets.
@@ -252,7 +252,7 @@ class AttestedContext(ssl.SSLContext):
         now: returns the time, for tests.
 
     Raises:
-        ConfigurationError: there is no PCR.
+        ConfigurationError: no PCR names an image.
     """
 
     sslsocket_class = AttestedSocket

@@ -27,6 +27,10 @@ NONCE_BYTES: Final = 32
 MAX_AGE: Final = timedelta(minutes=5)
 """Of a document. The nonce proves that it is new; this notices a clock that is wrong."""
 
+IMAGE_PCRS: Final = (frozenset({0}), frozenset({1, 2}), frozenset({8}))
+"""PCRs that name what runs in an enclave: the image, its two parts, or who signed it. PCR3 and PCR4
+are the parent's own, and a program can extend PCR16 and those above to anything."""
+
 _HINTS: Final = {
     404: "does `enclave-agent serve --ingress-tls` end TLS there, or the program itself?",
     429: "retry in a second: the enclave limits documents per second",
@@ -39,13 +43,13 @@ class Expectation:
     """What the other end must be.
 
     Attributes:
-        pcrs: as `enclave.verify` takes them; at least one.
+        pcrs: as `enclave.verify` takes them; of an enclave at least `IMAGE_PCRS`.
         platform: ``enclave``, ``sandbox`` or ``instance``.
         allow_debug: whether an enclave in debug mode will do.
         root_fingerprint: SHA-256 of the root's DER.
 
     Raises:
-        ConfigurationError: there is no PCR: any image of anybody's would pass.
+        ConfigurationError: the PCRs name no image: any image of anybody's would pass.
     """
 
     pcrs: Mapping[int, bytes | Collection[bytes]] = field(repr=False)
@@ -59,7 +63,18 @@ class Expectation:
                 "no PCR: every enclave, of everybody, would be accepted",
                 hint="give PCR0 of the image: pcrs={0: ...}, --pcr0 HEX",
             )
+        given = {index for index, value in self.pcrs.items() if not _is_unsigned(index, value)}
+        if self.platform == "enclave" and not any(these <= given for these in IMAGE_PCRS):
+            raise ConfigurationError(
+                "these PCRs name no image: whoever runs the parent could run another one",
+                hint="add PCR0 of the image: pcrs={0: ...}, --pcr0 HEX",
+            )
         object.__setattr__(self, "pcrs", MappingProxyType(dict(self.pcrs)))
+
+
+def _is_unsigned(index: int, value: bytes | Collection[bytes]) -> bool:
+    """Return whether this expects, or permits, what PCR8 of every image without a signature is."""
+    return index == 8 and bytes(48) in ([value] if isinstance(value, bytes) else value)
 
 
 class DocumentExchange:

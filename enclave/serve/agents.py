@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.aws_settings import AwsSettings
 from enclave.cli.operation import make_agent, region_of
+from enclave.cli.options import DEFAULTS
+from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError
+from enclave.surroundings import aws_source
 
 if TYPE_CHECKING:
     import argparse
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from enclave.agent import Agent
     from enclave.cli.environment import Environment
+    from enclave.credentials import CredentialsProvider
 
 
 def open_agents(
@@ -46,6 +50,25 @@ def open_agents(
         )
         for region, own in _regions(arguments, environment).items()
     }
+
+
+def credentials_of(arguments: argparse.Namespace, environment: Environment) -> CredentialsProvider:
+    """Return the provider that an agent with these options makes for itself.
+
+    Raises:
+        ConfigurationError: there is no such source of credentials.
+    """
+    environ, asked = environment.environ, arguments.credentials
+    settings = AwsSettings(environ, profile=arguments.profile)
+    if asked == DEFAULTS["credentials"]:
+        asked = settings.credentials() or asked
+    return choose_provider(
+        asked,
+        environ=environ,
+        here=aws_source(environ, attester=arguments.attester),
+        region=arguments.region or settings.region,
+        ca_bundle=arguments.ca_bundle or settings.ca_bundle,
+    )
 
 
 def _regions(arguments: argparse.Namespace, environment: Environment) -> dict[str, dict[str, Any]]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from enclave.cli.environment import Environment
     from enclave.clock_watch import ClockWatch
     from enclave.network.service import Network
+    from enclave.serve.program_credentials import ProgramCredentials
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,9 @@ def _serve(
     from vsock_proxy.net.listening import listening  # noqa: PLC0415
 
     with contextlib.ExitStack() as held:
+        credentials = _open_credentials(options, arguments, environment, held)
+        # The program's are those of the agents, renewed once for all.
+        shared = {} if credentials is None else {"credentials": credentials.provider}
         agents = open_agents(
             arguments,
             environment,
@@ -104,6 +108,7 @@ def _serve(
             max_connections=endpoint.calls,
             key_pair=key_pair,
             clock_watch=watch,
+            **shared,
         )
         first = next(iter(agents.values()))
         listener = held.enter_context(listening(endpoint.listen))
@@ -122,6 +127,8 @@ def _serve(
         workers.fork(endpoint.processes - 1, work)
         # It has a thread, and a fork would take its locks along.
         environ, network = _open_network(options, environment.environ, held)
+        if credentials is not None:
+            environ = credentials.environment(environ)
         program = None
         if options.command:
             program = Program(
@@ -143,6 +150,7 @@ def _serve(
                 ingress=ingress,
                 network=network,
                 control=control,
+                credentials=credentials,
                 workers=workers,
             )
         )
@@ -166,12 +174,30 @@ def _run_without_kms(
 
     with contextlib.ExitStack() as held:
         environ, _ = _open_network(options, environment.environ, held)
+        credentials = _open_credentials(options, arguments, environment, held)
+        if credentials is not None:
+            environ = credentials.environment(environ)
         ingress = _open_ingress(options, arguments, environment, held)
         program = None
         if options.command:
             program = Program(command=options.command, environ=environ, user=options.user)
         require_descriptors(LOOP_DESCRIPTORS, "the agent")
-        return asyncio.run(run_program(program, ingress))
+        return asyncio.run(run_program(program, ingress, credentials))
+
+
+def _open_credentials(
+    options: ServeOptions,
+    arguments: argparse.Namespace,
+    environment: Environment,
+    held: contextlib.ExitStack,
+) -> ProgramCredentials | None:
+    """Listen for COMMAND's SDKs; they are served once it is started."""
+    if not options.program_credentials:
+        return None
+    from enclave.serve.agents import credentials_of  # noqa: PLC0415 (as in `_serve`)
+    from enclave.serve.program_credentials import ProgramCredentials  # noqa: PLC0415 (as above)
+
+    return held.enter_context(ProgramCredentials(credentials_of(arguments, environment)))
 
 
 def _open_ingress(

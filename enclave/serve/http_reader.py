@@ -194,7 +194,8 @@ class RequestReader:
             request, self._upgraded = self._upgraded, None
             self.requests.append(replace(request, body=body, keep_alive=keep_alive))
             return
-        scope = _SCOPE.match(self._headers.pop("authorization", "")[:_MAX_CREDENTIAL])
+        authorization = self._headers.pop("authorization", "")[:_MAX_CREDENTIAL]
+        scope = _SCOPE.match(authorization)
         self.requests.append(
             Request(
                 self._parser.get_method().decode("latin-1"),
@@ -203,6 +204,7 @@ class RequestReader:
                 body,
                 keep_alive,
                 scope[1] if scope else None,
+                authorization,
             )
         )
 

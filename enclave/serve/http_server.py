@@ -85,7 +85,7 @@ class HttpServer(SweepingServer[Connection]):
         """Respond to a client that is one too many, without a connection of its own."""
         self._release_rejected(REJECTED_HELD - 1)
         error = EndpointError("ServiceUnavailable", "too many clients are connected", status=503)
-        response = error_response(error, self.request_id())
+        response = self.error(error)
         with contextlib.suppress(OSError):
             client.setblocking(False)  # noqa: FBT003 (the standard library's signature)
             client.send(http_bytes(response, date=self.date(), close=True))
@@ -115,6 +115,10 @@ class HttpServer(SweepingServer[Connection]):
     def respond(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
         """See `Server.respond`."""
 
+    def error(self, error: EndpointError) -> Response:
+        """Return the response to a request that is rejected, in the words of what is served."""
+        return error_response(error, self.request_id())
+
     def schedule(self, connection: Connection) -> None:
         """See `Server.schedule`. Clients take turns, however much each has sent ahead."""
         connection.scheduled = True
@@ -140,16 +144,13 @@ class HttpServer(SweepingServer[Connection]):
         """See `Server.rejection`; also for a valid request that this server does not serve."""
         if log.isEnabledFor(logging.INFO):
             self._invalid.warning("rejected a request: %s", error)
-        return error_response(error, self.request_id())
+        return self.error(error)
 
     def failure(self, error: BaseException) -> Response:
         """See `Server.failure`."""
         self._warnings.warning("internal error: %s", type(error).__name__)
         log.debug("internal error", exc_info=error)
-        return error_response(
-            EndpointError("InternalFailure", "a bug in enclave-agent", status=500),
-            self.request_id(),
-        )
+        return self.error(EndpointError("InternalFailure", "a bug in enclave-agent", status=500))
 
     def date(self) -> str:
         """See `Server.date`; made once a second."""

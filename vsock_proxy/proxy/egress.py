@@ -134,14 +134,15 @@ class EgressForwarder(Forwarder):
                 raise RequestError(403, f"{authority_of(host, port)} is not on the {self._list}")
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.popitem(last=False)
-            route = authority_of(entry, port), self._new_resolver(host, port)
+            label = authority_of(entry, port)
+            route = label, self._new_resolver(host, port, label)
             self._routes[host, port] = route
         else:
             self._routes.move_to_end((host, port))
         opening.entry, resolver = route
         return resolver
 
-    def _new_resolver(self, host: str, port: int) -> Resolver:
+    def _new_resolver(self, host: str, port: int, label: str) -> Resolver:
         if self._egress.via is not None:
             return resolver_for(
                 self._egress.via.to(host, port), AddressPolicy(), self._loop.call_from_thread
@@ -156,7 +157,7 @@ class EgressForwarder(Forwarder):
             ),
             self._loop.call_from_thread,
             look_up=self._look_up,
-            run=self._threads.run,
+            run=functools.partial(self._threads.run, group=label),
         )
 
     @property

@@ -28,6 +28,13 @@ KEEP = 5.0
 so that a busy target never waits. The C library does not tell their time to live, but the resolver
 it asks keeps them for just that long (docs/adr/0008); AWS's endpoints say 5 to 60 s."""
 
+MAX_KNOWN = 256
+"""Addresses of a host that are kept. A response of DNS has room for thousands."""
+
+MAX_TRIED = 16
+"""Of these, how many one connection tries: each gets its share of the time, and a name server must
+not have the parent knock on thousands of doors. Those that fail are the last ones of the next."""
+
 Resolved = list[Candidate] | OSError
 """Addresses in the order to try them, or why there are none."""
 
@@ -187,7 +194,7 @@ class HostResolver:
         """See `Resolver.find`."""
         now = self._monotonic()
         if self._known and now < self._valid_until:
-            then(list(self._known))
+            then(self._known[:MAX_TRIED])
             if now >= self._fresh_until:
                 self._start_look_up()
             return
@@ -230,14 +237,14 @@ class HostResolver:
                 result = self._known
         else:
             result = self._policy.select(self._target.host, self._target.port, result)
-            self._known = result
+            result = self._known = result[:MAX_KNOWN]
             if not result:
                 result = PermissionError("its addresses are special and not on the allowlist")
         self._fresh_until = self._monotonic() + self._keep / 2
         self._valid_until = self._monotonic() + self._keep
         waiting, self._waiting = self._waiting, {}
         for then in waiting:
-            then(result if isinstance(result, OSError) else list(result))
+            then(result if isinstance(result, OSError) else result[:MAX_TRIED])
 
 
 def _in_new_thread(call: Callable[[], None]) -> None:
@@ -249,7 +256,9 @@ class LookUpThreads:
     """Runs look-ups in threads, a bounded number at a time; others wait for one to end.
 
     For hosts that clients choose: each name is a look-up, and a resolver that does not respond
-    holds its thread for as long as /etc/resolv.conf allows.
+    holds its thread for as long as /etc/resolv.conf allows. One group of names, those of a zone
+    whose servers are dead, gets a quarter of the threads and of the places, and leaves the others
+    to the rest.
 
     Args:
         call_from_thread: calls a function on the loop, from any thread.
@@ -266,40 +275,62 @@ class LookUpThreads:
     ) -> None:
         self._call_from_thread = call_from_thread
         self._free = threads
-        self._most = waiting
-        self._queue: collections.deque[Callable[[], None]] = collections.deque()
+        self._most_of_one = max(1, threads // 4)
+        self._most_waiting_of_one = max(1, waiting // 4)
+        self._most_waiting = waiting
+        self._running: collections.Counter[str] = collections.Counter()
+        self._waiting: collections.Counter[str] = collections.Counter()
+        self._queue: collections.deque[tuple[str, Callable[[], None]]] = collections.deque()
 
-    def run(self, call: Callable[[], None]) -> None:
+    def run(self, call: Callable[[], None], group: str = "") -> None:
         """Run a function in a thread, now or later. On the loop's thread.
 
         Raises:
             RuntimeError: too many wait, or the system gives no thread.
         """
-        if self._free:
-            self._free -= 1
-            try:
-                _in_new_thread(lambda: self._in_thread(call))
-            except RuntimeError:
-                self._free += 1
-                raise
-        elif len(self._queue) < self._most:
-            self._queue.append(call)
+        if self._has_thread(group):
+            self._start(group, call)
+        elif (
+            len(self._queue) < self._most_waiting
+            and self._waiting[group] < self._most_waiting_of_one
+        ):
+            self._queue.append((group, call))
+            self._waiting[group] += 1
         else:
             raise RuntimeError("too many names are being looked up")
 
-    def _in_thread(self, call: Callable[[], None]) -> None:
+    def _has_thread(self, group: str) -> bool:
+        return self._free > 0 and self._running[group] < self._most_of_one
+
+    def _start(self, group: str, call: Callable[[], None]) -> None:
+        _in_new_thread(lambda: self._in_thread(group, call))
+        self._free -= 1
+        self._running[group] += 1
+
+    def _in_thread(self, group: str, call: Callable[[], None]) -> None:
         try:
             call()
         finally:
-            self._call_from_thread(self._ended)
+            self._call_from_thread(lambda: self._ended(group))
 
-    def _ended(self) -> None:
+    def _ended(self, group: str) -> None:
         self._free += 1
-        while self._queue and self._free:
-            call = self._queue.popleft()
-            try:
-                self.run(call)
-            except RuntimeError:
-                # The system gives no thread: those whose turn comes later may get one.
-                self._queue.append(call)
+        _decrease(self._running, group)
+        # One has ended, so one begins: the first whose group may.
+        for place, (other, call) in enumerate(self._queue):
+            if self._has_thread(other):
+                del self._queue[place]
+                _decrease(self._waiting, other)
+                try:
+                    self._start(other, call)
+                except RuntimeError:
+                    # The system gives no thread: those whose turn comes later may get one.
+                    self._queue.append((other, call))
+                    self._waiting[other] += 1
                 return
+
+
+def _decrease(counter: collections.Counter[str], group: str) -> None:
+    counter[group] -= 1
+    if not counter[group]:
+        del counter[group]

@@ -205,6 +205,13 @@ def test_another_image() -> None:
     refused(AttestationError, "PCR0: expected", lambda s: ok(s.attested(other)))
 
 
+def test_the_same_image_run_by_somebody_else() -> None:
+    """PCR0 names the image; the role and the account are PCR3's."""
+    other = SimulatedNsm(AUTHORITY, pcrs={0: IMAGE, 3: bytes([9]) * 48})
+    expected = expecting(pcrs={0: IMAGE, 3: bytes([8]) * 48})
+    refused(AttestationError, "PCR3: expected", lambda s: ok(s.attested(other)), context=expected)
+
+
 def test_debug_mode() -> None:
     """Even for one who expects zeros: everybody's enclave in debug mode has them."""
     debug = SimulatedNsm(AUTHORITY, debug_mode=True)
@@ -336,6 +343,21 @@ def test_a_connection_that_was_not_proven_carries_nothing() -> None:
         with pytest.raises(AttestedTlsError, match="not proven"):
             bio.read(1)
     assert b"secret" not in made.seen
+
+
+@pytest.mark.parametrize(
+    "pcrs",
+    [{3: IMAGE}, {4: IMAGE}, {1: IMAGE}, {2: IMAGE}, {16: IMAGE}, {8: bytes(48)},
+     {8: [IMAGE, bytes(48)]}],
+)  # fmt: skip
+def test_pcrs_that_any_image_can_have(pcrs: dict[int, bytes]) -> None:
+    """The role and the instance are the parent's, programs extend PCR16 and above, and PCR8 of an
+    image without a signature is zero."""
+    with pytest.raises(ConfigurationError, match="name no image"):
+        expecting(pcrs=pcrs)
+    expecting(pcrs={**pcrs, 0: IMAGE})
+    expecting(pcrs={**pcrs, 8: IMAGE})
+    expecting(pcrs={1: IMAGE, 2: IMAGE})
 
 
 def test_without_a_pcr_there_is_no_context() -> None:

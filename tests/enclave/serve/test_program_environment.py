@@ -16,6 +16,7 @@ from enclave.serve.program_environment import (
     endpoint_environment,
     ignores_endpoint,
     proxy_in_the_way,
+    with_program_credentials,
 )
 
 if TYPE_CHECKING:
@@ -119,3 +120,22 @@ def test_programs_find_the_egress_proxy_and_go_past_it_to_names_of_their_own() -
         "NO_PROXY": listed,
         "no_proxy": listed,
     }
+
+
+def test_the_programs_credentials_are_the_only_ones_of_its_sdk() -> None:
+    others = {
+        "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y",
+        "AWS_CREDENTIAL_EXPIRATION": "2099-01-01T00:00:00Z",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/t", "AWS_ROLE_ARN": "arn",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/r",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/f",
+    }  # fmt: skip
+    url = "http://127.0.0.1:1/credentials"
+    env = with_program_credentials({**others, **PROXY, "X": "y"}, "127.0.0.1", url, "token")
+    assert env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == url
+    assert env["AWS_CONTAINER_AUTHORIZATION_TOKEN"] == "token"
+    assert (env["X"], env["AWS_ROLE_ARN"]) == ("y", "arn")
+    assert not env.keys() & (others.keys() - {"AWS_ROLE_ARN"})
+    assert proxies_of(env, url) == {}
+    # What the endpoint adds for SDKs that have none would come first.
+    assert "AWS_ACCESS_KEY_ID" not in command_environment(env, "us-east-1")

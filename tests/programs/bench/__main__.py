@@ -9,14 +9,16 @@ import os
 import sys
 from importlib import import_module
 
+from enclave_simulator.parent.processes import exit_on_signals
 from tests.programs.bench import report
 
-BENCHMARKS = ("agent", "egress", "endpoint", "engines", "neighbour", "relay")
+BENCHMARKS = ("agent", "egress", "endpoint", "engines", "ingress", "neighbour", "relay")
 
 
 def main() -> int:
     """Run what was named on the command line; returns the exit code."""
     named = sys.argv[1:] or BENCHMARKS
+    exit_on_signals()  # what was started ends with it
     report.draw_into(os.environ.get("SVG", ""))
     for name in named:
         if name not in BENCHMARKS:

@@ -146,7 +146,7 @@ def _flooded(flood: str, port: int) -> Iterator[None]:
 
 def _round(port: int, pids: Mapping[str, int], case: Case) -> dict[str, float]:
     rsa = rsa_seconds()
-    before = {name: _cpu_seconds(pid) for name, pid in pids.items()}
+    before = {name: cpu_seconds(pid) for name, pid in pids.items()}
     argv = [
         sys.executable,
         "-m",
@@ -159,7 +159,7 @@ def _round(port: int, pids: Mapping[str, int], case: Case) -> dict[str, float]:
     found: dict[str, float] = json.loads(done.stdout)
     if found["wrong"]:
         raise RuntimeError(f"{found['wrong']:.0f} calls had no bytes")
-    spent = {name: _cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+    spent = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
     rsa = (rsa + rsa_seconds()) / 2
     return {
         **found,
@@ -191,7 +191,7 @@ def _with_workers(pid: int) -> list[int]:
     return found
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     spent = 0
     for each in _with_workers(pid):
         text = Path(f"/proc/{each}/stat").read_text(encoding="ascii")

@@ -30,6 +30,9 @@ from enclave_simulator.parent.processes import exit_on_signals
 from parent.eif.describe import check
 from tests.programs.boot import image, root
 from tests.programs.boot.host import CID, Host
+from tests.programs.boot.outside import outside, seal
+from tests.programs.boot.ports import SEALED, SERVERS_CA, TLS_PORT
+from vsock_proxy.net.addresses import HybridAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,23 +88,47 @@ def build_and_boot(
     private: Path, cache: Path, architecture: Architecture, only: list[str]
 ) -> list[str]:
     """Return what was wrong."""
+    with contextlib.ExitStack() as stack:
+        return _build_and_boot(private, cache, architecture, only, stack)
+
+
+def _build_and_boot(
+    private: Path,
+    cache: Path,
+    architecture: Architecture,
+    only: list[str],
+    stack: contextlib.ExitStack,
+) -> list[str]:
     eif, nitro_root = private / "image.eif", private / "nitro-root.pem"
     with timed("packing the image"):
         key = generate_key()
         (private / "ca.key").write_bytes(key_pem(key))
         authority = CertificateAuthority(key=key)
-        image.build(cache, eif, architecture, kms_ca=authority.certificate_pem, only=only)
+        way_in = HybridAddress(str(private / str(CID)), TLS_PORT)
+        out = stack.enter_context(outside(private, way_in))
+        sealed, state = seal(out.secret, private, private / "ca.key")
+        files = {SEALED: sealed, SERVERS_CA: out.server.ca}
+        image.build(
+            cache, eif, architecture, kms_ca=authority.certificate_pem, files=files, only=only
+        )
         with eif.open("rb") as stream:
             pcrs = check(stream, at=datetime.now(UTC)).pcrs
     say(f"{eif.stat().st_size >> 20} MiB, PCR0 {pcrs[0].hex()}")
     host = Host(private)
-    with timed("booting it: what follows is its console"), started(cache, private, eif) as process:
+    with (
+        timed("booting it: what follows is its console"),
+        started(cache, private, eif, state) as process,
+    ):
         assert process.stdout
         for line in process.stdout:
             print(f"    {line.rstrip()}", flush=True)
             if "waiting to be called" in line:
                 host.call()
+            if "waiting for clients" in line:
+                out.visit(pcrs[0].hex(), _fingerprint(nitro_root).hex())
     failures = [] if process.returncode == 0 else [f"the guest ended with {process.returncode}"]
+    if not only or "traffic" in only:
+        failures += out.failures()
     if only:
         return failures
     failures += host.failures()
@@ -110,12 +137,13 @@ def build_and_boot(
 
 
 @contextlib.contextmanager
-def started(cache: Path, private: Path, eif: Path) -> Iterator[subprocess.Popen[str]]:
+def started(cache: Path, private: Path, eif: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
     """``enclave-simulator boot``, ended whatever happens."""
     command = [
         sys.executable, "-m", "enclave_simulator.cli", "boot", str(eif), f"--cache={cache}",
         f"--folder={private}", f"--kms-ca={private}", f"--nitro-root={private / 'nitro-root.pem'}",
         f"--role-arn={ROLE}", f"--instance-id={INSTANCE}", f"--cid={CID}", f"--timeout={TIMEOUT}",
+        f"--state={state}",
     ]  # fmt: skip
     process = subprocess.Popen(
         command,
@@ -136,10 +164,9 @@ def started(cache: Path, private: Path, eif: Path) -> Iterator[subprocess.Popen[
 def document_failures(host: Host, root: Path, expected: dict[int, bytes]) -> list[str]:
     """Verify the guest's document against what was computed here, with the agent's verifier."""
     try:
-        trusted = x509.load_pem_x509_certificate(root.read_bytes()).fingerprint(SHA256())
         verify(
             host.document,
-            root_fingerprint=trusted,
+            root_fingerprint=_fingerprint(root),
             at=datetime.now(UTC),
             max_age=timedelta(seconds=TIMEOUT),
             pcrs=expected,
@@ -150,6 +177,10 @@ def document_failures(host: Host, root: Path, expected: dict[int, bytes]) -> lis
         return [f"the document of the guest: {e}"]
     say(f"the guest's document is signed, and its PCRs {sorted(expected)} are those computed here")
     return []
+
+
+def _fingerprint(root: Path) -> bytes:
+    return x509.load_pem_x509_certificate(root.read_bytes()).fingerprint(SHA256())
 
 
 def extended(text: str) -> bytes:

@@ -22,6 +22,7 @@ from enclave.attestation.document import parse
 from enclave.nsm import Nsm
 from enclave.nsm.device import DevNsm
 from tests.programs.boot.ports import DOCUMENT_PORT, ECHO_PORT, GUEST_PORT
+from tests.programs.boot.traffic import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -277,8 +278,13 @@ def dial_when_up(port: int) -> socket.socket:
             time.sleep(0.05)
 
 
+def traffic() -> str:
+    """The program's network, credentials and secret, as `serve` gives them."""
+    return serve(600 * SLOWNESS)
+
+
 CHECKS: tuple[Callable[[], str], ...] = (
-    served, main_job, nsm_contract, vsock_tests, document, much, refused, called, proxy
+    served, main_job, nsm_contract, vsock_tests, document, much, refused, called, proxy, traffic
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from parent.eif.root.notes import Notes
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from enclave_simulator.machine.architecture import Architecture
@@ -38,7 +38,13 @@ _LEFT_OUT = (
     *(f"{each.libraries}/{name}" for each in BY_NAME.values() for name in ("gconv", "perl-base")),
 )  # fmt: skip
 _TEST_TOOLS = "pytest==", "pytest-timeout==", "hypothesis=="
-_BOTOCORE_KEPT = ("kms", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
+_BOTOCORE_KEPT = (
+    "kms",
+    "s3",
+    "endpoints.json",
+    "partitions.json",
+    "sdk-default-configuration.json",
+)
 
 
 def fetch(cache: Path, architecture: Architecture = X86_64) -> None:
@@ -85,6 +91,7 @@ def build(
     architecture: Architecture = X86_64,
     *,
     kms_ca: bytes,
+    files: Mapping[str, bytes] | None = None,
     only: Sequence[str] = (),
 ) -> None:
     """Pack the image of the boot test.
@@ -94,9 +101,14 @@ def build(
         output: the EIF to write.
         architecture: of the image.
         kms_ca: PEM of the authority that the KMS in there is trusted by.
+        files: further files, by path.
         only: names of the checks to make; all if there are none.
     """
-    root = [*_root(architecture.folder(cache)), *_static_program(architecture, output.parent)]
+    root = [
+        *_root(architecture.folder(cache)),
+        *_static_program(architecture, output.parent),
+        *(cpio.file(path, content) for path, content in (files or {}).items()),
+    ]
     environment = (*ENVIRONMENT, *([f"BOOT_TEST_ONLY={','.join(only)}"] if only else []))
     pack(cache, output, root, COMMAND, environment, architecture, kms_ca=kms_ca)
 

@@ -53,6 +53,12 @@ def test_request_is_parsed_as_it_is_written(host: str, port: int) -> None:
     assert parse_request(request(host, port)) == (host, port)
 
 
+@pytest.mark.parametrize("target", ["a.b:443", "a.b:0443", "a.b:00443"])
+def test_port_with_zeros_is_written_without_them_for_the_next_hop(target: str) -> None:
+    host, port = parse_request(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
+    assert request(host, port).startswith(b"CONNECT a.b:443 HTTP/1.1\r\n")
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -79,6 +85,25 @@ def test_heads_of_clients_are_accepted(head: bytes) -> None:
         (b"CONNECT a.b:65536 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
         (b"CONNECT :443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
         (b"CONNECT u@a.b:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT u:p@a.b:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a%2eb:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b%00.c:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b\0.c:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:443\0 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:+443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:4_43 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:\xd9\xa4\xd9\xa4 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:000443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b: HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:443:80 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT [a.b]:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT [fe80::1%eth0]:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT [fe80::1%25eth0]:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT xn--\xc3\xa4:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT -a.b:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT " + b"a" * 254 + b":443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
+        (b"CONNECT a.b:443\tHTTP/1.1\r\n\r\n", 400, "not an HTTP request"),
+        (b"connect a.b:443 HTTP/1.1\r\n\r\n", 501, "only CONNECT is served"),
         (b"CONNECT a/b:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
         (b"CONNECT ::1:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
         (b"CONNECT [::1]x:443 HTTP/1.1\r\n\r\n", 400, "the target is not HOST:PORT"),
@@ -91,6 +116,21 @@ def test_heads_of_clients_are_accepted(head: bytes) -> None:
         (b"CONNECT a.b:443 HTTP/1.1\r\nX: \0\r\n\r\n", 400, "a header is malformed"),
         (b"CONNECT a.b:443 HTTP/1.1\r\nX: a\rb\r\n\r\n", 400, "a header is malformed"),
         (b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\n", 400, "has no content"),
+        (b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length: 0, 5\r\n\r\n", 400, "has no content"),
+        (b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length: +0\r\n\r\n", 400, "has no content"),
+        (b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length:\r\n\r\n", 400, "has no content"),
+        (
+            b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n",
+            400,
+            "has no content",
+        ),
+        (b"CONNECT a.b:443 HTTP/1.1\r\nContent-Length : 5\r\n\r\n", 400, "a header is malformed"),
+        (
+            b"CONNECT a.b:443 HTTP/1.1\r\n\tTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "a header is malformed",
+        ),
+        (b"CONNECT a.b:443 HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n", 400, "has no content"),
         (b"CONNECT a.b:443 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 400, "no content"),
     ],
 )

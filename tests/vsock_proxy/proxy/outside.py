@@ -17,7 +17,6 @@ from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress
 from vsock_proxy.net.http_connect import ESTABLISHED, request
 from vsock_proxy.proxy.allowlist import Allowlist
-from vsock_proxy.proxy.egress_client import EgressOpening
 from vsock_proxy.proxy.forward import Egress
 from vsock_proxy.relay.connection import RelayLimits
 
@@ -77,10 +76,6 @@ class Outside:
         with self.connect() as client, self.server.accept() as accepted:
             assert read_exactly(client, len(ESTABLISHED)) == ESTABLISHED
             yield client, accepted
-
-
-def openings(out: Outside) -> list[EgressOpening]:
-    return [each for each in out.rig.forwarder._opening if isinstance(each, EgressOpening)]
 
 
 def allowing(port: int, *others: tuple[str, int]) -> Allowlist:

@@ -7,7 +7,16 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from tests.sockets import read_all
+import pytest
+
+from tests.sockets import read_all, unused_port
+from tests.vsock_proxy.proxy.outside import (
+    NAME,
+    Names,
+    Outside,
+    allowing,
+    outside,
+)
 from tests.vsock_proxy.rig import (
     TICK,
     Place,
@@ -19,16 +28,17 @@ from tests.vsock_proxy.rig import (
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.http_connect import ESTABLISHED, request
 from vsock_proxy.net.listening import listen
+from vsock_proxy.proxy import egress
 from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.egress import MAX_HOSTS, EgressForwarder
 from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.relay.connection import RelayLimits
+from vsock_proxy.relay.resolver import HostResolver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vsock_proxy.net.resolving import InternetName
-from tests.vsock_proxy.proxy.outside import NAME, Outside, openings, outside
+    from vsock_proxy.net.resolving import Candidate, InternetName
 
 
 def test_head_that_does_not_come_in_time_is_rejected(place: Place) -> None:
@@ -113,36 +123,59 @@ def test_enclave_has_no_more_clients_than_it_may(place: Place) -> None:
             end.close()
 
 
-def test_look_ups_are_bounded_and_a_dead_name_server_blocks_nobody_for_ever(place: Place) -> None:
+def test_dead_name_servers_of_one_entry_hold_up_nobody_else(place: Place) -> None:
     release = threading.Event()
     running: list[str] = []
 
     def stuck(
         host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> Sequence[tuple[socket.AddressFamily, InternetName]]:
-        running.append(host)
-        assert release.wait(TEST_TIMEOUT)
+        if host != NAME:
+            running.append(host)
+            assert release.wait(TEST_TIMEOUT)
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
     def wild(port: int) -> Allowlist:
-        return Allowlist(frozenset({("*.example.com", port), ("127.0.0.1", port)}))
+        return Allowlist(allowing(port).entries | {("*.dead.example.com", port)})
 
     with outside(place, allowlist=wild, limits=RelayLimits(connect_timeout=TICK + 1)) as out:
         assert isinstance(out.rig.forwarder, EgressForwarder)
         out.rig.forwarder._look_up = stuck
         with contextlib.ExitStack() as stack:
-            clients = [stack.enter_context(out.connect(f"n{n}.example.com")) for n in range(40)]
-            out.rig.wait_until(lambda: len(openings(out)) == 40)
-            out.rig.wait_until(lambda: all(each.entry for each in openings(out)))
-            out.rig.wait_until(lambda: len(running) == 32)
+            names = [f"n{n}.dead.example.com" for n in range(300)]
+            clients = [stack.enter_context(out.connect(name)) for name in names]
+            out.rig.wait_until(lambda: out.rig.forwarder.counters.accepted == 300)
+            out.rig.wait_until(lambda: len(running) == 8)
+            with out.tunnel() as (client, accepted):
+                check(client, accepted)
             out.rig.pass_time(TICK + 2)
             for client in clients:
-                assert read_all(client).startswith(b"HTTP/1.1 504 ")
+                assert read_all(client).startswith((b"HTTP/1.1 504 ", b"HTTP/1.1 502 "))
             release.set()
-        with out.connect("n0.example.com") as client, out.server.accept() as accepted:
+        with out.connect(names[0]) as client, out.server.accept() as accepted:
             read_exactly(client, len(ESTABLISHED))
             check(client, accepted)
-        assert len(running) >= 40
+
+
+def test_answer_with_thousands_of_addresses_is_tried_in_part(place: Place) -> None:
+    """One client must not have the parent knock on every door that a name server names."""
+    knocked: list[str] = []
+
+    class Resolver(HostResolver):
+        def failed(self, candidate: Candidate) -> None:
+            knocked.append(str(candidate[1][0]))  # type: ignore[index] # an InternetName
+            super().failed(candidate)
+
+    refused = [f"127.1.{n >> 8}.{n & 255}" for n in range(3000)]
+    names = Names(api_example_com=[refused])
+    port = unused_port()
+    entries = ((NAME, port), *((address, port) for address in refused))
+    with pytest.MonkeyPatch.context() as patch, outside(place, *entries, names=names) as out:
+        patch.setattr(egress, "HostResolver", Resolver)
+        assert out.response(request(NAME, port)).startswith("HTTP/1.1 502 ")
+        assert knocked == refused[:16]
+        out.response(request(NAME, port))
+        assert knocked == refused[:32], "others the next time"
 
 
 def test_host_removed_by_a_reload_is_rejected_and_open_tunnels_go_on(out: Outside) -> None:

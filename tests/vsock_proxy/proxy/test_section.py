@@ -288,3 +288,13 @@ def test_the_documented_egress_is_read() -> None:
         "*.s3.eu-central-1.amazonaws.com"
     )
     assert forward.limits == RelayLimits(connections=2048, per_cid=512)
+
+
+def test_tests_that_the_document_names_exist() -> None:
+    page = (ROOT / "docs/egress.md").read_text(encoding="utf-8")
+    written = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests/vsock_proxy").rglob("test_*.py")
+    )
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) >= 20
+    assert named <= set(re.findall(r"^def (test_\w+)", written, re.MULTILINE))

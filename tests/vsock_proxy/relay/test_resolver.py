@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,13 @@ from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsock_proxy.net.resolving import look_up
 from vsock_proxy.proxy.allowlist import Allowlist
-from vsock_proxy.relay.resolver import AddressPolicy, HostResolver, Resolved, resolver_for
+from vsock_proxy.relay.resolver import (
+    AddressPolicy,
+    HostResolver,
+    LookUpThreads,
+    Resolved,
+    resolver_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,3 +208,46 @@ def test_family_restricts_the_look_up() -> None:
     assert look_up("127.0.0.1", 1, socket.AF_INET)
     with pytest.raises(socket.gaierror):
         look_up("127.0.0.1", 1, socket.AF_INET6)
+
+
+def test_one_group_of_look_ups_gets_a_quarter_of_threads_and_places() -> None:
+    go_on = threading.Event()
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threads = LookUpThreads(calls.put, threads=8, waiting=16)
+
+    def dead() -> None:
+        assert go_on.wait(TEST_TIMEOUT)
+        done.put("dead")
+
+    for _ in range(2 + 4):
+        threads.run(dead, "dead")
+    with pytest.raises(RuntimeError, match="too many names"):
+        threads.run(dead, "dead")
+    for number in range(6):
+        threads.run(lambda: done.put("other"), f"other {number}")
+    assert [done.get(timeout=TEST_TIMEOUT) for _ in range(6)] == ["other"] * 6
+    go_on.set()
+    for _ in range(6 + 6):
+        calls.get(timeout=TEST_TIMEOUT)()  # its end, on the loop
+    assert [done.get(timeout=TEST_TIMEOUT) for _ in range(6)] == ["dead"] * 6
+    assert not threads._running
+    assert not threads._waiting
+
+
+def test_look_up_that_waits_is_not_held_up_by_those_before_it() -> None:
+    go_on = threading.Event()
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threads = LookUpThreads(calls.put, threads=4, waiting=16)
+
+    def dead() -> None:
+        assert go_on.wait(TEST_TIMEOUT)
+
+    for group in "abcd":
+        threads.run(dead, group)
+    threads.run(dead, "a")
+    threads.run(lambda: done.put("e"), "e")
+    threads._ended("d")  # as if its thread had ended: "a" has its quarter
+    assert done.get(timeout=TEST_TIMEOUT) == "e"
+    go_on.set()
