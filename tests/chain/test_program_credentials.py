@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from enclave_simulator.parent.credentials import CredentialServer
+from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.chain.test_clients import FOLDER
 from tests.chain.test_egress import ALLOW, NAME, World, check, outside, program
-from tests.chain.test_main_job import AGENT, SIMULATOR, run
 from tests.programs.aws_cli.folder import installed_aws_cli
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import UnixAddress

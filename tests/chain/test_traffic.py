@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from enclave_simulator.kms.tls import generate_key, key_pem
+from tests.chain.commands import SIMULATOR
 from tests.chain.test_attested_tls import PCR0, root_of
 from tests.chain.test_egress import database
-from tests.chain.test_main_job import SIMULATOR
 from tests.paths import ROOT
 from tests.programs.boot import traffic
 from tests.programs.boot.outside import outside, seal

@@ -28,7 +28,7 @@ from enclave.attested_tls.context import AttestedContext
 from enclave_simulator.authority import Authority
 from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
-from tests.chain.test_main_job import AGENT
+from tests.chain.commands import AGENT
 from tests.programs.bench.endpoint import cpu_seconds, rsa_seconds
 from tests.programs.bench.report import machine, table
 from tests.waiting import TEST_TIMEOUT, eventually
