@@ -37,7 +37,7 @@ SPARE_DESCRIPTORS: Final = 16
 """File descriptors for all but connections: standard streams, the NSM, the loop, modules."""
 
 
-class Endpoint:
+class LocalEndpoint:
     """Serves on the running loop, from the start until `close`.
 
     Args:

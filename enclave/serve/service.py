@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from enclave.network.numbers import network_families
 from enclave.serve.control import ControlServer
 from enclave.serve.diagnostics import diagnostics_to_log
-from enclave.serve.endpoint import SPARE_DESCRIPTORS, Endpoint
+from enclave.serve.endpoint import SPARE_DESCRIPTORS, LocalEndpoint
 from enclave.serve.program import opened_secrets, run_to_end
 from enclave.serve.program_environment import endpoint_environment
 from enclave.serve.stop import Stop, either
@@ -114,7 +114,7 @@ async def serve(
         workers.watch(stop.fail)
     with Parts() as parts, Parts() as last:
         parts.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
-        endpoint = Endpoint(agents, listener, options, ingress=ingress)
+        endpoint = LocalEndpoint(agents, listener, options, ingress=ingress)
         parts.add(endpoint)
         metrics = endpoint.server.metrics
         if workers is not None:
@@ -170,7 +170,7 @@ async def serve_as_worker(
     life.setblocking(False)  # noqa: FBT003 (the standard library's signature)
     with Parts() as parts:
         parts.enter_context(diagnostics_to_log(asyncio.get_running_loop()))
-        endpoint = Endpoint(agents, listener, options, ingress=ingress, number=number)
+        endpoint = LocalEndpoint(agents, listener, options, ingress=ingress, number=number)
         parts.add(endpoint)
         log.debug("process %d serves as well", number)
         # Its first call makes the key pair: not one of a client's.
@@ -214,7 +214,7 @@ async def run_program(
 async def _run_once_ready(
     program: Program,
     stop: Stop,
-    endpoint: Endpoint,
+    endpoint: LocalEndpoint,
     address: Address,
     agents: Mapping[str, Agent],
     credentials: ProgramCredentials | None,
