@@ -139,6 +139,18 @@ def test_a_dead_index_is_named(tmp_path: Path) -> None:
     assert "PIP_INDEX_URL" in hint
 
 
+def test_make_run_installs_what_each_program_needs() -> None:
+    """README says that all four programs are there then."""
+    needed = {
+        extra
+        for folder in ("vsock_proxy", "parent", "enclave_simulator")
+        for path in (ROOT / folder).rglob("*.py")
+        for extra in re.findall(r'\brequire\("(\w+)"', path.read_text(encoding="utf-8"))
+    }
+    assert needed == set(set_up.EXTRAS["run"].split(","))
+    assert set_up.EXTRAS.keys() == set_up.COST.keys()
+
+
 def test_the_packages_of_the_clean_room_are_those_of_readme() -> None:
     assert clean.needed_packages() == ["python3-venv", "make"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import itertools
 import os
 import re
@@ -19,14 +21,16 @@ from enclave.cli.generate_random import PARAMETERS
 from enclave.cli.model import operation_model, parameters
 from enclave.cli.options import Parser, common_options
 from enclave.recipient.exchange import SECRET_FIELD
+from enclave_simulator.cli import main as enclave_simulator
 from tests.enclave.cli.conftest import CommandLine
 from tests.paths import ROOT
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.proxy.command import main as vsock_proxy
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -128,15 +132,15 @@ def options(words: list[str]) -> set[str]:
     return {word.partition("=")[0] for word in ends if re.match(r"--[a-z]", word)}
 
 
-def help_of(*command: str) -> str:
-    modules = {"enclave-agent": "enclave.cli", "vsock-proxy": "vsock_proxy.proxy.command",
-               "enclave-simulator": "enclave_simulator.cli"}  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {modules[command[0]]} import main; main()", *command[1:],
-         "--help"],
-        capture_output=True, text=True, check=True, timeout=TEST_TIMEOUT,
-    )  # fmt: skip
-    return done.stdout
+def help_of(program: str, *words: str) -> str:
+    mains: dict[str, Callable[[list[str]], int]] = {
+        "enclave-agent": main,
+        "vsock-proxy": vsock_proxy,
+        "enclave-simulator": enclave_simulator,
+    }
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
+        mains[program]([*words, "--help"])
+    return printed.getvalue()
 
 
 def test_the_readmes_commands_and_help_agree() -> None:

@@ -14,6 +14,7 @@ from enclave import Agent
 from enclave.attestation import parse
 from enclave.recipient import keypair
 from enclave.recipient.keypair import KEY_BITS, KeyPairAhead
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from enclave_simulator.nsm import SimulatedNsm
@@ -72,6 +73,10 @@ def test_a_recipient_loads_no_code_for_the_formats_of_keys() -> None:
         "print('cryptography.hazmat.primitives.serialization' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TEST_TIMEOUT,
     )
     assert done.stdout == "False\n"

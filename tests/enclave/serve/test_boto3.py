@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from enclave.nsm import Nsm
 from tests.enclave.serve.serving import Served, served
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,12 @@ def make_client(endpoint: Served) -> Iterator[MakeClient]:
             endpoint_url=f"http://127.0.0.1:{port}",
             aws_access_key_id="anything",  # the endpoint signs for itself
             aws_secret_access_key="anything",
-            config=Config(retries=retries or {"total_max_attempts": 1}, proxies={}),
+            config=Config(
+                retries=retries or {"total_max_attempts": 1},
+                proxies={},
+                connect_timeout=TEST_TIMEOUT,  # a slow machine's response is not asked for twice
+                read_timeout=TEST_TIMEOUT,
+            ),
         )
         clients.append(client)
         return client
