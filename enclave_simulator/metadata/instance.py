@@ -110,7 +110,7 @@ class _Handler(Handler):
         if self.path != _TOKEN_PATH:
             self.respond(404, b"")
         elif self.headers.get("X-Forwarded-For"):
-            self.respond(403, b"")  # a proxy of somebody's is in between
+            self.respond(403, b"")  # it came through a proxy
         elif not _LIFETIME.fullmatch(lifetime) or not 1 <= int(lifetime) <= _LONGEST:
             self.respond(400, b"")
         elif self.server.hops > self.server.hop_limit:
