@@ -48,7 +48,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Responds with one body; each connection has 10 seconds."""
+    """Responds with one body; each read and write times out after 10 seconds."""
 
     timeout = 10.0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import complain
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         help="make only these attacks; may repeat")  # fmt: skip
     add("--list", action="store_true", help="print every attack with its effect, and exit")
     add("--json", action="store_true", help="print one JSON document in place of the table")
-    add("--deadline", metavar="SECONDS", type=_seconds, default=_DEADLINE,
+    add("--deadline", metavar="SECONDS", type=seconds(0.001, _LONGEST), default=_DEADLINE,
         help="for one run; longer than COMMAND's own timeouts (default: %(default)g)")  # fmt: skip
     add("--jobs", metavar="N", type=_jobs, default=1,
         help="runs of COMMAND at the same time (default: %(default)s)")  # fmt: skip
@@ -119,13 +119,6 @@ def _show(text: str) -> None:
     """Print at once: the rows are the progress."""
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not math.isfinite(seconds) or not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"not between 0 and {_LONGEST:g} seconds: {text}")
-    return seconds
 
 
 def _jobs(text: str) -> int:

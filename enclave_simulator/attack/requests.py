@@ -16,7 +16,7 @@ _READ = 1 << 16
 
 
 class RequestError(Exception):
-    """What a client sent is no request that an SDK sends."""
+    """A client sent what no SDK sends."""
 
 
 def read_request(connection: socket.socket, left: bytes) -> tuple[Request | None, bytes]:

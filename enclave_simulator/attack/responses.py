@@ -1,4 +1,4 @@
-"""Attacks by whoever holds KMS's name: the content of responses, and how they arrive. No I/O."""
+"""Attacks with a valid certificate for KMS: the content and arrival of responses. No I/O."""
 
 from __future__ import annotations
 

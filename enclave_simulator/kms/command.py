@@ -23,6 +23,7 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening
+from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import inform
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
@@ -74,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
         "--ca-file can be built into an image (default: a new one each time)")  # fmt: skip
     add("--fault", metavar="NAME[:COUNT]", action=FaultAction, default=[], dest="faults",
         help="spoil COUNT requests, or all; repeat to queue; help lists the names")  # fmt: skip
-    add("--grant-delay", metavar="SECONDS", type=_seconds, default=timedelta(0),
+    add("--grant-delay", metavar="SECONDS", type=_delay, default=timedelta(0),
         help="how long a new grant is effective only with its token; KMS's up to 300 "
         "(default: 0)")  # fmt: skip
     add("--credentials", metavar="FILE",
@@ -116,12 +117,9 @@ def key_option_words(options: argparse.Namespace) -> list[str]:
     return words
 
 
-def _seconds(text: str) -> timedelta:
+def _delay(text: str) -> timedelta:
     """Convert a number of seconds, as an argparse type."""
-    seconds = float(text)
-    if not 0 <= seconds <= _LONGEST_DELAY:
-        raise argparse.ArgumentTypeError(f"not between 0 and {_LONGEST_DELAY}: {text}")
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=seconds(0, _LONGEST_DELAY)(text))
 
 
 def run(arguments: argparse.Namespace) -> int:

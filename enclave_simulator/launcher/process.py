@@ -12,7 +12,7 @@ _PIDFD_THREAD = os.O_EXCL  # since Linux 6.9
 
 
 def socket_inode(thread: int, fd: int) -> int | None:
-    """Return the inode of the socket behind a thread's descriptor; None if it is none.
+    """Return the inode of the socket behind a thread's descriptor; None if it is not a socket.
 
     The inode is what stays the same when a descriptor is duplicated, inherited or sent. The
     link is only read, not followed: following could block on a dead network file system.

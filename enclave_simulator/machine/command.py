@@ -21,6 +21,7 @@ from enclave_simulator.parent.processes import exit_on_signals
 from parent import files
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.ports import PROXY_PORT
+from vsock_proxy.service.arguments import seconds
 
 if TYPE_CHECKING:
     from enclave_simulator.authority import Authority
@@ -74,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
     add("--guest-port", metavar="PORT", action="append", default=[],
         type=parent_services.vsock_port,
         help="add CID_PORT to that folder for this port of the guest; may repeat")  # fmt: skip
-    add("--timeout", type=float, metavar="SECONDS",
+    add("--timeout", type=seconds(0.1, 86400 * 365), metavar="SECONDS",
         help="stop the machine after this time (default: none)")  # fmt: skip
     add("--kvm", action="store_true",
         help="use KVM instead of emulation: faster; unreliable where it is emulated")  # fmt: skip

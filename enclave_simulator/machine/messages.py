@@ -157,7 +157,7 @@ def parse(header: bytes, payload: bytes) -> Message:
     """Read a message.
 
     Raises:
-        ProtocolError: it is none of `Request`.
+        ProtocolError: it is not one of `Request`.
     """
     number, needs_reply, _ = parse_header(header)
     try:

@@ -95,7 +95,7 @@ class Virtqueue:
         """Prepare; the addresses are guest physical ones.
 
         Raises:
-            ProtocolError: the size is no power of two up to `MAX_SIZE`, or a ring is not in
+            ProtocolError: the size is not a power of two up to `MAX_SIZE`, or a ring is not in
                 memory.
         """
         if not 0 < size <= MAX_SIZE or size & (size - 1):

@@ -44,7 +44,7 @@ class Packet:
     """One packet.
 
     Attributes:
-        operation: None where it is none that is known, or not of a stream: to be refused.
+        operation: None if it is unknown, or not of a stream: to be rejected.
         flags: of SHUTDOWN.
         buffer_size: bytes the sender can hold for this connection.
         forwarded: bytes of the connection it has passed on, modulo 2**32.

@@ -8,6 +8,7 @@ Guide, "Use the Instance Metadata Service to access instance metadata".
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 import time
@@ -27,6 +28,7 @@ _TOKEN_PATH = "/latest/api/token"  # noqa: S105 (a path)
 _ROLES = "/latest/meta-data/iam/security-credentials/"
 _LONGEST = 21_600
 """Seconds a token may live."""
+_LIFETIME = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST_TOKENS = 1000
 
 
@@ -108,8 +110,8 @@ class _Handler(Handler):
         if self.path != _TOKEN_PATH:
             self.respond(404, b"")
         elif self.headers.get("X-Forwarded-For"):
-            self.respond(403, b"")  # a proxy of somebody's is in between
-        elif not lifetime.isdigit() or not 1 <= int(lifetime[:9]) <= _LONGEST:
+            self.respond(403, b"")  # it came through a proxy
+        elif not _LIFETIME.fullmatch(lifetime) or not 1 <= int(lifetime) <= _LONGEST:
             self.respond(400, b"")
         elif self.server.hops > self.server.hop_limit:
             # The response has been dropped on the way: the client waits, and closes.

@@ -13,6 +13,7 @@ from enclave_simulator.threaded_server import Handler, Server
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_address
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.ports import CREDENTIALS_PORT
+from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _LISTEN = VsockAddress(VMADDR_CID_PARENT, CREDENTIALS_PORT)
 _LIFETIME = 3600
 """Seconds; a role's credentials last six hours on EC2, and one hour by default from STS."""
+
+_LONGEST = 86400.0 * 365
+"""Seconds; a negative lifetime makes expired credentials."""
 
 
 def simulated_document(lifetime: float = _LIFETIME) -> dict[str, str]:
@@ -69,7 +73,7 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("--listen", metavar="ADDRESS", default=str(_LISTEN),
         help="vsock://CID:PORT, unix:/PATH or tcp://HOST:PORT (default: %(default)s)")  # fmt: skip
-    add("--lifetime", metavar="SECONDS", type=float, default=_LIFETIME,
+    add("--lifetime", metavar="SECONDS", type=seconds(-_LONGEST, _LONGEST), default=_LIFETIME,
         help="how long the credentials of a response last (default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=run)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from parent.credentials.model import credentials_response
+from parent.http_server.hosts import may_be_named
 from parent.http_server.protocol import Request, Response, message
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def respond(request: Request, cache: Cache, cids: Collection[int] | None) -> Res
     """
     if cids is not None and request.cid not in cids:
         return message(403, f"CID {request.cid} is not among those that get credentials here")
-    if not _is_local(request.host):
-        # A web page on this machine, whose name leads here (DNS rebinding).
+    if not may_be_named(request.host, ()):
         return message(403, "the Host header is neither localhost nor an address")
     if request.path != "/":
         return message(404, "no such path")
@@ -35,15 +34,3 @@ def respond(request: Request, cache: Cache, cids: Collection[int] | None) -> Res
     if cache.failure is None:
         return message(503, "no credentials yet: the parent has just started")
     return message(503, f"the parent has no credentials ({cache.failure.kind}); see its log")
-
-
-def _is_local(host: str) -> bool:
-    """Return whether a Host header, with or without a port, is ``localhost`` or an address."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() in ("", "localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

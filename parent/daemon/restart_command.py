@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parent.daemon.status_command import StatusError, exchange
+from parent.daemon.command import DEFAULT_PATH
+from parent.daemon.status_command import StatusError, exchange, read_operations
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.service.extras import require
+from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.platforms import require_linux
 
 if TYPE_CHECKING:
@@ -31,11 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "the enclave, and start it from its image as it is now. The daemon listens for this at "
         "`operations.control`. Exit status: 0 once the enclave runs again, otherwise 1.",
     )
-    default = Path("/etc/nitro_enclaves/parent.yaml")
     add = parser.add_argument
     add("name", metavar="NAME", help="of the enclave, as in the configuration")
-    add("--config", metavar="FILE", type=Path, default=default, help="default: %(default)s")
-    add("--timeout", metavar="SECONDS", type=float, default=120.0,
+    add("--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    add("--timeout", metavar="SECONDS", type=seconds(1, 86400), default=120.0,
         help="for all of it (default: %(default)g)")  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -66,7 +66,7 @@ def restart(
     if status != 202:
         text = content.get("message") if isinstance(content, dict) else None
         raise StatusError(str(text or f"the daemon's response has the status {status}"))
-    before = content["starts"]
+    before = content.get("starts") if isinstance(content, dict) else None
     while True:
         values = _enclave(address, name)
         if values["starts"] != before and values["state"] == "running":
@@ -94,22 +94,15 @@ def _enclave(address: Address, name: str) -> dict[str, Any]:
 
 
 def control_of(path: Path) -> Address:
-    """Return where the daemon listens for commands; other sections may be invalid.
+    """Return where the daemon listens for commands.
 
     Raises:
         ConfigurationError: it does not.
     """
-    require("parent", "h11", "prometheus_client", "yaml")
-    from parent.operations.settings import read_operations_section  # noqa: PLC0415 (see `require`)
-    from vsock_proxy.service.settings import load_settings  # noqa: PLC0415
-
-    sections = load_settings(path, hint="name the file with --config").mapping()
-    control = None
-    if "operations" in sections:
-        control = read_operations_section(sections["operations"]).control
-    if control is None:
+    operations = read_operations(path)
+    if operations is None or operations.control is None:
         raise ConfigurationError(
             f"{path} has no `operations.control`: its daemon takes no commands",
             hint="add there: operations: {control: unix:/run/enclave-parent/control, ...}",
         )
-    return control
+    return operations.control

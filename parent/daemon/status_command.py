@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -12,17 +11,22 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parent.daemon.command import DEFAULT_PATH, NEEDED
 from parent.daemon.status_table import MIN_WIDTH, WIDTH, table
 from parent.files import print_json
 from vsock_proxy.errors import AgentError, ConfigurationError, DialError
 from vsock_proxy.net.addresses import Address, TcpAddress
 from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import printable
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.platforms import require_linux
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping
+
+    from parent.operations import OperationsSettings
 
 TIMEOUT = 20.0
 """Seconds for the daemon's response; it waits for the relay's loop for ten."""
@@ -48,13 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "`operations` of its configuration says. Exit status: 0 if everything is healthy, 1 if "
         "not, or if the daemon does not respond.",
     )
-    default = Path("/etc/nitro_enclaves/parent.yaml")
     add = parser.add_argument
-    add("--config", metavar="FILE", type=Path, default=default, help="default: %(default)s")
+    add("--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument(
-        "--watch", metavar="SECONDS", type=_interval, nargs="?", const=2.0,
+        "--watch", metavar="SECONDS", type=seconds(0.1, 3600), nargs="?", const=2.0,
         help="show it again every so many seconds, 2 by default, until interrupted",
     )  # fmt: skip
     parser.set_defaults(run=run)
@@ -98,14 +101,17 @@ def watch(address: Address, interval: float, *, sleep: Callable[[float], None] =
 
 def _table(state: Mapping[str, Any]) -> str:
     width = shutil.get_terminal_size((WIDTH, 24)).columns
-    return table(state, now=time.time(), width=max(width, MIN_WIDTH))
+    try:
+        return table(state, now=time.time(), width=max(width, MIN_WIDTH))
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise _another_version("the daemon") from None
 
 
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError("from 0.1 to 3600 seconds")
-    return seconds
+def _another_version(what: str) -> StatusError:
+    return StatusError(
+        f"{what} is not enclave-parent of this version",
+        hint="was the daemon restarted after the last update?",
+    )
 
 
 def ask(address: Address) -> dict[str, Any]:
@@ -116,11 +122,8 @@ def ask(address: Address) -> dict[str, Any]:
         StatusError: no response, or not that of this program.
     """
     status, state = exchange(address, "GET", "/status")
-    if status != 200 or not isinstance(state, dict) or "components" not in state:
-        raise StatusError(
-            f"what listens on {address} is not enclave-parent of this version",
-            hint="was the daemon restarted after the last update?",
-        )
+    if status != 200 or not isinstance(state, dict) or not {"components", "status"} <= state.keys():
+        raise _another_version(f"what listens on {address}")
     return state
 
 
@@ -146,20 +149,32 @@ def exchange(address: Address, method: str, path: str) -> tuple[int, Any]:
             raise StatusError(f"no response from {address}: {str(e) or type(e).__name__}") from e
 
 
-def _address(path: Path) -> Address:
-    """Return where the daemon listens. Other sections may be invalid, or about to be changed."""
+def read_operations(path: Path) -> OperationsSettings | None:
+    """Return where the daemon of a configuration listens; None if it has no such section.
+
+    Other sections may be invalid, or about to be changed.
+
+    Raises:
+        ConfigurationError: the file or the section cannot be read.
+    """
     # Imported here: the commands for images work without PyYAML and Prometheus.
-    require("parent", "h11", "prometheus_client", "yaml")
+    require("parent", *NEEDED)
     from parent.operations.settings import read_operations_section  # noqa: PLC0415
     from vsock_proxy.service.settings import load_settings  # noqa: PLC0415
 
     sections = load_settings(path, hint="name the file with --config").mapping()
-    if "operations" not in sections:
+    section = sections.get("operations")
+    return None if section is None else read_operations_section(section)
+
+
+def _address(path: Path) -> Address:
+    operations = read_operations(path)
+    if operations is None:
         raise ConfigurationError(
             f"{path} has no section `operations`: its daemon listens nowhere",
             hint="add there: operations: {listen: unix:/run/enclave-parent/operations}",
         )
-    listen = read_operations_section(sections["operations"]).listen
+    listen = operations.listen
     if isinstance(listen, TcpAddress):
         return TcpAddress(_UNSPECIFIED.get(listen.host, listen.host), listen.port)
     return listen

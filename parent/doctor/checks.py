@@ -172,7 +172,7 @@ class Doctor:
         try:
             count = pool_size(pool)
         except ValueError:
-            return skipped(f"{CPU_POOL} is no list of CPUs")
+            return skipped(f"{CPU_POOL} is not a list of CPUs")
         needed = sum(enclave.cpus for enclave in self._enclaves())
         if count < needed:
             return failed(

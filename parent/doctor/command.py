@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parent.daemon.command import DEFAULT_PATH, NEEDED
 from parent.files import print_json
 from vsock_proxy.service import checkup
 from vsock_proxy.service.extras import require
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 TIMEOUT = 20.0
 """Seconds for a check; the longest are the instance metadata service's retries."""
 
-_DEFAULT_PATH = Path("/etc/nitro_enclaves/parent.yaml")
-
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
@@ -35,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "otherwise 0.",
     )
     add = parser.add_argument
-    add("--config", metavar="FILE", type=Path, default=_DEFAULT_PATH, help="default: %(default)s")
+    add("--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -43,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Make the checks, print them, and return the exit status."""
     require_linux("enclave-parent doctor")
-    require("parent", "h11", "prometheus_client", "yaml")
+    require("parent", *NEEDED)
     from parent.doctor.machine import ThisMachine  # noqa: PLC0415 (not for --help)
 
     return report(ThisMachine(arguments.config), as_json=arguments.json)

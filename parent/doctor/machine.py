@@ -161,7 +161,7 @@ def pool_size(text: str) -> int:
     """Return how many CPUs a list such as ``1,5-7`` has (Linux, "cpulists").
 
     Raises:
-        ValueError: it is no such list.
+        ValueError: it is not such a list.
     """
     count = 0
     for part in text.strip().split(","):

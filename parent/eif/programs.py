@@ -61,7 +61,7 @@ def read_kernel(head: bytes) -> Kernel:
     Sources: Linux, ``Documentation/arch/x86/boot.rst`` and ``arch/arm64/booting.rst``.
 
     Raises:
-        ConfigurationError: it is no kernel that an enclave could boot.
+        ConfigurationError: an enclave could not boot it.
     """
     if head[56:60] == b"ARM\x64":
         return Kernel(AARCH64)

@@ -210,7 +210,7 @@ def _text(told: bytes) -> str:
 
 
 def _is_usage(stderr: bytes) -> bool:
-    """Tell whether the argument parser spoke; its status 2 is no E02."""
+    """Return whether the argument parser failed; its status 2 does not mean E02."""
     return b"Usage:" in stderr or stderr.startswith(b"error:")
 
 

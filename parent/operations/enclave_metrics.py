@@ -1,8 +1,8 @@
 """The numbers that agents in enclaves have, fetched in the background and passed on.
 
 An enclave's text is hostile: it is read strictly and bounded (`vsock_proxy.service.exposition`),
-and written anew with the enclave's name. It is fetched at intervals, not at requests: how often
-somebody scrapes costs neither the enclave nor this process more.
+and written anew with the enclave's name. It is fetched at intervals, not at requests: frequent
+scrapes cost neither the enclave nor this process more.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parent.component import ComponentStatus
 from parent.http_server import HttpServer, Limits, Request, Response, message
+from parent.http_server.hosts import may_be_named
 from parent.operations import page
 from parent.operations.control import control_server
 from parent.operations.enclave_metrics import EnclaveMetrics
 from parent.operations.history import INTERVAL, History
-from parent.operations.hosts import may_be_named
 from parent.operations.metrics import CONTENT_TYPE, Metrics
 from parent.operations.state import health, state
 from vsock_proxy.net.addresses import TcpAddress, without_brackets

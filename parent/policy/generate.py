@@ -99,7 +99,7 @@ def key_policy(
 ) -> dict[str, Any]:
     """Return the policy of a key that only these enclaves, sandboxes or instances may use.
 
-    Whoever may change the policy can lift that, of course.
+    A principal that may change the policy can undo that.
 
     Args:
         measured: what may use the key; several while a new image is rolled out.

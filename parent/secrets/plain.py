@@ -34,7 +34,7 @@ class SealError(AgentError):
 
 
 def type_of(name: str) -> str:
-    """Return the type of a file by how its name ends; ``binary`` if it is none of the others."""
+    """Return the type of a file by how its name ends; ``binary`` for other endings."""
     return next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), "binary")
 
 

@@ -166,7 +166,7 @@ def parse_via(text: str) -> VsockAddress | UnixAddress | TcpAddress:
     """Parse the address of a proxy that serves CONNECT.
 
     Raises:
-        ConfigurationError: it is no address, or one of another kind.
+        ConfigurationError: it is not an address, or is of another kind.
     """
     via = parse_address(text)
     if isinstance(via, TcpAddress) and not _is_ip(via.host):

@@ -1,4 +1,4 @@
-"""Guesses the address that was meant by something that is none. No I/O."""
+"""Suggests an address for text that is not one. No I/O."""
 
 from __future__ import annotations
 

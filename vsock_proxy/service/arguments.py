@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vsock_proxy.service.console import complain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """Return an argparse type: a number of seconds in `least`..`most`, so never NaN."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"not {least:g} to {most:g} seconds: {text!r}")
+        return value
+
+    return read
 
 
 class Parser(argparse.ArgumentParser):

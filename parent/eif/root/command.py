@@ -1,7 +1,7 @@
 """The command that an enclave starts: found in the root file system, and checked. No I/O.
 
 AWS's init tells nitro-cli that the enclave is up before it reads the command. So a command that
-cannot start is no error of nitro-cli's: the enclave is there for a moment, and gone.
+cannot start is not an error to nitro-cli: the enclave runs for a moment, then ends.
 Source: aws-nitro-enclaves-sdk-bootstrap, ``init/init.c``.
 """
 

@@ -71,6 +71,8 @@ def test_nothing_without_a_token_and_all_with_one() -> None:
     ("headers", "status"),
     [
         ({}, 400),
+        ({TTL: "\xb2"}, 400),
+        ({TTL: "000000001" + "9" * 5000}, 400),
         ({TTL: "0"}, 400),
         ({TTL: "21601"}, 400),
         ({TTL: "-1"}, 400),

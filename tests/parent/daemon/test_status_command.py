@@ -257,10 +257,15 @@ def test_watching_goes_on_without_the_daemon(
 
 
 @pytest.mark.parametrize("interval", ["0", "nan", "-1", "4000", "x"])
-def test_intervals_that_are_out_of_range(interval: str) -> None:
+@pytest.mark.parametrize("words", [["status", "--watch"], ["restart", "worker", "--timeout"]])
+def test_times_that_are_out_of_range(
+    words: list[str], interval: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With NaN, `restart` waited for ever."""
     with pytest.raises(SystemExit) as exit_:
-        cli.main(["status", "--watch", interval])
+        cli.main([*words, interval if interval != "4000" else "1e9"])
     assert exit_.value.code == 2
+    assert f"argument {words[-1]}: not " in capsys.readouterr().err
 
 
 def test_no_daemon_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,6 +285,8 @@ def test_no_daemon_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ("code", "body", "said"),
     [
         (200, b"[]", "is not enclave-parent of this version"),
+        (200, b'{"components": {}}', "is not enclave-parent of this version"),
+        (200, b'{"components": {"x": {}}, "status": "ok", "version": "0"}', "of this version"),
         (404, b"{}", "is not enclave-parent of this version"),
         (200, b"<html>", "no response from tcp://127.0.0.1:"),
         (200, b"[" * 100_000, "no response from tcp://127.0.0.1:"),

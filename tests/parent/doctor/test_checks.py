@@ -192,7 +192,7 @@ NO_DAEMON = DialError("unix:/run/x", "No such file or directory")
         ("huge pages", "skip", "cannot be read", put(no_folder=True)),
         ("CPU pool", "fail", "1 CPUs", files(checks.CPU_POOL, "3\n")),
         ("CPU pool", "fail", "there is no", files(checks.CPU_POOL, None)),
-        ("CPU pool", "skip", "no list", files(checks.CPU_POOL, "many")),
+        ("CPU pool", "skip", "not a list", files(checks.CPU_POOL, "many")),
         ("images", "fail", "cannot read", put(image=PermissionError(13, "Permission denied"))),
         ("images", "fail", "too few", put(image=1 << 30)),
         ("credentials", "fail", "no response", put(given=NO_METADATA)),

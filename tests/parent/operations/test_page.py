@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parent.http_server import Request, Response
+from parent.http_server.hosts import may_be_named
 from parent.operations import charts, page, read_operations_section
 from parent.operations.history import INTERVAL, SAMPLES, History, rates
-from parent.operations.hosts import may_be_named
 from parent.operations.markup import document, element
 from parent.operations.state import state
 from tests.parent.operations import daemons

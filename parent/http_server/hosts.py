@@ -1,4 +1,4 @@
-"""By which names the operations may be requested. No I/O.
+"""Which Host headers a server on this machine may respond to. No I/O.
 
 A web page that an operator visits can make the browser look its host's name up again and get the
 address of this listener (DNS rebinding). The browser then takes this daemon for a part of that
@@ -18,7 +18,7 @@ _HOST = re.compile(r"(\[[^][]*\]|[^][:]*)(:[0-9]{1,5})?")
 
 
 def may_be_named(host: str, names: Collection[str]) -> bool:
-    """Return whether a request with this Host header may be responded to.
+    """Return whether a request with this Host header is for this machine.
 
     No name can be rebound if the header has an IP address or ``localhost``. A client without the
     header (HTTP/1.0) is not a browser.
