@@ -56,4 +56,6 @@ class KeyPairAhead:
         return self._made.pop() if self._made else new_private_key()
 
     def _make(self) -> None:
-        self._made.append(new_private_key())
+        # Too little memory, for example: `private_key` meets it, where somebody is told.
+        with contextlib.suppress(Exception):
+            self._made.append(new_private_key())

@@ -7,15 +7,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
+import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave import Agent
 from enclave.attestation import parse
+from enclave.recipient import keypair
 from enclave.recipient.keypair import KEY_BITS, KeyPairAhead
 
 if TYPE_CHECKING:
-    import pytest
-
     from enclave_simulator.nsm import SimulatedNsm
 
 
@@ -32,6 +32,23 @@ def test_without_a_thread_it_is_made_when_it_is_asked_for(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(threading.Thread, "start", start)
     assert KeyPairAhead().private_key().key_size == KEY_BITS
+
+
+def test_a_thread_that_fails_leaves_the_failure_to_who_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> NoReturn:
+        raise MemoryError
+
+    uncaught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+    monkeypatch.setattr(keypair, "new_private_key", fail)
+    ahead = KeyPairAhead()
+    with pytest.raises(MemoryError):
+        ahead.private_key()
+    assert not uncaught
+    monkeypatch.undo()
+    assert ahead.private_key().key_size == KEY_BITS
 
 
 def test_an_agent_has_the_key_it_was_given_attested(
