@@ -211,7 +211,7 @@ RESPONSES: tuple[Attack, ...] = (
         lambda e: with_envelope(e, in_the_clear(e.planted)),
     ),
     _response(
-        "envelope-pkcs1",
+        "envelope-old-padding",
         "an envelope by PKCS #1 v1.5 in place of OAEP",
         lambda e: with_envelope(e, pkcs1(e.enveloper.key, e.planted)),
     ),

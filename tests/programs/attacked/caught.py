@@ -32,7 +32,7 @@ CAUGHT_BY = {
     "no-envelope": "takes-empty",
     "other-key-pair": "built-in-secret",
     "envelope-in-the-clear": "takes-unencrypted",
-    "envelope-pkcs1": "any-algorithm",
+    "envelope-old-padding": "any-algorithm",
     "damaged-envelope": "built-in-secret",
     "empty-secret": "takes-empty",
     "other-keys-response": "ignores-key-id",
