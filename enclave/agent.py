@@ -241,9 +241,7 @@ class Agent(AttestedOperations):
             response = self._kms.call(operation, request, failed=failed, timeout=timeout)
         except KmsRefusedError as e:
             if e.type == "AccessDeniedException":
-                with forking.importing:
-                    from enclave.recipient.refusal import access_denied_hint  # noqa: PLC0415 (lazy)
-                e.hint = access_denied_hint(operation, parameters, document) or e.hint
+                e.hint = _denied_hint(operation, parameters, document) or e.hint
             elif e.type == "ValidationException":
                 recipient.document_rejected(document)
             raise
@@ -397,3 +395,13 @@ def _sdk_client(
         seconds=seconds,
         environ=environ,
     )
+
+
+def _denied_hint(operation: str, parameters: Mapping[str, Any], document: bytes) -> str:
+    """Return what KMS saw of this enclave, for a request that it has denied."""
+    try:
+        with forking.importing:
+            from enclave.recipient.refusal import access_denied_hint  # noqa: PLC0415 (lazy)
+    except (ImportError, OSError):
+        return ""  # No file descriptor is left, for example: KMS's error is what matters.
+    return access_denied_hint(operation, parameters, document)

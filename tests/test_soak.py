@@ -115,7 +115,8 @@ def test_growth_beyond_the_limits_is_a_failure(index: int) -> None:
     most = list(MOST_GROWTH)
     tally = Tally()
     tally.note_right("Decrypt", b"")
-    assert failures(tally, [Growth("agent", [(1, 1, 1), (1 + most[0], 1 + most[1], 5)])]) == []
+    grown = 1 + most[0], 1 + most[1], 1 + most[2]
+    assert failures(tally, [Growth("agent", [(1, 1, 1), grown])]) == []
     most[index] += 1
     (failure,) = failures(tally, [Growth("agent", [(0, 0, 0), (most[0], most[1], most[2])])])
     assert failure.startswith(f"agent has grown by {most[index]} ")

@@ -269,11 +269,12 @@ class _Head:
 
     __slots__ = ("complete", "headers", "status", "version")
 
+    status: int
+    version: str
+
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.complete = False
-        self.status = 0
-        self.version = ""
 
     def on_header(self, raw_name: bytes, raw_value: bytes) -> None:
         name, value = raw_name.decode("ascii").lower(), raw_value.decode("latin-1").strip(" \t")

@@ -12,6 +12,8 @@ class EifError(AgentError):
         offset: bytes from the start of the file to where the trouble was found.
     """
 
+    default_hint = "is the file whole, and made by nitro-cli or `enclave-parent build-eif`?"
+
     def __init__(self, reason: str, *, offset: int, hint: str = "") -> None:
         super().__init__(f"not a valid enclave image: {reason} (offset {offset})", hint=hint)
         self.reason = reason

@@ -47,6 +47,18 @@ def result(pieces: list[bytes]) -> tuple[Any, ...]:
     return reader.response, reusable
 
 
+def framing(size: int) -> bytes:
+    """Return a response in 33 chunks of a byte each, with so much framing around them."""
+    lines = [b"1;" + b"x" * 998] * 32
+    lines.append(b"1;" + b"x" * (size - 32 * (1000 + 4) - 2 - 4))
+    return CHUNKED + b"".join(line + b"\r\nx\r\n" for line in lines) + b"0\r\n\r\n"
+
+
+def trailers(size: int) -> bytes:
+    """Return an empty response with so many bytes of trailers, their last line end included."""
+    return CHUNKED + b"0\r\nX:" + b"x" * (size - 2 - 2 - 2) + b"\r\n\r\n"
+
+
 WHOLE: dict[str, tuple[bytes, int, bytes, bool]] = {
     # name: bytes, status, body, whether the connection may be reused
     "a length": (OK + b"Content-Length: 5\r\n\r\nhello", 200, b"hello", True),
@@ -68,6 +80,15 @@ WHOLE: dict[str, tuple[bytes, int, bytes, bool]] = {
     "not modified": (b"HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n", 304, b"", False),
     "not modified in chunks": (
         b"HTTP/1.1 304 X\r\nTransfer-Encoding: chunked\r\n\r\n", 304, b"", False),
+    "no content, and the end": (
+        b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", 204, b"", False),
+    "a chunk of 16 bytes": (CHUNKED + b"10\r\n" + bytes(16) + b"\r\n0\r\n\r\n", 200, bytes(16), True),
+    "the longest line of a chunk": (
+        CHUNKED + b"1;" + b"x" * 1022 + b"\r\nx\r\n0\r\n\r\n", 200, b"x", True),
+    "as much framing of chunks as there may be": (framing(32_768 + 8 * 32), 200, b"x" * 33, True),
+    "the longest trailers": (trailers(32_768), 200, b"", True),
+    "the last status": (
+        b"HTTP/1.1 599 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 599, b"", True),
     "connection: close": (
         OK + b"Connection: x, CLOSE\r\nContent-Length: 1\r\n\r\nx", 200, b"x", False),
     "two connection headers": (
@@ -105,7 +126,30 @@ def test_the_end_of_the_stream_ends_a_body_of_unknown_length() -> None:
     assert not reader.may_reuse
 
 
+def test_after_the_end_of_the_stream_nothing_is_reused() -> None:
+    assert read(OK + b"Content-Length: 1\r\n\r\nx", end=True).may_reuse is False
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "without a response"), (EARLY, "before the response ended"),
+     (b"HTTP/1.1 200", "before the response ended")],
+)  # fmt: skip
+def test_an_end_says_whether_anything_had_come(data: bytes, message: str) -> None:
+    with pytest.raises(ConnectionLostError, match=message):
+        read(data, end=True)
+
+
+def test_a_line_may_come_in_pieces_up_to_its_last_byte() -> None:
+    data = WHOLE["the longest line of a chunk"][0]
+    at = data.index(b"\r\nx\r\n")
+    assert read(data[:at], data[at : at + 1], data[at + 1 :]).response is not None
+
+
 def test_headers_are_known_by_lower_case_names_and_joined() -> None:
+    reader = read(OK + b"X: a:b\r\nContent-Length: 0\r\n\r\n")
+    assert reader.response is not None
+    assert reader.response.headers == {"x": "a:b", "content-length": "0"}
     reader = read(OK + b"X-A:  1 \r\nx-a: 2\r\nY: \xe9\r\nContent-Length: 0\r\n\r\n")
     assert reader.response is not None
     assert reader.response.headers == {"x-a": "1, 2", "y": "\xe9", "content-length": "0"}
@@ -165,8 +209,14 @@ FAULTS: dict[str, tuple[bytes, type[HttpError]]] = {
     "a chunk size that overflows": (CHUNKED + b"1" * 17 + b"\r\n", HttpProtocolError),
     "a space behind the chunk size": (CHUNKED + b"1 \r\nx\r\n", HttpProtocolError),
     "a line feed in a chunk extension": (CHUNKED + b"1;\n\r\nx\r\n", HttpProtocolError),
+    "a chunk with another end": (CHUNKED + b"1\r\nxyz", HttpProtocolError),
     "a chunk that is longer": (CHUNKED + b"1\r\nxy\r\n", HttpProtocolError),
     "a chunk line without end": (CHUNKED + b"1;" + b"x" * 2000, HttpProtocolError),
+    "a chunk line of a byte too many": (
+        CHUNKED + b"1;" + b"x" * 1023 + b"\r\nx\r\n0\r\n\r\n", HttpProtocolError),
+    "a chunk line that can only be too long": (CHUNKED + b"1;" + b"x" * 1024, HttpProtocolError),
+    "a byte too much framing": (framing(32_768 + 8 * 32 + 1), HttpProtocolError),
+    "a byte too many of trailers": (trailers(32_768 + 1), HttpProtocolError),
     "extensions without end": (
         CHUNKED + (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 40, HttpProtocolError),
     "a trailer that is not one": (CHUNKED + b"0\r\nx\r\n\r\n", HttpProtocolError),

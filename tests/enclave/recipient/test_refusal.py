@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,3 +83,24 @@ def test_an_agent_gives_it(agent: Agent, kms_simulator: KmsSimulator) -> None:
     assert caught.value.type == "AccessDeniedException"
     assert "enclave-parent key-policy explain POLICY.json" in caught.value.hint
     assert "PCR0" in str(caught.value.__notes__)
+
+
+class NoDescriptors:
+    """An importer that finds no file descriptor left."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "enclave.recipient.refusal":
+            raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_without_the_hint_it_is_still_the_error_of_kms(
+    agent: Agent, kms_simulator: KmsSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module is loaded when it is needed: there may be no descriptor left by then."""
+    kms_simulator.faults.inject("refuse")
+    monkeypatch.delitem(sys.modules, "enclave.recipient.refusal")
+    monkeypatch.setattr(sys, "meta_path", [NoDescriptors(), *sys.meta_path])
+    with pytest.raises(KmsRefusedError) as caught:
+        agent.generate_random(8)
+    assert caught.value.type == "AccessDeniedException"
+    assert "compare the PCRs" in caught.value.hint

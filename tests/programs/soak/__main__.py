@@ -163,6 +163,8 @@ def soak(*, seconds: float, clients: int, seed: int, calm: float = CALM) -> Soak
         for part, path in made.logs.items():
             text = path.read_text(errors="replace")
             run.lines[part] = text.count("\n")
+            for line in re.findall(r".*internal error.*", text)[:3]:
+                run.troubles.append(f"{part} has logged: {line}")
             for traceback in tracebacks(text, part)[:3]:
                 run.troubles.append(f"{part} has logged a traceback: {traceback}")
         return run
