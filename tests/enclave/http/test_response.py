@@ -82,7 +82,8 @@ WHOLE: dict[str, tuple[bytes, int, bytes, bool]] = {
         b"HTTP/1.1 304 X\r\nTransfer-Encoding: chunked\r\n\r\n", 304, b"", False),
     "no content, and the end": (
         b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", 204, b"", False),
-    "a chunk of 16 bytes": (CHUNKED + b"10\r\n" + bytes(16) + b"\r\n0\r\n\r\n", 200, bytes(16), True),
+    "a chunk of 16 bytes": (
+        CHUNKED + b"10\r\n" + bytes(16) + b"\r\n0\r\n\r\n", 200, bytes(16), True),
     "the longest line of a chunk": (
         CHUNKED + b"1;" + b"x" * 1022 + b"\r\nx\r\n0\r\n\r\n", 200, b"x", True),
     "as much framing of chunks as there may be": (framing(32_768 + 8 * 32), 200, b"x" * 33, True),
