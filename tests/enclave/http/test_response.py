@@ -75,6 +75,8 @@ WHOLE: dict[str, tuple[bytes, int, bytes, bool]] = {
     "every interim response": (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + EARLY
         + b"HTTP/1.1 199 X\r\n\r\n" + OK + b"Content-Length: 1\r\n\r\nx", 200, b"x", True),
+    "as many interim responses as there may be": (
+        EARLY * MAX_INTERIM + OK + b"Content-Length: 1\r\n\r\nx", 200, b"x", True),
     "no content": (b"HTTP/1.1 204 X\r\n\r\n", 204, b"", True),
     "no content of a length": (b"HTTP/1.1 204 X\r\nContent-Length: 3\r\n\r\n", 204, b"", False),
     "not modified": (b"HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n", 304, b"", False),
@@ -141,6 +143,30 @@ def test_an_end_says_whether_anything_had_come(data: bytes, message: str) -> Non
         read(data, end=True)
 
 
+def head(size: int) -> bytes:
+    """Return a response without a body, whose head has so many bytes."""
+    start, end = OK + b"X: ", b"\r\nContent-Length: 0\r\n\r\n"
+    return start + b"x" * (size - len(start) - len(end)) + end
+
+
+@pytest.mark.parametrize("first", [1, 0])
+def test_the_longest_head(first: int) -> None:
+    """In pieces it goes to one reader, whole to another."""
+    data = head(32_768)
+    assert read(*filter(None, (data[:first], data[first:]))).response is not None
+    for size in (32_769, 32_772):
+        data = head(size)
+        with pytest.raises(HttpProtocolError):
+            read(*filter(None, (data[:first], data[first:])))
+
+
+def test_a_body_that_is_a_response_is_a_body() -> None:
+    inner = OK + b"Content-Length: 1\r\n\r\nx"
+    reader = read(OK + b"Content-Length: %d\r\n\r\n" % len(inner), inner)
+    assert reader.response is not None
+    assert reader.response.body == inner
+
+
 def test_a_line_may_come_in_pieces_up_to_its_last_byte() -> None:
     data = WHOLE["the longest line of a chunk"][0]
     at = data.index(b"\r\nx\r\n")
@@ -184,6 +210,8 @@ FAULTS: dict[str, tuple[bytes, type[HttpError]]] = {
     "a bare line feed": (OK + b"X: y\nContent-Length: 0\r\n\r\n", HttpProtocolError),
     "a bare carriage return": (OK + b"X: y\rz\r\n\r\n", HttpProtocolError),
     "a NUL": (OK + b"X: \0\r\n\r\n", HttpProtocolError),
+    "a head that can only be too long": (
+        (OK + b"X: ").ljust(MAX_HEAD, b"x"), HttpProtocolError),
     "a head without end": (OK + b"X: " + b"x" * MAX_HEAD, HttpProtocolError),
     "headers without end": (OK + b"X: x\r\n" * MAX_HEAD, HttpProtocolError),
     "two lengths": (OK + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", HttpProtocolError),
