@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from parent.secrets import command as seal
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.completion import add_completion
-from vsock_proxy.service.console import complain, keep_exit_status
+from vsock_proxy.service.console import complain, keep_exit_status, output_lost
 from vsock_proxy.service.scarcity import scarcity
 from vsock_proxy.version import VERSION
 
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1  # the reader of the output knows that it has gone
     except OSError as e:
+        if e.errno == errno.EBADF:
+            return output_lost(e)
         complain(PROGRAM, scarcity(e) or str(e))
         return 1
     except KeyboardInterrupt:

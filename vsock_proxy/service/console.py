@@ -90,7 +90,7 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
         except SystemExit as e:  # argparse: --help, --version
             lost = _flush_standard_streams()
             if lost and not e.code:
-                return _output_lost(lost)
+                return output_lost(lost)
             raise
         except BaseException as e:
             lack = scarcity(e) if isinstance(e, Exception) else None
@@ -101,12 +101,13 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
                 raise
             return 1
         lost = _flush_standard_streams()
-        return _output_lost(lost) if lost and not status else status
+        return output_lost(lost) if lost and not status else status
 
     return run
 
 
-def _output_lost(error: OSError) -> int:
+def output_lost(error: OSError) -> int:
+    """Complain that standard output cannot be printed on; return the exit status."""
     if error.errno == errno.EPIPE:
         return 0
     complain(

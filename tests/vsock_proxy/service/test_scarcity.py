@@ -156,3 +156,19 @@ def test_daemons_with_few_descriptors_serve_or_say_so(
 def test_daemons_with_little_memory_serve_or_say_so(name: str, mib: int, tmp_path: Path) -> None:
     limit = (resource.RLIMIT_AS, mib << 20)
     started_or_complained(tmp_path, *COMMANDS[name], limit=limit)
+
+
+def test_a_closed_standard_output_is_one_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "parent.cli", "doctor", "--config", "none"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.close(1),  # noqa: PLW1509 (one thread)
+    )
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.endswith("error: cannot print on standard output: it is closed")
+    assert ": hint: " in second
