@@ -166,7 +166,7 @@ def test_a_closed_standard_output_is_one_error(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        preexec_fn=lambda: os.close(1),  # noqa: PLW1509 (one thread)
+        preexec_fn=lambda: os.close(1),
     )
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
