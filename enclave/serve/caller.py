@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from enclave.errors import AgentError
+from enclave.serve.protocol import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 
 _SHORTEST = 0.001
 """Seconds: a thread is never given less."""
+
+
+def _no_thread() -> EndpointError:
+    return EndpointError(
+        "ServiceUnavailable",
+        "no thread to make the call in",
+        status=503,
+        hint="there are too many threads, or too little memory",
+    )
 
 
 class Begun(Protocol):
@@ -207,7 +217,11 @@ class Caller:
         make = partial(job.make, timeout=left)
         if failed is not None:
             make = partial(make, failed=failed)
-        running = self._loop.run_in_executor(self._threads, make, job.operation, job.parameters)
+        try:
+            running = self._loop.run_in_executor(self._threads, make, job.operation, job.parameters)
+        except RuntimeError:  # the system has no more threads; soon: others wait for this place
+            self._loop.call_soon(self._end, job, None, _no_thread())
+            return
         running.add_done_callback(partial(self._returned, job))
 
     def _returned(self, job: _Job, running: asyncio.Future[KmsResponse]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from enclave.errors import AgentError, KmsUnreachableError
 from enclave.kms.client import KmsResponse
 from enclave.serve.caller import Caller
+from enclave.serve.protocol import EndpointError
 from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
@@ -242,6 +244,27 @@ def test_a_thread_works_no_longer_than_its_client_waits(kms: Kms) -> None:
         kms.next = AgentError("a parameter is invalid")
         assert await call(caller, kms) is MADE
         assert 0 < kms.timeouts[0] < kms.timeouts[1] <= TEST_TIMEOUT
+        caller.close()
+
+    run(work())
+
+
+def test_without_a_thread_each_call_is_an_error_and_no_place_is_lost(
+    kms: Kms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    async def work() -> None:
+        caller = Caller(1)
+        kms.next = AgentError("it cannot be begun")
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+        futures = [call(caller, kms) for _ in range(300)]
+        for future in futures:
+            with pytest.raises(EndpointError, match="no thread"):
+                await future
+        monkeypatch.undo()
+        assert await call(caller, kms) is MADE
         caller.close()
 
     run(work())
