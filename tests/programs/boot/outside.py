@@ -171,7 +171,7 @@ def seal(secret: str, private: Path, ca_key: Path) -> tuple[bytes, Path]:
         "kms", f"--nitro-root={root}", f"--ca-file={ca}", f"--ca-key={ca_key}",
         "--key=alias/app", f"--state={state}",
     ]  # fmt: skip
-    with Service("enclave_simulator.cli", kms) as running:
+    with Service("enclave_simulator.cli", kms, ready_within=TIMEOUT) as running:
         address = running.state["STATUS"].removeprefix("listening on tcp://")
         command = [
             sys.executable, "-m", "parent.cli", "seal", "--key-id=alias/app", "--region=us-east-1",
