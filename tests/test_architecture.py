@@ -222,7 +222,7 @@ def test_protocol_logic_does_no_io() -> None:
         "parent.enclaves.transitions",
         "parent.http_server.hosts",
         "parent.http_server.protocol",
-        "parent.budget",
+        "vsock_proxy.service.budget",
         "parent.daemon.cross_checks",
         "parent.daemon.status_table",
         "parent.operations.charts",

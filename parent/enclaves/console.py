@@ -8,12 +8,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from parent.budget import Budget
 from parent.enclaves import nitro_cli
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import end, passed_environment, spawn
 from parent.logs.lines import neutralise
 from vsock_proxy.service.backoff import Backoff
+from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:

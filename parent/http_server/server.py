@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from parent.budget import Budget
 from parent.http_server.connection import Connection
 from parent.http_server.protocol import METHODS, Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
 from vsock_proxy.service.async_server import AsyncServer
+from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from parent.budget import Budget
 from parent.logs.lines import neutralise
+from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.log_lines import LineSplitter
 
 if TYPE_CHECKING:

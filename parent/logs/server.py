@@ -13,9 +13,9 @@ import selectors
 import socket
 from typing import TYPE_CHECKING
 
-from parent.budget import Budget
 from parent.logs.intake import READ_SIZE, Intake, Source
 from vsock_proxy.net.peers import cid_allowed, peer_cid
+from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.cids import MAX_CIDS
 from vsock_proxy.service.throttle import Throttle
 

@@ -25,9 +25,11 @@ NOT_ALLOWED = "allowlist"
 WRONG_CID = "cid"
 OVER_LIMIT = "limit"
 OVER_CID_LIMIT = "cid_limit"
+OVER_CID_RATE = "cid_rate"
 BAD_REQUEST = "request"
 """Why a client was rejected: the target is not on the allowlist, the client's CID is not allowed,
-no connection ended in time, its enclave has as many as it may, its request is not a CONNECT."""
+no connection ended in time, its enclave has as many as it may, its enclave opens them faster than
+it may, its request is not a CONNECT."""
 
 OTHER_HOSTS = "other"
 """The label of hosts beyond the number that is counted one by one."""
@@ -109,9 +111,9 @@ class Gauges:
 class Counters:
     """Monotonic counters of one forward.
 
-    `rejected` has the labels `NOT_ALLOWED`, `WRONG_CID`, `OVER_LIMIT`, `OVER_CID_LIMIT` and
-    `BAD_REQUEST`; `connect_failures` and `broken` those of `kind_of`, where ``timeout`` of `broken`
-    is a connection that was idle for too long; `bytes` has `UP` and `DOWN`.
+    `rejected` has the labels `NOT_ALLOWED`, `WRONG_CID`, `OVER_LIMIT`, `OVER_CID_LIMIT`,
+    `OVER_CID_RATE` and `BAD_REQUEST`; `connect_failures` and `broken` those of `kind_of`, where
+    ``timeout`` of `broken` is a connection that was idle for too long; `bytes` has `UP` and `DOWN`.
     """
 
     accepted: int = field(default=0, metadata=_help("Connections accepted."))

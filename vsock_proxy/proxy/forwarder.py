@@ -15,6 +15,7 @@ from vsock_proxy.proxy.counters import (
     DOWN,
     NOT_ALLOWED,
     OVER_CID_LIMIT,
+    OVER_CID_RATE,
     OVER_LIMIT,
     UP,
     WRONG_CID,
@@ -29,6 +30,7 @@ from vsock_proxy.relay.admission import Admission
 from vsock_proxy.relay.connecting import Opening
 from vsock_proxy.relay.connection import RelayedConnection, reset
 from vsock_proxy.relay.resolver import AddressPolicy, Resolver, resolver_for
+from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
     from vsock_proxy.relay.loop import Loop
 
 log = logging.getLogger(__name__)
+
+_TURNED_AWAY_PER_SECOND = 500
+"""Clients of enclaves that open too many a second, closed at 0.02 ms each; further ones wait in the
+kernel's backlog, those of other enclaves on this listener too."""
+
+_MOST_CIDS = 256
+"""CIDs whose new clients are counted; an instance runs a few enclaves at a time."""
 
 
 class Forwarder:
@@ -71,6 +80,8 @@ class Forwarder:
         self._apply(forward, resolver)
         self._admission: Admission[Opening] = Admission(forward.limits)
         self._by_cid: collections.Counter[int] = collections.Counter()
+        self._arrivals: dict[int, Budget] = {}  # by CID
+        self._turned_away = Budget(_TURNED_AWAY_PER_SECOND, burst=1.0)
         self._warnings = Throttle(log, lambda: loop.now)
         self._relayed: set[RelayedConnection] = set()
         self._opening: set[Opening] = set()
@@ -95,6 +106,8 @@ class Forwarder:
         """Use other settings for new connections; those there are go on as they began."""
         self._apply(forward)
         self._admission.limits = forward.limits
+        for arrivals in self._arrivals.values():
+            arrivals.change(forward.limits.per_cid_per_second)
         self._use_places()
 
     @property
@@ -166,6 +179,8 @@ class Forwarder:
             self._reject(client, peer, NOT_ALLOWED, "the target is not on the allowlist")
         elif forward.cids is not None and not cid_allowed(client, peer, forward.cids):
             self._reject(client, peer, WRONG_CID, "its CID is not allowed")
+        elif not self._arrives_in_time(peer):
+            self._turn_away(client, peer)
         elif not self._count(peer):
             self._reject(client, peer, OVER_CID_LIMIT, "its enclave has as many as it may")
         else:
@@ -174,6 +189,26 @@ class Forwarder:
     def paused(self, reason: str) -> None:
         """See `AcceptEvents.paused`."""
         self._warnings.warning("%s: accepting is paused: %s", self.forward.title, reason)
+
+    def _arrives_in_time(self, peer: object) -> bool:
+        """Return whether its CID may open one more at this moment."""
+        cid = _cid_of(peer)
+        if cid is None:
+            return True
+        arrivals = self._arrivals.get(cid)
+        if arrivals is None:
+            if len(self._arrivals) >= _MOST_CIDS:
+                self._arrivals.clear()  # of enclaves that have ended, nearly all
+            arrivals = self._arrivals[cid] = Budget(self.forward.limits.per_cid_per_second)
+        return arrivals.take(self._loop.now)
+
+    def _turn_away(self, client: Stream, peer: object) -> None:
+        """Close one of too many new clients; after many of them, accept no more for a while."""
+        self.counters.rejected[OVER_CID_RATE] += 1
+        reason = "its enclave opens too many a second"
+        self._close(client, peer, "rejected", reason)
+        if not self._turned_away.take(self._loop.now):
+            self._acceptor.pause(f"a client is rejected: {reason}")
 
     def _count(self, peer: object) -> bool:
         """Count one more client of its CID, if it may have one more."""
@@ -218,7 +253,8 @@ class Forwarder:
 
     def _use_places(self) -> None:
         """Accept, and start queued clients, if there is room."""
-        self._acceptor.resume()
+        if not self._turned_away.wait(self._loop.now):
+            self._acceptor.resume()
         for opening in self._admission.admit_queued():
             self._opening.add(opening)
             # It opens a descriptor, and this may be in the middle of a turn's events.

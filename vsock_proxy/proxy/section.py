@@ -199,7 +199,8 @@ def _name(value: Setting) -> str:
 
 
 def _limits(value: Setting, default: RelayLimits) -> RelayLimits:
-    counts, times = ("connections", "waiting", "per_cid"), ("connect", "idle", "linger")
+    counts = ("connections", "waiting", "per_cid", "per_cid_per_second")
+    times = ("connect", "idle", "linger")
     with value.reading(*counts, *(f"{name}_timeout" for name in times)) as keys:
         found: dict[str, float] = {}
         for name in keys.found:

@@ -38,6 +38,8 @@ class RelayLimits:
         linger_timeout: the same after one side has half-closed.
         per_cid: clients of every kind from one CID at the same time; further ones are rejected.
             0 for as many as there are.
+        per_cid_per_second: new clients from one CID, on average over five seconds; further ones
+            are closed.
     """
 
     connections: int = 1024
@@ -46,6 +48,7 @@ class RelayLimits:
     idle_timeout: float = 3600.0
     linger_timeout: float = 120.0
     per_cid: int = 0
+    per_cid_per_second: int = 300
 
 
 DEFAULT_LIMITS = RelayLimits()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parent.budget import Budget
 from parent.logs import lines
 from parent.logs.intake import READS_PER_SECOND, Intake, Source
 from parent.logs.lines import neutralise
 from parent.logs.settings import LogSettings
+from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.log_lines import LineSplitter
 
 

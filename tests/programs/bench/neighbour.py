@@ -8,8 +8,9 @@ what the attack alone costs the process that is attacked, in percent of one core
 of the relay's time can be lost, and needs no quiet machine. Rounds are interleaved; figures are
 medians. ROUNDS=10 is steadier; ONLY="logs" measures some attacks; ONLY_CPU=1 only their CPU.
 
-UNIX sockets stand for vsock: behind them there are no CIDs, so all clients of a service together
-have the limits that one enclave has of the logs, and those of all enclaves of the credentials.
+UNIX sockets stand for vsock. All clients of a forward or of egress are taken for one enclave;
+those of a service together have the limits that one enclave has of the logs, and those of all
+enclaves of the credentials.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parent.cli import main as main_of_parent
 from tests.programs.bench.relay import Load
 from tests.programs.bench.relay_peers import Peer
 from tests.programs.bench.report import machine, table
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.proxy import forwarder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +51,7 @@ proxy:
   forwards:
   - {{name: victim, listen: "unix:{folder}/victim", to: "tcp://127.0.0.1:{port}"}}
   - {{name: hostile, listen: "unix:{folder}/forward", to: "tcp://127.0.0.1:{port}"}}
+  egress: {{listen: "unix:{folder}/egress", allowlist: [{{address: localhost, port: 443}}]}}
 credentials: {{listen: "unix:{folder}/credentials"}}
 logs: {{listen: "unix:{folder}/logs", to: {{file: {folder}/log}}}}
 """
@@ -107,6 +111,10 @@ ATTACKS: dict[str, Callable[[str], None]] = {
     ),
     "credentials: connections": _connecting("credentials", b""),
     "forward: connections": _connecting("forward", b"C"),
+    "egress: connections": _connecting("egress", b""),
+    "egress: requests": _connecting(
+        "egress", b"CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n"
+    ),
 }
 
 
@@ -137,6 +145,12 @@ def hostile(name: str, folder: str) -> None:
     ATTACKS[name](folder)
 
 
+def parent(path: str) -> int:
+    """Run ``enclave-parent``, for which each client of a forward comes from CID 16."""
+    forwarder._cid_of = lambda peer: 16  # noqa: ARG005 (its signature)
+    return main_of_parent(["run", "--config", path])
+
+
 @dataclass(frozen=True)
 class _Parent:
     address: str
@@ -150,7 +164,7 @@ def _parent(port: int) -> Iterator[_Parent]:
         path.write_text(CONFIGURATION.format(folder=folder, port=port))
         keys = {"AWS_ACCESS_KEY_ID": "AKIABENCH", "AWS_SECRET_ACCESS_KEY": "bench"}
         with subprocess.Popen(
-            [sys.executable, "-m", "parent.cli", "run", "--config", str(path)],
+            [sys.executable, "-m", "tests.programs.bench.neighbour", "parent", str(path)],
             env={**os.environ, **keys},
             stderr=subprocess.DEVNULL,
         ) as process:
@@ -240,4 +254,8 @@ def _connected(path: str) -> socket.socket:
 
 
 if __name__ == "__main__":
-    hostile(*sys.argv[1:])
+    match sys.argv[1:]:
+        case "parent", configuration:
+            sys.exit(parent(configuration))
+        case attack, where:
+            hostile(attack, where)

@@ -36,7 +36,7 @@ from vsock_proxy.relay.connection import RelayLimits
 from vsock_proxy.relay.resolver import HostResolver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from vsock_proxy.net.resolving import Candidate, InternetName
 
@@ -121,6 +121,32 @@ def test_enclave_has_no_more_clients_than_it_may(place: Place) -> None:
         assert not forwarder._by_cid
         for end, _ in ends:
             end.close()
+
+
+def test_enclave_opens_no_more_a_second_than_it_may(place: Place) -> None:
+    with outside(place, limits=RelayLimits(per_cid_per_second=1)) as out:
+        forwarder, ends = out.rig.forwarder, [socket.socketpair() for _ in range(8)]
+
+        def accept(numbers: Collection[int], cid: int) -> None:
+            def arrive() -> None:
+                for number in numbers:
+                    ends[number][1].setblocking(False)
+                    forwarder.accepted(ends[number][1], (cid, 1000 + number))
+
+            before = forwarder.counters.accepted
+            out.rig.loop.call_from_thread(arrive)
+            out.rig.wait_until(lambda: forwarder.counters.accepted == before + len(numbers))
+
+        accept(range(6), 16)  # five seconds' worth, and one more
+        assert forwarder.counters.rejected == {"cid_rate": 1}
+        assert read_all(ends[5][0]) == b""
+        accept([6], 17)
+        out.rig.pass_time(TICK + 1)
+        accept([7], 16)
+        assert forwarder.counters.rejected["cid_rate"] == 1
+        for end, _ in ends:
+            end.close()
+        out.rig.wait_until(lambda: forwarder.in_use == 0)
 
 
 def test_dead_name_servers_of_one_entry_hold_up_nobody_else(place: Place) -> None:

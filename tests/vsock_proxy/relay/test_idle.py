@@ -55,7 +55,8 @@ class Proxy:
                 f"  egress: {{listen: '{self.address}', {cids}allowlist: "
                 f"[{{address: 127.0.0.1, port: {server.address.port}}}]}}\n"
             )
-        settings.write_text(f"proxy:\n  limits: {{connections: {MANY}}}\n{what}")
+        limits = f"{{connections: {MANY}, per_cid_per_second: {MANY}}}"
+        settings.write_text(f"proxy:\n  limits: {limits}\n{what}")
         self._process = subprocess.Popen(
             [*COMMAND, "--config", str(settings)], stderr=subprocess.PIPE
         )
