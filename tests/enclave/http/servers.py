@@ -61,6 +61,7 @@ class Server:
                 self._handle(connection)
                 return
             with self._context.wrap_socket(connection, server_side=True) as tls:
+                self._ends.append(tls)  # it took the descriptor from `connection`
                 self._handle(tls)
 
     def __enter__(self) -> Self:

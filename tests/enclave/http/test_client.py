@@ -205,9 +205,10 @@ def test_the_same_over_tls(authority: CertificateAuthority, trusting: ssl.SSLCon
             size=1,
             max_body=MAX_BODY,
         )
-        for n in range(6):
-            assert ask(client, b"%d" % n) == b"%d" % n
-            assert sent.acquire(timeout=TEST_TIMEOUT)
+        with closing(client):
+            for n in range(6):
+                assert ask(client, b"%d" % n) == b"%d" % n
+                assert sent.acquire(timeout=TEST_TIMEOUT)
     assert server.connections == 2
 
 
