@@ -37,6 +37,7 @@ def test_in_an_enclave_where_all_works(tmp_path: Path) -> None:
     # The machine's own, which tests cannot know.
     for name in ("entropy", "hwrng", "memory", "descriptors"):
         verdicts.pop(name)
+    assert verdicts.pop("root") == "warn"  # the simulator's
     assert set(verdicts.values()) == {"pass"}, done.stdout
     findings = {each["name"]: each["finding"] for each in report["checks"]}
     assert "min left" in findings["credentials"]

@@ -289,6 +289,13 @@ def test_what_comes_after_the_response_forbids_reuse() -> None:
     assert not reader.may_reuse
 
 
+def test_a_second_response_never_replaces_the_first() -> None:
+    reader = read(OK + b"Content-Length: 1\r\n\r\nx", OK + b"Content-Length: 1\r\n\r\ny")
+    assert reader.response is not None
+    assert reader.response.body == b"x"
+    assert not reader.may_reuse
+
+
 STREAMS = st.one_of(
     st.sampled_from([data for data, *_ in WHOLE.values()] + [data for data, _ in FAULTS.values()]),
     st.binary(max_size=200),
