@@ -99,7 +99,9 @@ def gone(path: Path) -> bool:
 
 HANGS = """\
 import os, pathlib, sys, time
-pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+new = pathlib.Path(sys.argv[1] + ".new")
+new.write_text(str(os.getpid()))
+new.rename(sys.argv[1])  # it is killed as soon as this file is there
 time.sleep(1000)
 """
 
