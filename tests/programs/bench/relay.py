@@ -243,5 +243,7 @@ def ratio(figure: Figure, row: dict[str, list[float]], other: str) -> str:
     if not ours or not theirs:
         return "-"
     pairs = zip(ours, theirs, strict=False)
-    quotients = [a / b if figure.more_is_better else b / a for a, b in pairs]
-    return f"{statistics.median(quotients):.2f}"
+    quotients = [(a, b) if figure.more_is_better else (b, a) for a, b in pairs]
+    if any(divisor <= 0 for _, divisor in quotients):
+        return "-"  # too little to be measured: memory that did not grow, an idle CPU
+    return f"{statistics.median(a / b for a, b in quotients):.2f}"
