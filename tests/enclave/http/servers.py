@@ -70,7 +70,8 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         for end in self._ends:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                # The descriptor alone: SSLSocket.shutdown takes TLS from the thread that uses it.
+                socket.socket.shutdown(end, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(TEST_TIMEOUT)
             assert not thread.is_alive()
