@@ -22,7 +22,7 @@ from parent.http_server.protocol import METHODS, Request, Response, message
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.peers import peer_cid
 from vsock_proxy.service.async_server import AsyncServer
-from vsock_proxy.service.budget import Budget
+from vsock_proxy.service.budget import Budget, BudgetsByCid
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ _GRACE: Final = 1.0
 
 _REJECTIONS_PER_SECOND: Final = 500
 """Connections closed at once, at 0.03 ms each. Beyond that they wait in the kernel's backlog."""
-
-_MAX_CIDS: Final = 256
-"""Enclaves whose rate is remembered; an instance has four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ class HttpServer(AsyncServer[Connection]):
         self._of_enclave: collections.Counter[int] = collections.Counter()
         self._arrivals = Budget(self.limits.per_second)
         self._rejections = Budget(_REJECTIONS_PER_SECOND, burst=1.0)
-        self._arrivals_of_enclave: dict[int, Budget] = {}
+        self._arrivals_of_enclave = BudgetsByCid(self.limits.per_enclave_per_second)
         self._stopping = asyncio.Event()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
@@ -202,7 +199,7 @@ class HttpServer(AsyncServer[Connection]):
     def place_for(self, cid: int | None) -> Connection | None:
         """Return a place for a client; None if it has to be rejected."""
         now = time.monotonic()
-        if cid is not None and not self._arrival_of(cid).take(now):
+        if cid is not None and not self._arrivals_of_enclave.take(cid, now):
             reason = f"it opens more than {self.limits.per_enclave_per_second} a second"
         elif cid is not None and self._of_enclave[cid] >= self.limits.per_enclave:
             reason = f"limit of {self.limits.per_enclave} connections of one enclave reached"
@@ -220,13 +217,6 @@ class HttpServer(AsyncServer[Connection]):
         of_enclave = "" if cid is None else f" of the enclave with CID {cid}"
         self._warnings.warning("%s: rejected a client%s: %s", self._name, of_enclave, reason)
         return None
-
-    def _arrival_of(self, cid: int) -> Budget:
-        if cid not in self._arrivals_of_enclave:
-            if len(self._arrivals_of_enclave) >= _MAX_CIDS:
-                self._arrivals_of_enclave.clear()
-            self._arrivals_of_enclave[cid] = Budget(self.limits.per_enclave_per_second)
-        return self._arrivals_of_enclave[cid]
 
     # The methods of `connection.Server`, on the server's thread.
 

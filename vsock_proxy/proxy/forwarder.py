@@ -30,7 +30,7 @@ from vsock_proxy.relay.admission import Admission
 from vsock_proxy.relay.connecting import Opening
 from vsock_proxy.relay.connection import RelayedConnection, reset
 from vsock_proxy.relay.resolver import AddressPolicy, Resolver, resolver_for
-from vsock_proxy.service.budget import Budget
+from vsock_proxy.service.budget import Budget, BudgetsByCid
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ log = logging.getLogger(__name__)
 _TURNED_AWAY_PER_SECOND = 500
 """Clients of enclaves that open too many a second, closed at 0.02 ms each; further ones wait in the
 kernel's backlog, those of other enclaves on this listener too."""
-
-_MOST_CIDS = 256
-"""CIDs whose new clients are counted; an instance runs a few enclaves at a time."""
 
 
 class Forwarder:
@@ -80,7 +77,7 @@ class Forwarder:
         self._apply(forward, resolver)
         self._admission: Admission[Opening] = Admission(forward.limits)
         self._by_cid: collections.Counter[int] = collections.Counter()
-        self._arrivals: dict[int, Budget] = {}  # by CID
+        self._arrivals = BudgetsByCid(forward.limits.per_cid_per_second)
         self._turned_away = Budget(_TURNED_AWAY_PER_SECOND, burst=1.0)
         self._warnings = Throttle(log, lambda: loop.now)
         self._relayed: set[RelayedConnection] = set()
@@ -106,8 +103,7 @@ class Forwarder:
         """Use other settings for new connections; those there are go on as they began."""
         self._apply(forward)
         self._admission.limits = forward.limits
-        for arrivals in self._arrivals.values():
-            arrivals.change(forward.limits.per_cid_per_second)
+        self._arrivals.change(forward.limits.per_cid_per_second)
         self._use_places()
 
     @property
@@ -193,14 +189,7 @@ class Forwarder:
     def _arrives_in_time(self, peer: object) -> bool:
         """Return whether its CID may open one more at this moment."""
         cid = _cid_of(peer)
-        if cid is None:
-            return True
-        arrivals = self._arrivals.get(cid)
-        if arrivals is None:
-            if len(self._arrivals) >= _MOST_CIDS:
-                self._arrivals.clear()  # of enclaves that have ended, nearly all
-            arrivals = self._arrivals[cid] = Budget(self.forward.limits.per_cid_per_second)
-        return arrivals.take(self._loop.now)
+        return cid is None or self._arrivals.take(cid, self._loop.now)
 
     def _turn_away(self, client: Stream, peer: object) -> None:
         """Close one of too many new clients; after many of them, accept no more for a while."""

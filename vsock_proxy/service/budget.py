@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_MOST_CIDS = 256
+"""CIDs whose units are counted; an instance runs a few enclaves at a time."""
+
 
 class Budget:
     """Allows `rate` units a second, and `burst` seconds' worth at once.
@@ -59,3 +62,30 @@ class Budget:
         if now > self._at:
             self._left = min(self._rate * self._burst, self._left + (now - self._at) * self._rate)
             self._at = now
+
+
+class BudgetsByCid:
+    """A budget for each CID.
+
+    Args:
+        rate: units a second of each.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._budgets: dict[int, Budget] = {}
+
+    def change(self, rate: float) -> None:
+        """Change the rate of all from now on."""
+        self._rate = rate
+        for budget in self._budgets.values():
+            budget.change(rate)
+
+    def take(self, cid: int, now: float) -> bool:
+        """Take one unit of a CID's; return False if there is none."""
+        budget = self._budgets.get(cid)
+        if budget is None:
+            if len(self._budgets) >= _MOST_CIDS:
+                self._budgets.clear()  # of enclaves that have ended, nearly all
+            budget = self._budgets[cid] = Budget(self._rate)
+        return budget.take(now)
