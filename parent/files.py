@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.service.console import printable
+from vsock_proxy.service.console import printable, terminal_width
 from vsock_proxy.service.files import named
 from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (exported together with the others)
 
@@ -78,7 +77,7 @@ def status_line() -> Iterator[Callable[[str], None]]:
         A function to call with the text.
     """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    width = shutil.get_terminal_size().columns - 1
+    width = terminal_width() - 1
     shown = ""
 
     def show(text: str) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from enclave.cli import console
+from enclave.cli.agent import make_agent, region_of
 from enclave.cli.binary import HELP, binary
 from enclave.cli.command import Command
 from enclave.cli.errors import BadValueError
-from enclave.cli.operation import make_agent, region_of
 from enclave.cli.options import kms_options
 from enclave.cli.output import Printer
 from enclave.errors import ConfigurationError
+from vsock_proxy.service.console import terminal_width
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     checks = Doctor(_Machine(arguments, environment, timeout), _call(arguments)).checks()
     names = [check.name for check in checks]
     as_rows = printer.output == "table" and arguments.query is None
-    width = shutil.get_terminal_size((checkup.WIDTH, 24)).columns
+    width = terminal_width(checkup.WIDTH)
     colour = arguments.color == "on" or (
         arguments.color == "auto"
         and sys.stdout.isatty()

@@ -8,26 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 
-from enclave.aws_settings import AwsSettings
+from enclave.cli.agent import key_pair_ahead, make_agent, settings_of
 from enclave.cli.command import Command
 from enclave.cli.console import PROG, hint
-from enclave.cli.errors import BadValueError, KmsRuleError, MissingSettingError
+from enclave.cli.errors import BadValueError, KmsRuleError
 from enclave.cli.model import check, operation_model
-from enclave.cli.options import BASE64, DEFAULTS, RAW, kms_options
+from enclave.cli.options import BASE64, RAW, kms_options
 from enclave.cli.output import Printer
 from enclave.cli.values import on_the_wire, read_document, read_option, with_blobs
 from enclave.errors import ConfigurationError
 from enclave.key_id import names_no_key
-from enclave.kms.endpoint import parse_endpoint
 from enclave.recipient.exchange import SECRET_FIELD, check_number_of_bytes
+from vsock_proxy.service import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from enclave.agent import Agent
     from enclave.cli.environment import Environment
     from enclave.cli.model import Parameter
-    from enclave.recipient.keypair import KeyPairAhead
 
 _METAVARS = {
     "blob": "BLOB",
@@ -75,7 +73,7 @@ def _usage(parameter: Parameter) -> str:
 def _parameter_options(
     operation: str, parameters: tuple[Parameter, ...]
 ) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = arguments.Parser(add_help=False)
     add = parser.add_argument_group(f"parameters of KMS {operation}").add_argument
     for parameter in parameters:
         option, text = parameter.option, parameter.help.replace("%", "%%")
@@ -128,91 +126,6 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
     return printer.format(operation, _in_order(operation, content))
 
 
-def key_pair_ahead(arguments: argparse.Namespace) -> KeyPairAhead | None:
-    """Start making a key pair while an Agent's modules load; None if C code makes its own."""
-    if arguments.engine != "python":
-        return None
-    from enclave.recipient.keypair import KeyPairAhead  # noqa: PLC0415 (RSA: not for what only prints)
-
-    return KeyPairAhead()
-
-
-def make_agent(arguments: argparse.Namespace, environment: Environment, **changes: Any) -> Agent:
-    """Make an agent as the options of every KMS command have it.
-
-    Args:
-        arguments: the options.
-        environment: makes the agent, and has the variables.
-        changes: arguments of `Agent` that replace those.
-
-    Raises:
-        MissingSettingError: there is no region.
-        BadValueError: an option, a variable, or a setting of the profile cannot be used.
-    """
-    if arguments.profile is not None and arguments.credentials != DEFAULTS["credentials"]:
-        raise ConfigurationError("--credentials and --profile at once", hint="give one of them")
-    if arguments.endpoint_url is not None:
-        parse_endpoint(arguments.endpoint_url)
-    connect_timeout = _seconds("--cli-connect-timeout", arguments.cli_connect_timeout)
-    read_timeout = _seconds("--cli-read-timeout", arguments.cli_read_timeout)
-    from enclave.kms.client import DEADLINE  # noqa: PLC0415 (TLS and signing: the most of it all)
-
-    try:
-        settings = {
-            "region": region_of(arguments, environment),
-            "endpoint_url": arguments.endpoint_url,
-            "profile": arguments.profile,
-            "proxy": arguments.proxy,
-            "engine": arguments.engine,
-            "attester": arguments.attester,
-            "ca_bundle": arguments.ca_bundle,
-            "trust": arguments.trust,
-            "credentials": arguments.credentials,
-            "sign_requests": arguments.sign_request,
-            "connect_timeout": connect_timeout,
-            "read_timeout": read_timeout,
-            # A longer wait for one response is a longer wait for the call.
-            "deadline": max(DEADLINE, connect_timeout + read_timeout),
-            "environ": environment.environ,
-        }
-        agent: Agent = environment.agent(**{**settings, **changes})
-    except MissingSettingError:
-        raise
-    except ConfigurationError as e:
-        raise BadValueError(str(e), hint=e.hint) from e
-    return agent
-
-
-def _settings(arguments: argparse.Namespace, environment: Environment) -> AwsSettings:
-    try:
-        return AwsSettings(environment.environ, profile=arguments.profile)
-    except ConfigurationError as e:
-        raise BadValueError(str(e), hint=e.hint) from e
-
-
-def region_of(arguments: argparse.Namespace, environment: Environment) -> str:
-    """Return the region that the options, the variables or the profile name.
-
-    Raises:
-        MissingSettingError: none of them does.
-    """
-    region: str | None = arguments.region or _settings(arguments, environment).region
-    if not region:
-        raise MissingSettingError(
-            "no AWS region", hint="name one with --region, AWS_REGION, or in the profile"
-        )
-    return region
-
-
-def _seconds(option: str, given: str | float) -> float:
-    try:
-        return float(given)
-    except ValueError as e:
-        raise BadValueError(
-            f"argument {option}: not a number of seconds: {given!r}", hint="for example 10"
-        ) from e
-
-
 def _given(arguments: argparse.Namespace, environment: Environment) -> dict[str, Any]:
     """Return the parameters, blobs as bytes, checked as far as can be here."""
     operation = arguments.operation
@@ -240,7 +153,7 @@ def _binary_format(arguments: argparse.Namespace, environment: Environment) -> s
     """Return how text for blobs is encoded: by the option, or else by the profile."""
     given: str | None = arguments.cli_binary_format
     if given is None:
-        given = _settings(arguments, environment).cli_binary_format or BASE64
+        given = settings_of(arguments, environment).cli_binary_format or BASE64
     if given not in (BASE64, RAW):
         raise BadValueError(
             f"cli_binary_format of the profile is {given!r}", hint=f"{BASE64} or {RAW}"

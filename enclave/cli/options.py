@@ -81,7 +81,7 @@ class Parser(arguments.Parser):
 
 def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     """Return the options of every command, as a parent of its parser."""
-    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     add = parser.add_argument_group("options of every command").add_argument
     add(
         "--output",
@@ -110,7 +110,7 @@ def common_options(*, hidden: bool = False) -> argparse.ArgumentParser:
 
 def kms_options(*, hidden: bool = False) -> argparse.ArgumentParser:
     """Return the options of every command that calls KMS, as a parent of its parser."""
-    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     add = parser.add_argument_group("options of every KMS command").add_argument
     add(
         "--region",

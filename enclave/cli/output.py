@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.cli.errors import BadValueError
 from enclave.errors import ConfigurationError
+from vsock_proxy.service.console import terminal_width
 
 if TYPE_CHECKING:
     import argparse
@@ -80,11 +81,9 @@ class Printer:
 
                 return format_text(value)
             case "table":
-                import shutil  # noqa: PLC0415 (as above; it loads three compressors)
-
                 from enclave.cli.table import format_table  # noqa: PLC0415 (as above)
 
-                width = shutil.get_terminal_size((80, 24)).columns
+                width = terminal_width()
                 return format_table(
                     title, value, terminal_width=width, fold=self._fold, colour=self._colour
                 )

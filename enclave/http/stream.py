@@ -145,7 +145,9 @@ class TlsStream:
     def __init__(self, plain: PlainStream, context: ssl.SSLContext, host: str) -> None:
         self._plain = plain
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        # Of a text, ssl makes IDNA's form, with tables of a MiB that no host of AWS's needs.
+        name = host.encode() if host.isascii() else host
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self._ended = False  # by the server, in TLS
 
     def handshake(self, deadline: float) -> None:

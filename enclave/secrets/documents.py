@@ -14,9 +14,6 @@ from enclave.errors import DecodingError
 from enclave.secrets.values import FORMAT
 from vsock_proxy.service.sops_values import Scalar
 
-MAX_SIZE: Final = 1 << 20
-"""Bytes of a file; one that a person edits is far smaller."""
-
 MAX_NODES: Final = 20_000
 """Values and containers in a file; aliases of YAML count each time that they are used."""
 

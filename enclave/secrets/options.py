@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from enclave.errors import AgentError, ConfigurationError
-from enclave.secrets.documents import MAX_SIZE
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from enclave.secrets.sealed import Sealed
 
 MAX_SECRETS: Final = 256
+
+MAX_SIZE: Final = 1 << 20
+"""Bytes of a file; one that a person edits is far smaller."""
 
 Kind = Literal["variable", "file", "variables"]
 

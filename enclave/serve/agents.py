@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from enclave.aws_settings import AwsSettings
-from enclave.cli.operation import make_agent, region_of
+from enclave.cli.agent import make_agent, region_of
 from enclave.cli.options import DEFAULTS
 from enclave.credentials import choose_provider
 from enclave.errors import ConfigurationError

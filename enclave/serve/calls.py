@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from enclave.errors import AgentError, KmsUnreachableError
 from enclave.key_id import note_key_id
-from enclave.pool import MAX_TAKEN
+from enclave.random_store import MAX_TAKEN
 from enclave.serve.caller import Caller
 from enclave.serve.metrics import CallNumbers
 from enclave.serve.outcomes import word_for

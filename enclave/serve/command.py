@@ -14,8 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from enclave.boot import BootOptions, System, clock_watch, run_boot_duties, seed_from_kms
+from enclave.cli.agent import key_pair_ahead
 from enclave.cli.command import Command
-from enclave.cli.operation import key_pair_ahead
 from enclave.cli.options import kms_options
 from enclave.errors import NsmUnavailableError
 from enclave.logs.command import divide

@@ -208,7 +208,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         if not reader.requests:
             self._parse()
         if reader.requests:
-            self._request = reader.requests.popleft()
+            self._request = reader.requests.pop(0)
             response = self._server.respond(self._request)
             if isinstance(response, Response):
                 self._send(response)

@@ -14,7 +14,6 @@ from enclave.serve.calls import Calls
 from enclave.serve.connection import Limits
 from enclave.serve.http_server import REJECTED_HELD
 from enclave.serve.metrics import agent_families, process_families
-from enclave.serve.pooled import PooledRandom
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import EndpointServer
 from vsock_proxy.service.descriptors import raise_descriptor_limit
@@ -70,6 +69,8 @@ class LocalEndpoint:
         with contextlib.ExitStack() as stack:
             pool = None
             if options.pool_size is not None:
+                from enclave.serve.pooled import PooledRandom  # noqa: PLC0415 (for --pool)
+
                 pool = PooledRandom(agent.generate_random, capacity=options.pool_size)
                 stack.callback(pool.close)
             self._calls = Calls(

@@ -8,7 +8,6 @@ the limits, and rejects what this endpoint has no use for.
 from __future__ import annotations
 
 import re
-from collections import deque
 from dataclasses import replace
 from typing import Final
 
@@ -62,7 +61,7 @@ class RequestReader:
     """
 
     def __init__(self) -> None:
-        self.requests: deque[Request] = deque()
+        self.requests: list[Request] = []
         self.error: EndpointError | None = None
         self.reading = self.expects_continue = False
         self._parser = httptools.HttpRequestParser(self)

@@ -17,7 +17,7 @@ from enclave.errors import ConfigurationError
 from enclave.logs import options as log_options
 from enclave.network import options as network_options
 from enclave.network.options import NetworkOptions
-from enclave.pool import CAPACITY, check_settings
+from enclave.random_store import CAPACITY, check_settings
 from enclave.secrets.options import SecretOptions
 from enclave.secrets.options import add_options as add_secret_options
 from enclave.serve.user import User, find_user

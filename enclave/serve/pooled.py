@@ -7,7 +7,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from enclave.pool import CAPACITY, RandomPool
+from enclave.pool import RandomPool
+from enclave.random_store import CAPACITY
 from vsock_proxy.service.exposition import single
 
 if TYPE_CHECKING:

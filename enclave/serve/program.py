@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
-from enclave.secrets.delivery import memory_files, path_of
 from enclave.serve.stop import either
 from vsock_proxy.service.child import exit_code
 
@@ -59,6 +58,8 @@ async def run_to_end(program: Program, stop: Stop, given: Given | None = None) -
     try:
         with contextlib.ExitStack() as stack:
             if given is not None:
+                from enclave.secrets.delivery import memory_files, path_of  # noqa: PLC0415 (as below)
+
                 env |= given.variables
                 files = stack.enter_context(memory_files(given.files, user.uid if user else None))
                 env |= {name: path_of(fd) for name, fd in files.items()}

@@ -6,14 +6,13 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.arguments import seconds
-from vsock_proxy.service.console import complain
+from vsock_proxy.service.console import complain, terminal_width
 
 if TYPE_CHECKING:
     from enclave_simulator.attack.running import Result
@@ -72,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     from enclave_simulator.attack.table import choose  # noqa: PLC0415
     from enclave_simulator.launcher import child  # noqa: PLC0415
 
-    width = shutil.get_terminal_size((100, 24)).columns
+    width = terminal_width(100)
     if options.list:
         sys.stdout.write(listing(width))
         return 0

@@ -23,7 +23,7 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening
-from vsock_proxy.service.arguments import seconds
+from vsock_proxy.service.arguments import RawHelpFormatter, seconds
 from vsock_proxy.service.console import inform
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         help="serve a simulated AWS KMS over HTTPS",
         description="Serve a simulated AWS KMS over HTTPS until SIGTERM.",
         epilog="faults:\n" + describe_faults(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawHelpFormatter,
     )
     add = parser.add_argument
     add("--listen", metavar="ADDRESS", default="tcp://127.0.0.1:0",

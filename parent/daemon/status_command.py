@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from vsock_proxy.errors import AgentError, ConfigurationError, DialError
 from vsock_proxy.net.addresses import Address, TcpAddress
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.service.arguments import seconds
-from vsock_proxy.service.console import printable
+from vsock_proxy.service.console import printable, terminal_width
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.platforms import require_linux
 
@@ -100,7 +99,7 @@ def watch(address: Address, interval: float, *, sleep: Callable[[float], None] =
 
 
 def _table(state: Mapping[str, Any]) -> str:
-    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    width = terminal_width(WIDTH)
     try:
         return table(state, now=time.time(), width=max(width, MIN_WIDTH))
     except (LookupError, TypeError, AttributeError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from parent.daemon.command import DEFAULT_PATH, NEEDED
 from parent.files import print_json
 from vsock_proxy.service import checkup
+from vsock_proxy.service.console import terminal_width
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.platforms import require_linux
 
@@ -54,7 +54,7 @@ def report(machine: Machine, *, as_json: bool, timeout: float = TIMEOUT) -> int:
 
     checks = Doctor(machine).checks()
     names = [check.name for check in checks]
-    width = shutil.get_terminal_size((checkup.WIDTH, 24)).columns
+    width = terminal_width(checkup.WIDTH)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     if not as_json:
         sys.stdout.write(checkup.heading(names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -24,9 +23,11 @@ from parent.eif.root.notes import Notes
 from parent.eif.root.tree import Node
 from parent.files import opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.arguments import RawHelpFormatter
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterable, Iterator
 
     from parent.eif.root.tree import Tree
@@ -65,7 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "build-eif",
         help="make an enclave image of a kernel, ramdisks and a root file system",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawHelpFormatter,
     )
     add = parser.add_argument
     add(

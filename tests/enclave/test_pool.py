@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.errors import ConfigurationError, KmsRefusedError, KmsUnreachableError
-from enclave.pool import FETCH, MAX_TAKEN, RandomPool, RandomStore
+from enclave.pool import RandomPool
+from enclave.random_store import FETCH, MAX_TAKEN, RandomStore
 from tests.forked import run_in_child
 from tests.waiting import TEST_TIMEOUT, eventually
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import re
@@ -28,7 +27,7 @@ from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Egress, Forward, allow_hint
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import RelayLimits
-from vsock_proxy.service.arguments import Parser
+from vsock_proxy.service.arguments import Parser, RawHelpFormatter
 from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import complain, keep_exit_status, printable
 from vsock_proxy.service.reloading import Reloader
@@ -38,6 +37,7 @@ from vsock_proxy.service.watchdog import Watchdog
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawHelpFormatter,
         help_word=True,
     )
     family = parser.add_mutually_exclusive_group()

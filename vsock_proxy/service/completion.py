@@ -12,7 +12,6 @@ from typing import Any
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.console import complain
-from vsock_proxy.service.extras import require
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -39,6 +38,8 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     Raises:
         ConfigurationError: the extra `completion` is not installed.
     """
+    from vsock_proxy.service.extras import require  # noqa: PLC0415 (as below)
+
     require("completion", "shtab")
     import shtab  # noqa: PLC0415 (an extra, and only for this option)
 

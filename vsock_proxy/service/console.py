@@ -26,6 +26,20 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
 
+def terminal_width(otherwise: int = 80) -> int:
+    """Return the columns of the terminal, or of the variable COLUMNS; as shutil does.
+
+    Args:
+        otherwise: if standard output is no terminal.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns[:9]):
+        return int(columns[:9])
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or otherwise  # type: ignore[union-attr]
+    return otherwise
+
+
 def complain(program: str, error: AgentError | str, hint: str = "") -> None:
     """Print an error and its hint on standard error.
 

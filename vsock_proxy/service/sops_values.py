@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
@@ -84,6 +83,8 @@ def float_text(value: float) -> str:
     """Return a number as Go's ``strconv.FormatFloat(value, 'f', -1, 64)`` writes it."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    from decimal import Decimal  # noqa: PLC0415 (half a MiB, for numbers alone)
+
     text = format(Decimal(repr(value)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
