@@ -71,7 +71,9 @@ class LocalEndpoint:
             if options.pool_size is not None:
                 from enclave.serve.pooled import PooledRandom  # noqa: PLC0415 (for --pool)
 
-                pool = PooledRandom(agent.generate_random, capacity=options.pool_size)
+                pool = PooledRandom(
+                    agent.call, agent.begin, deadline=options.deadline, capacity=options.pool_size
+                )
                 stack.callback(pool.close)
             self._calls = Calls(
                 {region: each.call for region, each in agents.items()},

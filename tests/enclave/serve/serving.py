@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,13 @@ def _made(
     return lambda operation, parameters, **_: call(operation, parameters)
 
 
+def fetching(fetch: Callable[[int], bytes]) -> Callable[..., KmsResponse]:
+    """Return what makes the calls of a pool."""
+    return lambda _operation, parameters, **_: KmsResponse(
+        {"Plaintext": fetch(parameters["NumberOfBytes"])}, "kms"
+    )
+
+
 @contextlib.contextmanager
 def served(
     call: Callable[[str, Mapping[str, Any]], KmsResponse],
@@ -133,7 +141,7 @@ def served(
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         async def start() -> Served:
-            pool = PooledRandom(fetch) if fetch is not None else None
+            pool = None if fetch is None else PooledRandom(fetching(fetch), deadline=TEST_TIMEOUT)
             calls = Calls(
                 {name: _made(each) for name, each in (regions or {"eu-central-1": call}).items()},
                 most=most,
@@ -183,3 +191,9 @@ def read_response(client: socket.socket) -> Response:
     response.begin()
     headers = {name.lower(): value for name, value in response.getheaders()}
     return Response(response.status, headers, response.read())
+
+
+def reset(client: socket.socket) -> None:
+    """Close a connection such that the other end notices."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()

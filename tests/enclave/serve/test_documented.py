@@ -41,7 +41,7 @@ async def families() -> set[str]:
     calls = Calls({"us-east-1": Kms()}, most=1, deadline=1)
     calls.numbers.count("Decrypt", "ok", 1.0)
     server = EndpointServer(calls, Readiness(lambda: None))
-    pool = PooledRandom(bytes)
+    pool = PooledRandom(Kms(), deadline=1)
     made = [
         *process_families(),
         *calls.numbers.families(),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from enclave.errors import KmsUnreachableError
-from tests.enclave.serve.serving import Kms, read_response, request, served, signed_for
-from tests.waiting import TEST_TIMEOUT
+from enclave.random_store import REFILLERS
+from tests.enclave.serve.serving import Kms, read_response, request, reset, served, signed_for
+from tests.waiting import TEST_TIMEOUT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,3 +103,67 @@ def test_the_pool_is_of_the_first_region(kms: Kms, source: Source) -> None:
         assert endpoint.exchange(signed_for("us-east-1")).status == 200
         assert endpoint.exchange(signed_for("nowhere-1")).error == "EnclaveRegionException"
         assert (len(kms.calls), endpoint.calls.counts.pooled) == (1, 1)
+
+
+def test_a_pool_fetches_again_after_a_failure(
+    kms: Kms, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = threading.Event()
+    failing.set()
+
+    def fetch(number_of_bytes: int) -> bytes:
+        if failing.is_set():
+            raise KmsUnreachableError("no way")
+        return source(number_of_bytes)
+
+    source.left.release(1)
+    with served(kms, fetch=fetch) as endpoint:
+        assert endpoint.exchange(request()).message.startswith("no way")
+        failing.clear()
+        eventually(lambda: endpoint.exchange(request()).status == 200)
+        assert endpoint.calls.busy == 0
+    lines = [line for line in caplog.messages if "for the pool" in line]
+    assert lines == ["no random bytes for the pool: no way", "random bytes for the pool again"]
+
+
+def test_a_pool_makes_few_calls_at_the_same_time(kms: Kms) -> None:
+    entered, release = threading.Semaphore(0), threading.Event()
+
+    def fetch(number_of_bytes: int) -> bytes:
+        entered.release()
+        assert release.wait(TEST_TIMEOUT)
+        return bytes(number_of_bytes)
+
+    with served(kms, fetch=fetch) as endpoint, endpoint.connect() as client:
+        for _ in range(REFILLERS):
+            assert entered.acquire(timeout=TEST_TIMEOUT)
+        client.sendall(request())
+        endpoint.until(lambda: endpoint.calls.busy == 1)
+        assert not entered.acquire(blocking=False)
+        release.set()
+        assert read_response(client).status == 200
+
+
+def test_a_request_that_was_given_up_leaves_its_place(kms: Kms, source: Source) -> None:
+    with served(kms, fetch=source) as endpoint, endpoint.connect() as second:
+        with endpoint.connect() as first:
+            first.sendall(request())
+            endpoint.until(lambda: endpoint.calls.busy == 1)
+            second.sendall(request())
+            endpoint.until(lambda: endpoint.calls.busy == 2)
+            reset(first)
+        endpoint.until(lambda: endpoint.calls.busy == 1)
+        source.left.release(1)
+        assert json.loads(read_response(second).body) == {"Plaintext": "AAAAAA=="}
+
+
+def test_a_bug_in_a_fetch_is_not_told_to_the_log(
+    kms: Kms, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fetch(_: int) -> bytes:
+        raise RuntimeError("a secret")
+
+    with served(kms, fetch=fetch) as endpoint:
+        assert endpoint.exchange(request()).error == "InternalFailure"
+    assert "no random bytes for the pool: RuntimeError" in caplog.messages
+    assert "a secret" not in caplog.text

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import json
 import socket
-import struct
 import threading
 import weakref
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from enclave.serve import http_server
 from enclave.serve.connection import Connection, Limits
 from enclave.serve.http_server import REJECTED_HELD, STEPS_PER_TURN, HttpServer
-from tests.enclave.serve.serving import HEAD, PLAIN, Kms, get, read_response, request, served
+from tests.enclave.serve.serving import HEAD, PLAIN, Kms, get, read_response, request, reset, served
 from tests.enclave.serve.test_http import REFUSED, UPGRADE
 from tests.sockets import read_all
 from tests.waiting import TEST_TIMEOUT
@@ -105,12 +104,6 @@ def test_a_client_that_says_nothing_is_dropped(kms: Kms, data: bytes) -> None:
     with served(kms, limits=Limits(idle_timeout=0.05)) as endpoint, endpoint.connect() as client:
         client.sendall(data)
         assert read_all(client) == b""
-
-
-def reset(client: socket.socket) -> None:
-    """Close a connection such that the other end notices."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
 
 
 def flood(client: socket.socket, data: bytes) -> None:

@@ -11,13 +11,17 @@ import asyncio
 import os
 import socket
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from enclave.kms.client import KmsResponse
 from enclave.serve.calls import Calls
 from enclave.serve.pooled import PooledRandom
 from enclave.serve.protocol import http_bytes, random_response
 from enclave.serve.readiness import Readiness
 from enclave.serve.server import EndpointServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RESPONSE = http_bytes(
     random_response(bytes(32), "00000000-0000-0000-0000-000000000000"),
@@ -36,6 +40,10 @@ class Constant(asyncio.Protocol):
         self._transport.write(RESPONSE)
 
 
+def _fetch(_operation: str, parameters: Mapping[str, Any], **_: object) -> KmsResponse:
+    return KmsResponse({"Plaintext": os.urandom(parameters["NumberOfBytes"])}, None)
+
+
 def _no_call(*_: object) -> NoReturn:
     raise AssertionError("all that is asked for here is in the pool")
 
@@ -46,7 +54,7 @@ async def main() -> None:
     if sys.argv[1] == "constant":
         await asyncio.get_running_loop().create_server(Constant, sock=listener)
     else:
-        pool = PooledRandom(os.urandom, capacity=1 << 20)
+        pool = PooledRandom(_fetch, deadline=60, capacity=1 << 20)
         calls = Calls({"us-east-1": _no_call}, most=1, deadline=60, pool=pool)
         EndpointServer(calls, Readiness(_no_call)).accept_from(listener)
     print(listener.getsockname()[1], flush=True)
