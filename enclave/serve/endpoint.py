@@ -67,11 +67,11 @@ class LocalEndpoint:
         clients = fit_clients(options.clients, options.calls, len(agents), reserved=reserved)
         agent = next(iter(agents.values()))
         with contextlib.ExitStack() as stack:
-            pool = None
+            self._pool = pool = None
             if options.pool_size is not None:
                 from enclave.serve.pooled import PooledRandom  # noqa: PLC0415 (for --pool)
 
-                pool = PooledRandom(
+                self._pool = pool = PooledRandom(
                     agent.call, agent.begin, deadline=options.deadline, capacity=options.pool_size
                 )
                 stack.callback(pool.close)
@@ -107,8 +107,8 @@ class LocalEndpoint:
 
     @property
     def busy(self) -> int:
-        """Calls being made or waiting now."""
-        return self._calls.busy
+        """Calls being made or waiting now, those of the pool as well."""
+        return self._calls.busy + (0 if self._pool is None else self._pool.fetches)
 
     async def probe(self) -> None:
         """Make a call, so that the first client need not wait for what only the first one does."""

@@ -36,6 +36,9 @@ class PooledRandom:
         capacity: bytes held, at most; 2,048 to 16 MiB.
         uniform: jitter; production code leaves it out.
 
+    Attributes:
+        fetches: under way.
+
     Raises:
         ConfigurationError: the capacity is out of range.
     """
@@ -56,7 +59,7 @@ class PooledRandom:
         self._caller = Caller(REFILLERS)
         self._store = RandomStore(capacity)
         self._waiting: deque[tuple[int, asyncio.Future[bytes]]] = deque()
-        self._fetches = 0
+        self.fetches = 0
         self._failures = 0
         self._error: BaseException | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -107,12 +110,12 @@ class PooledRandom:
     def _fill(self) -> None:
         """Start as many fetches as there is room for, and as may be under way."""
         while (
-            self._store.room - self._fetches * FETCH >= FETCH
-            and self._fetches < REFILLERS
+            self._store.room - self.fetches * FETCH >= FETCH
+            and self.fetches < REFILLERS
             and self._pause is None
             and not self._closed
         ):
-            self._fetches += 1
+            self.fetches += 1
             self._caller.call(
                 self._make,
                 self._begin,
@@ -122,7 +125,7 @@ class PooledRandom:
             ).add_done_callback(self._fetched)
 
     def _fetched(self, fetch: asyncio.Future[KmsResponse]) -> None:
-        self._fetches -= 1
+        self.fetches -= 1
         if fetch.cancelled():
             return
         error = fetch.exception()

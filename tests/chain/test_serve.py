@@ -13,11 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from enclave_simulator.authority import Authority
+from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
+from enclave_simulator.launcher.launch import Launcher
+from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT, eventually
 
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
+    "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+    "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
+}
+REQUEST = (
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Amz-Target: TrentService.GenerateRandom\r\n"
+    b'Content-Length: 20\r\n\r\n{"NumberOfBytes":32}'
+)
 AWS = Path(sys.executable).with_name("aws")
 SERVE = (*AGENT, "serve")
 
@@ -255,3 +268,42 @@ def test_more_clients_than_descriptors_leave_a_few_lines(tmp_path: Path) -> None
     )
     assert all(line.startswith("enclave-agent: ") for line in lines)
     assert len(lines) < 20
+
+
+@pytest.mark.parametrize("options", [(), ("--pool",)])
+def test_the_end_does_not_wait_for_calls_that_wait_for_kms(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A call takes ten times as long as the end may: nothing is released before it."""
+    authority = Authority.generate()
+    launcher = Launcher(nsm=SimulatedNsm(authority), folder=tmp_path)
+    port, seconds = unused_port(), str(10 * TEST_TIMEOUT)
+    argv = [*SERVE, "--listen", f"tcp://127.0.0.1:{port}", "--deadline", seconds, *options]
+    argv += ["--region", "us-east-1", "--cli-connect-timeout", seconds, "--no-seed-from-kms"]
+    with contextlib.ExitStack() as held:
+        silent = held.enter_context(socket.socket(socket.AF_UNIX))
+        silent.bind(str(tmp_path / "3_8000"))
+        silent.listen()
+        silent.settimeout(TEST_TIMEOUT)
+        env = {**os.environ, **ENVIRONMENT}
+        session = held.enter_context(launcher.start(argv, env=env))
+        if not options:
+            client = held.enter_context(_connected(port))
+            client.sendall(REQUEST)
+        held.enter_context(silent.accept()[0])  # and no byte on it
+        session.process.send_signal(signal.SIGTERM)
+        eventually(lambda: not _accepts(port))
+        session.process.send_signal(signal.SIGTERM)  # which leaves calls no time to end
+        assert session.process.wait(TEST_TIMEOUT) == 0
+
+
+def _connected(port: int) -> socket.socket:
+    eventually(lambda: _accepts(port))
+    return socket.create_connection(("127.0.0.1", port), TEST_TIMEOUT)
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), TEST_TIMEOUT).close()
+        return True
+    return False
