@@ -281,7 +281,7 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
         url = f"https://{address.host}:{address.port}" if isinstance(address, TcpAddress) else ""
         inform("enclave-simulator", f"listening on {url or address}")
     await stop.wait()
-    await server.close()
+    await server.stop()
 
 
 def _read_credentials(path: str) -> Credentials:
