@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import signal
@@ -25,6 +24,7 @@ from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening
 from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import inform
+from vsock_proxy.service.json_text import parse_json
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
@@ -286,7 +286,7 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
 
 def _read_credentials(path: str) -> Credentials:
     try:
-        document = json.loads(_read(path))
+        document = parse_json(_read(path))
         return Credentials(
             document["AccessKeyId"], document["SecretAccessKey"], document.get("Token")
         )
