@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from functools import cached_property
@@ -17,6 +16,7 @@ from enclave.cli.options import kms_options
 from enclave.cli.output import Printer
 from enclave.errors import ConfigurationError
 from vsock_proxy.service.console import terminal_width
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     import argparse
@@ -113,8 +113,8 @@ def _call(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 def _context(text: str) -> dict[str, str]:
     try:
-        context = json.loads(text)
-    except (ValueError, RecursionError):
+        context = parse_json(text)
+    except ValueError:
         context = None
     if not isinstance(context, dict) or not all(isinstance(v, str) for v in context.values()):
         raise BadValueError(

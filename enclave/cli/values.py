@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import TYPE_CHECKING, Any
 
 from enclave.cli import files
 from enclave.cli.errors import BadValueError
 from enclave.cli.options import RAW
 from enclave.errors import ConfigurationError
+from vsock_proxy.service.json_text import is_deeper, parse_json
 
 if TYPE_CHECKING:
     from enclave.cli.model import Parameter
@@ -130,28 +130,15 @@ def _shallow(document: Any) -> Any:
     Raises:
         ConfigurationError: it is nested deeper than any parameter of KMS's.
     """
-    level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            each
-            for value in level
-            for each in (
-                value.values()
-                if isinstance(value, dict)
-                else value
-                if isinstance(value, list)
-                else ()
-            )
-        ]
-        if not level:
-            return document
-    raise ConfigurationError(f"more than {MAX_DEPTH} levels deep", hint=_HINT_DOCUMENT)
+    if is_deeper(document, MAX_DEPTH):
+        raise ConfigurationError(f"more than {MAX_DEPTH} levels deep", hint=_HINT_DOCUMENT)
+    return document
 
 
 def _json(text: str | bytes) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as e:
+        return parse_json(text)
+    except ValueError as e:
         raise ConfigurationError(f"not JSON: {e}", hint=_HINT_DOCUMENT) from e
 
 

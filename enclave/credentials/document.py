@@ -6,11 +6,11 @@ wrote it is not trusted.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from enclave.credentials.model import Credentials, whole_credentials
 from enclave.errors import CredentialsError
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -68,7 +68,7 @@ def refusal(status: int, body: bytes) -> CredentialsError:
 
 def _object(body: bytes) -> dict[str, object] | None:
     try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
+        values = parse_json(body)
+    except ValueError:
         return None
     return values if isinstance(values, dict) else None

@@ -27,6 +27,7 @@ from enclave.kms.retry import (
     is_worth_retrying,
     wait_before,
 )
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -232,8 +233,8 @@ def read_response(response: Response) -> KmsResponse:
     """
     request_id = response.headers.get("x-amzn-requestid", "")[:128] or None
     try:
-        content = _decode(response.body.decode()) if response.body else {}
-    except (ValueError, RecursionError):
+        content = parse_json(response.body.decode(), _decode) if response.body else {}
+    except ValueError:
         content = None
     if response.status == 200 and isinstance(content, dict):
         return KmsResponse(content, request_id)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from enclave.errors import DecodingError
+from vsock_proxy.service.json_text import parse_json
 
 HEAD = 4
 
@@ -42,8 +43,8 @@ def decode(body: bytes) -> dict[str, Any]:
         DecodingError: the body is not a JSON object.
     """
     try:
-        message = json.loads(body)
-    except (ValueError, RecursionError) as e:
+        message = parse_json(body)
+    except ValueError as e:
         raise DecodingError(_FORMAT, "not JSON") from e
     if not isinstance(message, dict):
         raise DecodingError(_FORMAT, "not a JSON object")

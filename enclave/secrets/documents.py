@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from enclave.errors import DecodingError
 from enclave.secrets.values import FORMAT
+from vsock_proxy.service.json_text import parse_json
 from vsock_proxy.service.sops_values import Scalar
 
 MAX_NODES: Final = 20_000
@@ -33,10 +34,8 @@ def read_json(text: str) -> list[Tree]:
         DecodingError: it is malformed.
     """
     try:
-        found = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_not_json, parse_int=_number
-        )
-    except (ValueError, RecursionError) as e:
+        found = parse_json(text, _decode)
+    except ValueError as e:
         # A message of the parser's names a position; one of ValueError's may have a value.
         where = e.pos if isinstance(e, json.JSONDecodeError) else None
         raise DecodingError(FORMAT, "not JSON", offset=where) from None
@@ -62,6 +61,11 @@ def _not_json(name: str) -> NoReturn:
 def _number(digits: str) -> int | float:
     number = int(digits) if len(digits) < 21 else float(digits)
     return number if -(2**63) <= number < 2**63 else float(digits)
+
+
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_not_json, parse_int=_number
+).decode
 
 
 def read_dotenv(text: str) -> list[Tree]:

@@ -15,6 +15,7 @@ from enclave.serve.http_server import HttpServer
 from enclave.serve.protocol import EndpointError, Request, Response
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT
 from vsock_proxy.net.peers import peer_cid
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     import socket
@@ -81,8 +82,8 @@ class ControlServer(HttpServer):
 
 def _seconds(body: bytes) -> float:
     try:
-        seconds = json.loads(body)["seconds"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        seconds = parse_json(body)["seconds"]
+    except (ValueError, TypeError, KeyError):
         seconds = None
     if not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS:
         raise EndpointError("ValidationException", f"not a number of seconds up to {MOST_SECONDS}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from enclave.errors import AgentError, KmsRefusedError, KmsUnreachableError
 from enclave.recipient.exchange import SECRET_FIELD
 from enclave.serve.outcomes import outcome_of
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +144,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"JSON has no {name}")
 
 
-_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def read_call(request: Request) -> Call:
@@ -160,8 +161,8 @@ def read_call(request: Request) -> Call:
         raise _unknown_operation(request, is_kms=found is not None)
     operation = found[1]
     try:
-        parameters = _JSON.decode(request.body.decode())
-    except (ValueError, RecursionError):
+        parameters = parse_json(request.body.decode(), _decode)
+    except ValueError:
         parameters = None
     if not isinstance(parameters, dict):
         raise EndpointError("SerializationException", "the body is not a JSON object")

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import signal
@@ -25,6 +24,7 @@ from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening
 from vsock_proxy.service.arguments import RawHelpFormatter, seconds
 from vsock_proxy.service.console import inform
+from vsock_proxy.service.json_text import parse_json
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
 
@@ -281,12 +281,12 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
         url = f"https://{address.host}:{address.port}" if isinstance(address, TcpAddress) else ""
         inform("enclave-simulator", f"listening on {url or address}")
     await stop.wait()
-    await server.close()
+    await server.stop()
 
 
 def _read_credentials(path: str) -> Credentials:
     try:
-        document = json.loads(_read(path))
+        document = parse_json(_read(path))
         return Credentials(
             document["AccessKeyId"], document["SecretAccessKey"], document.get("Token")
         )

@@ -8,13 +8,13 @@ simulator does not know is absent from the request; an unknown operator is rejec
 from __future__ import annotations
 
 import enum
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.operators import OPERATORS, like
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -251,8 +251,8 @@ def parse_policy(text: str, *, of_key: bool = True) -> Policy:
         KmsError: MalformedPolicyDocumentException, or InvalidArnException.
     """
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = parse_json(text)
+    except ValueError:
         raise _malformed("it is not JSON") from None
     if not isinstance(document, dict) or not document.keys() <= {"Version", "Id", "Statement"}:
         raise _malformed("it is not an object of Version, Id and Statement")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 
 from enclave_simulator.kms.messages import Request, Response
+from vsock_proxy.service.async_server import AsyncConnection, AsyncServer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,8 +33,8 @@ _DRIP_INTERVAL = 0.05
 log = logging.getLogger(__name__)
 
 
-class KmsServer:
-    """Serves one `KmsService` on a listening socket, which it owns."""
+class KmsServer(AsyncServer["Connection"]):
+    """Serves one `KmsService` on a listening socket, which it owns, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -43,34 +44,36 @@ class KmsServer:
         *,
         idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
+        super().__init__(log, "simulated KMS")
+        self.tls = authority.server_context()
         self.service = service
-        self._authority = authority
         self.idle_timeout = idle_timeout
-        self.connections: set[Connection] = set()
         self._listener = listener
-        self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Start to accept connections."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self), sock=self._listener, ssl=self._authority.server_context()
-        )
+        self.accept_from(self._listener)
 
-    async def close(self) -> None:
-        """Stop to accept connections, and abort the open ones."""
-        if self._server is None:
-            return
-        self._server.close()
-        for connection in tuple(self.connections):
-            connection.abort()
-        await self._server.wait_closed()
+    async def stop(self) -> None:
+        """Stop to accept connections, and abort the open ones, also those in their handshake."""
+        self.close()
+        await self.closed()
+
+    def may_accept(self) -> float:
+        """See `AsyncAcceptEvents.may_accept`."""
+        return 0
+
+    def admit(self, client: socket.socket, peer: object) -> Connection:
+        """See `AsyncServer.admit`."""
+        del client, peer
+        return Connection(self)
 
 
-class Connection(asyncio.Protocol):
+class Connection(AsyncConnection, asyncio.Protocol):
     """One client. h11 parses and writes HTTP; this class moves the bytes."""
 
     def __init__(self, server: KmsServer) -> None:
+        super().__init__()
         self._server = server
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
         self._request: h11.Request | None = None
@@ -83,12 +86,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment] # it is one
-        self._server.connections.add(self)
+        super().connection_made(transport)
         self._wait()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._server.connections.discard(self)
+        self._server.release(self)
         self._stop_waiting()
         if self._task is not None:
             self._task.cancel()
@@ -100,10 +103,6 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
         self._writable.set()
-
-    def abort(self) -> None:
-        """Abort the connection."""
-        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

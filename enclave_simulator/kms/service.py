@@ -35,6 +35,7 @@ from enclave_simulator.kms.state import dump_state, load_state
 from enclave_simulator.kms.store import KeyStore
 from enclave_simulator.kms.validation import parse_parameters, service_model
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -231,8 +232,8 @@ class KmsService:
     def _admit(self, request: Request, now: datetime) -> tuple[str, Any, Caller]:
         """Return operation, JSON and caller: a request without them is not a call yet."""
         try:
-            document = json.loads(request.body)
-        except (ValueError, RecursionError):
+            document = parse_json(request.body)
+        except ValueError:
             raise KmsError("SerializationException") from None
         service, _, name = request.headers.get("x-amz-target", "").partition(".")
         if service != _SERVICE or name not in self._operations:
@@ -307,10 +308,10 @@ class KmsService:
         try:
             match request.method:
                 case "POST":
-                    self.faults.inject(str(json.loads(request.body)["fault"]))
+                    self.faults.inject(str(parse_json(request.body)["fault"]))
                 case "DELETE":
                     self.faults.clear()
-        except (ValueError, RecursionError, LookupError, TypeError, ConfigurationError) as e:
+        except (ValueError, LookupError, TypeError, ConfigurationError) as e:
             return _json(400, {"error": str(e)}, "")
         return _json(200, {"faults": self.faults.pending(), "requests": dict(self.requests)}, "")
 

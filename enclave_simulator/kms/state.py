@@ -17,6 +17,7 @@ from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.policy import parse_policy
 from enclave_simulator.kms.regions import Region, is_region
 from enclave_simulator.kms.specs import USAGES
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from enclave_simulator.kms.store import KeyStore
@@ -134,7 +135,7 @@ def load_state(store: KeyStore, state: bytes) -> None:
         StateError: it is malformed, or of another account.
     """
     try:
-        document = json.loads(state)
+        document = parse_json(state)
         version, account = document["version"], document["owner"].split(":")[4]
         if (version, account) == (_VERSION, store.owner.split(":")[4]):
             store.token_secret = base64.b64decode(document["token_secret"], validate=True)
@@ -142,7 +143,7 @@ def load_state(store: KeyStore, state: bytes) -> None:
             return
     except KmsError as e:
         raise StateError(e.message or e.type) from e
-    except (LookupError, TypeError, AttributeError, RecursionError, OverflowError) as e:
+    except (LookupError, TypeError, AttributeError, OverflowError) as e:
         raise StateError("a member is missing, or of another type") from e
     except ValueError as e:
         raise StateError(str(e)) from e

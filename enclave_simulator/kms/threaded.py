@@ -52,7 +52,7 @@ class KmsSimulator:
 
     def close(self) -> None:
         """Stop, and wait for the thread to end."""
-        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(timeout=_TIMEOUT)
+        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(timeout=_TIMEOUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=_TIMEOUT)
 
@@ -60,6 +60,5 @@ class KmsSimulator:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            self._loop.run_until_complete(asyncio.sleep(0))  # let aborted transports close
         finally:
             self._loop.close()

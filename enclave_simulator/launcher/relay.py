@@ -34,6 +34,7 @@ def relaying(listener: socket.socket, target: TcpAddress) -> Iterator[None]:
     finally:
         relay.stop()
         thread.join()
+        relay.join()
 
 
 class _Relay:
@@ -42,6 +43,7 @@ class _Relay:
         self._target = target
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
         self._stopped = False
 
     def run(self) -> None:
@@ -52,9 +54,13 @@ class _Relay:
                 if self._stopped:
                     return
                 continue  # it left before it was accepted
-            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+            thread = threading.Thread(target=self._carry, args=(client,), daemon=True)
+            self._threads = [each for each in self._threads if each.is_alive()]
+            self._threads.append(thread)
+            thread.start()
 
     def stop(self) -> None:
+        """Accept no more, and end the connections. `join` waits for their threads."""
         with self._lock:
             self._stopped = True
             for each in self._open:
@@ -63,6 +69,10 @@ class _Relay:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # which ends accept
         self._listener.close()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
 
     def _carry(self, client: socket.socket) -> None:
         with client:

@@ -10,7 +10,6 @@ Amazon EC2", for ``AssumeRoleUnauthorizedAccess``.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6
 
 from parent.credentials.model import CredentialsError
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     import botocore.session
@@ -111,8 +111,8 @@ def _diagnose(http: URLLib3Session, base: str) -> CredentialsError | None:
 
 def _of_document(role: str, text: str) -> CredentialsError | None:
     try:
-        found: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        found: Any = parse_json(text)
+    except ValueError:
         return None
     code = found.get("Code") if isinstance(found, dict) else None
     if not isinstance(code, str) or code == "Success":

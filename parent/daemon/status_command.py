@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import printable, terminal_width
 from vsock_proxy.service.extras import require
+from vsock_proxy.service.json_text import parse_json
 from vsock_proxy.service.platforms import require_linux
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def exchange(address: Address, method: str, path: str) -> tuple[int, Any]:
             client.request(method, path)
             response = client.getresponse()
             body = response.read(MAX_RESPONSE + 1)
-            return response.status, json.loads(body)
-        except (OSError, http.client.HTTPException, ValueError, RecursionError) as e:
+            return response.status, parse_json(body)
+        except (OSError, http.client.HTTPException, ValueError) as e:
             raise StatusError(f"no response from {address}: {str(e) or type(e).__name__}") from e
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from parent.eif.errors import EifError
+from vsock_proxy.service import json_text
 
 _MISSING = object()
-
-MAX_DEPTH = 127
-"""Levels of nested objects and lists: the limit of serde_json, which AWS's tools read with."""
 
 BUILD_FIELDS = ("BuildTime", "BuildTool", "BuildToolVersion", "OperatingSystem", "KernelVersion")
 
@@ -80,38 +78,18 @@ def parse_json(data: bytes) -> Any:
     """Parse JSON as AWS's tools would: strictly.
 
     Raises:
-        ValueError: it is not JSON, is nested deeper than `MAX_DEPTH`, holds NaN or an infinite
-            number, or text that is not Unicode.
+        ValueError: it is not JSON, is nested deeper than `json_text.MAX_DEPTH`, holds NaN or an
+            infinite number, or text that is not Unicode.
     """
     try:
-        value = json.loads(data.decode(), parse_constant=_refuse_constant)
+        value = json_text.parse_json(data.decode(), _decode)
         # A lone surrogate can be written in JSON and nowhere else; 1e999 is read as infinite.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+    except json_text.JsonDepthError:
+        raise
     except ValueError:
         raise ValueError("not JSON in UTF-8") from None
-    _check_depth(value)
     return value
-
-
-def _check_depth(value: Any) -> None:
-    """Check that no recursion over the value, ours or the library's, comes to its limit."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for each in level for inner in _inside(each) if _inside(inner) is not _NONE]
-    if level:
-        raise ValueError("JSON nested too deeply")
-
-
-_NONE: tuple[Any, ...] = ()
-
-
-def _inside(value: Any) -> Any:
-    """Return what is in an object or a list; `_NONE` for other values."""
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else _NONE
 
 
 def in_order(value: Any) -> Any:
@@ -132,3 +110,6 @@ def _take(document: Any, name: str, kind: type) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_decode: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode

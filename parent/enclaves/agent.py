@@ -15,6 +15,7 @@ import h11
 from vsock_proxy.errors import AgentError
 from vsock_proxy.net.dialing import SocketDialer, reason_of
 from vsock_proxy.service.exposition import MAX_BYTES
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +73,8 @@ class VsockAgent:
         body = json.dumps({"seconds": seconds}).encode()
         content = self._ask("POST", "/stop", seconds + RESPONSE_TIMEOUT, body, most=1_024)
         try:
-            return bool(json.loads(content)["status"] == "ended")
-        except (ValueError, TypeError, KeyError, RecursionError):
+            return bool(parse_json(content)["status"] == "ended")
+        except (ValueError, TypeError, KeyError):
             raise self._error("its response is malformed") from None
 
     def metrics(self) -> bytes:

@@ -6,12 +6,12 @@ Checked against the source of aws/aws-nitro-enclaves-cli 1.5.0: ``src/lib.rs`` (
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vsock_proxy.errors import AgentError
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from parent.enclaves.settings import EnclaveSettings
@@ -223,8 +223,8 @@ def _unexpected(command: str) -> NitroCliError:
 
 def _json(command: str, stdout: bytes) -> Any:
     try:
-        return json.loads(stdout)
-    except (ValueError, RecursionError) as e:
+        return parse_json(stdout)
+    except ValueError as e:
         raise _unexpected(command) from e
 
 

@@ -173,14 +173,12 @@ class HttpServer(AsyncServer[Connection]):
         self._ready.set()
         await self._stopping.wait()
         self.stop_accepting()
-        if self._tasks:  # Of clients that were accepted just now.
-            await asyncio.wait(self._tasks)
+        await self._made()  # Those of clients that were accepted just now.
         # Now, not at the end: by then a successor may be listening on the same path.
         self._listening.close()
         await self.drain(self._drain_timeout)
         self.close()
-        # Their transports close the sockets in the next turn.
-        await asyncio.sleep(0)
+        await self.closed()
 
     # The methods of `AsyncServer`, on the server's thread.
 

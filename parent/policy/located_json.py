@@ -6,9 +6,10 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from parent.policy.actions import PolicyError
+from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,14 +34,14 @@ class Place:
             PolicyError: it is not JSON.
         """
         try:
-            value = json.loads(self.text, object_pairs_hook=_object)
+            value = parse_json(self.text, _decode)
         except json.JSONDecodeError as e:
             raise PolicyError(
                 f"{origin}:{e.lineno}:{e.colno}: not JSON: {e.msg}", hint=hint
             ) from None
         except _DuplicateError as e:
             raise PolicyError(f"{origin}: {e}") from None
-        except (ValueError, RecursionError):
+        except ValueError:
             raise PolicyError(f"{origin}: not JSON: nested too deeply, or a huge number") from None
         return Place(self.text, _skip(self.text, 0), value)
 
@@ -87,6 +88,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in counts.items() if count > 1)
         raise _DuplicateError(f"an object has the name {twice!a:.80} twice")
     return found
+
+
+_decode: Final = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
 def decode(data: str | bytes, origin: str) -> str:

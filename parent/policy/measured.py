@@ -24,6 +24,7 @@ from parent.policy.actions import (
 )
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.document_shapes import document_bytes
+from vsock_proxy.service.json_text import JsonDepthError, parse_json
 
 PCR_SIZE = 48
 """Bytes in a PCR: SHA-384."""
@@ -172,7 +173,9 @@ def _in_json(data: bytes, enclave: str | None) -> Measured | None:
     """Return what JSON with ``Measurements`` says; None if it is something else."""
     try:
         text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
-        document: Any = json.loads(text)
+        document: Any = parse_json(text)
+    except JsonDepthError as e:
+        raise PolicyError(f"the measurements are {e}") from None
     except json.JSONDecodeError as e:
         if text.lstrip()[:1] in ("{", "["):
             raise PolicyError(
@@ -180,7 +183,7 @@ def _in_json(data: bytes, enclave: str | None) -> Measured | None:
                 f"line {e.lineno}, column {e.colno}: {e.msg}"
             ) from None
         return None
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     if isinstance(document, list) and any(_is_enclave(item) for item in document):
         return _from_enclaves([item for item in document if _is_enclave(item)], enclave)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import yaml
 
 from vsock_proxy.errors import AgentError
+from vsock_proxy.service.json_text import is_deeper, parse_json
 from vsock_proxy.service.sops_values import Scalar, resolved
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ Node = Scalar | Tree | list["Node"]
 
 MAX_SIZE: Final = 512 << 10
 """Bytes; once encrypted they fit into the MiB that the agent reads."""
+
+MAX_DEPTH: Final = 64
+"""Levels of nested objects and lists, the outermost among them; the agent reads no more."""
 
 TYPES: Final = ("binary", "dotenv", "json", "yaml")
 
@@ -60,6 +64,8 @@ def read_plain(data: bytes, kind: str) -> list[Tree]:
     for document in documents:
         if not isinstance(document, dict):
             raise SealError(f"the {kind} is not a mapping of names to values")
+        if is_deeper(document, MAX_DEPTH):
+            raise SealError(f"the {kind} is more than {MAX_DEPTH} levels deep")
         for name in document:
             if name == RESERVED or (kind == "dotenv" and name.startswith(f"{RESERVED}_")):
                 raise SealError(f"the key {name!r} belongs to the metadata: rename it")
@@ -67,7 +73,7 @@ def read_plain(data: bytes, kind: str) -> list[Tree]:
 
 
 def _json(text: str) -> list[Any]:
-    return [json.loads(text, object_pairs_hook=_unique, parse_constant=_reject, parse_int=_int)]
+    return [parse_json(text, _decode)]
 
 
 def _int(digits: str) -> int | float:
@@ -84,6 +90,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reject(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_reject, parse_int=_int
+).decode
 
 
 def _dotenv(text: str) -> list[Any]:

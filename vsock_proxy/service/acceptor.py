@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
 
 FAILURE_PAUSE: Final = 1.0
@@ -90,7 +91,8 @@ def serve_accepted(
     client: socket.socket,
     make: Callable[[], asyncio.BaseProtocol],
     failed: Callable[[], None],
-    tasks: set[asyncio.Task[None]],
+    making: dict[asyncio.Task[None], socket.socket],
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Connect an accepted socket to a protocol.
 
@@ -98,16 +100,18 @@ def serve_accepted(
         client: the socket; closed if that fails.
         make: makes the protocol.
         failed: called if the connection was never made; then `make`'s protocol hears nothing.
-        tasks: holds the task until it is done.
+        making: holds the task and its socket until the connection is made. Shutting the socket
+            down ends a TLS handshake at once.
+        tls: the connection is made once its handshake is; None: no TLS.
     """
 
     async def serve() -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(make, client)
+            await asyncio.get_running_loop().connect_accepted_socket(make, client, ssl=tls)
         except OSError:
             client.close()
             failed()
 
     task = asyncio.get_running_loop().create_task(serve())
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
+    making[task] = client
+    task.add_done_callback(making.pop)

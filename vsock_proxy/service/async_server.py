@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import socket
 import time
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
     import logging
-    import socket
+    import ssl
 
 NEVER: Final = float("inf")
 
@@ -90,8 +91,9 @@ class AsyncServer(abc.ABC, Generic[Connection]):
         name: of the server, for the log; "" if its lines need none.
 
     Attributes:
-        connections: those that are open.
+        connections: those that are open, or being made.
         draining: whether no more clients are accepted.
+        tls: a connection is made after its handshake; None: no TLS, or the connection's own.
     """
 
     def __init__(self, log: logging.Logger, name: str = "") -> None:
@@ -100,7 +102,8 @@ class AsyncServer(abc.ABC, Generic[Connection]):
         self._warnings = Throttle(log, time.monotonic)
         self._prefix = f"{name}: " if name else ""
         self._cannot_accept = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tls: ssl.SSLContext | None = None
+        self._making: dict[asyncio.Task[None], socket.socket] = {}
         self._empty = asyncio.Event()
 
     def accept_from(self, listener: socket.socket) -> None:
@@ -130,7 +133,26 @@ class AsyncServer(abc.ABC, Generic[Connection]):
         self.stop_accepting()
         for connection in tuple(self.connections):
             connection.abort()
+        for client in self._making.values():
+            # Its protocol cannot abort it yet, and a TLS handshake waits for the client.
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
         self._warnings.catch_up()
+
+    async def closed(self) -> None:
+        """Wait, after `close`, until the sockets of all clients are closed.
+
+        A loop that ends before would leave them to the garbage collector.
+        """
+        await self._made()
+        while self.connections:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def _made(self) -> None:
+        """Wait until no connection is being made any more."""
+        while self._making:
+            await asyncio.wait(self._making)
 
     def stop_accepting(self) -> None:
         """Close the listening socket. May be repeated."""
@@ -161,7 +183,11 @@ class AsyncServer(abc.ABC, Generic[Connection]):
         if connection is not None:
             self.connections.add(connection)
             serve_accepted(
-                client, lambda: connection, lambda: self.release(connection), self._tasks
+                client,
+                lambda: connection,
+                lambda: self.release(connection),
+                self._making,
+                self.tls,
             )
 
     def accept_failed(self, error: OSError) -> None:

@@ -161,7 +161,7 @@ def test_who_gave_up_is_passed_over() -> None:
 
     def give_up() -> None:
         with pytest.raises(HttpTimeoutError):
-            pool.take(time.monotonic() + 0.05)
+            pool.take(late())
         outcomes.append("gave up")
 
     def wait() -> None:
@@ -170,6 +170,7 @@ def test_who_gave_up_is_passed_over() -> None:
 
     first = queue_up(pool, give_up)
     second = queue_up(pool, wait)
+    pool._state.waiters[0].wake.release()  # as at its deadline: it wakes, and has no place
     first.join(TEST_TIMEOUT)
     pool.give(held)
     second.join(TEST_TIMEOUT)

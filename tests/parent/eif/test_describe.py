@@ -16,6 +16,7 @@ from parent.eif.layout import SectionType
 from tests.parent.conftest import NOT_AFTER, WITHIN, Identity
 from tests.parent.eif import eifs
 from tests.parent.eif.eifs import METADATA, SECTIONS, SIGNATURE
+from vsock_proxy.service import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_metadata_that_is_none(payload: bytes) -> None:
 
 def test_metadata_as_deep_as_aws_reads_it() -> None:
     """serde_json's limit is 128 levels, the document's own included."""
-    for depth, is_read in ((metadata.MAX_DEPTH, True), (metadata.MAX_DEPTH + 1, False)):
+    for depth, is_read in ((json_text.MAX_DEPTH, True), (json_text.MAX_DEPTH + 1, False)):
         payload = "[" * depth + "]" * depth
         if is_read:
             metadata.parse_json(payload.encode())

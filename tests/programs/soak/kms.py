@@ -91,7 +91,7 @@ async def _serve(server: KmsServer) -> None:
     await server.start()
     notify("READY=1\n")
     await stop.wait()
-    await server.close()
+    await server.stop()
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,8 +46,9 @@ class Connection(AsyncConnection, asyncio.Protocol):
 
 
 class Server(SweepingServer[Connection]):
-    def __init__(self, clients: int = 2) -> None:
+    def __init__(self, clients: int = 2, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(log, clients=clients, option="--clients", sweep=0.01)
+        self.tls = tls
         self.made = asyncio.Event()
 
     def connection(self) -> Connection:
@@ -160,6 +162,29 @@ def test_a_connection_aborted_before_it_is_made_is_closed_when_it_is() -> None:
         assert not server.connections
 
     serving(test)
+
+
+@pytest.mark.parametrize("tls", [None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)])
+@pytest.mark.parametrize("turns", range(5))
+def test_close_ends_clients_that_are_being_connected(
+    tls: ssl.SSLContext | None, turns: int
+) -> None:
+    """Also those whose TLS handshake waits for them; at any turn of the loop."""
+
+    async def test(server: Server, _connect: Any) -> None:
+        client, other = socket.socketpair()
+        with client:
+            server.accepted(other, None)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            server.close()
+            await server.closed()
+            assert not server.connections
+            assert other.fileno() == -1
+            client.setblocking(False)
+            assert client.recv(1) == b""
+
+    serving(test, tls=tls)
 
 
 def test_failures_to_accept_are_one_line_until_it_succeeds(
