@@ -14,7 +14,7 @@ import pytest
 
 from enclave_simulator.cli import main
 from enclave_simulator.machine import debian, qemu
-from enclave_simulator.machine.architecture import AARCH64, X86_64
+from enclave_simulator.machine.architecture import AARCH64, X86_64, Architecture, host
 from enclave_simulator.machine.boot import Enclave, Image, UnsignedImage
 from enclave_simulator.machine.errors import MachineError
 from enclave_simulator.machine.image import CheckedImage
@@ -95,6 +95,36 @@ def test_a_qemu_that_does_not_run_is_told_so(
         qemu.find()
 
 
+@pytest.mark.parametrize("architecture", [X86_64, AARCH64])
+def test_an_unpacked_qemu_keeps_to_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: Architecture
+) -> None:
+    """It finds its modules where it looks first, and does not go on to an installed QEMU's."""
+    cache, loader, modules = tmp_path / "cache", Path(host().loader), Path(host().libraries, "qemu")
+
+    def unpack(_: object, names: list[str], into: Path, *, backports: bool) -> None:
+        assert names == [architecture.package]
+        assert backports
+        (into / loader).parent.mkdir(parents=True, exist_ok=True)
+        (into / modules).mkdir(parents=True)
+        (into / host().libraries / "ld.so").touch()
+        target = into / host().libraries / "ld.so"
+        (into / loader).symlink_to(os.path.relpath(target, (into / loader).parent))
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(debian.Packages, "update", lambda _: None)
+    monkeypatch.setattr(debian.Packages, "unpack", unpack)
+    qemu.set_up(cache, architecture=architecture)
+    unpacked = architecture.folder(cache) / "qemu"
+    # As QEMU does: from the running program's folder, which for the kernel is the loader's.
+    first = (unpacked / loader).resolve().parent / "qemu-bundle" / modules
+    assert first.resolve() == (unpacked / modules).resolve()
+    (moved := tmp_path / "moved").mkdir()
+    unpacked.rename(moved / "qemu")
+    first = moved / "qemu" / host().libraries / "qemu-bundle" / modules
+    assert first.resolve() == moved.resolve() / "qemu" / modules
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -142,7 +172,9 @@ def test_an_image_for_aarch64_boots_in_its_machine(
 ) -> None:
     file.write_bytes(eif(flags=1))
     install(tmp_path, monkeypatch)  # The one for x86_64 does not do.
-    assert main(["boot", str(file)]) == 1
+    with monkeypatch.context() as alone:  # This machine may have one for aarch64.
+        alone.setenv("PATH", str(tmp_path / "bin"))
+        assert main(["boot", str(file)]) == 1
     assert "no qemu-system-aarch64 in PATH" in (told := said(capsys))
     assert "setup-machine --arch aarch64" in told
     record = f'echo "$@" >{tmp_path}/arguments; exit 3'
