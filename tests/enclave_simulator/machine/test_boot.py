@@ -18,8 +18,9 @@ from enclave_simulator.machine.architecture import AARCH64, X86_64, Architecture
 from enclave_simulator.machine.boot import Enclave, Image, UnsignedImage
 from enclave_simulator.machine.errors import MachineError
 from enclave_simulator.machine.image import CheckedImage
+from enclave_simulator.machine.vsock_device import MAX_CONNECTIONS
 from tests.parent.eif.eifs import eif, pcrs
-from tests.waiting import eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 
 LIMIT = 60  # seconds; a hang is a failure, a slow machine is not
 
@@ -318,6 +319,24 @@ def test_setup_without_apt_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["setup-machine", f"--cache={tmp_path / 'cache'}"]) == 1
     assert "no apt-get and no dpkg-deb" in said(capsys)
+
+
+def test_a_guest_cannot_use_up_the_descriptors(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its connections may take two, whatever limit the shell has set."""
+    install(tmp_path, monkeypatch, otherwise="ulimit -Sn; exit 3")
+    command = [sys.executable, "-m", "enclave_simulator.cli", "boot", "--no-services", str(file)]
+    limited = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *command]
+    done = subprocess.run(limited, stdout=subprocess.PIPE, check=False, timeout=TEST_TIMEOUT)
+    assert int(done.stdout) > 2 * MAX_CONNECTIONS
+
+
+def test_without_util_linux_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (private := tmp_path / "private").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="no setpriv"):
+        enclave(tmp_path, "exit 0").boot(image(tmp_path), private)
 
 
 def test_a_folder_that_is_in_use_is_not_taken(tmp_path: Path) -> None:
