@@ -6,11 +6,9 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
-import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.launcher import child
@@ -18,12 +16,10 @@ from enclave_simulator.launcher.errors import CommandError
 from enclave_simulator.launcher.launch import DEFAULT_CID, Launcher
 from enclave_simulator.launcher.network import INSTANCE, POD, TASK, Network
 from enclave_simulator.parent import services as parent_services
+from enclave_simulator.parent.processes import exit_on_signals
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 from vsock_proxy.service.console import complain
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 _DEFAULT_REGION = "us-east-1"
 _REAL_CREDENTIALS = (
@@ -121,8 +117,7 @@ def run(options: argparse.Namespace) -> int:
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(format="enclave-simulator: %(message)s", level=level)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # its tables of Regions are read
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)
+    exit_on_signals()
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private
@@ -225,8 +220,3 @@ def program_environment(env: dict[str, str], ca: Path, *, with_credentials: bool
             "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
         }
     return env
-
-
-def _exit(number: int, _frame: FrameType | None) -> None:
-    """End as by this signal, but through every `finally`."""
-    sys.exit(128 + number)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import NamedTuple
 
 from enclave_simulator.launcher import abi
 
 _PIDFD_THREAD = os.O_EXCL  # since Linux 6.9
+_UNIX_SOCKET = re.compile(rb"\S+: (?:[0-9A-F]+ ){5} *([0-9]{1,20})")
+"""Address, references, protocol, flags, type, state and inode, which is padded; a name follows."""
 
 
 def socket_inode(thread: int, fd: int) -> int | None:
@@ -29,10 +32,13 @@ def socket_inode(thread: int, fd: int) -> int | None:
 
 
 def live_unix_sockets() -> set[int]:
-    """Inodes of all AF_UNIX sockets of this network namespace (proc(5), /proc/net/unix)."""
+    """Inodes of all AF_UNIX sockets of this network namespace (proc(5), /proc/net/unix).
+
+    The kernel prints names as they are. So a line end in one, which any program may bind to, begins
+    a line that is no socket's, or looks like one: then its number is in the result as well.
+    """
     with open("/proc/net/unix", "rb") as f:  # noqa: PTH123 (the same)
-        next(f)
-        return {int(line.split(maxsplit=7)[6]) for line in f}
+        return {int(found[1]) for line in f if (found := _UNIX_SOCKET.match(line))}
 
 
 def borrow(thread: int, fd: int) -> int:

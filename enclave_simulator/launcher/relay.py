@@ -1,7 +1,8 @@
 """Carries connections out of a program's own network to services of this machine.
 
 The trampoline listens inside; accepting and connecting happen here. Threads, for the few
-connections of a simulated platform: vsock-proxy's relay is for load.
+connections of a simulated platform: vsock-proxy's relay is for load. Connections beyond
+`MAX_CONNECTIONS` wait in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 128
+"""At the same time, to one service. Each takes two threads."""
+
 _CONNECT_TIMEOUT = 10.0
+_PAUSE = 0.05
+"""Seconds to wait if descriptors or memory are scarce."""
+
 _BUFFER = 65_536
 
 
@@ -44,25 +51,33 @@ class _Relay:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._stopped = False
+        self._places = threading.Semaphore(MAX_CONNECTIONS)
+        self._stopped = threading.Event()
 
     def run(self) -> None:
-        while True:
+        while self._places.acquire() and not self._stopped.is_set():
             try:
                 client, _ = self._listener.accept()
-            except OSError:
-                if self._stopped:
-                    return
-                continue  # it left before it was accepted
-            thread = threading.Thread(target=self._carry, args=(client,), daemon=True)
-            self._threads = [each for each in self._threads if each.is_alive()]
-            self._threads.append(thread)
-            thread.start()
+            except OSError as e:
+                self._places.release()
+                if not isinstance(e, ConnectionAbortedError):  # it left before it was accepted
+                    self._stopped.wait(_PAUSE)
+                continue
+            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads
+                client.close()
+                self._places.release()
+                self._stopped.wait(_PAUSE)
+                continue
+            self._threads = [thread, *(each for each in self._threads if each.is_alive())]
 
     def stop(self) -> None:
         """Accept no more, and end the connections. `join` waits for their threads."""
+        self._stopped.set()
+        self._places.release()
         with self._lock:
-            self._stopped = True
             for each in self._open:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
@@ -73,6 +88,12 @@ class _Relay:
     def join(self) -> None:
         for thread in self._threads:
             thread.join()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            self._carry(client)
+        finally:
+            self._places.release()
 
     def _carry(self, client: socket.socket) -> None:
         with client:
@@ -86,7 +107,7 @@ class _Relay:
             with server:
                 server.settimeout(None)
                 with self._lock:
-                    if self._stopped:
+                    if self._stopped.is_set():
                         return
                     self._open |= {client, server}
                 for each in (client, server):

@@ -22,7 +22,7 @@ from enclave_simulator.machine.parent_side import (
     Init,
     Listener,
 )
-from enclave_simulator.machine.vsock_device import VsockDevice
+from enclave_simulator.machine.vsock_device import MAX_CONNECTIONS, VsockDevice
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT
 from vsock_proxy.relay.loop import Loop
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vsock_proxy.net.addresses import UnixAddress
+
+DESCRIPTORS = 2 * MAX_CONNECTIONS + 256
+"""That a guest can make this process need: its connections to ports 9000 and 9001 end here, and
+take two each."""
 
 _LAST_TURNS = 64
 _LAST_SECONDS = 0.2
@@ -138,13 +142,17 @@ class Enclave:
                 command = _served(machine, image, nsm.path)
             else:
                 command = _nitro_enclave(machine, image)
-            process = subprocess.Popen(  # noqa: S603 (QEMU)
-                [*_DIES_WITH_US, *self.command, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                # Not in the terminal's process group: ctrl-C is for this process, which kills it.
-                process_group=0,
-            )
+            try:
+                process = subprocess.Popen(  # noqa: S603 (QEMU)
+                    [*_DIES_WITH_US, *self.command, *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=console,
+                    # Not in the terminal's process group: ctrl-C is for this process, which kills
+                    # it.
+                    process_group=0,
+                )
+            except FileNotFoundError as e:
+                raise MachineError(f"no {e.filename}", hint="it is part of util-linux") from e
             stack.callback(_end, process)
             _wait(loop, process, timeout)
         return _outcome(process.returncode, init)

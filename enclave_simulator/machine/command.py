@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enclave_simulator.launcher import DEFAULT_CID
 from enclave_simulator.machine import kernel, qemu
 from enclave_simulator.machine.architecture import BY_NAME
 from enclave_simulator.machine.parent_side import EXIT_PORT
@@ -22,14 +23,12 @@ from parent import files
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.ports import PROXY_PORT
 from vsock_proxy.service.arguments import seconds
+from vsock_proxy.service.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from enclave_simulator.authority import Authority
     from enclave_simulator.machine.boot import Image, UnsignedImage
     from enclave_simulator.machine.image import CheckedImage
-
-DEFAULT_CID = 16
-"""What nitro-cli gives the first enclave of an instance."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -119,7 +118,7 @@ def boot(options: argparse.Namespace) -> int:
     """
     # cryptography takes a moment to load; the other commands do without.
     from enclave_simulator.authority import Authority  # noqa: PLC0415
-    from enclave_simulator.machine.boot import Enclave  # noqa: PLC0415
+    from enclave_simulator.machine.boot import DESCRIPTORS, Enclave  # noqa: PLC0415
     from enclave_simulator.machine.image import CheckedImage  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
@@ -127,6 +126,7 @@ def boot(options: argparse.Namespace) -> int:
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
     exit_on_signals()
+    raise_descriptor_limit(DESCRIPTORS)
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enclave-")))
         folder = options.folder or private

@@ -141,15 +141,12 @@ class Packages:
         unpacked.rename(into)
 
     def latest(self, name: str) -> str:
-        """Follow a package without content, such as a kernel's, to the one it depends on."""
-        shown = subprocess.run(  # noqa: S603 (a fixed program and our own arguments)
-            ["apt-cache", *self._options(), "depends", "--important", name],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_WITHIN,
-        )
-        for line in shown.stdout.splitlines():
+        """Follow a package without content, such as a kernel's, to the one it depends on.
+
+        Raises:
+            MachineError: the package does not exist.
+        """
+        for line in _lines(["apt-cache", *self._options(), "depends", "--important", name]):
             kind, _, value = line.strip().partition(": ")
             if kind == "Depends":
                 return value
@@ -186,20 +183,25 @@ class Packages:
 
 def _mirror() -> str:
     """Return the mirror of Debian that this machine's own apt uses."""
-    shown = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SUITE) $(REPO_URI)"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_WITHIN,
-    )
-    for line in shown.stdout.splitlines():
+    command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SUITE) $(REPO_URI)"]
+    try:
+        lines = _lines(command)
+    except MachineError as e:
+        raise UnavailableError(f"this machine's apt names no mirror: {e}", hint=e.hint) from e
+    for line in lines:
         origin, suite, uri = [*line.split(), "", "", ""][:3]
         if origin == "Debian" and "security" not in suite:
             return uri
     raise UnavailableError(
         "this machine's apt knows no mirror of Debian", hint="name one: --mirror URL"
     )
+
+
+def _lines(command: list[str]) -> list[str]:
+    """Return what a program prints."""
+    lines: list[str] = []
+    _run(command, read=lines.append)
+    return lines
 
 
 def _run(

@@ -10,20 +10,25 @@ r"""The parent instance as the guest sees it: a folder of UNIX sockets.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import select
 import socket
 from typing import TYPE_CHECKING
 
 from vsock_proxy.net.addresses import MAX_VSOCK, VMADDR_CID_PARENT, UnixAddress
-from vsock_proxy.net.listening import listening
+from vsock_proxy.net.listening import listen
+from vsock_proxy.relay.accepting import Acceptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from enclave_simulator.machine.vsock_device import VsockDevice
+    from vsock_proxy.net.sockets import Stream
     from vsock_proxy.relay.loop import Loop
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_PORT = 9000
 HEARTBEAT = b"\xb7"
@@ -36,6 +41,8 @@ EXIT_PORT = 9001
 _CONNECT = re.compile(rb"CONNECT ([0-9]{1,10})\n")
 _EXIT = re.compile(rb"([0-9]{1,3})\s*")
 _LINE_LIMIT = 32
+_LINE_WITHIN = 10.0
+"""Seconds for a client to send its line: each that has not holds a descriptor."""
 
 
 class Folder:
@@ -62,7 +69,10 @@ class Folder:
 
 
 class Listener:
-    """A UNIX socket on the loop; gives each connection to a function."""
+    """A UNIX socket on the loop; gives each connection to a function.
+
+    If descriptors or memory are scarce, connections wait in the kernel's queue until the next tick.
+    """
 
     def __init__(self, loop: Loop, path: Path, accepted: Callable[[socket.socket], None]) -> None:
         """Listen.
@@ -71,25 +81,30 @@ class Listener:
             ListenError: the path is taken.
         """
         self._loop = loop
+        self._path = path
         self._accepted = accepted
-        self._held = contextlib.ExitStack()
-        self._socket = self._held.enter_context(listening(UnixAddress(str(path))))
-        self._socket.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-        loop.add(self._socket.fileno(), self, select.EPOLLIN)
+        self._acceptor = Acceptor(loop, listen(UnixAddress(str(path))), self)
+        self._acceptor.start()
+        loop.every_tick(self._acceptor.resume)
 
-    def ready(self, _fd: int, _events: int) -> None:
-        """See `loop.Handler.ready`."""
-        self._loop.later(self._accept)
+    def has_room(self) -> bool:
+        """See `accepting.AcceptEvents`."""
+        return True
+
+    def accepted(self, client: Stream, peer: object) -> None:
+        """See `accepting.AcceptEvents`."""
+        del peer
+        self._acceptor.pause_reason = ""
+        self._accepted(socket.socket(fileno=client.detach()))
+
+    def paused(self, reason: str) -> None:
+        """See `accepting.AcceptEvents`."""
+        log.warning("connections to %s wait: %s", self._path, reason)
 
     def close(self) -> None:
         """Stop listening."""
-        self._loop.forget(self._socket.fileno())
-        self._held.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            end, _ = self._socket.accept()
-            self._accepted(end)
+        self._loop.no_more_ticks(self._acceptor.resume)
+        self._acceptor.close()
 
 
 class Line:
@@ -100,13 +115,16 @@ class Line:
     ) -> None:
         """Call `found` with the line; what follows it is left in the socket.
 
-        End of file ends a line too. A line that is too long counts as empty.
+        End of file ends a line too. A line that is too long, or does not come in time, counts as
+        empty.
         """
         self._loop = loop
         self._end = end
         self._found = found
+        self._deadline = loop.now + _LINE_WITHIN
         end.setblocking(False)  # noqa: FBT003
         loop.add(end.fileno(), self)
+        loop.every_tick(self._look_over)
 
     def ready(self, fd: int, events: int) -> None:
         """See `loop.Handler.ready`."""
@@ -127,7 +145,15 @@ class Line:
             self._end.recv(len(line))
         elif len(seen) == _LINE_LIMIT:
             line = b""
-        self._loop.remove(fd)
+        self._finish(line)
+
+    def _look_over(self) -> None:
+        if self._loop.now >= self._deadline:
+            self._finish(b"")
+
+    def _finish(self, line: bytes) -> None:
+        self._loop.no_more_ticks(self._look_over)
+        self._loop.remove(self._end.fileno())
         self._loop.later(lambda: self._found(self._end, line))
 
 

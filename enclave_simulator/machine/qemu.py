@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -147,6 +148,18 @@ def set_up(
         packages.update()
         unpacked = architecture.folder(cache) / "qemu"
         packages.unpack([architecture.package], unpacked, backports=True)
+        _keep_to(unpacked)
+
+
+def _keep_to(folder: Path) -> None:
+    """Make an unpacked QEMU look for its modules in its own folder.
+
+    Otherwise it loads those of an installed QEMU, of another version, and aborts. It looks for all
+    its files below ``qemu-bundle``, where there is one beside the running program: here, the loader
+    (QEMU's util/cutils.c, get_relocated_path).
+    """
+    beside = (folder / host().loader).resolve().parent
+    (beside / "qemu-bundle").symlink_to(os.path.relpath(folder.resolve(), beside))
 
 
 def served(

@@ -276,6 +276,9 @@ _STREAM = socket.SOCK_STREAM
 _OOB = socket.MSG_OOB
 _FIONREAD, _SIOCOUTQ, _LOCAL_CID = 0x541B, 0x5411, 0x7B9
 _V = socket.AF_VSOCK
+_RETRY = (6, 12)
+"""A refused connect leaves its error in the socket of an older Linux (seen with 6.1.176), where the
+next connect returns it. Stable releases of 2026, 6.1.192 among them, take it out (sock_error)."""
 
 CASES = (
     # --- socket ---
@@ -335,7 +338,8 @@ CASES = (
          lambda s: s.listening().connect((LOCAL, NOBODY)), "EINVAL"),
     Case("connect, accepted",
          lambda s: then(s.pair(), s.server.connect(s.listener.getsockname())), "EISCONN"),
-    Case("connect, after a refusal", lambda s: connect_again(s.refused(), s), "connected"),
+    Case("connect, after a refusal",
+         lambda s: connect_again(s.refused(), s), "connected", since=_RETRY),
     Case("connect, after a shutdown",
          lambda s: then(s.pair(), s.client.shutdown(2), s.client.connect((LOCAL, NOBODY))),
          "EINVAL"),
@@ -359,9 +363,10 @@ CASES = (
     Case("connect, blocking, the third time",
          lambda s: then(sock := s.failed(), sock.setblocking(True),
                         attempt(lambda: connect_again(sock, s)), connect_again(sock, s)),
-         "connected"),
+         "connected", since=_RETRY),
     Case("getsockname, after a refusal", lambda s: s.refused().getsockname()[0], f"{ANY}"),
-    Case("SO_ERROR, after a refusal", lambda s: pending_error(s.refused()), "0"),
+    Case("SO_ERROR, after a refusal",
+         lambda s: pending_error(s.refused()), "0", since=_RETRY),
     # --- getpeername, accept ---
     Case("getpeername, unconnected", lambda s: s.fresh().getpeername(), "ENOTCONN"),
     Case("getpeername, listening", lambda s: s.listening().getpeername(), "ENOTCONN"),
@@ -410,7 +415,8 @@ CASES = (
          lambda s: then(s.pair(), s.client.shutdown(0), s.client.send(b"x")), "1"),
     Case("send, after the peer closed",
          lambda s: _send(s.ended().client, socket.MSG_NOSIGNAL), "EPIPE"),
-    Case("send, after the peer closed, its signal", lambda s: sigpipe(s.ended().client), "SIGPIPE"),
+    Case("send, after the peer closed, its signal",
+         lambda s: sigpipe(s.ended().client), "SIGPIPE", since=(6, 7)),
     Case("send, after the peer's shutdown for reading",
          lambda s: then(s.pair(), s.server.shutdown(0), _send(s.client, socket.MSG_NOSIGNAL)),
          "EPIPE"),

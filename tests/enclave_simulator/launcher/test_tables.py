@@ -258,6 +258,17 @@ def test_writing_beyond_memory(page: int) -> None:
         memory.write(os.getpid(), page + 4090, b"too much")
 
 
+@pytest.mark.parametrize("name", [b"a\nb c", b"\n", b"a\n1: 2 3", b"\n\0: x", b"\xff"])
+def test_sockets_are_found_whatever_their_names(name: bytes) -> None:
+    """The kernel prints names as they are, and any program may choose one."""
+    with socket.socket(socket.AF_UNIX) as odd, socket.socket(socket.AF_UNIX) as other:
+        odd.bind(b"\0" + name + os.urandom(8).hex().encode())
+        other.bind(b"")  # the kernel chooses
+        alive = live_unix_sockets()
+        assert {os.fstat(each.fileno()).st_ino for each in (odd, other)} <= alive
+    assert not {1, 2, 3} & alive
+
+
 def test_a_socket_by_its_descriptor() -> None:
     with socket.socket(socket.AF_UNIX) as opened, Path(os.devnull).open() as file:
         inode = os.fstat(opened.fileno()).st_ino

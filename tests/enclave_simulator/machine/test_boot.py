@@ -14,12 +14,13 @@ import pytest
 
 from enclave_simulator.cli import main
 from enclave_simulator.machine import debian, qemu
-from enclave_simulator.machine.architecture import AARCH64, X86_64
+from enclave_simulator.machine.architecture import AARCH64, X86_64, Architecture, host
 from enclave_simulator.machine.boot import Enclave, Image, UnsignedImage
 from enclave_simulator.machine.errors import MachineError
 from enclave_simulator.machine.image import CheckedImage
+from enclave_simulator.machine.vsock_device import MAX_CONNECTIONS
 from tests.parent.eif.eifs import eif, pcrs
-from tests.waiting import eventually
+from tests.waiting import TEST_TIMEOUT, eventually
 
 LIMIT = 60  # seconds; a hang is a failure, a slow machine is not
 
@@ -95,6 +96,36 @@ def test_a_qemu_that_does_not_run_is_told_so(
         qemu.find()
 
 
+@pytest.mark.parametrize("architecture", [X86_64, AARCH64])
+def test_an_unpacked_qemu_keeps_to_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: Architecture
+) -> None:
+    """It finds its modules where it looks first, and does not go on to an installed QEMU's."""
+    cache, loader, modules = tmp_path / "cache", Path(host().loader), Path(host().libraries, "qemu")
+
+    def unpack(_: object, names: list[str], into: Path, *, backports: bool) -> None:
+        assert names == [architecture.package]
+        assert backports
+        (into / loader).parent.mkdir(parents=True, exist_ok=True)
+        (into / modules).mkdir(parents=True)
+        (into / host().libraries / "ld.so").touch()
+        target = into / host().libraries / "ld.so"
+        (into / loader).symlink_to(os.path.relpath(target, (into / loader).parent))
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(debian.Packages, "update", lambda _: None)
+    monkeypatch.setattr(debian.Packages, "unpack", unpack)
+    qemu.set_up(cache, architecture=architecture)
+    unpacked = architecture.folder(cache) / "qemu"
+    # As QEMU does: from the running program's folder, which for the kernel is the loader's.
+    first = (unpacked / loader).resolve().parent / "qemu-bundle" / modules
+    assert first.resolve() == (unpacked / modules).resolve()
+    (moved := tmp_path / "moved").mkdir()
+    unpacked.rename(moved / "qemu")
+    first = moved / "qemu" / host().libraries / "qemu-bundle" / modules
+    assert first.resolve() == moved.resolve() / "qemu" / modules
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -142,8 +173,8 @@ def test_an_image_for_aarch64_boots_in_its_machine(
 ) -> None:
     file.write_bytes(eif(flags=1))
     install(tmp_path, monkeypatch)  # The one for x86_64 does not do.
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path / "bin"))  # This machine may have the other one.
+    with monkeypatch.context() as alone:  # This machine may have one for aarch64.
+        alone.setenv("PATH", str(tmp_path / "bin"))
         assert main(["boot", str(file)]) == 1
     assert "no qemu-system-aarch64 in PATH" in (told := said(capsys))
     assert "setup-machine --arch aarch64" in told
@@ -288,6 +319,24 @@ def test_setup_without_apt_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["setup-machine", f"--cache={tmp_path / 'cache'}"]) == 1
     assert "no apt-get and no dpkg-deb" in said(capsys)
+
+
+def test_a_guest_cannot_use_up_the_descriptors(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its connections may take two, whatever limit the shell has set."""
+    install(tmp_path, monkeypatch, otherwise="ulimit -Sn; exit 3")
+    command = [sys.executable, "-m", "enclave_simulator.cli", "boot", "--no-services", str(file)]
+    limited = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *command]
+    done = subprocess.run(limited, stdout=subprocess.PIPE, check=False, timeout=TEST_TIMEOUT)
+    assert int(done.stdout) > 2 * MAX_CONNECTIONS
+
+
+def test_without_util_linux_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (private := tmp_path / "private").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="no setpriv"):
+        enclave(tmp_path, "exit 0").boot(image(tmp_path), private)
 
 
 def test_a_folder_that_is_in_use_is_not_taken(tmp_path: Path) -> None:

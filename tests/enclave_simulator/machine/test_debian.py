@@ -84,6 +84,20 @@ def test_a_program_that_hangs_is_ended(
     with pytest.raises(UnavailableError) as raised:
         debian.Packages(tmp_path / "apt", mirror="http://mirror").update()
     assert "took longer than 0.1 s" in str(raised.value.__cause__)
+    write(tools / "apt-cache", "exec sleep 1000")
+    with pytest.raises(MachineError, match="apt-cache took longer than"):
+        debian.Packages(tmp_path / "apt").latest("linux")
+    with pytest.raises(UnavailableError, match="no mirror: apt-get took longer than"):
+        debian.Packages(tmp_path / "apt").update()
+
+
+def test_a_package_is_followed_to_the_one_it_depends_on(tools: Path, tmp_path: Path) -> None:
+    write(tools / "apt-cache", 'echo "linux-image"; echo "  Depends: linux-image-6.12"')
+    packages = debian.Packages(tmp_path / "apt")
+    assert packages.latest("linux-image") == "linux-image-6.12"
+    write(tools / "apt-cache", 'echo "busybox-static"')
+    with pytest.raises(MachineError, match="no package busybox-static in trixie"):
+        packages.latest("busybox-static")
 
 
 def test_the_line_of_a_terminal_is_replaced_and_taken_away(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
+import resource
 import socket
 import struct
 import time
@@ -341,6 +343,56 @@ def test_a_greeting_that_is_none_is_closed(guest: Guest, line: bytes) -> None:
 
         guest.wait(closed)
     listener.close()
+
+
+def test_a_greeting_that_does_not_come_is_not_awaited(tmp_path: Path) -> None:
+    now = [0.0]
+    with Loop(tick=0.01, monotonic=lambda: now[0]) as loop:
+        device = VsockDevice(loop, CID, Folder(tmp_path, {}))
+        device.attach(cast("list[Queue]", [Chains(), Chains()]))
+        listener = Listener(loop, tmp_path / "16", GuestPorts(loop, device).greet)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(str(tmp_path / "16"))
+            caller.sendall(b"CONN")
+            loop.turn()
+            for now[0] in (5.0, 9.0, 10.0, 10.01):
+                loop.later(lambda: None)  # so that the turn does not wait
+                loop.turn()
+            loop.turn()
+            caller.settimeout(WITHIN)
+            with contextlib.suppress(ConnectionResetError):  # closed with something unread
+                assert caller.recv(1) == b""
+        listener.close()
+
+
+def test_connections_wait_while_descriptors_are_scarce(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A guest that has used them up does not end its machine, and the loop does not spin."""
+    accepted: list[socket.socket] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Loop(tick=0.01) as loop, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        listener = Listener(loop, tmp_path / "3_9000", accepted.append)
+        caller.connect(str(tmp_path / "3_9000"))
+        with open(os.devnull) as highest:  # noqa: PTH123
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), hard))
+            try:
+                while not caplog.messages:
+                    loop.turn()
+                turns, ticks = loop.turns, []
+                loop.every_tick(lambda: ticks.append(loop.turns))
+                while len(ticks) < 5:
+                    loop.turn()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "Too many open files" in caplog.messages[0]
+        assert len(caplog.messages) == 1
+        assert loop.turns - turns <= 3 * len(ticks), "a tick, an event, and what it asked for"
+        assert not accepted
+        while not accepted:
+            loop.turn()
+        listener.close()
+        accepted[0].close()
 
 
 def test_init_reports_that_it_runs_and_how_it_ended(guest: Guest) -> None:
