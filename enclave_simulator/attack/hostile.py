@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from enclave_simulator.attack.model import (
     Act,
+    CredentialsExchange,
     Cut,
+    Ignore,
     Place,
     Recorded,
     Repeat,
@@ -31,7 +33,7 @@ from enclave_simulator.kms.messages import Response
 from enclave_simulator.nsm import SimulatedNsm, request_name
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, TcpAddress, UnixAddress
 from vsock_proxy.net.listening import close_listener, listen, local_address
-from vsock_proxy.net.ports import CREDENTIALS_PORT, PROXY_PORT
+from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,6 +50,8 @@ MOST_CONNECTIONS: Final = 64
 _PATIENCE: Final = 300.0
 """Seconds for a client that neither sends nor receives; `close` ends it before that."""
 
+_MOST_LOGGED: Final = 1 << 20
+_READ: Final = 1 << 16
 _FIRST_BYTES: Final = 4096
 _TLS_HANDSHAKE: Final = b"\x16"  # the type of a record (RFC 8446, section 5.1)
 _NO_TLS: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -65,6 +69,7 @@ class HostileParent:
         evidence: what showed that the attack worked, or empty.
         proxy: where it listens in vsock-proxy's place.
         credentials: where it listens in the credential service's place.
+        log: where it listens in the log sink's place.
         attested: attested calls that KMS accepted.
     """
 
@@ -100,16 +105,26 @@ class HostileParent:
         self.nsm = HostileNsm(SimulatedNsm(authority, now=self.world.now), attack, self._met)
         kind = attack.certificate
         self._tls = None if kind == "none" else certificates.server_context(kind)
-        if attack.place in (Place.INPUT, Place.CLOCK):
+        if attack.place in (Place.INPUT, Place.CLOCK) and not attack.jump:
             self._met.set()
+        self._logged = bytearray()
+        self._logging = 0
+        self._log_ended = threading.Condition(self._lock)
         self._listeners: list[socket.socket] = []
         self.proxy = self._listen(folder, PROXY_PORT, self._serve_kms)
         self.credentials = self._listen(folder, CREDENTIALS_PORT, self._serve_credentials)
+        self.log = self._listen(folder, LOG_PORT, self._serve_log)
 
     @property
     def met(self) -> bool:
         """Whether the program has come to where the attack is made."""
         return self._met.is_set()
+
+    def logged(self) -> bytes:
+        """Return the beginning of what a program that has ended sent to the log sink."""
+        with self._lock:
+            self._log_ended.wait_for(lambda: not self._logging, _JOINED_WITHIN)
+            return bytes(self._logged)
 
     def __enter__(self) -> Self:
         return self
@@ -213,6 +228,8 @@ class HostileParent:
             request, left = read_request(connection, left)
             if request is None:
                 return
+            if self.world.has_jumped:
+                self._met.set()
             if INJECTED.lower() in request.headers:
                 self.evidence = "sent a header that was injected through the credentials"
             response, exchange = self.world.respond(request)
@@ -228,12 +245,15 @@ class HostileParent:
             if not self._do(connection, acts):
                 return
 
-    # The credential service
+    # The credential service, and the log sink
 
     def _serve_credentials(self, connection: socket.socket) -> None:
         request, _ = read_request(connection, b"")
         if request is None:
             return
+        redirected = request.headers.get("host") == ATTACKERS_HOST
+        if redirected:
+            self.evidence = "asked another host for credentials, since it was redirected there"
         of = self.world.input.credentials
         document = {
             "AccessKeyId": of.access_key_id,
@@ -247,8 +267,34 @@ class HostileParent:
         acts: Iterable[Act] = (Send(honest),)
         if self.attack.on_credentials is not None:
             self._met.set()
-            acts = self.attack.on_credentials(honest)
+            acts = self.attack.on_credentials(CredentialsExchange(honest, redirected))
         self._do(connection, acts)
+
+    def _serve_log(self, connection: socket.socket) -> None:
+        if self.attack.on_log is not None:
+            self._met.set()
+            self._do(connection, self.attack.on_log)
+            return
+        with self._lock:
+            self._logging += 1
+        try:
+            self._read_log(connection)
+        finally:
+            with self._lock:
+                self._logging -= 1
+                self._log_ended.notify_all()
+
+    def _read_log(self, connection: socket.socket) -> None:
+        """Keep whole lines: those of several connections do not mix."""
+        line = b""
+        while part := connection.recv(_READ):
+            lines, newline, line = (line + part)[-_MOST_LOGGED:].rpartition(b"\n")
+            self._keep(lines + newline)
+        self._keep(line)
+
+    def _keep(self, lines: bytes) -> None:
+        with self._lock:
+            self._logged += lines[: _MOST_LOGGED - len(self._logged)]
 
     # Acts
 
@@ -265,6 +311,9 @@ class HostileParent:
                 case Stall():
                     while not self._stopped.is_set() and connection.recv(_FIRST_BYTES):
                         pass
+                    return False
+                case Ignore():
+                    self._stopped.wait()
                     return False
                 case Cut():
                     return False

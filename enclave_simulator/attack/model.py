@@ -32,6 +32,8 @@ class Success(enum.Enum):
     """No result: the call must fail."""
     RIGHT = "right"
     """The right results or none: an honest response can be told from what is added."""
+    UNSEEN = "unseen"
+    """As `RIGHT`, but what the program printed may be lost: its exit code is enough."""
 
 
 class Place(enum.Enum):
@@ -41,6 +43,8 @@ class Place(enum.Enum):
     """What the parent hands to the program: ciphertexts, an alias, an account."""
     CREDENTIALS = "credentials"
     """The parent's credential service, vsock://3:8002."""
+    LOG = "log"
+    """The parent's log sink, vsock://3:8003."""
     TLS = "tls"
     """The TLS handshake behind vsock://3:8000: the attacker cannot prove KMS's name."""
     RESPONSE = "response"
@@ -77,11 +81,16 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignore:
+    """Send nothing more and read nothing, so that the client's buffers fill."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """Close the connection without TLS's close_notify."""
 
 
-Act = Send | Repeat | Stall | Cut
+Act = Send | Repeat | Stall | Ignore | Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,19 @@ def encode_http(response: Response, *headers: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialsExchange:
+    """One request to the credential service.
+
+    Attributes:
+        honest: the bytes of the honest response.
+        redirected: the request was sent to the attacker's own host.
+    """
+
+    honest: bytes = field(repr=False)
+    redirected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Attack:
     """One attack. What is not given is honest.
 
@@ -161,9 +183,11 @@ class Attack:
         on_connection: done in place of a TLS handshake, after the client's first bytes.
         on_request: done for each attested request.
         on_credentials: done for each request to the credential service.
+        on_log: done for each connection to the log sink.
         nsm: gives the NSM's response, from the request's name and the honest response.
         input: a kind of `world.Input`.
         shift: how far all clocks but the program's are moved.
+        jump: how much further they are moved after the first attested call.
     """
 
     name: str
@@ -174,7 +198,9 @@ class Attack:
     certificate: str = "valid"
     on_connection: tuple[Act, ...] | None = None
     on_request: Callable[[Exchange], Iterable[Act]] | None = None
-    on_credentials: Callable[[bytes], Iterable[Act]] | None = None
+    on_credentials: Callable[[CredentialsExchange], Iterable[Act]] | None = None
+    on_log: tuple[Act, ...] | None = None
     nsm: Callable[[str, bytes], bytes] | None = None
     input: str = "right"
     shift: timedelta = timedelta(0)
+    jump: timedelta = timedelta(0)

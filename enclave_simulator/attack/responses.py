@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from enclave_simulator.attack.envelopes import in_the_clear, pkcs1
+from enclave_simulator.attack.envelopes import (
+    AES_128_CBC,
+    AES_256_GCM,
+    OAEP_SHA1,
+    PKCS1,
+    envelope,
+    in_the_clear,
+    key_identifier,
+)
 from enclave_simulator.attack.model import (
     SECRET_FIELDS,
     Act,
@@ -59,17 +67,21 @@ def with_envelope(exchange: Exchange, envelope: str | None) -> list[Act]:
     return _content(exchange.with_content(**{_FIELD: envelope}))
 
 
+@functools.cache
+def _attackers_key() -> rsa.RSAPublicKey:
+    return rsa.generate_private_key(65537, 2048).public_key()
+
+
 def _other_key_pair(exchange: Exchange) -> list[Act]:
-    other = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
-    envelope = base64.b64encode(other.encrypt(exchange.planted, "primitive")).decode()
-    return with_envelope(exchange, envelope)
+    other = Enveloper(_attackers_key()).encrypt(exchange.planted, "primitive")
+    return with_envelope(exchange, base64.b64encode(other).decode())
 
 
 def _damaged(exchange: Exchange) -> list[Act]:
-    envelope = bytearray(base64.b64decode(exchange.content()[_FIELD]))
+    damaged = bytearray(base64.b64decode(exchange.content()[_FIELD]))
     # In the encrypted content key, where OAEP detects it; CBC itself detects nothing.
-    envelope[200] ^= 1
-    return with_envelope(exchange, base64.b64encode(envelope).decode())
+    damaged[200] ^= 1
+    return with_envelope(exchange, base64.b64encode(damaged).decode())
 
 
 def _other_keys_response(exchange: Exchange) -> list[Act]:
@@ -213,7 +225,43 @@ RESPONSES: tuple[Attack, ...] = (
     _response(
         "envelope-old-padding",
         "an envelope by PKCS #1 v1.5 in place of OAEP",
-        lambda e: with_envelope(e, pkcs1(e.enveloper.key, e.planted)),
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, key_cipher=PKCS1)),
+    ),
+    _response(
+        "envelope-oaep-sha1",
+        "an envelope by OAEP with SHA-1 in place of SHA-256",
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, key_cipher=OAEP_SHA1)),
+    ),
+    _response(
+        "envelope-aes-128",
+        "an envelope by AES-128 in place of AES-256",
+        lambda e: with_envelope(
+            e, envelope(e.planted, e.enveloper.key, content_cipher=AES_128_CBC)
+        ),
+    ),
+    _response(
+        "envelope-gcm",
+        "an envelope by AES-GCM in place of AES-CBC",
+        lambda e: with_envelope(
+            e, envelope(e.planted, e.enveloper.key, content_cipher=AES_256_GCM)
+        ),
+    ),
+    _response(
+        "envelope-shared",
+        "an envelope for the document's key pair, and for the attacker's as well",
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, _attackers_key())),
+    ),
+    _response(
+        "envelope-twice",
+        "an envelope that has the document's key pair as recipient twice",
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, e.enveloper.key)),
+    ),
+    _response(
+        "envelope-misaddressed",
+        "an envelope for the document's key pair that names another as its recipient",
+        lambda e: with_envelope(
+            e, envelope(e.planted, e.enveloper.key, names=[key_identifier(_attackers_key())])
+        ),
     ),
     _response("damaged-envelope", "the true envelope with one bit flipped", _damaged),
     _response(

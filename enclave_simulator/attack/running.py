@@ -169,7 +169,8 @@ class Runner:
                 parent,
                 Outcome(
                     exit_code,
-                    output,
+                    # `enclave-agent log` sends there what its program prints.
+                    output + parent.logged(),
                     _last_line(errors),
                     met=parent.met,
                     evidence=parent.evidence,

@@ -9,18 +9,32 @@ from typing import TYPE_CHECKING, Final
 
 import cbor2
 
-from enclave_simulator.attack.model import Attack, Place, Repeat, Send, Stall, Success
+from enclave_simulator.attack.model import (
+    Act,
+    Attack,
+    CredentialsExchange,
+    Cut,
+    Ignore,
+    Place,
+    Repeat,
+    Send,
+    Stall,
+    Success,
+    encode_http,
+)
 from enclave_simulator.attack.responses import (
+    ATTACKERS_HOST,
     CONNECTIONS,
     FLOOD,
     RESPONSES,
     TRICKLE,
     with_envelope,
 )
+from enclave_simulator.kms.messages import Response
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 INJECTED: Final = "X-Injected"
 """The header that credentials with line ends would add to a request."""
@@ -51,22 +65,31 @@ _INPUTS = (
 )
 
 
-def _credentials(name: str, effect: str, on_credentials: object) -> Attack:
-    return Attack(name, Place.CREDENTIALS, effect, on_credentials=on_credentials)  # type: ignore[arg-type]
+def _credentials(
+    name: str, effect: str, on_credentials: Callable[[CredentialsExchange], Iterable[Act]]
+) -> Attack:
+    return Attack(f"credentials-{name}", Place.CREDENTIALS, effect, on_credentials=on_credentials)
 
 
-def _injected(honest: bytes) -> list[Send]:
+def _redirected(exchange: CredentialsExchange) -> list[Act]:
+    if exchange.redirected:
+        return [Send(exchange.honest)]
+    headers = f"Location: http://{ATTACKERS_HOST}/", "Connection: close"
+    return [Send(encode_http(Response(307, b"{}", "application/json"), *headers))]
+
+
+def _injected(exchange: CredentialsExchange) -> list[Act]:
     # The JSON's own escapes: a decoder makes a CR LF of them.
-    head, _, body = honest.partition(b"\r\n\r\n")
+    head, _, body = exchange.honest.partition(b"\r\n\r\n")
     body = body.replace(b'"Token": "', b'"Token": "x\\r\\n' + INJECTED.encode() + b": 1\\r\\nX-Y: ")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
     lines.append(b"Content-Length: %d" % len(body))
     return [Send(b"\r\n".join(lines) + b"\r\n\r\n" + body)]
 
 
-def _unknown(honest: bytes) -> list[Send]:
+def _unknown(exchange: CredentialsExchange) -> list[Act]:
     # As long as the honest one: the length in the head stays right.
-    return [Send(re.sub(rb'"AccessKeyId": "([A-Z0-9]+)"', _other_access_key, honest))]
+    return [Send(re.sub(rb'"AccessKeyId": "([A-Z0-9]+)"', _other_access_key, exchange.honest))]
 
 
 def _other_access_key(found: re.Match[bytes]) -> bytes:
@@ -77,27 +100,33 @@ def _other_access_key(found: re.Match[bytes]) -> bytes:
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 _CREDENTIALS = (
-    _credentials("credentials-stall", "the credential service sends nothing", lambda _: [Stall()]),
+    _credentials("stall", "the credential service sends nothing", lambda _: [Stall()]),
     _credentials(
-        "credentials-trickle",
+        "trickle",
         "the credential service sends a byte now and then",
         lambda _: [Send(_HEAD + b"Content-Length: 1000000\r\n\r\n{"), Repeat(b" ", TRICKLE)],
     ),
     _credentials(
-        "credentials-endless",
+        "endless",
         "credentials without end",
         lambda _: [Send(_HEAD + b'Connection: close\r\n\r\n{"x": "'), Repeat(500 * b"x", FLOOD)],
     ),
+    _credentials("injection", "a session token with line ends and a header in it", _injected),
+    _credentials("rejected", "credentials that KMS does not know, others each time", _unknown),
     _credentials(
-        "credentials-injection",
-        "a session token with line ends and a header in it",
-        _injected,
+        "redirect", "the credential service's HTTP 307 to a host of the attacker's", _redirected
     ),
-    _credentials(
-        "credentials-rejected",
-        "credentials that KMS does not know, others each time",
-        _unknown,
-    ),
+)
+
+
+def _log(name: str, effect: str, on_log: Act) -> Attack:
+    # No secret is at stake: the program must come to its end, and what it prints may be lost.
+    return Attack(f"log-{name}", Place.LOG, effect, success=Success.UNSEEN, on_log=(on_log,))
+
+
+_LOGS = (
+    _log("stall", "the log sink accepts connections, and never reads", Ignore()),
+    _log("cut", "the log sink closes each connection at once", Cut()),
 )
 
 
@@ -165,24 +194,26 @@ _NSM = (
     ),
 )
 
+_DAY, _NEVER = timedelta(days=1), timedelta(0)
+
+
+def _clock(name: str, effect: str, shift: timedelta = _NEVER, jump: timedelta = _NEVER) -> Attack:
+    # A program that corrects its clock by KMS's has right results, and from KMS itself.
+    return Attack(
+        f"clock-{name}", Place.CLOCK, effect, success=Success.RIGHT, shift=shift, jump=jump
+    )
+
+
 _CLOCKS = (
-    Attack(
-        "clock-behind",
-        Place.CLOCK,
-        "the program's clock is a day behind the NSM's and KMS's",
-        shift=timedelta(days=1),
-    ),
-    Attack(
-        "clock-ahead",
-        Place.CLOCK,
-        "the program's clock is a day ahead of the NSM's and KMS's",
-        shift=timedelta(days=-1),
-    ),
+    _clock("behind", "the program's clock is a day behind the NSM's and KMS's", shift=_DAY),
+    _clock("ahead", "the program's clock is a day ahead of the NSM's and KMS's", shift=-_DAY),
+    _clock("falls-back", "the program's clock falls back by a day after the first call", jump=_DAY),
+    _clock("leaps", "the program's clock leaps ahead by a day after the first call", jump=-_DAY),
 )
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     attack.name: attack
-    for group in (_INPUTS, _CREDENTIALS, _TLS, RESPONSES, CONNECTIONS, _NSM, _CLOCKS)
+    for group in (_INPUTS, _CREDENTIALS, _LOGS, _TLS, RESPONSES, CONNECTIONS, _NSM, _CLOCKS)
     for attack in group
 }
 """Every attack, in the order in which they are made."""

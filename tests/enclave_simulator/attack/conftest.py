@@ -67,6 +67,7 @@ class Range:
             exchange=parent.nsm.exchange,
             proxy=lambda: dialer.dial(parent.proxy, TEST_TIMEOUT),
             credentials=lambda: dialer.dial(parent.credentials, TEST_TIMEOUT),
+            log=lambda: dialer.dial(parent.log, TEST_TIMEOUT),
             environ=environ,
             ca_pem=self.certificates.ca_pem,
             key=self.key,
