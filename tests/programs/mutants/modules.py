@@ -39,5 +39,8 @@ MODULES: dict[str, Module] = {
     ),
     "response": Module(("enclave/http/response.py",), ("tests/enclave/http/test_response.py",)),
     "request": Module(("enclave/http/request.py",), ("tests/enclave/http/test_request.py",)),
-    "evaluate": Module(("parent/policy/evaluate.py",), ("tests/parent/policy/test_evaluate.py",)),
+    "evaluate": Module(
+        ("parent/policy/evaluate.py",),
+        ("tests/parent/policy/test_evaluate.py", "tests/parent/policy/test_operators.py"),
+    ),
 }
