@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from parent.policy import evaluate
@@ -9,8 +11,11 @@ from parent.policy.actions import find
 from parent.policy.evaluate import Outcome, Request
 from tests.parent.policy.policies import KEY, OLD, SESSION, compares, parsed
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def outcome(statement: dict[str, object], context: dict[str, tuple[str, ...]]) -> Outcome:
+
+def outcome(statement: dict[str, object], context: Mapping[str, tuple[str, ...]]) -> Outcome:
     request = Request(find("Decrypt"), SESSION, KEY, OLD, context)
     return evaluate.outcome(parsed(statement), request)
 
@@ -51,7 +56,7 @@ def test_operators(operator: str, expected: object, outcomes: str) -> None:
     told = {Outcome.ALLOWED: "+", Outcome.NOT_ALLOWED: "-", Outcome.UNKNOWN: "?"}
     tags = compares(expected, key="aws:TagKeys", operator=operator)
     values = ("a",), ("b",), ("A",), ("a", "b"), ("b", "c"), ()
-    contexts: list[dict[str, tuple[str, ...]]] = [{"aws:tagkeys": each} for each in values]
+    contexts: list[Mapping[str, tuple[str, ...]]] = [{"aws:tagkeys": each} for each in values]
     found = [outcome(tags, each) for each in (*contexts, {})]
     assert "".join(told[each] for each in found) == outcomes
 
