@@ -7,7 +7,7 @@ import enum
 import json
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +23,32 @@ SECRET_FIELDS = {
     "GenerateRandom": "Plaintext",
 }
 """The attested operations, and the field of each that is empty in an attested response."""
+
+
+DEADLINE: Final = 240.0
+"""Seconds for one run of a program: longer than its calls may take by their own deadlines."""
+
+CertificateKind = Literal[
+    "valid",
+    "other-ca",
+    "self-signed",
+    "expired",
+    "not-yet-valid",
+    "wrong-name",
+    "common-name",
+    "wildcard",
+    "client-only",
+    "under-leaf",
+    "constrained",
+    "weak-key",
+    "downgrade",
+    "anonymous",
+    "none",
+]
+"""How a server proves KMS's name; ``none`` is no TLS at all."""
+
+InputKind = Literal["right", "swapped", "other-key", "moved-alias", "foreign"]
+"""What a program is given; see `world.World`."""
 
 
 class Success(enum.Enum):
@@ -179,13 +205,13 @@ class Attack:
         success: which results the program may have.
         answers: who must refuse it: ``client``, any client of KMS; ``program``, by what it names
             in its calls.
-        certificate: a kind of `certificates`; ``valid`` proves KMS's name.
+        certificate: of the server in KMS's place; ``valid`` proves KMS's name.
         on_connection: done in place of a TLS handshake, after the client's first bytes.
         on_request: done for each attested request.
         on_credentials: done for each request to the credential service.
         on_log: done for each connection to the log sink.
         nsm: gives the NSM's response, from the request's name and the honest response.
-        input: a kind of `world.Input`.
+        input: what the program is given.
         shift: how far all clocks but the program's are moved.
         jump: how much further they are moved after the first attested call.
     """
@@ -195,12 +221,12 @@ class Attack:
     effect: str
     success: Success = Success.NONE
     answers: str = "client"
-    certificate: str = "valid"
+    certificate: CertificateKind = "valid"
     on_connection: tuple[Act, ...] | None = None
     on_request: Callable[[Exchange], Iterable[Act]] | None = None
     on_credentials: Callable[[CredentialsExchange], Iterable[Act]] | None = None
     on_log: tuple[Act, ...] | None = None
     nsm: Callable[[str, bytes], bytes] | None = None
-    input: str = "right"
+    input: InputKind = "right"
     shift: timedelta = timedelta(0)
     jump: timedelta = timedelta(0)

@@ -35,7 +35,11 @@ from enclave_simulator.attack.model import (
 from enclave_simulator.kms.cms import Enveloper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from enclave_simulator.kms.messages import Response
+
+    OnRequest = Callable[[Exchange], Iterable[Act]]
 
 ATTACKERS_HOST = "kms.attacker.invalid"
 """Where a redirect leads; the attacker has a valid certificate for it."""
@@ -202,8 +206,10 @@ def _half_body(exchange: Exchange, end: Act) -> list[Act]:
     return [Send(exchange.honest()[:-1]), end]
 
 
-def _response(name: str, effect: str, on_request: object, **more: object) -> Attack:
-    return Attack(name, Place.RESPONSE, effect, on_request=on_request, **more)  # type: ignore[arg-type]
+def _response(
+    name: str, effect: str, on_request: OnRequest, success: Success = Success.NONE
+) -> Attack:
+    return Attack(name, Place.RESPONSE, effect, success, on_request=on_request)
 
 
 RESPONSES: tuple[Attack, ...] = (
@@ -271,17 +277,15 @@ RESPONSES: tuple[Attack, ...] = (
         "other-keys-response",
         "a response for another key, which its KeyId tells",
         _other_keys_response,
-        success=Success.RIGHT,
+        Success.RIGHT,
     ),
     _response(
         "key-id-elsewhere",
         "a response for the key of that name in another account",
         _key_id_elsewhere,
-        success=Success.RIGHT,
+        Success.RIGHT,
     ),
-    _response(
-        "no-key-id", "a forged response that names no key", _no_key_id, success=Success.RIGHT
-    ),
+    _response("no-key-id", "a forged response that names no key", _no_key_id, Success.RIGHT),
     _response(
         "replayed-envelope", "an envelope that an earlier run of the program received", _replayed
     ),
@@ -289,7 +293,7 @@ RESPONSES: tuple[Attack, ...] = (
         "wrong-length",
         "8 random bytes, whatever number was requested",
         _wrong_length,
-        success=Success.RIGHT,
+        Success.RIGHT,
     ),
     _response("error-with-secret", "HTTP 500 around a response with a secret", _error_with_secret),
     _response("redirect", "HTTP 307 to a host of the attacker's", _redirect),
@@ -301,70 +305,68 @@ RESPONSES: tuple[Attack, ...] = (
     ),
 )
 
-TRICKLED_HANDSHAKE = (Send(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"), Repeat(b"x", TRICKLE))
+_TRICKLED_HANDSHAKE = (Send(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"), Repeat(b"x", TRICKLE))
 """A TLS record of 16 KiB with a ServerHello (RFC 8446, sections 4.1.3 and 5.1), byte by byte."""
 
 
-def _connection(name: str, effect: str, **more: object) -> Attack:
-    return Attack(name, Place.CONNECTION, effect, **more)  # type: ignore[arg-type]
+def _connection(
+    name: str, effect: str, on_request: OnRequest, success: Success = Success.NONE
+) -> Attack:
+    return Attack(name, Place.CONNECTION, effect, success, on_request=on_request)
+
+
+def _handshake(name: str, effect: str, *acts: Act) -> Attack:
+    return Attack(name, Place.CONNECTION, effect, on_connection=acts)
 
 
 CONNECTIONS: tuple[Attack, ...] = (
     _connection(
         "interim-response",
         "103 Early Hints before each response",
-        on_request=lambda e: [Send(_INTERIM + e.honest())],
-        success=Success.RIGHT,
+        lambda e: [Send(_INTERIM + e.honest())],
+        Success.RIGHT,
     ),
     _connection(
         "unsolicited-response",
         "a second, forged response after each true one",
-        on_request=_unsolicited,
-        success=Success.RIGHT,
+        _unsolicited,
+        Success.RIGHT,
     ),
     _connection(
         "no-head",
         "the body alone, without HTTP",
-        on_request=lambda e: [Send(e.response.body), Cut()],
+        lambda e: [Send(e.response.body), Cut()],
     ),
-    _connection("two-lengths", "two Content-Length that differ", on_request=_two_lengths),
+    _connection("two-lengths", "two Content-Length that differ", _two_lengths),
     _connection(
         "endless-interim",
         "100 Continue for ever",
-        on_request=lambda _: [Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", FLOOD)],
+        lambda _: [Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", FLOOD)],
     ),
-    _connection("endless-headers", "header lines for ever", on_request=_endless_head),
-    _connection("endless-body", "a body for ever", on_request=_endless_body),
-    _connection("trickled-headers", "a header, a byte now and then", on_request=_trickled_head),
-    _connection("trickled-body", "a body, a byte now and then", on_request=_trickled_body),
-    _connection(
-        "trickled-handshake",
-        "a TLS handshake, a byte now and then",
-        on_connection=TRICKLED_HANDSHAKE,
-    ),
-    _connection("stall-handshake", "no response to ClientHello", on_connection=(Stall(),)),
-    _connection("stall-response", "no response to a request", on_request=lambda _: [Stall()]),
-    _connection(
-        "stall-headers", "half of a head, then nothing", on_request=lambda e: _half_head(e, Stall())
-    ),
+    _connection("endless-headers", "header lines for ever", _endless_head),
+    _connection("endless-body", "a body for ever", _endless_body),
+    _connection("trickled-headers", "a header, a byte now and then", _trickled_head),
+    _connection("trickled-body", "a body, a byte now and then", _trickled_body),
+    _handshake("trickled-handshake", "a TLS handshake, a byte now and then", *_TRICKLED_HANDSHAKE),
+    _handshake("stall-handshake", "no response to ClientHello", Stall()),
+    _connection("stall-response", "no response to a request", lambda _: [Stall()]),
+    _connection("stall-headers", "half of a head, then nothing", lambda e: _half_head(e, Stall())),
     _connection(
         "stall-body",
         "all but the last byte, then nothing",
-        on_request=lambda e: _half_body(e, Stall()),
+        lambda e: _half_body(e, Stall()),
     ),
-    _connection("cut-handshake", "the end after ClientHello", on_connection=(Cut(),)),
-    _connection("cut-response", "the end in place of a response", on_request=lambda _: [Cut()]),
-    _connection(
-        "cut-headers", "half of a head, then the end", on_request=lambda e: _half_head(e, Cut())
-    ),
+    _handshake("cut-handshake", "the end after ClientHello", Cut()),
+    _connection("cut-response", "the end in place of a response", lambda _: [Cut()]),
+    _connection("cut-headers", "half of a head, then the end", lambda e: _half_head(e, Cut())),
     _connection(
         "cut-body",
         "all but the last byte, then the end",
-        on_request=lambda e: _half_body(e, Cut()),
+        lambda e: _half_body(e, Cut()),
     ),
     _connection(
         "cut-unframed",
         "a body without a length, then the end of the connection without TLS's own",
-        on_request=_unframed,
+        _unframed,
     ),
 )

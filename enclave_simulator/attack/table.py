@@ -36,11 +36,13 @@ from vsock_proxy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from enclave_simulator.attack.model import CertificateKind, InputKind
+
 INJECTED: Final = "X-Injected"
 """The header that credentials with line ends would add to a request."""
 
 
-def _input(name: str, kind: str, effect: str) -> Attack:
+def _input(name: str, kind: InputKind, effect: str) -> Attack:
     # Random bytes are as good from any key and account: a program may have them.
     return Attack(name, Place.INPUT, effect, success=Success.RIGHT, answers="program", input=kind)
 
@@ -130,25 +132,25 @@ _LOGS = (
 )
 
 
-def _tls(name: str, effect: str, certificate: str) -> Attack:
-    return Attack(f"tls-{name}", Place.TLS, effect, certificate=certificate)
+def _tls(kind: CertificateKind, effect: str) -> Attack:
+    return Attack(f"tls-{kind}", Place.TLS, effect, certificate=kind)
 
 
 _TLS = (
-    _tls("other-ca", "a certificate of a CA that is not trusted", "other-ca"),
-    _tls("self-signed", "a certificate that signs itself", "self-signed"),
-    _tls("expired", "a certificate that has expired", "expired"),
-    _tls("not-yet-valid", "a certificate that is valid from tomorrow on", "not-yet-valid"),
-    _tls("wrong-name", "a certificate for another name", "wrong-name"),
-    _tls("common-name", "KMS's name as common name only", "common-name"),
-    _tls("wildcard", "a certificate for *.amazonaws.com, which covers one label", "wildcard"),
-    _tls("client-only", "a certificate for TLS clients only", "client-only"),
-    _tls("under-leaf", "a certificate issued by a server's certificate", "under-leaf"),
-    _tls("constrained", "a certificate issued by a CA for the attacker's domain", "constrained"),
-    _tls("weak-key", "a certificate with an RSA key of 1024 bits", "weak-key"),
-    _tls("downgrade", "TLS 1.1 at most", "downgrade"),
-    _tls("anonymous", "cipher suites without a certificate at most", "anonymous"),
-    _tls("none", "HTTP without TLS", "none"),
+    _tls("other-ca", "a certificate of a CA that is not trusted"),
+    _tls("self-signed", "a certificate that signs itself"),
+    _tls("expired", "a certificate that has expired"),
+    _tls("not-yet-valid", "a certificate that is valid from tomorrow on"),
+    _tls("wrong-name", "a certificate for another name"),
+    _tls("common-name", "KMS's name as common name only"),
+    _tls("wildcard", "a certificate for *.amazonaws.com, which covers one label"),
+    _tls("client-only", "a certificate for TLS clients only"),
+    _tls("under-leaf", "a certificate issued by a server's certificate"),
+    _tls("constrained", "a certificate issued by a CA for the attacker's domain"),
+    _tls("weak-key", "a certificate with an RSA key of 1024 bits"),
+    _tls("downgrade", "TLS 1.1 at most"),
+    _tls("anonymous", "cipher suites without a certificate at most"),
+    _tls("none", "HTTP without TLS"),
     Attack(
         "forged-envelope",
         Place.TLS,

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from enclave_simulator.attack.model import Place
+from enclave_simulator.attack.model import DEADLINE, Place
 from enclave_simulator.attack.report import heading, row, summary
 from enclave_simulator.attack.running import Result, Runner, Target
 from enclave_simulator.attack.table import ATTACKS
@@ -83,7 +83,7 @@ def vulnerable(names: list[str], jobs: int, folder: Path, env: dict[str, str]) -
             Target(
                 argv=[sys.executable, "-m", "tests.programs.attacked.vulnerable", weakness],
                 env=env | {"ATTACKED_KEY": str(path)},
-                deadline=HANGS_AFTER if weakness in WAITING else 240.0,
+                deadline=HANGS_AFTER if weakness in WAITING else DEADLINE,
             )
         )
         own = [name for name in names if CAUGHT_BY[name] == weakness]
