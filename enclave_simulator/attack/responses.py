@@ -181,8 +181,9 @@ def _trickled_head(exchange: Exchange) -> list[Act]:
 
 
 def _trickled_body(exchange: Exchange) -> list[Act]:
-    huge = replace(exchange.response, body=b" " * 1_000_000)
-    head = encode_http(huge).partition(b"\r\n\r\n")[0]
+    # Short enough for any client's limit: it is the time that must be limited.
+    trickled = replace(exchange.response, body=b" " * 10_000)
+    head = encode_http(trickled).partition(b"\r\n\r\n")[0]
     return [Send(head + b"\r\n\r\n"), Repeat(b" ", TRICKLE)]
 
 
