@@ -191,9 +191,12 @@ def _pins(policy: Policy, statement: Statement, action: Action, options: Options
 
 
 def _demands(condition: Condition) -> bool:
-    """Return whether a condition compares what a document must have."""
+    """Return whether a condition compares what a document must have.
+
+    With an operator that compares no text, none is met: that is its own finding.
+    """
     return (
-        condition.operator.startswith("String")
+        condition.operator != "Null"
         and not condition.is_negated
         and not condition.if_exists
         and condition.quantifier != "ForAllValues"
