@@ -57,10 +57,16 @@ _WHOLE = {
 }
 
 
+_SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(\.cn)?")
+
+
 def use(policy: Policy, options: Options) -> Iterator[Finding]:
     """Yield the statements that let others use the key than the images meant."""
     for statement in policy.statements:
-        if not statement.allows or not names_anybody(statement):
+        if not statement.allows:
+            continue
+        yield from _services(policy, statement)
+        if not names_anybody(statement):
             continue
         if lint_conditions.foreign_keys(statement, options.platform):
             continue  # No document of the platform meets it.
@@ -92,6 +98,27 @@ def use(policy: Policy, options: Options) -> Iterator[Finding]:
                     "name the role of the parents in Principal, or add a condition on "
                     "kms:CallerAccount or aws:PrincipalArn",
                 )  # fmt: skip
+
+
+def _services(policy: Policy, statement: Statement) -> Iterator[Finding]:
+    """Find services of AWS that may use the key; they have no document."""
+    services = [name for name in statement.other_principals if _SERVICE.fullmatch(name)]
+    actions = [
+        action
+        for action in GUARDED
+        if statement.covers(action)
+        and not never_applies(statement, action)
+        and applies_without_document(statement, action)
+        and not denies_without_document(policy, action)
+    ]
+    if services and set(actions) - DATA_KEYS:
+        yield at(
+            statement, "service",
+            f"{', '.join(services)[:120]} may do {_names(actions)} without an attestation "
+            "document, for whomever the service acts",
+            "leave the statement out, or deny these actions to all without a document",
+            Severity.WARNING,
+        )  # fmt: skip
 
 
 def _without_document(statement: Statement, actions: list[Action]) -> Iterator[Finding]:

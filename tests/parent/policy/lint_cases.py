@@ -71,6 +71,13 @@ USE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         [statement(), denies({"StringNotEquals": {IMAGE: A0, f"{PCR}0": A0}})],
         set(),
     ),
+    "a service, behind a Deny": (
+        [
+            statement(Principal={"Service": "logs.amazonaws.com"}, Condition=None),
+            NULL_GUARD,
+        ],
+        set(),
+    ),
     "data keys for who encrypts": (
         [statement(), statement(Action=["kms:Encrypt", "kms:GenerateDataKey*"], Condition=None)],
         {"data-keys"},
@@ -334,6 +341,30 @@ ELEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"principal"},
     ),
     "a service": ({"Principal": {"Service": "ec2.amazonaws.com"}}, {"principal"}),
+    "a service without a document": (
+        {"Principal": {"Service": "logs.eu-central-1.amazonaws.com"}, "Condition": None},
+        {"service"},
+    ),
+    "a service, beside a role": (
+        {
+            "Principal": {"AWS": ROLE, "Service": ["sns.amazonaws.com", "x"]},
+            "Action": "kms:*",
+            "Condition": None,
+        },
+        {"service", "unattested", "grant"},
+    ),
+    "a service that encrypts": (
+        {
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": ["kms:Encrypt", "kms:GenerateDataKey"],
+            "Condition": None,
+        },
+        set(),
+    ),
+    "no service": (
+        {"Principal": {"Federated": "accounts.google.com"}, "Condition": None},
+        set(),
+    ),
     "no Resource": ({"Resource": None}, {"resource"}),
     "an alias": ({"Resource": "arn:aws:kms:eu-central-1:111122223333:alias/a"}, {"resource"}),
     "the key": ({"Resource": KEY}, set()),
