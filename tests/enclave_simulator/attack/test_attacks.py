@@ -9,7 +9,7 @@ import pytest
 from enclave_simulator.attack.table import ATTACKS
 from enclave_simulator.attack.verdict import Verdict
 from tests.programs.attacked.caught import CAUGHT_BY, CRASHING, WAITING, arrives
-from tests.programs.attacked.vulnerable import WEAKNESSES
+from tests.programs.attacked.weaknesses import WEAKNESSES
 
 if TYPE_CHECKING:
     from tests.enclave_simulator.attack.conftest import Range

@@ -8,7 +8,7 @@ from enclave_simulator.attack.table import ATTACKS, BEYOND
 from enclave_simulator.attack.verdict import Verdict
 from tests.paths import ROOT
 from tests.programs.attacked.caught import CAUGHT_BY
-from tests.programs.attacked.vulnerable import WEAKNESSES
+from tests.programs.attacked.weaknesses import WEAKNESSES
 
 DOCUMENT = (ROOT / "docs/attack.md").read_text(encoding="utf-8")
 

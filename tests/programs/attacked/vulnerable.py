@@ -24,15 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
-from asn1crypto import cms
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.credentials import Credentials
 from enclave.recipient.cms import open_enveloped_data
+from tests.programs.attacked import loose_cms
+from tests.programs.attacked.weaknesses import WEAKNESSES
 from tests.signing import signed_headers
 from vsock_proxy.errors import AgentError
 
@@ -40,58 +38,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-WEAKNESSES = {
-    "aborts": "ends by a signal if the NSM refuses random bytes",
-    "any-algorithm": "opens an envelope by whichever algorithms it names",
-    "anonymous": "accepts cipher suites without a certificate",
-    "any-recipient": "opens an envelope whose recipient is another, by its name",
-    "awaits-log": "waits until the log sink has read what it logs",
-    "built-in-secret": "goes on with a built-in secret if anything fails",
-    "common-name": "accepts a host name in the common name",
-    "compares-last-part": "compares the last part of the response's KeyId alone",
-    "dies-with-log": "ends by a signal if the log sink hangs up",
-    "first-length": "takes the first of two Content-Length",
-    "fixed-key-pair": "has one key pair for all runs",
-    "follows-redirects": "sends its request wherever a response says",
-    "ignores-dates": "does not check when a certificate is valid",
-    "ignores-key-id": "does not compare the response's KeyId",
-    "ignores-length": "does not compare the number of random bytes",
-    "ignores-status": "does not look at the HTTP status",
-    "inflates": "inflates what comes compressed, to any length",
-    "keeps-connections": "uses a connection again although something is left to read on it",
-    "names-alias": "names its key by an alias",
-    "names-no-key": "names no key",
-    "no-deadline": "waits for ever, for any number of bytes",
-    "no-host-name": "does not compare the host name",
-    "old-tls": "speaks TLS 1.1",
-    "plain-http": "goes on without TLS if the server has none",
-    "raw-headers": "writes credentials into headers as they are",
-    "recurses": "reads JSON of any depth by recursion",
-    "renews-for-ever": "gets new credentials as often as KMS rejects them",
-    "retries-for-ever": "retries every error",
-    "several-recipients": "opens an envelope that has several recipients",
-    "stored-context": "takes the encryption context from beside the ciphertext",
-    "takes-empty": "takes an empty secret",
-    "takes-headless": "takes a body without a head (HTTP/0.9)",
-    "takes-interim": "takes an interim response for a response, and keeps the connection",
-    "takes-plaintext": "takes a secret in the clear",
-    "takes-truncated": "takes a body that ends early",
-    "takes-unencrypted": "takes CMS of any content type",
-    "takes-unframed": "takes the end of a connection for the end of a body",
-    "trusts-any": "does not verify certificates",
-    "unattested": "calls without a document if the NSM gives none",
-    "weak-keys": "accepts keys that are too short",
-}
-
 _HOST = "kms.us-east-1.amazonaws.com"
 _MOST = 1 << 20
 _TIMEOUT = 10.0
 _BUILT_IN = b"built-in secret of 32 bytes here"
 
 
-CMS_WEAKNESSES = "any-algorithm", "any-recipient", "several-recipients", "takes-unencrypted"
-
-_OAEP_SHA256 = padding.OAEP(padding.MGF1(SHA256()), SHA256(), None)
 _LOG_LINES = 256 * (b"x" * 63 + b"\n")
 _LOGGED = 8 << 20  # more than loopback TCP and UNIX sockets take
 
@@ -218,27 +170,9 @@ class Client:
         return secret
 
     def opened(self, envelope: bytes) -> bytes:
-        """Open an envelope: strictly, or as readers of CMS do that are not made for KMS's alone."""
-        if not any(map(self.has, CMS_WEAKNESSES)):
-            return open_enveloped_data(envelope, self.key, self.key_identifier)
-        whole = cms.ContentInfo.load(envelope)
-        if whole["content_type"].native == "data":
-            self.unless("takes-unencrypted", "CMS that encrypts nothing")
-            return bytes(whole["content"].native)
-        recipients = [each.chosen for each in whole["content"]["recipient_infos"]]
-        if len(recipients) > 1:
-            self.unless("several-recipients", "several recipients")
-        own = [each for each in recipients if each["rid"].chosen.native == self.key_identifier]
-        if not own:
-            self.unless("any-recipient", "another recipient")
-        recipient = (own or recipients)[0]
-        content = whole["content"]["encrypted_content_info"]
-        algorithm = content["content_encryption_algorithm"]
-        padding_ = _key_padding(recipient["key_encryption_algorithm"])
-        if padding_ != _OAEP_SHA256 or algorithm["algorithm"].native != "aes256_cbc":
-            self.unless("any-algorithm", "other algorithms")
-        content_key = self.key.decrypt(recipient["encrypted_key"].native, padding_)
-        return _content(algorithm, content_key, content["encrypted_content"].native)
+        if self.weakness in loose_cms.WEAKNESSES:
+            return loose_cms.opened(envelope, self.key, self.key_identifier, self.unless)
+        return open_enveloped_data(envelope, self.key, self.key_identifier)
 
     def unless(self, weakness: str, reason: str) -> None:
         if not self.has(weakness):
@@ -459,27 +393,6 @@ class Client:
         if status != 200:
             raise RefusedError(f"HTTP {status} for credentials")
         return content
-
-
-def _key_padding(algorithm: Any) -> padding.AsymmetricPadding:
-    """Return the padding that an AlgorithmIdentifier names (RFC 8017, RFC 4055)."""
-    if algorithm["algorithm"].native == "rsaes_pkcs1v15":
-        return padding.PKCS1v15()
-    hash_ = {"sha1": SHA1(), "sha256": SHA256()}[  # noqa: S303 (that is the weakness)
-        algorithm["parameters"]["hash_algorithm"]["algorithm"].native
-    ]
-    return padding.OAEP(padding.MGF1(hash_), hash_, None)
-
-
-def _content(algorithm: Any, key: bytes, ciphertext: bytes) -> bytes:
-    """Return the content, decrypted as an AlgorithmIdentifier names it."""
-    if algorithm["algorithm"].native.endswith("_gcm"):
-        nonce = algorithm["parameters"].native["0"]
-        return AESGCM(key).decrypt(nonce, ciphertext, None)
-    iv = algorithm["parameters"].native
-    cipher = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
-    padded = cipher.update(ciphertext) + cipher.finalize()
-    return padded[: -padded[-1]]
 
 
 def main() -> int:
