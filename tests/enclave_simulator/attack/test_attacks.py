@@ -47,6 +47,12 @@ def test_a_client_without_a_weakness_refuses_what_does_not_arrive(attacked: Rang
     assert finding.verdict in {Verdict.REFUSED, Verdict.UNMET}, finding
 
 
+def test_a_client_without_time_leaves_no_socket(attacked: Range) -> None:
+    """As on a busy machine: its deadline is over before it has sent anything."""
+    finding = attacked.attack("stall-body", "", timeout=0.0)
+    assert finding.verdict is Verdict.UNMET, finding
+
+
 @pytest.mark.parametrize("weakness", ["", "fixed-key-pair", "takes-interim", "unattested"])
 def test_clients_succeed_without_an_attack(weakness: str, attacked: Range) -> None:
     assert attacked.control(weakness) == ""

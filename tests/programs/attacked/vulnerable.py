@@ -275,8 +275,7 @@ class Client:
         kept, self.kept = self.kept, None
         if kept is not None:
             return kept, self.left
-        connection = self.around.proxy()
-        self.limit(connection)
+        connection = self.dialed()
         try:
             return self.tls().wrap_socket(connection, server_hostname=host), b""
         except ssl.SSLError:
@@ -286,9 +285,16 @@ class Client:
         except BaseException:
             connection.close()
             raise
-        plain = self.around.proxy()
-        self.limit(plain)
-        return plain, b""
+        return self.dialed(), b""
+
+    def dialed(self) -> socket.socket:
+        connection = self.around.proxy()
+        try:
+            self.limit(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
