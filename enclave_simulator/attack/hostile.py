@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from enclave_simulator.attack.log_sink import LogSink
 from enclave_simulator.attack.model import (
     Act,
     CredentialsExchange,
@@ -50,8 +51,6 @@ MOST_CONNECTIONS: Final = 64
 _PATIENCE: Final = 300.0
 """Seconds for a client that neither sends nor receives; `close` ends it before that."""
 
-_MOST_LOGGED: Final = 1 << 20
-_READ: Final = 1 << 16
 _FIRST_BYTES: Final = 4096
 _TLS_HANDSHAKE: Final = b"\x16"  # the type of a record (RFC 8446, section 5.1)
 _NO_TLS: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -107,9 +106,7 @@ class HostileParent:
         self._tls = None if kind == "none" else certificates.server_context(kind)
         if attack.place in (Place.INPUT, Place.CLOCK) and not attack.jump:
             self._met.set()
-        self._logged = bytearray()
-        self._logging = 0
-        self._log_ended = threading.Condition(self._lock)
+        self._sink = LogSink()
         self._listeners: list[socket.socket] = []
         self.proxy = self._listen(folder, PROXY_PORT, self._serve_kms)
         self.credentials = self._listen(folder, CREDENTIALS_PORT, self._serve_credentials)
@@ -122,9 +119,7 @@ class HostileParent:
 
     def logged(self) -> bytes:
         """Return the beginning of what a program that has ended sent to the log sink."""
-        with self._lock:
-            self._log_ended.wait_for(lambda: not self._logging, _JOINED_WITHIN)
-            return bytes(self._logged)
+        return self._sink.logged(_JOINED_WITHIN)
 
     def __enter__(self) -> Self:
         return self
@@ -275,26 +270,7 @@ class HostileParent:
             self._met.set()
             self._do(connection, self.attack.on_log)
             return
-        with self._lock:
-            self._logging += 1
-        try:
-            self._read_log(connection)
-        finally:
-            with self._lock:
-                self._logging -= 1
-                self._log_ended.notify_all()
-
-    def _read_log(self, connection: socket.socket) -> None:
-        """Keep whole lines: those of several connections do not mix."""
-        line = b""
-        while part := connection.recv(_READ):
-            lines, newline, line = (line + part)[-_MOST_LOGGED:].rpartition(b"\n")
-            self._keep(lines + newline)
-        self._keep(line)
-
-    def _keep(self, lines: bytes) -> None:
-        with self._lock:
-            self._logged += lines[: _MOST_LOGGED - len(self._logged)]
+        self._sink.read(connection)
 
     # Acts
 

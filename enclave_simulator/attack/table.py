@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import cbor2
 
+from enclave_simulator.attack.connections import CONNECTIONS, FLOOD, TRICKLE
 from enclave_simulator.attack.model import (
     Act,
     Attack,
@@ -22,14 +23,7 @@ from enclave_simulator.attack.model import (
     Success,
     encode_http,
 )
-from enclave_simulator.attack.responses import (
-    ATTACKERS_HOST,
-    CONNECTIONS,
-    FLOOD,
-    RESPONSES,
-    TRICKLE,
-    with_envelope,
-)
+from enclave_simulator.attack.responses import ATTACKERS_HOST, RESPONSES, with_envelope
 from enclave_simulator.kms.messages import Response
 from vsock_proxy.errors import ConfigurationError
 
