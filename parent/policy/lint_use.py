@@ -19,6 +19,7 @@ from parent.policy.actions import (
     pcr_key,
     tpm_pcr_key,
 )
+from parent.policy.evaluate import Document, Request
 from parent.policy.findings import Finding, Options, Severity, at
 from parent.policy.reach import (
     applies_without_document,
@@ -26,6 +27,7 @@ from parent.policy.reach import (
     guards,
     is_denied_to_all,
     is_open,
+    may_apply,
     names_anybody,
     never_applies,
     who,
@@ -232,27 +234,34 @@ def _demands(condition: Condition) -> bool:
 
 def grants(policy: Policy, options: Options) -> Iterator[Finding]:
     """Yield the statements that allow grants, which do not depend on a document."""
-    action = find("CreateGrant")
-    undenied = [a.name for a in GUARDED if not denies_without_document(policy, a)]
+    undenied = [action for action in GUARDED if not denies_without_document(policy, action)]
     for statement in policy.statements:
-        for_services = any(
-            c.key.lower() == "kms:grantisforawsresource" and c.operator == "Bool"
-            for c in statement.conditions
-        )
-        if (
-            statement.allows
-            and statement.covers(action)
-            and names_anybody(statement)
-            and not never_applies(statement, action)
-            and not for_services
-            and undenied
-        ):
+        granted = [action for action in undenied if _may_grant(statement, action)]
+        if granted:
             immutable = options.is_immutable
             yield at(
                 statement, "grant",
                 f"{who(statement)} may create grants, which let others do "
-                f"{', '.join(undenied[:2])} without an attestation document",
+                f"{_names(granted[:2])} without an attestation document",
                 "leave kms:CreateGrant out; or deny these to all without a document, which no "
                 "grant overrides",
                 Severity.ERROR if immutable else Severity.WARNING,
             )  # fmt: skip
+
+
+_CREATE_GRANT = find("CreateGrant")
+
+
+def _may_grant(statement: Statement, action: Action) -> bool:
+    """Return whether a statement allows a grant of an action, other than to a service of AWS.
+
+    A grant of one operation is the least: what does not allow it allows none with it.
+    """
+    if not statement.allows or not names_anybody(statement):
+        return False
+    context = {
+        "kms:grantoperations": (action.name.removeprefix("kms:"),),
+        "kms:grantisforawsresource": ("false",),
+    }
+    request = Request(_CREATE_GRANT, document=Document.UNKNOWN, context=context)
+    return statement.covers(_CREATE_GRANT) and may_apply(statement, request)

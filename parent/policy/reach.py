@@ -43,10 +43,14 @@ def names_anybody(statement: Statement) -> bool:
 
 def never_applies(statement: Statement, action: Action) -> bool:
     """Return whether no request for an action meets a statement's conditions."""
-    request = Request(action, document=Document.UNKNOWN)
+    return not may_apply(statement, Request(action, document=Document.UNKNOWN))
+
+
+def may_apply(statement: Statement, request: Request) -> bool:
+    """Return whether a request may be about a statement's key and meet its conditions."""
     return (
-        step(statement, request).is_resource is False
-        or any(check(c, request).is_met is False for c in statement.conditions)
+        step(statement, request).is_resource is not False
+        and all(check(c, request).is_met is not False for c in statement.conditions)
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Whom lint takes a statement to let in: by conditions on the caller, and despite a Deny."""
+"""Whom lint takes a statement to let in: by the caller, by a grant, and despite a Deny."""
 
 from __future__ import annotations
 
@@ -143,3 +143,24 @@ def test_a_deny_without_a_document_guards_the_keys_that_it_names() -> None:
     assert found("*") == set()
     assert found(KEY) == {"resource"}
     assert found(f"{KEY}2") == {"resource", "unattested"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({}, {"grant"}),
+        ({"Bool": {"kms:GrantIsForAWSResource": "true"}}, set()),
+        ({"Bool": {"kms:GrantIsForAWSResource": "false"}}, {"grant"}),
+        ({"BoolIfExists": {"kms:GrantIsForAWSResource": True}}, set()),
+        ({"StringEquals": {"kms:GrantIsForAWSResource": "true"}}, set()),
+        ({"Null": {"kms:GrantIsForAWSResource": "false"}}, {"grant"}),
+        ({"ForAllValues:StringEquals": {"kms:GrantOperations": ["Encrypt", "Verify"]}}, set()),
+        ({"ForAllValues:StringEquals": {"kms:GrantOperations": ["Encrypt", "Decrypt"]}}, {"grant"}),
+        ({"ForAnyValue:StringEquals": {"kms:GrantOperations": "ReEncryptFrom"}}, {"grant"}),
+        ({"StringEquals": {"kms:GrantConstraintType": "EncryptionContextEquals"}}, {"grant"}),
+        ({"StringEquals": {"aws:PrincipalTag/a": "b"}}, {"grant"}),
+    ],
+)
+def test_grants(condition: dict[str, Any], expected: set[str]) -> None:
+    grants = statement(Sid="grants", Action="kms:CreateGrant", Condition=condition)
+    assert rules(statement(), grants) == expected
