@@ -28,6 +28,7 @@ from parent.policy.reach import (
     is_denied_to_all,
     is_open,
     may_apply,
+    met_by_callers,
     names_anybody,
     never_applies,
     who,
@@ -208,9 +209,10 @@ def _pins(policy: Policy, statement: Statement, action: Action, options: Options
     if is_denied_to_all(policy, action):
         return True
     for guard in guards(policy, action, statement):
+        conditions = [c for c in guard.conditions if not met_by_callers(c, action, statement)]
         # With several conditions it denies only what differs in all of them.
-        if len(guard.conditions) == 1 and guard.conditions[0].is_negated:
-            [condition] = guard.conditions
+        if len(conditions) == 1 and conditions[0].is_negated:
+            [condition] = conditions
             if condition.is_attestation and condition.quantifier != "ForAnyValue":
                 compared.add(condition.key.lower())
     whole = _WHOLE[_platform(statement, options)]

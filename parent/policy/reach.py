@@ -111,9 +111,29 @@ def denies_without_document(
     policy: Policy, action: Action, allowing: Statement | None = None
 ) -> bool:
     """Return whether an action is denied without a document, to everyone or to those named."""
+    callers = _callers(allowing)
     return any(
-        not guard.allows and _applies_always(guard, action) and _guards(guard, allowing)
+        not guard.allows
+        and all(_applies_always(guard, action, caller) for caller in callers)
+        and _guards(guard, allowing)
         for guard in policy.statements
+    )
+
+
+def _callers(statement: Statement | None) -> tuple[str | None, ...]:
+    """Return the ARNs of those whom a statement names; None stands for one that is not known."""
+    names = statement.principals if statement else None
+    if statement is None or not names or statement.is_principal_negated:
+        return (None,)
+    is_one = [principal_kind(name) is Kind.IDENTITY for name in names]
+    return names if all(is_one) else (None,)
+
+
+def met_by_callers(condition: Condition, action: Action, allowing: Statement) -> bool:
+    """Return whether all whom a statement names meet a condition, whatever their document."""
+    return all(
+        check(condition, Request(action, principal=caller, document=Document.UNKNOWN)).is_met
+        for caller in _callers(allowing)
     )
 
 
@@ -122,11 +142,11 @@ _remembered = functools.lru_cache(maxsize=1 << 14)
 
 
 @_remembered
-def _applies_always(guard: Statement, action: Action) -> bool:
-    """Return whether every request without a document meets a Deny's conditions."""
+def _applies_always(guard: Statement, action: Action, caller: str | None) -> bool:
+    """Return whether every request of a caller's without a document meets a Deny's conditions."""
     if not guard.covers(action):
         return False
-    found = step(guard, Request(action, document=Document.NONE))
+    found = step(guard, Request(action, principal=caller, document=Document.NONE))
     return all(c.is_met for c in found.checks)
 
 

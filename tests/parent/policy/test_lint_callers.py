@@ -14,6 +14,8 @@ from tests.parent.policy.policies import (
     ADMINISTRATION,
     IMAGE,
     KEY,
+    ROLE,
+    ROOT,
     compares,
     parsed,
     statement,
@@ -143,6 +145,36 @@ def test_a_deny_without_a_document_guards_the_keys_that_it_names() -> None:
     assert found("*") == set()
     assert found(KEY) == {"resource"}
     assert found(f"{KEY}2") == {"resource", "unattested"}
+
+
+@pytest.mark.parametrize(
+    ("callers", "spared"),
+    [
+        # Conditions on the caller beside the one on the image, and whether they spare the role.
+        ({"ArnNotLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/admin"}}, False),
+        ({"ArnNotLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/e*"}}, True),
+        ({"StringNotEquals": {"aws:PrincipalArn": ROLE}}, True),
+        ({"StringEquals": {"aws:PrincipalAccount": ACCOUNT}}, False),
+        ({"StringEquals": {"kms:CallerAccount": "444455556666"}}, True),
+        ({"StringNotEquals": {"aws:SourceVpc": "vpc-1"}}, True),  # It may be in that one.
+    ],
+)
+@pytest.mark.parametrize("allow", [statement(Condition=None), ANY_IMAGE])
+def test_a_deny_that_spares_some_callers(
+    allow: dict[str, Any], callers: dict[str, Any], spared: bool
+) -> None:
+    found = rules(allow, denies({"StringNotEqualsIgnoreCase": {IMAGE: A0}, **callers}))
+    assert bool(found) is spared
+    assert found <= {"unattested", "any-image"}
+
+
+def test_a_deny_must_be_for_each_caller_named() -> None:
+    spares = {"ArnNotLike": {"aws:PrincipalArn": f"{ROLE}2"}}
+    allow = statement(Condition=None, Principal={"AWS": [ROLE, f"{ROLE}2"]})
+    assert rules(allow, denies({**DIFFERS, **spares})) == {"unattested"}
+    assert rules({**allow, "Principal": {"AWS": [ROLE]}}, denies({**DIFFERS, **spares})) == set()
+    # Of an account's principals it is not known who they are.
+    assert rules({**allow, "Principal": ROOT}, denies({**DIFFERS, **spares})) == {"unattested"}
 
 
 @pytest.mark.parametrize(
