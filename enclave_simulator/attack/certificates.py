@@ -8,7 +8,7 @@ import threading
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, assert_never
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -22,28 +22,11 @@ from enclave_simulator.kms.names import DEFAULT_NAME, is_kms_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from enclave_simulator.attack.model import CertificateKind
+
 _DAY = timedelta(days=1)
 _VALID = (-30 * _DAY, 30 * _DAY)
 _MOST_CONTEXTS = 64
-
-KINDS: Final = (
-    "valid",
-    "other-ca",
-    "self-signed",
-    "expired",
-    "not-yet-valid",
-    "wrong-name",
-    "common-name",
-    "wildcard",
-    "client-only",
-    "under-leaf",
-    "constrained",
-    "weak-key",
-    "downgrade",
-    "anonymous",
-    "none",
-)
-"""``none`` is no TLS at all."""
 
 
 class _Identity:
@@ -128,10 +111,10 @@ class Certificates:
         self._lock = threading.Lock()
         self._trusted = _Identity("Simulated KMS CA", ca=True)
         self._other = _Identity("Simulated KMS CA", ca=True)
-        self._contexts: dict[tuple[str, str], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[CertificateKind, str], ssl.SSLContext] = {}
         self.ca_pem = self._trusted.certificate.public_bytes(Encoding.PEM)
 
-    def server_context(self, kind: str) -> ssl.SSLContext:
+    def server_context(self, kind: CertificateKind) -> ssl.SSLContext:
         """Return a context to accept connections with: its certificate follows the client's SNI."""
         context = self._make(kind, DEFAULT_NAME)
 
@@ -146,7 +129,7 @@ class Certificates:
         context.sni_callback = choose
         return context
 
-    def _context(self, kind: str, name: str) -> ssl.SSLContext:
+    def _context(self, kind: CertificateKind, name: str) -> ssl.SSLContext:
         with self._lock:
             context = self._contexts.get((kind, name))
             if context is None:
@@ -155,7 +138,7 @@ class Certificates:
                 context = self._contexts[kind, name] = self._make(kind, name)
             return context
 
-    def _make(self, kind: str, name: str) -> ssl.SSLContext:
+    def _make(self, kind: CertificateKind, name: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -170,9 +153,11 @@ class Certificates:
         self._identity(kind, name).load_into(context)
         return context
 
-    def _identity(self, kind: str, name: str) -> _Identity:
+    def _identity(self, kind: CertificateKind, name: str) -> _Identity:
         trusted = self._trusted
         match kind:
+            case "valid" | "downgrade":
+                return _Identity("KMS", trusted, names=[name])
             case "other-ca":
                 return _Identity("KMS", self._other, names=[name])
             case "self-signed":
@@ -203,7 +188,10 @@ class Certificates:
             case "weak-key":
                 key = rsa.generate_private_key(65537, 1024)  # noqa: S505 (that is the attack)
                 return _Identity("KMS", trusted, names=[name], key=key)
-        return _Identity("KMS", trusted, names=[name])
+            case "anonymous" | "none":
+                raise ValueError(f"no certificate is {kind}")
+            case _:
+                assert_never(kind)
 
 
 def _allow_old(context: ssl.SSLContext) -> None:

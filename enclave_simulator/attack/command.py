@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from enclave_simulator.attack.model import DEADLINE
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import complain, terminal_width
@@ -17,7 +18,6 @@ from vsock_proxy.service.console import complain, terminal_width
 if TYPE_CHECKING:
     from enclave_simulator.attack.running import Result
 
-_DEADLINE = 240.0
 _LONGEST = 86_400.0
 _MOST_JOBS = 64
 _FAILED, _NOT_ATTACKED = 1, 2
@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         help="make only these attacks; may repeat")  # fmt: skip
     add("--list", action="store_true", help="print every attack with its effect, and exit")
     add("--json", action="store_true", help="print one JSON document in place of the table")
-    add("--deadline", metavar="SECONDS", type=seconds(0.001, _LONGEST), default=_DEADLINE,
+    add("--deadline", metavar="SECONDS", type=seconds(0.001, _LONGEST), default=DEADLINE,
         help="for one run; longer than COMMAND's own timeouts (default: %(default)g)")  # fmt: skip
     add("--jobs", metavar="N", type=_jobs, default=1,
         help="runs of COMMAND at the same time (default: %(default)s)")  # fmt: skip

@@ -1,20 +1,93 @@
-"""CMS that is valid, but not what KMS sends: other algorithms, or no encryption. No I/O."""
+"""CMS that is valid, but not what KMS sends. No I/O.
+
+Anybody can encrypt to the public key in a document; so all of this opens with the program's key,
+unless the program insists on KMS's algorithms and on itself as the only recipient.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from asn1crypto import cms
+from asn1crypto import algos, cms, core
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from cryptography.hazmat.primitives.asymmetric import rsa
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCipher:
+    """An algorithm that encrypts content keys: its AlgorithmIdentifier, and its padding."""
+
+    algorithm: dict[str, Any]
+    padding: padding.AsymmetricPadding
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCipher:
+    """An algorithm that encrypts content.
+
+    Attributes:
+        name: asn1crypto's.
+        key_size: bytes of its key.
+        encrypt: returns the algorithm's parameters and the ciphertext, from key and content.
+    """
+
+    name: str
+    key_size: int
+    encrypt: Callable[[bytes, bytes], tuple[core.Asn1Value, bytes]]
+
+
+def _cbc(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
+    iv = os.urandom(16)
+    padder = PKCS7(128).padder()
+    padded = padder.update(content) + padder.finalize()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+    return core.OctetString(iv), encryptor.update(padded) + encryptor.finalize()
+
+
+def _gcm(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
+    nonce = os.urandom(12)
+    # GCM's parameters have the form of CCM's (RFC 5084, section 3).
+    parameters = algos.CcmParams({"aes_nonce": nonce, "aes_icvlen": 16})
+    return parameters, AESGCM(key).encrypt(nonce, content, None)
+
+
+def _oaep(hash_: HashAlgorithm) -> KeyCipher:
+    hashing = {"algorithm": hash_.name, "parameters": core.Null()}
+    parameters = algos.RSAESOAEPParams(
+        {
+            "hash_algorithm": hashing,
+            "mask_gen_algorithm": {"algorithm": "mgf1", "parameters": hashing},
+        }
+    )
+    return KeyCipher(
+        {"algorithm": "rsaes_oaep", "parameters": parameters},
+        padding.OAEP(mgf=padding.MGF1(hash_), algorithm=hash_, label=None),
+    )
+
+
+OAEP_SHA256 = _oaep(SHA256())
+"""KMS's."""
+OAEP_SHA1 = _oaep(SHA1())  # noqa: S303 (that is the attack)
+PKCS1 = KeyCipher({"algorithm": "rsaes_pkcs1v15"}, padding.PKCS1v15())
+"""Who decrypts that at all, and tells errors apart, is an oracle (Bleichenbacher, 1998)."""
+
+AES_256_CBC = ContentCipher("aes256_cbc", 32, _cbc)
+"""KMS's."""
+AES_128_CBC = ContentCipher("aes128_cbc", 16, _cbc)
+AES_256_GCM = ContentCipher("aes256_gcm", 32, _gcm)
 
 
 def in_the_clear(secret: bytes) -> str:
@@ -23,33 +96,53 @@ def in_the_clear(secret: bytes) -> str:
     return base64.b64encode(content.dump()).decode()
 
 
-def pkcs1(key: rsa.RSAPublicKey, secret: bytes) -> str:
-    """Return an envelope whose content key is encrypted by PKCS #1 v1.5, in base64.
-
-    Who decrypts that at all, and tells errors apart, is an oracle (Bleichenbacher, 1998).
-    """
-    content_key, iv = os.urandom(32), os.urandom(16)
-    padder = PKCS7(128).padder()
-    padded = padder.update(secret) + padder.finalize()
-    cipher = Cipher(algorithms.AES256(content_key), modes.CBC(iv)).encryptor()
+def key_identifier(key: rsa.RSAPublicKey) -> bytes:
+    """Return the subjectKeyIdentifier by which KMS names a recipient."""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    recipient = cms.KeyTransRecipientInfo(
-        {
-            "version": "v2",
-            "rid": cms.RecipientIdentifier("subject_key_identifier", hashlib.sha256(spki).digest()),
-            "key_encryption_algorithm": {"algorithm": "rsaes_pkcs1v15"},
-            "encrypted_key": key.encrypt(content_key, padding.PKCS1v15()),
-        }
-    )
+    return hashlib.sha256(spki).digest()
+
+
+def envelope(
+    secret: bytes,
+    *keys: rsa.RSAPublicKey,
+    names: Sequence[bytes] = (),
+    key_cipher: KeyCipher = OAEP_SHA256,
+    content_cipher: ContentCipher = AES_256_CBC,
+) -> str:
+    """Return a secret as EnvelopedData (RFC 5652, section 6), in base64.
+
+    Args:
+        secret: the content.
+        keys: of the recipients.
+        names: their identifiers, if these are not to be those of the keys.
+        key_cipher: encrypts the content key.
+        content_cipher: encrypts the content.
+    """
+    content_key = os.urandom(content_cipher.key_size)
+    parameters, ciphertext = content_cipher.encrypt(content_key, secret)
+    recipients = [
+        cms.KeyTransRecipientInfo(
+            {
+                "version": "v2",
+                "rid": cms.RecipientIdentifier("subject_key_identifier", name),
+                "key_encryption_algorithm": key_cipher.algorithm,
+                "encrypted_key": key.encrypt(content_key, key_cipher.padding),
+            }
+        )
+        for key, name in zip(keys, names or map(key_identifier, keys), strict=True)
+    ]
     content = {
         "content_type": "data",
-        "content_encryption_algorithm": {"algorithm": "aes256_cbc", "parameters": iv},
-        "encrypted_content": cipher.update(padded) + cipher.finalize(),
+        "content_encryption_algorithm": {
+            "algorithm": content_cipher.name,
+            "parameters": parameters,
+        },
+        "encrypted_content": ciphertext,
     }
     enveloped = cms.EnvelopedData(
         {
             "version": "v2",
-            "recipient_infos": [cms.RecipientInfo("ktri", recipient)],
+            "recipient_infos": [cms.RecipientInfo("ktri", each) for each in recipients],
             "encrypted_content_info": content,
         }
     )

@@ -13,9 +13,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from enclave_simulator.attack.log_sink import LogSink
 from enclave_simulator.attack.model import (
     Act,
+    CredentialsExchange,
     Cut,
+    Ignore,
     Place,
     Recorded,
     Repeat,
@@ -31,7 +34,7 @@ from enclave_simulator.kms.messages import Response
 from enclave_simulator.nsm import SimulatedNsm, request_name
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, TcpAddress, UnixAddress
 from vsock_proxy.net.listening import close_listener, listen, local_address
-from vsock_proxy.net.ports import CREDENTIALS_PORT, PROXY_PORT
+from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,6 +68,7 @@ class HostileParent:
         evidence: what showed that the attack worked, or empty.
         proxy: where it listens in vsock-proxy's place.
         credentials: where it listens in the credential service's place.
+        log: where it listens in the log sink's place.
         attested: attested calls that KMS accepted.
     """
 
@@ -100,16 +104,22 @@ class HostileParent:
         self.nsm = HostileNsm(SimulatedNsm(authority, now=self.world.now), attack, self._met)
         kind = attack.certificate
         self._tls = None if kind == "none" else certificates.server_context(kind)
-        if attack.place in (Place.INPUT, Place.CLOCK):
+        if attack.place in (Place.INPUT, Place.CLOCK) and not attack.jump:
             self._met.set()
+        self._sink = LogSink()
         self._listeners: list[socket.socket] = []
         self.proxy = self._listen(folder, PROXY_PORT, self._serve_kms)
         self.credentials = self._listen(folder, CREDENTIALS_PORT, self._serve_credentials)
+        self.log = self._listen(folder, LOG_PORT, self._serve_log)
 
     @property
     def met(self) -> bool:
         """Whether the program has come to where the attack is made."""
         return self._met.is_set()
+
+    def logged(self) -> bytes:
+        """Return the beginning of what a program that has ended sent to the log sink."""
+        return self._sink.logged(_JOINED_WITHIN)
 
     def __enter__(self) -> Self:
         return self
@@ -213,6 +223,8 @@ class HostileParent:
             request, left = read_request(connection, left)
             if request is None:
                 return
+            if self.world.has_jumped:
+                self._met.set()
             if INJECTED.lower() in request.headers:
                 self.evidence = "sent a header that was injected through the credentials"
             response, exchange = self.world.respond(request)
@@ -228,12 +240,15 @@ class HostileParent:
             if not self._do(connection, acts):
                 return
 
-    # The credential service
+    # The credential service, and the log sink
 
     def _serve_credentials(self, connection: socket.socket) -> None:
         request, _ = read_request(connection, b"")
         if request is None:
             return
+        redirected = request.headers.get("host") == ATTACKERS_HOST
+        if redirected:
+            self.evidence = "asked another host for credentials, since it was redirected there"
         of = self.world.input.credentials
         document = {
             "AccessKeyId": of.access_key_id,
@@ -247,8 +262,15 @@ class HostileParent:
         acts: Iterable[Act] = (Send(honest),)
         if self.attack.on_credentials is not None:
             self._met.set()
-            acts = self.attack.on_credentials(honest)
+            acts = self.attack.on_credentials(CredentialsExchange(honest, redirected))
         self._do(connection, acts)
+
+    def _serve_log(self, connection: socket.socket) -> None:
+        if self.attack.on_log is not None:
+            self._met.set()
+            self._do(connection, self.attack.on_log)
+            return
+        self._sink.read(connection)
 
     # Acts
 
@@ -265,6 +287,9 @@ class HostileParent:
                 case Stall():
                     while not self._stopped.is_set() and connection.recv(_FIRST_BYTES):
                         pass
+                    return False
+                case Ignore():
+                    self._stopped.wait()
                     return False
                 case Cut():
                     return False

@@ -7,7 +7,7 @@ import enum
 import json
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +25,32 @@ SECRET_FIELDS = {
 """The attested operations, and the field of each that is empty in an attested response."""
 
 
+DEADLINE: Final = 240.0
+"""Seconds for one run of a program: longer than its calls may take by their own deadlines."""
+
+CertificateKind = Literal[
+    "valid",
+    "other-ca",
+    "self-signed",
+    "expired",
+    "not-yet-valid",
+    "wrong-name",
+    "common-name",
+    "wildcard",
+    "client-only",
+    "under-leaf",
+    "constrained",
+    "weak-key",
+    "downgrade",
+    "anonymous",
+    "none",
+]
+"""How a server proves KMS's name; ``none`` is no TLS at all."""
+
+InputKind = Literal["right", "swapped", "other-key", "moved-alias", "foreign"]
+"""What a program is given; see `world.World`."""
+
+
 class Success(enum.Enum):
     """Which results a program may have during an attack."""
 
@@ -32,6 +58,8 @@ class Success(enum.Enum):
     """No result: the call must fail."""
     RIGHT = "right"
     """The right results or none: an honest response can be told from what is added."""
+    UNSEEN = "unseen"
+    """As `RIGHT`, but what the program printed may be lost: its exit code is enough."""
 
 
 class Place(enum.Enum):
@@ -41,6 +69,8 @@ class Place(enum.Enum):
     """What the parent hands to the program: ciphertexts, an alias, an account."""
     CREDENTIALS = "credentials"
     """The parent's credential service, vsock://3:8002."""
+    LOG = "log"
+    """The parent's log sink, vsock://3:8003."""
     TLS = "tls"
     """The TLS handshake behind vsock://3:8000: the attacker cannot prove KMS's name."""
     RESPONSE = "response"
@@ -77,11 +107,16 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignore:
+    """Send nothing more and read nothing, so that the client's buffers fill."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """Close the connection without TLS's close_notify."""
 
 
-Act = Send | Repeat | Stall | Cut
+Act = Send | Repeat | Stall | Ignore | Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +182,19 @@ def encode_http(response: Response, *headers: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialsExchange:
+    """One request to the credential service.
+
+    Attributes:
+        honest: the bytes of the honest response.
+        redirected: the request was sent to the attacker's own host.
+    """
+
+    honest: bytes = field(repr=False)
+    redirected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Attack:
     """One attack. What is not given is honest.
 
@@ -157,13 +205,15 @@ class Attack:
         success: which results the program may have.
         answers: who must refuse it: ``client``, any client of KMS; ``program``, by what it names
             in its calls.
-        certificate: a kind of `certificates`; ``valid`` proves KMS's name.
+        certificate: of the server in KMS's place; ``valid`` proves KMS's name.
         on_connection: done in place of a TLS handshake, after the client's first bytes.
         on_request: done for each attested request.
         on_credentials: done for each request to the credential service.
+        on_log: done for each connection to the log sink.
         nsm: gives the NSM's response, from the request's name and the honest response.
-        input: a kind of `world.Input`.
+        input: what the program is given.
         shift: how far all clocks but the program's are moved.
+        jump: how much further they are moved after the first attested call.
     """
 
     name: str
@@ -171,10 +221,12 @@ class Attack:
     effect: str
     success: Success = Success.NONE
     answers: str = "client"
-    certificate: str = "valid"
+    certificate: CertificateKind = "valid"
     on_connection: tuple[Act, ...] | None = None
     on_request: Callable[[Exchange], Iterable[Act]] | None = None
-    on_credentials: Callable[[bytes], Iterable[Act]] | None = None
+    on_credentials: Callable[[CredentialsExchange], Iterable[Act]] | None = None
+    on_log: tuple[Act, ...] | None = None
     nsm: Callable[[str, bytes], bytes] | None = None
-    input: str = "right"
+    input: InputKind = "right"
     shift: timedelta = timedelta(0)
+    jump: timedelta = timedelta(0)

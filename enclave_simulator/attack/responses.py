@@ -1,4 +1,4 @@
-"""Attacks with a valid certificate for KMS: the content and arrival of responses. No I/O."""
+"""Attacks with a valid certificate for KMS: the content of responses. No I/O."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from enclave_simulator.attack.envelopes import in_the_clear, pkcs1
+from enclave_simulator.attack.envelopes import (
+    AES_128_CBC,
+    AES_256_GCM,
+    OAEP_SHA1,
+    PKCS1,
+    envelope,
+    in_the_clear,
+    key_identifier,
+)
 from enclave_simulator.attack.model import (
     SECRET_FIELDS,
     Act,
     Attack,
-    Cut,
     Exchange,
     Place,
-    Repeat,
     Send,
-    Stall,
     Success,
     encode_http,
 )
 from enclave_simulator.kms.cms import Enveloper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from enclave_simulator.kms.messages import Response
+
+    OnRequest = Callable[[Exchange], Iterable[Act]]
 
 ATTACKERS_HOST = "kms.attacker.invalid"
 """Where a redirect leads; the attacker has a valid certificate for it."""
 
-TRICKLE = 0.2
-"""Seconds between the bytes of a trickle: shorter than any timeout of a single read."""
-
-FLOOD = 0.01
-"""Seconds between the pieces of an endless message: what a client keeps of it stays small."""
-
 _DEEP = 100_000
 _INFLATED = 16 << 20
-_FIELD = "CiphertextForRecipient"
-_INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"
+FIELD = "CiphertextForRecipient"
 
 
 def _content(response: Response) -> list[Act]:
@@ -51,32 +53,36 @@ def _content(response: Response) -> list[Act]:
 def _plaintext(exchange: Exchange, envelope: str | None) -> list[Act]:
     secret = base64.b64encode(exchange.planted).decode()
     field = SECRET_FIELDS[exchange.operation]
-    return _content(exchange.with_content(**{field: secret, _FIELD: envelope}))
+    return _content(exchange.with_content(**{field: secret, FIELD: envelope}))
 
 
 def with_envelope(exchange: Exchange, envelope: str | None) -> list[Act]:
     """Return the response with another envelope, or without one."""
-    return _content(exchange.with_content(**{_FIELD: envelope}))
+    return _content(exchange.with_content(**{FIELD: envelope}))
+
+
+@functools.cache
+def _attackers_key() -> rsa.RSAPublicKey:
+    return rsa.generate_private_key(65537, 2048).public_key()
 
 
 def _other_key_pair(exchange: Exchange) -> list[Act]:
-    other = Enveloper(rsa.generate_private_key(65537, 2048).public_key())
-    envelope = base64.b64encode(other.encrypt(exchange.planted, "primitive")).decode()
-    return with_envelope(exchange, envelope)
+    other = Enveloper(_attackers_key()).encrypt(exchange.planted, "primitive")
+    return with_envelope(exchange, base64.b64encode(other).decode())
 
 
 def _damaged(exchange: Exchange) -> list[Act]:
-    envelope = bytearray(base64.b64decode(exchange.content()[_FIELD]))
+    damaged = bytearray(base64.b64decode(exchange.content()[FIELD]))
     # In the encrypted content key, where OAEP detects it; CBC itself detects nothing.
-    envelope[200] ^= 1
-    return with_envelope(exchange, base64.b64encode(envelope).decode())
+    damaged[200] ^= 1
+    return with_envelope(exchange, base64.b64encode(damaged).decode())
 
 
 def _other_keys_response(exchange: Exchange) -> list[Act]:
     if "KeyId" not in exchange.content():
         return [Send(exchange.honest())]
     forged = exchange.forge(exchange.planted)
-    return _content(exchange.with_content(KeyId=exchange.other_key, **{_FIELD: forged}))
+    return _content(exchange.with_content(KeyId=exchange.other_key, **{FIELD: forged}))
 
 
 def _key_id_elsewhere(exchange: Exchange) -> list[Act]:
@@ -86,14 +92,14 @@ def _key_id_elsewhere(exchange: Exchange) -> list[Act]:
     parts = key_id.split(":")
     parts[4] = "999999999999"
     forged = exchange.forge(exchange.planted)
-    return _content(exchange.with_content(KeyId=":".join(parts), **{_FIELD: forged}))
+    return _content(exchange.with_content(KeyId=":".join(parts), **{FIELD: forged}))
 
 
 def _no_key_id(exchange: Exchange) -> list[Act]:
     if "KeyId" not in exchange.content():
         return [Send(exchange.honest())]
     forged = exchange.forge(exchange.planted)
-    return _content(exchange.with_content(KeyId=None, **{_FIELD: forged}))
+    return _content(exchange.with_content(KeyId=None, **{FIELD: forged}))
 
 
 def _replayed(exchange: Exchange) -> list[Act]:
@@ -109,7 +115,7 @@ def _wrong_length(exchange: Exchange) -> list[Act]:
 
 
 def _error_with_secret(exchange: Exchange) -> list[Act]:
-    forged = exchange.with_content(**{_FIELD: exchange.forge(exchange.planted)})
+    forged = exchange.with_content(**{FIELD: exchange.forge(exchange.planted)})
     return _content(replace(forged, status=500))
 
 
@@ -118,18 +124,6 @@ def _redirect(exchange: Exchange) -> list[Act]:
         return with_envelope(exchange, exchange.forge(exchange.planted))
     response = replace(exchange.response, status=307, body=b"{}")
     return [Send(encode_http(response, f"Location: https://{ATTACKERS_HOST}/"))]
-
-
-def _unsolicited(exchange: Exchange) -> list[Act]:
-    forged = exchange.with_content(**{_FIELD: exchange.forge(exchange.planted)})
-    return [Send(exchange.honest() + encode_http(forged))]
-
-
-def _two_lengths(exchange: Exchange) -> list[Act]:
-    forged = exchange.with_content(**{_FIELD: exchange.forge(exchange.planted)})
-    extra = encode_http(forged)
-    length = len(exchange.response.body) + len(extra)
-    return [Send(encode_http(exchange.response, f"Content-Length: {length}") + extra)]
 
 
 def _deep(exchange: Exchange) -> list[Act]:
@@ -149,49 +143,10 @@ def _compressed(exchange: Exchange) -> list[Act]:
     return [Send(encode_http(replace(exchange.response, body=body), "Content-Encoding: gzip"))]
 
 
-def _unframed(exchange: Exchange) -> list[Act]:
-    head, body = _head_and_body(exchange)
-    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length")]
-    return [Send(b"\r\n".join(lines) + b"\r\nConnection: close\r\n\r\n" + body), Cut()]
-
-
-def _head_and_body(exchange: Exchange) -> tuple[bytes, bytes]:
-    head, _, body = exchange.honest().partition(b"\r\n\r\n")
-    return head, body
-
-
-def _trickled_head(exchange: Exchange) -> list[Act]:
-    return [Send(_head_and_body(exchange)[0] + b"\r\nX-Trickle: "), Repeat(b"x", TRICKLE)]
-
-
-def _trickled_body(exchange: Exchange) -> list[Act]:
-    huge = replace(exchange.response, body=b" " * 1_000_000)
-    head = encode_http(huge).partition(b"\r\n\r\n")[0]
-    return [Send(head + b"\r\n\r\n"), Repeat(b" ", TRICKLE)]
-
-
-def _endless_head(exchange: Exchange) -> list[Act]:
-    head = _head_and_body(exchange)[0] + b"\r\n"
-    return [Send(head), Repeat(b"X-Endless: " + 500 * b"x" + b"\r\n", FLOOD)]
-
-
-def _endless_body(_: Exchange) -> list[Act]:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\n"
-    chunk = b"400\r\n" + 0x400 * b" " + b"\r\n"
-    return [Send(head + b"Transfer-Encoding: chunked\r\n\r\n"), Repeat(chunk, FLOOD)]
-
-
-def _half_head(exchange: Exchange, end: Act) -> list[Act]:
-    return [Send(_head_and_body(exchange)[0][:-10]), end]
-
-
-def _half_body(exchange: Exchange, end: Act) -> list[Act]:
-    # The envelope is whole: what is missing is the end of the JSON.
-    return [Send(exchange.honest()[:-1]), end]
-
-
-def _response(name: str, effect: str, on_request: object, **more: object) -> Attack:
-    return Attack(name, Place.RESPONSE, effect, on_request=on_request, **more)  # type: ignore[arg-type]
+def _response(
+    name: str, effect: str, on_request: OnRequest, success: Success = Success.NONE
+) -> Attack:
+    return Attack(name, Place.RESPONSE, effect, success, on_request=on_request)
 
 
 RESPONSES: tuple[Attack, ...] = (
@@ -199,7 +154,7 @@ RESPONSES: tuple[Attack, ...] = (
     _response(
         "plaintext-beside-envelope",
         "another secret in the clear, beside the true envelope",
-        lambda e: _plaintext(e, e.content()[_FIELD]),
+        lambda e: _plaintext(e, e.content()[FIELD]),
     ),
     _response("no-envelope", "no CiphertextForRecipient", lambda e: with_envelope(e, None)),
     _response(
@@ -213,7 +168,43 @@ RESPONSES: tuple[Attack, ...] = (
     _response(
         "envelope-old-padding",
         "an envelope by PKCS #1 v1.5 in place of OAEP",
-        lambda e: with_envelope(e, pkcs1(e.enveloper.key, e.planted)),
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, key_cipher=PKCS1)),
+    ),
+    _response(
+        "envelope-oaep-sha1",
+        "an envelope by OAEP with SHA-1 in place of SHA-256",
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, key_cipher=OAEP_SHA1)),
+    ),
+    _response(
+        "envelope-aes-128",
+        "an envelope by AES-128 in place of AES-256",
+        lambda e: with_envelope(
+            e, envelope(e.planted, e.enveloper.key, content_cipher=AES_128_CBC)
+        ),
+    ),
+    _response(
+        "envelope-gcm",
+        "an envelope by AES-GCM in place of AES-CBC",
+        lambda e: with_envelope(
+            e, envelope(e.planted, e.enveloper.key, content_cipher=AES_256_GCM)
+        ),
+    ),
+    _response(
+        "envelope-shared",
+        "an envelope for the document's key pair, and for the attacker's as well",
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, _attackers_key())),
+    ),
+    _response(
+        "envelope-twice",
+        "an envelope that has the document's key pair as recipient twice",
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, e.enveloper.key)),
+    ),
+    _response(
+        "envelope-misaddressed",
+        "an envelope for the document's key pair that names another as its recipient",
+        lambda e: with_envelope(
+            e, envelope(e.planted, e.enveloper.key, names=[key_identifier(_attackers_key())])
+        ),
     ),
     _response("damaged-envelope", "the true envelope with one bit flipped", _damaged),
     _response(
@@ -223,17 +214,15 @@ RESPONSES: tuple[Attack, ...] = (
         "other-keys-response",
         "a response for another key, which its KeyId tells",
         _other_keys_response,
-        success=Success.RIGHT,
+        Success.RIGHT,
     ),
     _response(
         "key-id-elsewhere",
         "a response for the key of that name in another account",
         _key_id_elsewhere,
-        success=Success.RIGHT,
+        Success.RIGHT,
     ),
-    _response(
-        "no-key-id", "a forged response that names no key", _no_key_id, success=Success.RIGHT
-    ),
+    _response("no-key-id", "a forged response that names no key", _no_key_id, Success.RIGHT),
     _response(
         "replayed-envelope", "an envelope that an earlier run of the program received", _replayed
     ),
@@ -241,7 +230,7 @@ RESPONSES: tuple[Attack, ...] = (
         "wrong-length",
         "8 random bytes, whatever number was requested",
         _wrong_length,
-        success=Success.RIGHT,
+        Success.RIGHT,
     ),
     _response("error-with-secret", "HTTP 500 around a response with a secret", _error_with_secret),
     _response("redirect", "HTTP 307 to a host of the attacker's", _redirect),
@@ -250,73 +239,5 @@ RESPONSES: tuple[Attack, ...] = (
         "compressed",
         "16 MiB of white space before the true response, compressed to 16 KiB",
         _compressed,
-    ),
-)
-
-TRICKLED_HANDSHAKE = (Send(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"), Repeat(b"x", TRICKLE))
-"""A TLS record of 16 KiB with a ServerHello (RFC 8446, sections 4.1.3 and 5.1), byte by byte."""
-
-
-def _connection(name: str, effect: str, **more: object) -> Attack:
-    return Attack(name, Place.CONNECTION, effect, **more)  # type: ignore[arg-type]
-
-
-CONNECTIONS: tuple[Attack, ...] = (
-    _connection(
-        "interim-response",
-        "103 Early Hints before each response",
-        on_request=lambda e: [Send(_INTERIM + e.honest())],
-        success=Success.RIGHT,
-    ),
-    _connection(
-        "unsolicited-response",
-        "a second, forged response after each true one",
-        on_request=_unsolicited,
-        success=Success.RIGHT,
-    ),
-    _connection(
-        "no-head",
-        "the body alone, without HTTP",
-        on_request=lambda e: [Send(e.response.body), Cut()],
-    ),
-    _connection("two-lengths", "two Content-Length that differ", on_request=_two_lengths),
-    _connection(
-        "endless-interim",
-        "100 Continue for ever",
-        on_request=lambda _: [Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", FLOOD)],
-    ),
-    _connection("endless-headers", "header lines for ever", on_request=_endless_head),
-    _connection("endless-body", "a body for ever", on_request=_endless_body),
-    _connection("trickled-headers", "a header, a byte now and then", on_request=_trickled_head),
-    _connection("trickled-body", "a body, a byte now and then", on_request=_trickled_body),
-    _connection(
-        "trickled-handshake",
-        "a TLS handshake, a byte now and then",
-        on_connection=TRICKLED_HANDSHAKE,
-    ),
-    _connection("stall-handshake", "no response to ClientHello", on_connection=(Stall(),)),
-    _connection("stall-response", "no response to a request", on_request=lambda _: [Stall()]),
-    _connection(
-        "stall-headers", "half of a head, then nothing", on_request=lambda e: _half_head(e, Stall())
-    ),
-    _connection(
-        "stall-body",
-        "all but the last byte, then nothing",
-        on_request=lambda e: _half_body(e, Stall()),
-    ),
-    _connection("cut-handshake", "the end after ClientHello", on_connection=(Cut(),)),
-    _connection("cut-response", "the end in place of a response", on_request=lambda _: [Cut()]),
-    _connection(
-        "cut-headers", "half of a head, then the end", on_request=lambda e: _half_head(e, Cut())
-    ),
-    _connection(
-        "cut-body",
-        "all but the last byte, then the end",
-        on_request=lambda e: _half_body(e, Cut()),
-    ),
-    _connection(
-        "cut-unframed",
-        "a body without a length, then the end of the connection without TLS's own",
-        on_request=_unframed,
     ),
 )

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from enclave_simulator.attack.certificates import Certificates
 from enclave_simulator.attack.hostile import HostileParent
-from enclave_simulator.attack.model import Place, Recorded
+from enclave_simulator.attack.model import DEADLINE, Place, Recorded
 from enclave_simulator.attack.table import CONTROL
 from enclave_simulator.attack.verdict import Finding, Outcome, judge, judge_control
 from enclave_simulator.authority import Authority
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from enclave_simulator.attack.model import Attack
-
-DEADLINE: Final = 240.0
-"""Seconds for one run of a program: longer than its calls may take by their own deadlines."""
 
 _MOST_OUTPUT: Final = 1 << 20
 _MOST_ERRORS: Final = 1 << 16
@@ -169,7 +166,8 @@ class Runner:
                 parent,
                 Outcome(
                     exit_code,
-                    output,
+                    # `enclave-agent log` sends there what its program prints.
+                    output + parent.logged(),
                     _last_line(errors),
                     met=parent.met,
                     evidence=parent.evidence,

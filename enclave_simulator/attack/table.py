@@ -9,24 +9,34 @@ from typing import TYPE_CHECKING, Final
 
 import cbor2
 
-from enclave_simulator.attack.model import Attack, Place, Repeat, Send, Stall, Success
-from enclave_simulator.attack.responses import (
-    CONNECTIONS,
-    FLOOD,
-    RESPONSES,
-    TRICKLE,
-    with_envelope,
+from enclave_simulator.attack.connections import CONNECTIONS, FLOOD, TRICKLE
+from enclave_simulator.attack.model import (
+    Act,
+    Attack,
+    CredentialsExchange,
+    Cut,
+    Ignore,
+    Place,
+    Repeat,
+    Send,
+    Stall,
+    Success,
+    encode_http,
 )
+from enclave_simulator.attack.responses import ATTACKERS_HOST, RESPONSES, with_envelope
+from enclave_simulator.kms.messages import Response
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from enclave_simulator.attack.model import CertificateKind, InputKind
 
 INJECTED: Final = "X-Injected"
 """The header that credentials with line ends would add to a request."""
 
 
-def _input(name: str, kind: str, effect: str) -> Attack:
+def _input(name: str, kind: InputKind, effect: str) -> Attack:
     # Random bytes are as good from any key and account: a program may have them.
     return Attack(name, Place.INPUT, effect, success=Success.RIGHT, answers="program", input=kind)
 
@@ -51,22 +61,31 @@ _INPUTS = (
 )
 
 
-def _credentials(name: str, effect: str, on_credentials: object) -> Attack:
-    return Attack(name, Place.CREDENTIALS, effect, on_credentials=on_credentials)  # type: ignore[arg-type]
+def _credentials(
+    name: str, effect: str, on_credentials: Callable[[CredentialsExchange], Iterable[Act]]
+) -> Attack:
+    return Attack(f"credentials-{name}", Place.CREDENTIALS, effect, on_credentials=on_credentials)
 
 
-def _injected(honest: bytes) -> list[Send]:
+def _redirected(exchange: CredentialsExchange) -> list[Act]:
+    if exchange.redirected:
+        return [Send(exchange.honest)]
+    headers = f"Location: http://{ATTACKERS_HOST}/", "Connection: close"
+    return [Send(encode_http(Response(307, b"{}", "application/json"), *headers))]
+
+
+def _injected(exchange: CredentialsExchange) -> list[Act]:
     # The JSON's own escapes: a decoder makes a CR LF of them.
-    head, _, body = honest.partition(b"\r\n\r\n")
+    head, _, body = exchange.honest.partition(b"\r\n\r\n")
     body = body.replace(b'"Token": "', b'"Token": "x\\r\\n' + INJECTED.encode() + b": 1\\r\\nX-Y: ")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
     lines.append(b"Content-Length: %d" % len(body))
     return [Send(b"\r\n".join(lines) + b"\r\n\r\n" + body)]
 
 
-def _unknown(honest: bytes) -> list[Send]:
+def _unknown(exchange: CredentialsExchange) -> list[Act]:
     # As long as the honest one: the length in the head stays right.
-    return [Send(re.sub(rb'"AccessKeyId": "([A-Z0-9]+)"', _other_access_key, honest))]
+    return [Send(re.sub(rb'"AccessKeyId": "([A-Z0-9]+)"', _other_access_key, exchange.honest))]
 
 
 def _other_access_key(found: re.Match[bytes]) -> bytes:
@@ -77,49 +96,56 @@ def _other_access_key(found: re.Match[bytes]) -> bytes:
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 _CREDENTIALS = (
-    _credentials("credentials-stall", "the credential service sends nothing", lambda _: [Stall()]),
+    _credentials("stall", "the credential service sends nothing", lambda _: [Stall()]),
     _credentials(
-        "credentials-trickle",
+        "trickle",
         "the credential service sends a byte now and then",
-        lambda _: [Send(_HEAD + b"Content-Length: 1000000\r\n\r\n{"), Repeat(b" ", TRICKLE)],
+        # Short enough for any client's limit: it is the time that must be limited.
+        lambda _: [Send(_HEAD + b"Content-Length: 4000\r\n\r\n{"), Repeat(b" ", TRICKLE)],
     ),
     _credentials(
-        "credentials-endless",
+        "endless",
         "credentials without end",
         lambda _: [Send(_HEAD + b'Connection: close\r\n\r\n{"x": "'), Repeat(500 * b"x", FLOOD)],
     ),
+    _credentials("injection", "a session token with line ends and a header in it", _injected),
+    _credentials("rejected", "credentials that KMS does not know, others each time", _unknown),
     _credentials(
-        "credentials-injection",
-        "a session token with line ends and a header in it",
-        _injected,
-    ),
-    _credentials(
-        "credentials-rejected",
-        "credentials that KMS does not know, others each time",
-        _unknown,
+        "redirect", "the credential service's HTTP 307 to a host of the attacker's", _redirected
     ),
 )
 
 
-def _tls(name: str, effect: str, certificate: str) -> Attack:
-    return Attack(f"tls-{name}", Place.TLS, effect, certificate=certificate)
+def _log(name: str, effect: str, on_log: Act) -> Attack:
+    # No secret is at stake: the program must come to its end, and what it prints may be lost.
+    return Attack(f"log-{name}", Place.LOG, effect, success=Success.UNSEEN, on_log=(on_log,))
+
+
+_LOGS = (
+    _log("stall", "the log sink accepts connections, and never reads", Ignore()),
+    _log("cut", "the log sink closes each connection at once", Cut()),
+)
+
+
+def _tls(kind: CertificateKind, effect: str) -> Attack:
+    return Attack(f"tls-{kind}", Place.TLS, effect, certificate=kind)
 
 
 _TLS = (
-    _tls("other-ca", "a certificate of a CA that is not trusted", "other-ca"),
-    _tls("self-signed", "a certificate that signs itself", "self-signed"),
-    _tls("expired", "a certificate that has expired", "expired"),
-    _tls("not-yet-valid", "a certificate that is valid from tomorrow on", "not-yet-valid"),
-    _tls("wrong-name", "a certificate for another name", "wrong-name"),
-    _tls("common-name", "KMS's name as common name only", "common-name"),
-    _tls("wildcard", "a certificate for *.amazonaws.com, which covers one label", "wildcard"),
-    _tls("client-only", "a certificate for TLS clients only", "client-only"),
-    _tls("under-leaf", "a certificate issued by a server's certificate", "under-leaf"),
-    _tls("constrained", "a certificate issued by a CA for the attacker's domain", "constrained"),
-    _tls("weak-key", "a certificate with an RSA key of 1024 bits", "weak-key"),
-    _tls("downgrade", "TLS 1.1 at most", "downgrade"),
-    _tls("anonymous", "cipher suites without a certificate at most", "anonymous"),
-    _tls("none", "HTTP without TLS", "none"),
+    _tls("other-ca", "a certificate of a CA that is not trusted"),
+    _tls("self-signed", "a certificate that signs itself"),
+    _tls("expired", "a certificate that has expired"),
+    _tls("not-yet-valid", "a certificate that is valid from tomorrow on"),
+    _tls("wrong-name", "a certificate for another name"),
+    _tls("common-name", "KMS's name as common name only"),
+    _tls("wildcard", "a certificate for *.amazonaws.com, which covers one label"),
+    _tls("client-only", "a certificate for TLS clients only"),
+    _tls("under-leaf", "a certificate issued by a server's certificate"),
+    _tls("constrained", "a certificate issued by a CA for the attacker's domain"),
+    _tls("weak-key", "a certificate with an RSA key of 1024 bits"),
+    _tls("downgrade", "TLS 1.1 at most"),
+    _tls("anonymous", "cipher suites without a certificate at most"),
+    _tls("none", "HTTP without TLS"),
     Attack(
         "forged-envelope",
         Place.TLS,
@@ -165,24 +191,26 @@ _NSM = (
     ),
 )
 
+_DAY, _NEVER = timedelta(days=1), timedelta(0)
+
+
+def _clock(name: str, effect: str, shift: timedelta = _NEVER, jump: timedelta = _NEVER) -> Attack:
+    # A program that corrects its clock by KMS's has right results, and from KMS itself.
+    return Attack(
+        f"clock-{name}", Place.CLOCK, effect, success=Success.RIGHT, shift=shift, jump=jump
+    )
+
+
 _CLOCKS = (
-    Attack(
-        "clock-behind",
-        Place.CLOCK,
-        "the program's clock is a day behind the NSM's and KMS's",
-        shift=timedelta(days=1),
-    ),
-    Attack(
-        "clock-ahead",
-        Place.CLOCK,
-        "the program's clock is a day ahead of the NSM's and KMS's",
-        shift=timedelta(days=-1),
-    ),
+    _clock("behind", "the program's clock is a day behind the NSM's and KMS's", shift=_DAY),
+    _clock("ahead", "the program's clock is a day ahead of the NSM's and KMS's", shift=-_DAY),
+    _clock("falls-back", "the program's clock falls back by a day after the first call", jump=_DAY),
+    _clock("leaps", "the program's clock leaps ahead by a day after the first call", jump=-_DAY),
 )
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     attack.name: attack
-    for group in (_INPUTS, _CREDENTIALS, _TLS, RESPONSES, CONNECTIONS, _NSM, _CLOCKS)
+    for group in (_INPUTS, _CREDENTIALS, _LOGS, _TLS, RESPONSES, CONNECTIONS, _NSM, _CLOCKS)
     for attack in group
 }
 """Every attack, in the order in which they are made."""

@@ -118,6 +118,8 @@ def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
     if code == 0:
         if attack.success is Success.NONE:
             return Finding(Verdict.ACCEPTED, "exit code 0")
+        if attack.success is Success.UNSEEN:
+            return Finding(Verdict.REFUSED, "exit code 0")
         if not _printed(outcome.output, secrets.right + secrets.issued):
             return Finding(Verdict.ACCEPTED, "exit code 0, and no result that is known to be right")
         return Finding(Verdict.REFUSED, "the right result")

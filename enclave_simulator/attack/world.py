@@ -80,6 +80,7 @@ class World:
         input: what the program is given.
         recorded: an envelope of this run that a later one may be attacked with; None until the
             program has called.
+        has_jumped: the clock has been moved in the middle of the run.
     """
 
     def __init__(self, root_pem: bytes, attack: Attack, recorded: Recorded | None = None) -> None:
@@ -93,6 +94,8 @@ class World:
         self._lock = threading.Lock()
         self._serving = threading.Lock()
         self._shift = timedelta(0)
+        self._jump = attack.jump
+        self.has_jumped = False
         self._issued: list[bytes] = []
         self._replayed = recorded
         self.recorded: Recorded | None = None
@@ -156,7 +159,15 @@ class World:
             return response, None
         exchange = self._exchange(operation, parameters, response)
         self._record(operation, parameters, response)
+        if exchange is not None:
+            self._jump_once()
         return response, exchange
+
+    def _jump_once(self) -> None:
+        with self._lock:
+            if self._jump and not self.has_jumped:
+                self._shift += self._jump
+                self.has_jumped = True
 
     def _exchange(
         self, operation: str, parameters: dict[str, Any], response: Response

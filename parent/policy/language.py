@@ -21,6 +21,7 @@ from parent.policy.actions import (
     means_attestation,
 )
 from parent.policy.located_json import Place, decode
+from parent.policy.wrappers import GET_POLICY, unwrap
 
 MAX_POLICY = 32 * 1024
 """Bytes in a key policy (KMS's quota)."""
@@ -184,7 +185,7 @@ def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     """
     if len(data) > MAX_INPUT:
         raise PolicyError(f"{origin}: more than {MAX_INPUT} bytes, which no key policy has")
-    place = _unwrap(_decoded(decode(data, origin), origin), origin)
+    place = unwrap(decode(data, origin), origin)
     value = place.value
     is_whole = isinstance(value, dict) and "Statement" in value
     if is_whole:
@@ -218,64 +219,19 @@ def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     )
 
 
-_WRAPPERS = ("Policy", "KeyPolicy", "PolicyDocument", "PolicyVersion", "Document")
-"""What responses and templates call a policy, or the object that has it."""
-
-
-def _unwrap(place: Place, origin: str) -> Place:
-    """Return the policy, the statement or the list of statements within."""
-    for _ in range(4):
-        match place.value:
-            case str(text):
-                place = _decoded(text, f"{origin} (the string in it)")
-            case dict(value) if "Statement" in value or "Effect" in value:
-                return place
-            case [dict(value), *_] if "Effect" in value:
-                return place
-            case dict(value) if names := [name for name in _WRAPPERS if name in value]:
-                index = dict(place.members())[names[0]]
-                place = Place(place.text, index, value[names[0]])
-            case value:
-                raise PolicyError(f"{origin}: {_described(value)}", hint=_GET)
-    raise PolicyError(f"{origin}: no policy in it", hint=_GET)
-
-
-_GET = "aws kms get-key-policy --key-id KEY prints a key's policy"
-_SHAPES = {
-    "AWSTemplateFormatVersion": "a CloudFormation template: give the KeyPolicy in it",
-    "Resources": "a CloudFormation template: give the KeyPolicy in it",
-    "resource": "Terraform's JSON: give the policy in it",
-    "planned_values": "Terraform's plan: give the policy in it",
-    "KeyMetadata": "the response of describe-key, which has no policy",
-    "PolicyNames": "the response of list-key-policies, which has no policy",
-    "Grants": "a list of grants, not a policy",
-    "Measurements": "measurements, not a policy",
-}
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, dict):
-        for name, text in _SHAPES.items():
-            if name in value:
-                return text
-        return "the JSON has no Statement"
-    return "the JSON is neither a policy nor a statement"
-
-
-def _decoded(text: str, origin: str) -> Place:
-    return Place(text, 0, None).decoded(origin, _shape(text))
-
-
-def _shape(text: str) -> str:
-    if re.search(r"^\s*(resource|data|variable|locals)\b[^:]*\{|\bjsonencode\(", text):
-        return f"this looks like Terraform's language: {_GET}"
-    return "" if text.lstrip()[:1] in ("{", "[", '"') else _GET
+_ELEMENTS = (
+    "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource",
+    "Condition",
+)  # fmt: skip
+"""Of a statement. KMS takes no policy with another; one that is misspelt would restrict nothing."""
 
 
 def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
     where = f"{origin}:{line}: statement {number}"
     if isinstance(document, dict) and any(name.startswith("Fn::") for name in document):
-        raise PolicyError(f"{where} is a function of CloudFormation", hint=_GET)
+        raise PolicyError(f"{where} is a function of CloudFormation", hint=GET_POLICY)
+    if isinstance(document, dict):
+        _check_elements(document, where)
     if not isinstance(document, dict) or document.get("Effect") not in ("Allow", "Deny"):
         raise PolicyError(f"{where} has no Effect that is Allow or Deny")
     sid = document.get("Sid")
@@ -285,6 +241,8 @@ def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
         raise PolicyError(f"{where} has no Action")
     is_resource_negated, resources = _either(document, "Resource", where)
     is_principal_negated = "NotPrincipal" in document
+    if is_principal_negated and "Principal" in document:
+        raise PolicyError(f"{where} has both Principal and NotPrincipal")
     principals: tuple[str, ...] | None = None
     others: tuple[str, ...] = ()
     if is_principal_negated or "Principal" in document:
@@ -303,6 +261,16 @@ def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
         is_resource_negated,
         tuple(_conditions(document.get("Condition", {}), where)),
     )
+
+
+def _check_elements(document: dict[str, Any], where: str) -> None:
+    for element in document:
+        if element not in _ELEMENTS:
+            close = difflib.get_close_matches(element[:40].title(), _ELEMENTS, n=1)
+            raise PolicyError(
+                f"{where} has an element {element!r:.80}, which no statement has",
+                hint=f"write {close[0]}; the case counts" if close else "leave it out",
+            )
 
 
 def _either(
@@ -352,7 +320,7 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
     if any(isinstance(item, dict) for item in values):
         raise PolicyError(
             f"{where} has an object in place of text, such as a function of CloudFormation",
-            hint=_GET,
+            hint=GET_POLICY,
         )
     # Findings quote what stands here, and a terminal obeys what is not printable.
     if not all(isinstance(item, str) and item.isprintable() for item in values):

@@ -81,9 +81,10 @@ def _check(statement: Statement, condition: Condition) -> Iterator[Finding]:
                 statement, "key", f"{condition}: not a condition key of KMS",
                 f"the keys are {IMAGE_KEY} and {PREFIX}PCR0 to PCR31",
             )  # fmt: skip
+        yield from _check_literals(statement, condition)
         return
     if condition.operator == "Null":
-        if not set(condition.values) <= {"true", "false"}:
+        if not {value.lower() for value in condition.values} <= {"true", "false"}:
             yield at(
                 statement, "null", f"{condition}: neither true nor false",
                 'write "true": no document; "false": any document',
@@ -97,6 +98,29 @@ def _check(statement: Statement, condition: Condition) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield from _check_comparison(statement, condition)
+
+
+_WITHOUT_WILDCARD = re.compile(
+    r"kms:(calleraccount|viaservice)"
+    r"|aws:(principal(account|arn|orgid|orgpaths)|userid|source(account|arn|orgid|vpc|vpce))"
+)
+"""Condition keys of which no value has a `*` or a `?`."""
+
+
+def _check_literals(statement: Statement, condition: Condition) -> Iterator[Finding]:
+    """Find wildcards where they stand for themselves."""
+    if "Equals" not in condition.operator or condition.operator not in TEXT_OPERATORS:
+        return
+    if not _WITHOUT_WILDCARD.fullmatch(condition.key.lower()):
+        return
+    for value in condition.values:
+        if re.search(r"[*?]", value) and "${" not in value:
+            yield at(
+                statement, "wildcard",
+                f"{condition}: {value!r:.120} is compared as it is, and no caller has a wildcard "
+                f"there: {'always' if condition.is_negated else 'never'} met",
+                f"write {'StringNotLike' if condition.is_negated else 'StringLike'}",
+            )  # fmt: skip
 
 
 def _check_comparison(statement: Statement, condition: Condition) -> Iterator[Finding]:
@@ -139,7 +163,14 @@ def _check_comparison(statement: Statement, condition: Condition) -> Iterator[Fi
 
 def _check_value(statement: Statement, condition: Condition, value: str) -> Iterator[Finding]:
     never = "never met" if not condition.is_negated else "always met"
-    if _PLACEHOLDER.search(value):
+    if re.search(r"\$\{[a-z0-9-]+:", value, re.IGNORECASE):
+        yield at(
+            statement, "variable",
+            f"{condition}: {value!r:.60} is a policy variable: tags and names of the caller choose "
+            "the image, or with a Version before 2012-10-17, none is met",
+            "put the measurement there: nitro-cli describe-eif prints it",
+        )  # fmt: skip
+    elif _PLACEHOLDER.search(value):
         yield at(
             statement, "placeholder", f"{condition}: {value!r:.60} is a placeholder: {never}",
             "put the measurement there: nitro-cli describe-eif prints it",
@@ -179,7 +210,8 @@ def _zero(key: str) -> tuple[str, Severity]:
 
 def _no_such_key(statement: Statement, condition: Condition) -> Finding:
     absent = condition.if_exists or condition.is_negated or condition.quantifier == "ForAllValues"
-    is_met = "true" in condition.values if condition.operator == "Null" else absent
+    values = {value.lower() for value in condition.values}
+    is_met = "true" in values if condition.operator == "Null" else absent
     result = "always" if is_met else "never"
     effect = {
         ("always", True): "the condition restricts nothing",
@@ -207,7 +239,8 @@ def _contradictions(statement: Statement) -> Iterator[Finding]:
     for condition in statement.conditions:
         key = condition.key.lower()
         positive = condition.operator in TEXT_OPERATORS and not condition.is_negated
-        if not positive or condition.if_exists or "Like" in condition.operator:
+        is_absence_met = condition.if_exists or condition.quantifier == "ForAllValues"
+        if not positive or is_absence_met or "Like" in condition.operator:
             continue
         keys.add(key)
         if key in ENCLAVE_KEYS:

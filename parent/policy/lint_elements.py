@@ -109,3 +109,10 @@ def resources(statement: Statement) -> Iterator[Finding]:
                 f"{pattern!r:.120}: not the ARN of a key: the statement has no effect",
                 'write "Resource": "*", which in a key policy means its key',
             )  # fmt: skip
+        elif pattern != "*" and not statement.allows:
+            yield at(
+                statement, "resource",
+                f"{pattern!r:.120}: if that is not the policy's own key, nothing is denied",
+                'write "Resource": "*", which in a key policy means its key',
+                Severity.WARNING,
+            )  # fmt: skip

@@ -19,6 +19,7 @@ from parent.policy.actions import (
     pcr_key,
     tpm_pcr_key,
 )
+from parent.policy.evaluate import Document, Request
 from parent.policy.findings import Finding, Options, Severity, at
 from parent.policy.reach import (
     applies_without_document,
@@ -26,6 +27,8 @@ from parent.policy.reach import (
     guards,
     is_denied_to_all,
     is_open,
+    may_apply,
+    met_by_callers,
     names_anybody,
     never_applies,
     who,
@@ -57,10 +60,16 @@ _WHOLE = {
 }
 
 
+_SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(\.cn)?")
+
+
 def use(policy: Policy, options: Options) -> Iterator[Finding]:
     """Yield the statements that let others use the key than the images meant."""
     for statement in policy.statements:
-        if not statement.allows or not names_anybody(statement):
+        if not statement.allows:
+            continue
+        yield from _services(policy, statement)
+        if not names_anybody(statement):
             continue
         if lint_conditions.foreign_keys(statement, options.platform):
             continue  # No document of the platform meets it.
@@ -92,6 +101,27 @@ def use(policy: Policy, options: Options) -> Iterator[Finding]:
                     "name the role of the parents in Principal, or add a condition on "
                     "kms:CallerAccount or aws:PrincipalArn",
                 )  # fmt: skip
+
+
+def _services(policy: Policy, statement: Statement) -> Iterator[Finding]:
+    """Find services of AWS that may use the key; they have no document."""
+    services = [name for name in statement.other_principals if _SERVICE.fullmatch(name)]
+    actions = [
+        action
+        for action in GUARDED
+        if statement.covers(action)
+        and not never_applies(statement, action)
+        and applies_without_document(statement, action)
+        and not denies_without_document(policy, action)
+    ]
+    if services and set(actions) - DATA_KEYS:
+        yield at(
+            statement, "service",
+            f"{', '.join(services)[:120]} may do {_names(actions)} without an attestation "
+            "document, for whomever the service acts",
+            "leave the statement out, or deny these actions to all without a document",
+            Severity.WARNING,
+        )  # fmt: skip
 
 
 def _without_document(statement: Statement, actions: list[Action]) -> Iterator[Finding]:
@@ -179,9 +209,10 @@ def _pins(policy: Policy, statement: Statement, action: Action, options: Options
     if is_denied_to_all(policy, action):
         return True
     for guard in guards(policy, action, statement):
+        conditions = [c for c in guard.conditions if not met_by_callers(c, action, statement)]
         # With several conditions it denies only what differs in all of them.
-        if len(guard.conditions) == 1 and guard.conditions[0].is_negated:
-            [condition] = guard.conditions
+        if len(conditions) == 1 and conditions[0].is_negated:
+            [condition] = conditions
             if condition.is_attestation and condition.quantifier != "ForAnyValue":
                 compared.add(condition.key.lower())
     whole = _WHOLE[_platform(statement, options)]
@@ -191,9 +222,12 @@ def _pins(policy: Policy, statement: Statement, action: Action, options: Options
 
 
 def _demands(condition: Condition) -> bool:
-    """Return whether a condition compares what a document must have."""
+    """Return whether a condition compares what a document must have.
+
+    With an operator that compares no text, none is met: that is its own finding.
+    """
     return (
-        condition.operator.startswith("String")
+        condition.operator != "Null"
         and not condition.is_negated
         and not condition.if_exists
         and condition.quantifier != "ForAllValues"
@@ -202,27 +236,34 @@ def _demands(condition: Condition) -> bool:
 
 def grants(policy: Policy, options: Options) -> Iterator[Finding]:
     """Yield the statements that allow grants, which do not depend on a document."""
-    action = find("CreateGrant")
-    undenied = [a.name for a in GUARDED if not denies_without_document(policy, a)]
+    undenied = [action for action in GUARDED if not denies_without_document(policy, action)]
     for statement in policy.statements:
-        for_services = any(
-            c.key.lower() == "kms:grantisforawsresource" and c.operator == "Bool"
-            for c in statement.conditions
-        )
-        if (
-            statement.allows
-            and statement.covers(action)
-            and names_anybody(statement)
-            and not never_applies(statement, action)
-            and not for_services
-            and undenied
-        ):
+        granted = [action for action in undenied if _may_grant(statement, action)]
+        if granted:
             immutable = options.is_immutable
             yield at(
                 statement, "grant",
                 f"{who(statement)} may create grants, which let others do "
-                f"{', '.join(undenied[:2])} without an attestation document",
+                f"{_names(granted[:2])} without an attestation document",
                 "leave kms:CreateGrant out; or deny these to all without a document, which no "
                 "grant overrides",
                 Severity.ERROR if immutable else Severity.WARNING,
             )  # fmt: skip
+
+
+_CREATE_GRANT = find("CreateGrant")
+
+
+def _may_grant(statement: Statement, action: Action) -> bool:
+    """Return whether a statement allows a grant of an action, other than to a service of AWS.
+
+    A grant of one operation is the least: what does not allow it allows none with it.
+    """
+    if not statement.allows or not names_anybody(statement):
+        return False
+    context = {
+        "kms:grantoperations": (action.name.removeprefix("kms:"),),
+        "kms:grantisforawsresource": ("false",),
+    }
+    request = Request(_CREATE_GRANT, document=Document.UNKNOWN, context=context)
+    return statement.covers(_CREATE_GRANT) and may_apply(statement, request)

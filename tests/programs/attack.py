@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from enclave_simulator.attack.model import DEADLINE, Place
 from enclave_simulator.attack.report import heading, row, summary
 from enclave_simulator.attack.running import Result, Runner, Target
 from enclave_simulator.attack.table import ATTACKS
@@ -53,6 +54,14 @@ def subjects(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+def talkative() -> list[str]:
+    """Return a program that logs more than the kernel's buffers take, with the agent's `log`."""
+    return [
+        "enclave-agent", "log", "--",
+        "sh", "-c", f"seq 100000 >&2; exec {sys.executable} {PROGRAMS / 'agent.py'}",
+    ]  # fmt: skip
+
+
 def attack(title: str, runner: Runner, names: list[str], jobs: int) -> list[Result]:
     print(f"\n{title}\n{heading()}", end="", flush=True)
     results = []
@@ -74,7 +83,7 @@ def vulnerable(names: list[str], jobs: int, folder: Path, env: dict[str, str]) -
             Target(
                 argv=[sys.executable, "-m", "tests.programs.attacked.vulnerable", weakness],
                 env=env | {"ATTACKED_KEY": str(path)},
-                deadline=HANGS_AFTER if weakness in WAITING else 240.0,
+                deadline=HANGS_AFTER if weakness in WAITING else DEADLINE,
             )
         )
         own = [name for name in names if CAUGHT_BY[name] == weakness]
@@ -95,10 +104,15 @@ def main() -> int:
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
-        chosen = subjects(Path(folder)) if "agent" in parts else {}
-        for title, argv in chosen.items():
+        chosen: dict[str, tuple[list[str], list[str]]] = {}
+        if "agent" in parts:
+            chosen = {title: (argv, names) for title, argv in subjects(Path(folder)).items()}
+            on_logs = [name for name in names if ATTACKS[name].place is Place.LOG]
+            # The other attacks would find nothing that they do not find in the Python API.
+            chosen["agent, its log sent to the parent"] = talkative(), on_logs
+        for title, (argv, attacks) in chosen.items():
             runner = Runner(Target(argv=argv, env=env))
-            results = attack(title, runner, names, options.jobs)
+            results = attack(title, runner, attacks, options.jobs)
             wrong += [
                 f"{title}: {result.attack.name}: {result.finding.verdict.value}"
                 for result in results

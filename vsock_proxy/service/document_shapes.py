@@ -56,9 +56,7 @@ def document_bytes(data: bytes) -> bytes:
     """
     if not data.strip(_TRAILING):
         raise ConfigurationError("the attestation document is empty")
-    for start, description in _OTHERS:
-        if data.startswith(start):
-            raise ConfigurationError(f"this is {description}")
+    _reject_others(data)
     found = list(dict.fromkeys(_documents(data, 0)))
     if len(found) > 1:
         raise ConfigurationError(
@@ -223,4 +221,20 @@ def _unrecognised(data: bytes) -> bytes:
                 hint="enclave-parent key-policy reads it; a document comes from the enclave's NSM",
             )
         raise ConfigurationError("no attestation document in the JSON")
-    return _decoded(text) or data
+    if decoded := _decoded(text):
+        _reject_others(decoded)
+        return decoded
+    if all(c.isprintable() or c.isspace() for c in text):
+        odd = re.search(r"[^A-Za-z0-9+/=_\s-]", text)
+        where = f": {odd[0]!r} stands at character {odd.start() + 1}" if odd else ""
+        raise ConfigurationError(
+            f"this is text, but neither hex nor base64{where}",
+            hint="give the document alone: as bytes, in hex, base64 or JSON",
+        )
+    return data
+
+
+def _reject_others(data: bytes) -> None:
+    for start, description in _OTHERS:
+        if data.startswith(start):
+            raise ConfigurationError(f"this is {description}")

@@ -168,10 +168,33 @@ def test_a_certificate_whose_times_cannot_be_read(place: int, time: bytes) -> No
     assert failures_of(Document(certificates))[0].startswith(f"{name}: not a readable certificate")
 
 
+P384_ORDER = int(
+    "ffffffffffffffffffffffffffffffffffffffffffffffff"
+    "c7634d81f4372ddf581a0db248b0a77aecec196accc52973",
+    16,
+)
+"""FIPS 186-5, SP 800-186, section 3.2.1.4."""
+
+
 @pytest.mark.parametrize("other", [ec.SECP256R1(), ec.SECP521R1(), ec.BrainpoolP384R1()])
 def test_the_leafs_key_must_be_on_p384(other: ec.EllipticCurve) -> None:
     document = Document(chain({LEAF: {"key": ec.generate_private_key(other)}}))
     assert failures_of(document) == ("signature: no P-384 key in the certificate to check it with",)
+
+
+def test_a_key_and_the_one_with_the_other_y_are_told_apart() -> None:
+    """Two points have one x: those of the private keys d and -d, modulo the curve's order."""
+    one, other = (ec.derive_private_key(d, ec.SECP384R1()) for d in (7, P384_ORDER - 7))
+    points = [each.public_key().public_numbers() for each in (one, other)]
+    assert points[0].x == points[1].x
+    assert {point.y % 2 for point in points} == {0, 1}
+    for own in (one, other):
+        certificates = chain({LEAF: {"key": own}})
+        verified(Document(certificates, signer=own))
+        (not_its_own,) = {one, other} - {own}
+        assert failures_of(Document(certificates, signer=not_its_own)) == (
+            "signature: not made over this payload by the certificate's key",
+        )
 
 
 @pytest.mark.parametrize("place", range(LEAF))

@@ -43,18 +43,24 @@ class Range:
             self.recorded[weakness] = parent.world.recorded
             return judge_control(outcome, parent.world.secrets(), attested=parent.attested > 0)
 
-    def attack(self, name: str, weakness: str) -> Finding:
+    def attack(self, name: str, weakness: str, *, timeout: float | None = None) -> Finding:
+        """Return the verdict on a client; `timeout` is for one of its calls."""
         if weakness == "fixed-key-pair" and weakness not in self.recorded:
             assert not self.control(weakness)
         recorded = self.recorded.get(weakness)
         attack = ATTACKS[name]
         with HostileParent(self.authority, self.certificates, attack, recorded=recorded) as parent:
-            outcome = self.outcome(parent, weakness)
+            outcome = self.outcome(parent, weakness, timeout)
             return judge(attack, outcome, parent.world.secrets())
 
-    def outcome(self, parent: HostileParent, weakness: str) -> Outcome:
+    def outcome(
+        self, parent: HostileParent, weakness: str, timeout: float | None = None
+    ) -> Outcome:
         """Run a client and return how it ended."""
         given, ended = parent.world.input, threading.Event()
+        if timeout is None:
+            # A client that is not to hang refuses what does not arrive; sooner is as good.
+            timeout = TEST_TIMEOUT if arrives(parent.attack.name) else 0.2
         environ = given.variables()
         if parent.attack.place.value != "credentials":
             environ |= {
@@ -67,13 +73,13 @@ class Range:
             exchange=parent.nsm.exchange,
             proxy=lambda: dialer.dial(parent.proxy, TEST_TIMEOUT),
             credentials=lambda: dialer.dial(parent.credentials, TEST_TIMEOUT),
+            log=lambda: dialer.dial(parent.log, TEST_TIMEOUT),
             environ=environ,
             ca_pem=self.certificates.ca_pem,
             key=self.key,
             fixed_key=self.fixed_key,
             alive=lambda: not ended.is_set(),
-            # A client that is not to hang refuses what does not arrive; sooner is as good.
-            timeout=TEST_TIMEOUT if arrives(parent.attack.name) else 0.2,
+            timeout=timeout,
         )
         codes: list[int] = []
         lines: list[str] = []

@@ -9,7 +9,7 @@ import pytest
 from enclave_simulator.attack.table import ATTACKS
 from enclave_simulator.attack.verdict import Verdict
 from tests.programs.attacked.caught import CAUGHT_BY, CRASHING, WAITING, arrives
-from tests.programs.attacked.vulnerable import WEAKNESSES
+from tests.programs.attacked.weaknesses import WEAKNESSES
 
 if TYPE_CHECKING:
     from tests.enclave_simulator.attack.conftest import Range
@@ -45,6 +45,12 @@ def test_a_client_without_a_weakness_refuses_what_does_not_arrive(attacked: Rang
     finding = attacked.attack("stall-body", "")
     # On a slow machine, one that waits for a moment only gives up before it has come to it.
     assert finding.verdict in {Verdict.REFUSED, Verdict.UNMET}, finding
+
+
+def test_a_client_without_time_leaves_no_socket(attacked: Range) -> None:
+    """As on a busy machine: its deadline is over before it has sent anything."""
+    finding = attacked.attack("stall-body", "", timeout=0.0)
+    assert finding.verdict is Verdict.UNMET, finding
 
 
 @pytest.mark.parametrize("weakness", ["", "fixed-key-pair", "takes-interim", "unattested"])

@@ -61,6 +61,21 @@ def test_a_command_line_without_lines_of_the_protocol() -> None:
     assert done.returncode == 0
 
 
+def test_what_a_program_sends_to_the_log_sink_is_its_output() -> None:
+    done = attack(
+        "--only", "plaintext,log-stall,log-cut", "--jobs", "2", "--",
+        "enclave-agent", "log", "--flush", "0.1", "--",
+        # More than the kernel's buffers: a program that waits for its log would hang.
+        "sh", "-c", f"seq 100000 >&2; exec {sys.executable} {AGENT}",
+    )  # fmt: skip
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:-1]}
+    assert "KMS sent Plaintext in the open" in rows["plaintext"], done.stdout + done.stderr
+    for name in ("log-stall", "log-cut"):
+        assert rows[name].split()[1] == "refused"
+        assert rows[name].split()[3:] == ["exit", "code", "0"]
+    assert done.returncode == 0
+
+
 @pytest.mark.long
 def test_a_vulnerable_program_is_caught_and_what_it_leaves_behind_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"

@@ -8,13 +8,13 @@ from enclave_simulator.attack.table import ATTACKS, BEYOND
 from enclave_simulator.attack.verdict import Verdict
 from tests.paths import ROOT
 from tests.programs.attacked.caught import CAUGHT_BY
-from tests.programs.attacked.vulnerable import WEAKNESSES
+from tests.programs.attacked.weaknesses import WEAKNESSES
 
 DOCUMENT = (ROOT / "docs/attack.md").read_text(encoding="utf-8")
 
 
 def test_every_attack_is_in_its_table_with_the_client_that_it_catches() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| (.*) \| (.*) \|$", DOCUMENT, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.*) \| (.*) \|$", DOCUMENT, re.MULTILINE)
     listed = [row for row in rows if row[0] in ATTACKS]
     expected = [
         (attack.name, attack.effect, WEAKNESSES[CAUGHT_BY[attack.name]])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from enclave import AgentError
+from enclave.logs.sender import send_to_sink
 from enclave_simulator.attack.model import Success
 from enclave_simulator.attack.table import ATTACKS
 from tests.programs.attacked.caught import arrives
@@ -26,6 +27,8 @@ SLOW = {name for name in ATTACKS if not arrives(name)} | {
 }
 ELSEWHERE = {
     "entropy-refused",  # `serve` seeds the kernel with it, the agent does not
+    "log-stall",  # what it logs is sent below
+    "log-cut",
     "replayed-envelope",  # needs an earlier run
     "wrong-length",  # GenerateRandom
 }
@@ -35,18 +38,36 @@ ELSEWHERE = {
 def test_the_agent_refuses_it(name: str, hostile_kms: Callable[[str], HostileKms]) -> None:
     kms = hostile_kms(name)
 
-    def decrypt() -> bytes:
-        return kms.agent.decrypt(  # type: ignore[no-any-return]
-            kms.ciphertexts[0], key_id=kms.key_id, encryption_context=dict(kms.context)
-        ).plaintext
-
     if ATTACKS[name].success is Success.RIGHT and ATTACKS[name].answers != "program":
-        with contextlib.suppress(AgentError):
-            assert decrypt() == kms.secrets[0]
+        for ciphertext, secret in zip(kms.ciphertexts, kms.secrets, strict=True):
+            with contextlib.suppress(AgentError):
+                assert decrypt(kms, ciphertext) == secret
     else:
         with pytest.raises(AgentError):
-            decrypt()
+            decrypt(kms, kms.ciphertexts[0])
     assert kms.parent.met
+    assert not kms.parent.evidence
+
+
+def decrypt(kms: HostileKms, ciphertext: bytes) -> bytes:
+    return kms.agent.decrypt(  # type: ignore[no-any-return]
+        ciphertext, key_id=kms.key_id, encryption_context=dict(kms.context)
+    ).plaintext
+
+
+@pytest.mark.parametrize("name", ["log-stall", "log-cut"])
+def test_the_agent_does_not_wait_for_the_log_sink(
+    name: str, hostile_kms: Callable[[str], HostileKms]
+) -> None:
+    kms = hostile_kms(name)
+    sender = send_to_sink(kms.parent.log, limit=1 << 20)
+    # More than its buffer and the kernel's take.
+    for _ in range(128):
+        sender.put(1024 * [63 * b"x"])
+    assert decrypt(kms, kms.ciphertexts[0]) == kms.secrets[0]
+    outcome = sender.close(0)
+    assert outcome.dropped
+    assert not outcome.confirmed
 
 
 def test_the_agent_refuses_random_bytes_of_another_length(

@@ -71,6 +71,13 @@ USE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         [statement(), denies({"StringNotEquals": {IMAGE: A0, f"{PCR}0": A0}})],
         set(),
     ),
+    "a service, behind a Deny": (
+        [
+            statement(Principal={"Service": "logs.amazonaws.com"}, Condition=None),
+            NULL_GUARD,
+        ],
+        set(),
+    ),
     "data keys for who encrypts": (
         [statement(), statement(Action=["kms:Encrypt", "kms:GenerateDataKey*"], Condition=None)],
         {"data-keys"},
@@ -229,7 +236,8 @@ CONDITIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"StringEquals": {IMAGE: "EXAMPLE_PCR0_REPLACE_WITH_VALUE"}},
         {"placeholder"},
     ),
-    "variable": ({"StringEquals": {IMAGE: "${pcr_0}"}}, {"placeholder"}),
+    "a template's variable": ({"StringEquals": {IMAGE: "${pcr_0}"}}, {"placeholder"}),
+    "a policy variable": ({"StringEquals": {IMAGE: "${aws:PrincipalTag/pcr0}"}}, {"variable"}),
     "upper case": ({"StringEquals": {IMAGE: A0.upper()}}, {"case"}),
     "upper case, ignored": ({"StringEqualsIgnoreCase": {IMAGE: A0.upper()}}, set()),
     "misspelt key": ({"StringEquals": {f"{PCR}_0": A0}}, {"key"}),
@@ -256,11 +264,17 @@ CONDITIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "for any value": ({"ForAnyValue:StringEquals": {IMAGE: A0}}, {"quantifier"}),
     "not this one": ({"StringNotEquals": {IMAGE: A0}}, {"negated", "unattested"}),
     "wildcard": ({"StringLike": {IMAGE: "a0*"}}, {"wildcard"}),
-    "numbers": ({"NumericEquals": {IMAGE: "1"}}, {"operator", "any-image"}),
+    "numbers": ({"NumericEquals": {IMAGE: "1"}}, {"operator"}),
+    "a switch": ({"Bool": {IMAGE: "true"}}, {"operator"}),
     "operator's case": ({"stringequals": {IMAGE: A0}}, {"operator"}),
     "no such operator": ({"Equals": {IMAGE: A0}}, {"operator"}),
     "no value": ({"StringEquals": {IMAGE: []}}, {"no-value"}),
     "neither": ({"Null": {IMAGE: "no"}}, {"null"}),
+    "any document, in another case": ({"Null": {IMAGE: "False"}}, {"any-image"}),
+    "ImageSha384 is not PCR0, for all values": (
+        {"ForAllValues:StringEquals": {IMAGE: A0, f"{PCR}0": B0}},
+        {"quantifier", "unattested"},
+    ),
     "ImageSha384 is not PCR0": (
         {"StringEquals": {IMAGE: A0, f"{PCR}0": B0}},
         {"contradiction"},
@@ -327,6 +341,30 @@ ELEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"principal"},
     ),
     "a service": ({"Principal": {"Service": "ec2.amazonaws.com"}}, {"principal"}),
+    "a service without a document": (
+        {"Principal": {"Service": "logs.eu-central-1.amazonaws.com"}, "Condition": None},
+        {"service"},
+    ),
+    "a service, beside a role": (
+        {
+            "Principal": {"AWS": ROLE, "Service": ["sns.amazonaws.com", "x"]},
+            "Action": "kms:*",
+            "Condition": None,
+        },
+        {"service", "unattested", "grant"},
+    ),
+    "a service that encrypts": (
+        {
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": ["kms:Encrypt", "kms:GenerateDataKey"],
+            "Condition": None,
+        },
+        set(),
+    ),
+    "no service": (
+        {"Principal": {"Federated": "accounts.google.com"}, "Condition": None},
+        set(),
+    ),
     "no Resource": ({"Resource": None}, {"resource"}),
     "an alias": ({"Resource": "arn:aws:kms:eu-central-1:111122223333:alias/a"}, {"resource"}),
     "the key": ({"Resource": KEY}, set()),

@@ -14,6 +14,7 @@ from parent.policy import evaluate
 from parent.policy.actions import ACTIONS, Action, find
 from parent.policy.evaluate import Document, Outcome, Request
 from parent.policy.language import parse
+from parent.policy.principals import Named
 from tests.parent.policy import policies
 from tests.parent.policy.policies import (
     A0,
@@ -172,6 +173,59 @@ def test_one_statement(changes: dict[str, object], expected: Outcome) -> None:
     assert outcome(statement(**changes)) is expected
 
 
+def test_values_of_keys_of_the_request_itself() -> None:
+    def value(key: str, **known: object) -> tuple[str, ...] | None:
+        return replace(Request(find("Decrypt")), **known).value(key)  # type: ignore[arg-type]
+
+    assert value(IMAGE) == ()
+    assert value(IMAGE, document=Document.UNKNOWN) is None
+    assert value(IMAGE, document=OLD) == (A0,)
+    for key in ("kms:CallerAccount", "aws:PrincipalAccount"):
+        assert value(key) is None
+        assert value(key, principal=SESSION) == (policies.ACCOUNT,)
+        assert value(key, principal="a:b:c:d:e") == ("e",)
+        assert value(key, principal="a:b:c:d") is None
+    assert value("aws:PrincipalArn", principal=ROLE) == (ROLE,)
+    # Of a session it is its role's, with a path that a session does not tell.
+    assert value("aws:PrincipalArn", principal=SESSION) is None
+    assert value("aws:SourceVpc", principal=ROLE) is None
+
+
+@pytest.mark.parametrize(
+    ("resource", "expected"),
+    [
+        (KEY, Outcome.UNKNOWN),
+        ("*", Outcome.ALLOWED),
+        ([KEY, "*"], Outcome.ALLOWED),
+        ("arn:aws:kms:eu-central-1:111122223333:alias/a", Outcome.NOT_ALLOWED),
+        ("", Outcome.NOT_ALLOWED),
+    ],
+)
+def test_resource_of_a_key_that_is_not_known(resource: object, expected: Outcome) -> None:
+    assert outcome(statement(Resource=resource), key=None) is expected
+
+
+def test_iam_policy_allows_what_is_about_no_key_only() -> None:
+    def allowed(name: str, resource: str) -> Outcome:
+        own = statement(Principal=None, Action=f"kms:{name}", Condition=None, Resource=resource)
+        return outcome(own, action=find(name))
+
+    assert allowed("GenerateRandom", "*") is Outcome.ALLOWED
+    assert allowed("GenerateRandom", KEY) is Outcome.NOT_ALLOWED
+    # The key's own policy must allow it too.
+    assert allowed("Decrypt", KEY) is Outcome.UNKNOWN
+    assert allowed("Decrypt", f"{KEY}2") is Outcome.NOT_ALLOWED
+
+
+def test_steps_tell_what_decided() -> None:
+    (found,) = evaluate.steps(parsed(statement(Resource=f"{KEY}2")), Request(
+        find("Decrypt"), SESSION, KEY, OLD
+    ))  # fmt: skip
+    assert (found.named, found.is_resource, found.applies) == (Named.YES, False, False)
+    (check,) = found.checks
+    assert (check.condition.key, check.actual, check.is_met) == (IMAGE, (A0,), True)
+
+
 def test_an_account_or_an_alias_leaves_it_to_iam() -> None:
     foreign = KEY.replace("111122223333", "444455556666")
     assert outcome(statement(), key=foreign) is Outcome.DELEGATED
@@ -205,6 +259,8 @@ def test_nothing_is_allowed_by_a_deny_that_kms_would_not_take(
 
 
 def test_an_unknown_caller_is_allowed_only_if_every_caller_named_is() -> None:
+    same = compares("b0" * 48)
+    assert outcome(statement(), same, principal=None) is Outcome.ALLOWED
     other = compares("b0" * 48, Principal={"AWS": f"{ROLE}2"})
     assert outcome(statement(), principal=None) is Outcome.ALLOWED
     assert outcome(statement(), other, principal=None) is Outcome.UNKNOWN

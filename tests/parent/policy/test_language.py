@@ -97,6 +97,10 @@ def test_lines(text: str, indent: int | str | None, in_response: bool) -> None:
             "such as a function of CloudFormation",
         ),
         (json.dumps({"Statement": statement(NotAction="x")}), "both Action and NotAction"),
+        (
+            json.dumps({"Statement": statement(NotPrincipal="*")}),
+            "both Principal and NotPrincipal",
+        ),
         (json.dumps({"Statement": statement(Action=[None])}), "not printable text"),
         (json.dumps({"Statement": statement(Principal=[ROLE])}), "neither [*] nor an object"),
         (json.dumps({"Statement": statement(Principal=ROLE)}), "neither [*] nor an object"),
@@ -121,6 +125,24 @@ def test_lines(text: str, indent: int | str | None, in_response: bool) -> None:
 def test_what_is_not_a_policy(text: str, message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         parse(text, origin="p")
+
+
+@pytest.mark.parametrize(
+    ("element", "hint"),
+    [
+        ("Conditions", "write Condition; the case counts"),
+        ("condition", "write Condition; the case counts"),
+        ("Resources", "write Resource; the case counts"),
+        ("effect", "write Effect; the case counts"),
+        ("Comment\x1b", "leave it out"),
+    ],
+)
+def test_misspelt_element_is_named(element: str, hint: str) -> None:
+    """Without it, its statement would let in more than it seems to."""
+    with pytest.raises(PolicyError, match=r"p:1: statement 1 has an element") as caught:
+        parse(json.dumps({"Statement": statement(**{element: {}})}), origin="p")
+    assert str(caught.value).isprintable()
+    assert caught.value.hint == hint
 
 
 def test_what_is_not_text() -> None:

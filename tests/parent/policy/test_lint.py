@@ -67,7 +67,7 @@ def test_findings_name_the_line() -> None:
 
 WARNINGS = {
     "grant", "deny-equal", "quantifier", "key-of-other-actions", "action", "resource", "no-key",
-    "debug", "data-keys", "key",
+    "debug", "data-keys", "key", "service",
 }  # fmt: skip
 
 

@@ -12,6 +12,9 @@ CAUGHT_BY = {
     "credentials-endless": "no-deadline",
     "credentials-injection": "raw-headers",
     "credentials-rejected": "renews-for-ever",
+    "credentials-redirect": "follows-redirects",
+    "log-stall": "awaits-log",
+    "log-cut": "dies-with-log",
     "tls-other-ca": "trusts-any",
     "tls-self-signed": "trusts-any",
     "tls-expired": "ignores-dates",
@@ -33,6 +36,12 @@ CAUGHT_BY = {
     "other-key-pair": "built-in-secret",
     "envelope-in-the-clear": "takes-unencrypted",
     "envelope-old-padding": "any-algorithm",
+    "envelope-oaep-sha1": "any-algorithm",
+    "envelope-aes-128": "any-algorithm",
+    "envelope-gcm": "any-algorithm",
+    "envelope-shared": "several-recipients",
+    "envelope-twice": "several-recipients",
+    "envelope-misaddressed": "any-recipient",
     "damaged-envelope": "built-in-secret",
     "empty-secret": "takes-empty",
     "other-keys-response": "ignores-key-id",
@@ -47,7 +56,7 @@ CAUGHT_BY = {
     "interim-response": "takes-interim",
     "unsolicited-response": "keeps-connections",
     "no-head": "takes-headless",
-    "two-lengths": "last-length",
+    "two-lengths": "first-length",
     "endless-interim": "no-deadline",
     "endless-headers": "no-deadline",
     "endless-body": "no-deadline",
@@ -71,16 +80,18 @@ CAUGHT_BY = {
     "entropy-refused": "aborts",
     "clock-behind": "retries-for-ever",
     "clock-ahead": "retries-for-ever",
+    "clock-falls-back": "retries-for-ever",
+    "clock-leaps": "retries-for-ever",
 }
 
-WAITING = {"no-deadline", "renews-for-ever", "retries-for-ever"}
+WAITING = {"awaits-log", "no-deadline", "renews-for-ever", "retries-for-ever"}
 """Clients with these never end: the verdict is hung."""
 
-
-CRASHING = {"aborts", "recurses"}
+CRASHING = {"aborts", "dies-with-log", "recurses"}
 """Clients with these end by a signal."""
 
 
 def arrives(name: str) -> bool:
-    """Return whether a response comes to its end under an attack."""
-    return not name.startswith(("stall-", "trickled-", "endless-", "credentials-"))
+    """Return whether what a client waits for comes to its end under an attack."""
+    kinds = set(name.split("-"))
+    return not kinds & {"stall", "trickle", "trickled", "endless"} or name.startswith("log-")

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
-from asn1crypto import cms
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.credentials import Credentials
 from enclave.recipient.cms import open_enveloped_data
+from tests.programs.attacked import loose_cms
+from tests.programs.attacked.weaknesses import WEAKNESSES
 from tests.signing import signed_headers
 from vsock_proxy.errors import AgentError
 
@@ -38,49 +38,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-WEAKNESSES = {
-    "aborts": "ends by a signal if the NSM refuses random bytes",
-    "any-algorithm": "opens an envelope by whichever algorithm it names",
-    "anonymous": "accepts cipher suites without a certificate",
-    "built-in-secret": "goes on with a built-in secret if anything fails",
-    "common-name": "accepts a host name in the common name",
-    "compares-last-part": "compares the last part of the response's KeyId alone",
-    "fixed-key-pair": "has one key pair for all runs",
-    "follows-redirects": "sends its request wherever a response says",
-    "ignores-dates": "does not check when a certificate is valid",
-    "ignores-key-id": "does not compare the response's KeyId",
-    "ignores-length": "does not compare the number of random bytes",
-    "ignores-status": "does not look at the HTTP status",
-    "inflates": "inflates what comes compressed, to any length",
-    "keeps-connections": "uses a connection again although something is left to read on it",
-    "last-length": "takes the first of two Content-Length",
-    "names-alias": "names its key by an alias",
-    "names-no-key": "names no key",
-    "no-deadline": "waits for ever, for any number of bytes",
-    "no-host-name": "does not compare the host name",
-    "old-tls": "speaks TLS 1.1",
-    "plain-http": "goes on without TLS if the server has none",
-    "raw-headers": "writes credentials into headers as they are",
-    "recurses": "reads JSON of any depth by recursion",
-    "renews-for-ever": "gets new credentials as often as KMS rejects them",
-    "retries-for-ever": "retries every error",
-    "stored-context": "takes the encryption context from beside the ciphertext",
-    "takes-empty": "takes an empty secret",
-    "takes-headless": "takes a body without a head (HTTP/0.9)",
-    "takes-interim": "takes an interim response for a response, and keeps the connection",
-    "takes-plaintext": "takes a secret in the clear",
-    "takes-truncated": "takes a body that ends early",
-    "takes-unencrypted": "takes CMS of any content type",
-    "takes-unframed": "takes the end of a connection for the end of a body",
-    "trusts-any": "does not verify certificates",
-    "unattested": "calls without a document if the NSM gives none",
-    "weak-keys": "accepts keys that are too short",
-}
-
 _HOST = "kms.us-east-1.amazonaws.com"
 _MOST = 1 << 20
 _TIMEOUT = 10.0
 _BUILT_IN = b"built-in secret of 32 bytes here"
+
+
+_LOG_LINES = 256 * (b"x" * 63 + b"\n")
+_LOGGED = 8 << 20  # more than loopback TCP and UNIX sockets take
 
 
 class RefusedError(Exception):
@@ -103,6 +68,7 @@ class Surroundings:
         exchange: the NSM.
         proxy: dials vsock-proxy.
         credentials: dials the credential service.
+        log: dials the log sink.
         environ: variables.
         ca_pem: the CA to trust.
         key: an RSA key pair; None: one is made.
@@ -114,6 +80,7 @@ class Surroundings:
     exchange: Callable[[bytes], bytes]
     proxy: Callable[[], socket.socket]
     credentials: Callable[[], socket.socket]
+    log: Callable[[], socket.socket]
     environ: Mapping[str, str]
     ca_pem: bytes
     key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
@@ -142,6 +109,7 @@ class Client:
     def results(self) -> list[str]:
         """Return a line of the attack's protocol for each call."""
         self.check_entropy()
+        self.write_log()
         ciphertexts = self.around.environ["ATTACK_CIPHERTEXTS"].split()
         lines = [self.line(partial(self.decrypt, text)) for text in ciphertexts]
         lines.append(self.line(lambda: self.call("GenerateRandom", {"NumberOfBytes": 32})))
@@ -202,18 +170,8 @@ class Client:
         return secret
 
     def opened(self, envelope: bytes) -> bytes:
-        if self.has("takes-unencrypted") or self.has("any-algorithm"):
-            whole = cms.ContentInfo.load(envelope)
-            if whole["content_type"].native == "data":
-                return bytes(whole["content"].native)
-            key = whole["content"]["recipient_infos"][0].chosen
-            if key["key_encryption_algorithm"]["algorithm"].native == "rsaes_pkcs1v15":
-                content_key = self.key.decrypt(key["encrypted_key"].native, padding.PKCS1v15())
-                content = whole["content"]["encrypted_content_info"]
-                iv = content["content_encryption_algorithm"]["parameters"].native
-                cipher = Cipher(algorithms.AES256(content_key), modes.CBC(iv)).decryptor()
-                padded = cipher.update(content["encrypted_content"].native) + cipher.finalize()
-                return padded[: -padded[-1]]
+        if self.weakness in loose_cms.WEAKNESSES:
+            return loose_cms.opened(envelope, self.key, self.key_identifier, self.unless)
         return open_enveloped_data(envelope, self.key, self.key_identifier)
 
     def unless(self, weakness: str, reason: str) -> None:
@@ -247,6 +205,23 @@ class Client:
         response = cbor2.loads(self.around.exchange(cbor2.dumps("GetRandom")))
         if "GetRandom" not in response and self.has("aborts"):
             raise AbortedError
+
+    # The log
+
+    def write_log(self) -> None:
+        """Log more than any buffer takes; what does not go at once is dropped."""
+        try:
+            with self.around.log() as connection:
+                connection.settimeout(None if self.has("awaits-log") else 0)
+                if self.has("dies-with-log"):
+                    connection.settimeout(self.around.timeout)
+                for _ in range(_LOGGED // len(_LOG_LINES)):
+                    connection.sendall(_LOG_LINES)
+        except (BrokenPipeError, ConnectionResetError) as e:
+            if self.has("dies-with-log"):
+                raise AbortedError from e
+        except (AgentError, OSError):
+            pass
 
     # HTTP
 
@@ -300,8 +275,7 @@ class Client:
         kept, self.kept = self.kept, None
         if kept is not None:
             return kept, self.left
-        connection = self.around.proxy()
-        self.limit(connection)
+        connection = self.dialed()
         try:
             return self.tls().wrap_socket(connection, server_hostname=host), b""
         except ssl.SSLError:
@@ -311,9 +285,16 @@ class Client:
         except BaseException:
             connection.close()
             raise
-        plain = self.around.proxy()
-        self.limit(plain)
-        return plain, b""
+        return self.dialed(), b""
+
+    def dialed(self) -> socket.socket:
+        connection = self.around.proxy()
+        try:
+            self.limit(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -352,16 +333,16 @@ class Client:
             if status >= 200 or self.has("takes-interim"):
                 break
         if len(set(lengths)) > 1:
-            self.unless("last-length", "two lengths")
-        if "transfer-encoding" in headers:
-            self.unless("no-deadline", "a body without a length")
-            while True:
-                data = self.more(connection, data)
+            self.unless("first-length", "two lengths")
         if not lengths and self.has("takes-unframed"):
             with contextlib.suppress(RefusedError):
                 while True:
                     data = self.more(connection, data)
             return status, headers, data, b""
+        if not lengths and status >= 200:
+            self.unless("no-deadline", "a body without a length")
+            while True:
+                data = self.more(connection, data)
         length = int(lengths[0]) if lengths else 0
         if length > _MOST:
             self.unless("no-deadline", "a body that is too long")
@@ -402,16 +383,22 @@ class Client:
                 environ["AWS_SESSION_TOKEN"],
             )
         if self.signer is None:
-            with self.around.credentials() as connection:
-                self.limit(connection)
-                connection.sendall(b"GET / HTTP/1.1\r\nHost: parent\r\nConnection: close\r\n\r\n")
-                data = b""
-                while b'"}' not in data:
-                    data = self.more(connection, data)
-            given = json.loads(data.partition(b"\r\n\r\n")[2])
+            given = json.loads(self.given_credentials("parent"))
             names = "AccessKeyId", "SecretAccessKey", "Token"
             self.signer = Credentials(*(given[name] for name in names))
         return self.signer
+
+    def given_credentials(self, host: str) -> bytes:
+        """Return what the credential service sends, or the host that it leads to."""
+        with self.around.credentials() as connection:
+            self.limit(connection)
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            status, headers, content, _ = self.response(connection, b"")
+        if 300 <= status < 400 and self.has("follows-redirects"):
+            return self.given_credentials(headers["location"].split("/")[2])
+        if status != 200:
+            raise RefusedError(f"HTTP {status} for credentials")
+        return content
 
 
 def main() -> int:
@@ -431,6 +418,7 @@ def main() -> int:
             exchange=device.exchange,
             proxy=lambda: dialer.dial(parse_address("vsock://3:8000"), _TIMEOUT),
             credentials=lambda: dialer.dial(parse_address("vsock://3:8002"), _TIMEOUT),
+            log=lambda: dialer.dial(parse_address("vsock://3:8003"), _TIMEOUT),
             environ=os.environ,
             ca_pem=Path(os.environ["AWS_CA_BUNDLE"]).read_bytes(),
         )

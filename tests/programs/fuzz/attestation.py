@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+_REQUESTS: tuple[Any, ...] = (
+    nsm.DescribeNSM(), nsm.DescribePCR(3), nsm.ExtendPCR(20, b"data"), nsm.LockPCR(21),
+    nsm.LockPCRs(22), nsm.GetRandom(), nsm.Attestation(b"u", b"n", b"k"),
+)  # fmt: skip
 _RESPONSES: tuple[type[Any], ...] = (
     nsm.DescribeNSMResponse, nsm.DescribePCRResponse, nsm.ExtendPCRResponse, nsm.LockPCRResponse,
     nsm.LockPCRsResponse, nsm.GetRandomResponse, nsm.AttestationResponse,
@@ -107,13 +111,9 @@ def _nsm(data: bytes) -> None:
 
 def _nsm_seeds() -> list[bytes]:
     (device, *_) = _nsms()
-    requests: list[Any] = [
-        nsm.DescribeNSM(), nsm.DescribePCR(3), nsm.ExtendPCR(20, b"data"), nsm.LockPCR(21),
-        nsm.LockPCRs(22), nsm.GetRandom(), nsm.Attestation(b"u", b"n", b"k"),
-    ]  # fmt: skip
     made = [
         device.exchange(nsm.encode(request)) + bytes([number])
-        for number, request in enumerate(requests)
+        for number, request in enumerate(_REQUESTS)
     ]
     return [*made, cbor2.dumps({"Error": "InvalidIndex"}) + b"\x01"]
 
@@ -336,11 +336,7 @@ def _simulated_nsm(data: bytes) -> None:
 
 
 def _simulated_seeds() -> list[bytes]:
-    requests: list[Any] = [
-        nsm.DescribeNSM(), nsm.DescribePCR(3), nsm.ExtendPCR(20, b"data"), nsm.LockPCR(21),
-        nsm.LockPCRs(22), nsm.GetRandom(), nsm.Attestation(b"u", b"n", b"k"),
-    ]  # fmt: skip
-    return [nsm.encode(request) for request in requests]
+    return [nsm.encode(request) for request in _REQUESTS]
 
 
 _NAMES = (b"Attestation", b"DescribePCR", b"DescribeNSM", b"GetRandom", b"Error", b"document")

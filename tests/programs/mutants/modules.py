@@ -32,9 +32,15 @@ MODULES: dict[str, Module] = {
     "signing": Module(("enclave/kms/signing.py",), ("tests/enclave/kms/test_signing.py",)),
     "allowlist": Module(
         ("vsock_proxy/proxy/allowlist.py", "vsock_proxy/proxy/allowlist_file.py"),
-        ("tests/vsock_proxy/proxy/test_allowlist.py",),
+        (
+            "tests/vsock_proxy/proxy/test_allowlist.py",
+            "tests/vsock_proxy/proxy/test_allowlist_lines.py",
+        ),
     ),
     "response": Module(("enclave/http/response.py",), ("tests/enclave/http/test_response.py",)),
     "request": Module(("enclave/http/request.py",), ("tests/enclave/http/test_request.py",)),
-    "evaluate": Module(("parent/policy/evaluate.py",), ("tests/parent/policy/test_evaluate.py",)),
+    "evaluate": Module(
+        ("parent/policy/evaluate.py",),
+        ("tests/parent/policy/test_evaluate.py", "tests/parent/policy/test_operators.py"),
+    ),
 }

@@ -73,6 +73,7 @@ class Part:
     Attributes:
         name: in the table.
         begin: starts it; returns the process.
+        end: kills and reaps it.
         lives: how often it was started.
         spans: when it was stopped, starved or dead: from, to, in monotonic seconds.
     """
@@ -82,7 +83,6 @@ class Part:
     end: Callable[[], None]
     lives: int = 0
     spans: list[tuple[float, float]] = field(default_factory=list)
-    deaths: list[float] = field(default_factory=list)
     _since: float | None = None
     _process: Popen[Any] | None = None
 
@@ -99,7 +99,6 @@ class Part:
     def kill(self) -> None:
         """Kill it as the kernel would, and reap it."""
         self.impair()
-        self.deaths.append(time.monotonic())
         self.end()
 
     def signal(self, number: int) -> None:
@@ -269,7 +268,7 @@ def _await_listening(port: int, process: Popen[Any]) -> None:
     """Wait until an endpoint responds: until then clients find none.
 
     Raises:
-        TimeoutError: it does not within a minute, or has ended.
+        TimeoutError: it does not within `START`, or has ended.
     """
     ends = time.monotonic() + START
     while time.monotonic() < ends and process.poll() is None:
@@ -336,21 +335,18 @@ def _refresh_until(made: Chain, stop: threading.Event) -> None:
         made.refresh()
 
 
-def await_right(made: Chain, *, within: float) -> float:
-    """Wait until every endpoint gives random bytes; return the seconds that took.
+def await_right(made: Chain, *, within: float) -> None:
+    """Wait until every endpoint gives random bytes.
 
     Raises:
         TimeoutError: one does not.
     """
     began = time.monotonic()
     for port in made.agents:
-        while True:
-            if _is_right(port):
-                break
+        while not _is_right(port):
             if time.monotonic() - began > within:
                 raise TimeoutError(f"{made.agents[port].name} gives no random bytes")
             time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def _is_right(port: int) -> bool:

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.proxy.allowlist import Allowlist, is_special
-from vsock_proxy.proxy.allowlist_file import load_allowlist, parse_allowlist
+from vsock_proxy.proxy.allowlist_file import (
+    is_allowlist,
+    load_allowlist,
+    parse_allowlist,
+    read_allowlist,
+)
 from vsock_proxy.service.settings import MAX_SIZE, parse_settings
 
 
@@ -206,6 +211,46 @@ def test_what_aws_ignores_is_ignored_with_a_warning(caplog: pytest.LogCaptureFix
         "allowlist:1: version: unknown key; it is ignored and restricts nothing",
         "allowlist:3: cid: unknown key; it is ignored and restricts nothing",
     ]
+
+
+def test_list_in_a_file_of_ours_is_read() -> None:
+    text = b"- {address: KMS.a.b, port: 443}\n- {port: '80', address: '*.a.b'}"
+    entries = parse_settings(text, source="proxy.yaml")
+    assert read_allowlist(entries).entries == {("kms.a.b", 443), ("*.a.b", 80)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {address: a.b, port: 1, cid: 5}", "proxy.yaml:1: unknown key 'cid'"),
+        ("- {address: a.b}", "proxy.yaml:1: key 'port' is missing"),
+        ("- {address: a.b, port: 1}\n- {port: 1}", "proxy.yaml:2: key 'address' is missing"),
+        ("- {address: a.b, port: 0}", "proxy.yaml:1: port: '0' is not an integer in 1..65535"),
+        ("- a.b:443", "proxy.yaml:1: 'a.b:443', not a mapping"),
+    ],
+)
+def test_list_in_a_file_of_ours_is_read_strictly(
+    text: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unknown key may have been meant to restrict something."""
+    with pytest.raises(ConfigurationError) as refusal:
+        read_allowlist(parse_settings(text.encode(), source="proxy.yaml"))
+    assert str(refusal.value).startswith(message)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("allowlist: []", True),
+        ("allowlist: []\nversion: 1", True),
+        ("proxy: {allowlist: []}", False),
+        ("- allowlist", False),
+        ("[]", False),
+    ],
+)
+def test_file_in_awss_format_is_recognised(text: str, is_one: bool) -> None:
+    assert is_allowlist(parse_settings(text.encode(), source="f.yaml")) is is_one
 
 
 @pytest.mark.parametrize("port", ['"443"', "'443'", "443"])

@@ -81,8 +81,8 @@ def test_a_large_document() -> None:
 
 def test_armour_that_never_ends_is_read_once() -> None:
     """As one pattern, each BEGIN would search all that follows it: a MiB would take hours."""
-    endless = b"-----BEGIN X!-----" * 60_000
-    assert document_bytes(endless) == endless
+    with pytest.raises(ConfigurationError, match="neither hex nor base64: '!'"):
+        document_bytes(b"-----BEGIN X!-----" * 60_000)
 
 
 @pytest.mark.parametrize("rest", [b"x", b"\nx", b"\0"])
@@ -110,6 +110,15 @@ def test_what_follows_a_document_stays(rest: bytes) -> None:
         (b'[{"Measurements": {}}]', "nitro-cli's JSON with measurements"),
         (b'{"a": 1}', "no attestation document in the JSON"),
         (b'{"a": ', "begins like JSON, but is not JSON"),
+        (base64.b64encode(b"\x1f\x8b\x08"), "gzip"),
+        (b"\x7fELF\2".hex().encode(), "an ELF program"),
+        (b"hello, world", "neither hex nor base64: ',' stands at character 6"),
+        (f"b'{TEXT}'".encode(), 'neither hex nor base64: "\'" stands at character 2'),
+        (f"document: {TEXT}".encode(), "neither hex nor base64: ':' stands at character 9"),
+        (f"data:;base64,{TEXT}".encode(), "neither hex nor base64: ':' stands at character 5"),
+        (f"{TEXT[:9]}%2B{TEXT[9:]}".encode(), "neither hex nor base64: '%' stands at character 10"),
+        (TEXT[:-3].encode(), "(?m)neither hex nor base64$"),
+        (("\n  " + TEXT + "\u20ac").encode(), "neither hex nor base64: '\u20ac'"),
         (b"[" * 100_000, "begins like JSON, but is not JSON"),
         (
             json.dumps({"a": TEXT, "b": base64.b64encode(LARGE).decode()}).encode(),
@@ -131,7 +140,7 @@ def test_what_is_named(data: bytes, reason: str) -> None:
         (b"\x84\x44\xa1\x018\x22\xa1", b"\x84\x44\xa1\x018\x22\xa1"),
         (b"\xa1\x6bAttestation\xa1\x68document\x60", b"\xa1\x6bAttestation\xa1\x68document\x60"),
         (b"\xff\xfe\x00", b"\xff\xfe\x00"),
-        (b"hello, world", b"hello, world"),
+        (b"\x1b[2J, world", b"\x1b[2J, world"),
         (b"zzzz", b"\xcf<\xf3"),
     ],
 )
