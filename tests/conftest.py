@@ -15,6 +15,9 @@ from tests.descriptors import pytest_runtest_protocol as pytest_runtest_protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ENVIRONMENT = dict(os.environ)
+"""As it was before the modules of tests were imported."""
+
 # A busy machine must not fail a property test.
 for name, examples in (("unhurried", 40), ("thorough", 500)):
     settings.register_profile(

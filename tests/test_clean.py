@@ -31,14 +31,14 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     """Suites that can be made, and whether their commands succeed there."""
     suites: dict[str, bool] = {}
 
-    def make_room(suite: str, root: Path) -> None:
+    def make_room(suite: str, root: Path, python: str) -> None:
         del root
-        if suite not in suites:
+        if suite + python not in suites:
             raise failed(EXPIRED)
 
-    def enter(suite: str, root: Path, command: str) -> bool:
+    def enter(suite: str, root: Path, command: str, python: str) -> bool:
         del root, command
-        return suites[suite]
+        return suites[suite.partition(":")[0] + python]
 
     monkeypatch.setattr(clean, "missing", str)
     monkeypatch.setattr(clean, "make_room", make_room)
@@ -61,6 +61,14 @@ def test_a_suite_that_cannot_be_made_is_skipped_and_the_next_is_tried(
     assert "SKIPPED: forky cannot be made: Release file for" in printed
     assert printed.endswith("test-clean: not tried: forky\n")
     assert clean.main(["trixie"]) == 0
+
+
+def test_a_suite_is_tried_with_the_python_named(
+    rooms: dict[str, bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rooms["sidpython3.15"] = True
+    assert clean.main(["sid:python3.15"]) == 0
+    assert capsys.readouterr().out == "test-clean: passed\n"
 
 
 @pytest.mark.parametrize("suites", [["bookworm", "forky"], ["forky", "bookworm"]])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.service import completion
 from vsock_proxy.service.arguments import Parser
@@ -86,6 +92,111 @@ def test_files_and_folders_are_completed(scripts: Path, tmp_path: Path) -> None:
     assert completed(scripts, *words, folder=tmp_path) == {"proxy.yaml", "pictures"}
     words = ("enclave-parent", "describe-eif", "p")
     assert completed(scripts, *words, folder=tmp_path) == {"proxy.yaml", "pictures"}
+
+
+def test_the_program_to_run_and_its_files_are_completed(scripts: Path, tmp_path: Path) -> None:
+    (tmp_path / "proxy.yaml").touch()
+    for words in (
+        ("enclave-agent", "serve", "--", "p"),
+        ("enclave-agent", "log", "--", "cat", "p"),
+        ("enclave-simulator", "run", "--", "enclave-agent", "serve", "p"),
+    ):
+        assert completed(scripts, *words, folder=tmp_path) == {"proxy.yaml"}
+    assert completed(scripts, "enclave-agent", "serve", "--ingress-tls-c") == {
+        "--ingress-tls-clients"
+    }
+
+
+def documented(shell: str) -> list[str]:
+    """Return README's lines that write a shell's script to where that shell looks."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(rf"^    # {shell}\b.*\n((?:    .+\n)+)", text, re.MULTILINE)
+    assert block
+    return [line.strip() for line in block[1].splitlines()]
+
+
+class Typed:
+    """A bash on a terminal, which someone types into."""
+
+    def __init__(self, home: Path) -> None:
+        variables = {
+            "HOME": str(home),
+            "PATH": f"{FOLDER}:/usr/local/bin:/usr/bin:/bin",
+            "TERM": "dumb",
+            "PS1": "rea\\144y\\n",  # which the echo of what is typed does not contain
+        }
+        self._fd, terminal = pty.openpty()
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", "bash", "--norc", "-i"],
+            cwd=home, env=variables, stdin=terminal, stdout=terminal, stderr=terminal,
+        )  # fmt: skip
+        os.close(terminal)
+        self.shows("ready")
+
+    def types(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def shows(self, expected: str) -> None:
+        """Read until it does."""
+        seen = ""
+        deadline = time.monotonic() + TEST_TIMEOUT
+        while expected not in seen:
+            readable, _, _ = select.select([self._fd], [], [], deadline - time.monotonic())
+            assert readable, f"no {expected!r} in {seen!r}"
+            seen += os.read(self._fd, 4096).decode(errors="replace").replace("\a", "")
+
+    def end(self) -> None:
+        os.close(self._fd)  # the terminal hangs up
+        self._process.wait(TEST_TIMEOUT)
+
+
+def test_what_readme_says_completes_in_bash_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "proxy.yaml").touch()
+    shell = Typed(tmp_path)
+    try:
+        for line in documented("bash"):
+            shell.types(f"{line}\n")
+            shell.shows("ready")
+        shell.types("source ~/.local/share/bash-completion/completions/*\n")
+        shell.shows("ready")
+        shell.types("enclave-agent derive-\t")
+        shell.shows("enclave-agent derive-shared-secret ")
+        shell.types("--key-ag\t")
+        shell.shows("--key-agreement-algorithm ")
+        shell.types("\x15enclave-agent serve -- cat pro\t")
+        shell.shows("cat proxy.yaml ")
+    finally:
+        shell.end()
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh: apt-get install zsh")
+def test_what_readme_says_completes_in_zsh(tmp_path: Path) -> None:
+    ask_in_zsh = r"""
+    cd ~; fpath=(~/.zfunc $fpath); autoload -Uz compinit; compinit -u
+    print -r -- ${_comps[enclave-agent]} ${functions[_enclave-agent]:+loaded}
+    """
+    variables = {"HOME": str(tmp_path), "PATH": f"{FOLDER}:/usr/bin:/bin"}
+    for line in [*documented("zsh"), f"zsh -f -c '{ask_in_zsh}'"]:
+        done = subprocess.run(
+            ["sh", "-c", line], env=variables, capture_output=True, text=True,
+            timeout=TEST_TIMEOUT, check=True,
+        )  # fmt: skip
+    assert done.stdout.split() == ["_enclave-agent", "loaded"]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="no fish: apt-get install fish")
+def test_what_readme_says_completes_in_fish(tmp_path: Path) -> None:
+    variables = {"HOME": str(tmp_path), "PATH": f"{FOLDER}:/usr/bin:/bin"}
+    asked = 'fish -c \'complete -C "enclave-agent derive-"; complete -C "enclave-agent lock"\''
+    for line in [*documented("fish"), asked]:
+        done = subprocess.run(
+            ["sh", "-c", line], env=variables, capture_output=True, text=True,
+            timeout=TEST_TIMEOUT, check=True,
+        )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "derive-shared-secret\ta secret shared between a KMS key and a peer's key",
+        "lock-pcr\tlock a PCR until the enclave ends",
+    ]
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)

@@ -1,9 +1,10 @@
 """Run README's two commands where a stranger would: ``make test-clean SUITES='bookworm trixie'``.
 
 For each suite of Debian: a minimal system in a folder, with the packages that README names and no
-others; the committed tree; a new unprivileged user; an empty environment. There, `make run`, then
-`make test`. Of this machine come only the configuration of pip and the list of CAs, without which
-the package index cannot be reached from some networks, and what its apt says of old archives.
+others, or with a Python beside the suite's own (``SUITES=sid:python3.15``); the committed tree; a
+new unprivileged user; an empty environment. There, `make run`, then `make test`. Of this machine
+come only the configuration of pip and the list of CAs, without which the package index cannot be
+reached from some networks, and what its apt says of old archives.
 
 Only the standard library is imported, so that nothing has to be installed before.
 
@@ -68,19 +69,20 @@ def main(suites: list[str]) -> int:
     failed = []
     skipped = []
     for suite in suites or SUITES:
+        release, _, python = suite.partition(":")
         with tempfile.TemporaryDirectory(prefix="clean-") as folder:
             root = Path(folder) / "root"
             try:
-                make_room(suite, root)
+                make_room(release, root, python)
             except subprocess.CalledProcessError as e:
                 print(f"test-clean: SKIPPED: {suite} cannot be made: {why(e)}", flush=True)
                 skipped.append(suite)
                 continue
             for command in ("run", "test"):
-                done = enter(suite, root, command)
+                done = enter(suite, root, command, python)
                 if not done and command == "test":
                     print(f"test-clean: {suite}: the tests that failed, once more, alone")
-                    done = enter(suite, root, "test-again")
+                    done = enter(suite, root, "test-again", python)
                 if not done:
                     failed.append(f"make {command} in {suite}")
                     break
@@ -117,14 +119,15 @@ def needed_packages() -> list[str]:
     return str(named).split()
 
 
-def make_room(suite: str, root: Path) -> None:
-    """Make the system, its user and the tree.
+def make_room(suite: str, root: Path, python: str = "") -> None:
+    """Make the system, its user and the tree; with a Python other than the suite's, if named.
 
     Raises:
         subprocess.CalledProcessError: the system cannot be made.
     """
     begin = time.monotonic()
-    archive = archive_of(suite, needed_packages())
+    packages = [*needed_packages(), *([f"{python}-venv"] if python else [])]
+    archive = archive_of(suite, packages)
     root.mkdir()
     run("tar", "--extract", f"--file={archive}", f"--directory={root}", "--exclude=./dev/*")
     for path in map(Path, NETWORK):
@@ -138,7 +141,7 @@ def make_room(suite: str, root: Path) -> None:
     with subprocess.Popen(["git", "-C", str(ROOT), "archive", "HEAD"], stdout=subprocess.PIPE) as g:
         run("tar", "--extract", f"--directory={tree}", stdin=g.stdout)
     run("chroot", str(root), "chown", "--recursive", f"{USER}:{USER}", HOME)
-    report(suite, f"a system with {' '.join(needed_packages())}", begin)
+    report(suite, f"a system with {' '.join(packages)}", begin)
 
 
 def archive_of(suite: str, packages: list[str]) -> Path:
@@ -171,11 +174,15 @@ def age() -> list[str]:
     return [f"--aptopt={line.rstrip(';')}" for line in lines]
 
 
-def enter(suite: str, root: Path, command: str) -> bool:
+def enter(suite: str, root: Path, command: str, python: str = "") -> bool:
     """Run a target of make there as the user; say how long it took and what it left."""
     begin = time.monotonic()
     print(f"test-clean: {suite}: make {command}", flush=True)
-    variables = {"HOME": HOME, "TREE": TREE, "COMMAND": command}
+    variables = {
+        "HOME": HOME,
+        "TREE": TREE,
+        "COMMAND": f"{command} PYTHON={python}" if python else command,
+    }
     done = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh",
          str(root), *ENVIRONMENT],

@@ -19,6 +19,9 @@ _FILES = frozenset({"CERT", "FILE", "IMAGE", "NEW", "OLD", "PATH", "POLICY"})
 _FOLDERS = frozenset({"FOLDER"})
 """Metavars of arguments that name files and folders."""
 
+_PROGRAM = frozenset({"COMMAND", "ARGS"})
+"""Metavars of a program to run, after ``--``, and of its arguments."""
+
 
 def add_completion(parser: argparse.ArgumentParser) -> None:
     """Add ``--print-completion`` to a program's parser. Its subparsers may follow later."""
@@ -49,6 +52,14 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined] # as shtab takes it
             elif action.type is Path or action.metavar in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined] # as above
+            elif not action.option_strings and action.metavar in _PROGRAM:
+                action.complete = shtab.FILE  # type: ignore[attr-defined] # as above
+                if action.help == argparse.SUPPRESS:  # the usage line has it already
+                    action.help = "the program to run, and its arguments"
+        elif isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 (as below)
+            # A line for each command: zsh and fish show it beside the name.
+            for listed in action._choices_actions:  # noqa: SLF001
+                action.choices[listed.dest].description = listed.help
     return str(shtab.complete(parser, shell))
 
 

@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from awscli.formatter import TableFormatter
-from awscli.table import MultiTable, Styler
-from awscli.text import format_text as their_text
 from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
@@ -20,6 +17,8 @@ from enclave.cli.table import format_table
 from enclave.cli.text import format_text
 from enclave.cli.yaml_format import format_yaml
 from enclave.errors import ConfigurationError
+from tests.enclave.cli.aws_cli_1 import MultiTable, Styler, TableFormatter
+from tests.enclave.cli.aws_cli_1 import format_text as their_text
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from("aé漢 |"), max_size=40)

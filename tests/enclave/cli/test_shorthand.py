@@ -7,12 +7,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from awscli.shorthand import ShorthandParseError, ShorthandParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enclave.cli import shorthand
 from enclave.errors import ConfigurationError
+from tests.enclave.cli.aws_cli_1 import ShorthandParseError, ShorthandParser
 
 if TYPE_CHECKING:
     from pathlib import Path
