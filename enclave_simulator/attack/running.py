@@ -162,13 +162,14 @@ class Runner:
             )
             argv = [_filled(word, words) for word in target.argv]
             exit_code, output, errors = self._run_to_the_end(launcher, argv, env)
+            # `enclave-agent log` sends there what its program prints.
+            logged = parent.logged()
             yield (
                 parent,
                 Outcome(
                     exit_code,
-                    # `enclave-agent log` sends there what its program prints.
-                    output + parent.logged(),
-                    _last_line(errors),
+                    output + logged,
+                    _last_line(errors) or _last_line(logged),
                     met=parent.met,
                     evidence=parent.evidence,
                 ),
@@ -270,7 +271,8 @@ class _Reader:
 
 
 def _last_line(errors: bytes) -> str:
-    """Return the last line of an error, without the hint that follows ours."""
-    lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
+    """Return the last line of an error, without the hint that follows ours, and no result."""
+    text = errors.decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip() and "ATTACK-RESULT" not in line]
     telling = [line for line in lines if ": hint: " not in line]
     return (telling or lines or [""])[-1].strip()

@@ -35,7 +35,8 @@ _DENIED = re.compile(
     # Printable ASCII only: both are printed.
     r"User: (?P<principal>arn:[!#-~]+) is not authorized to perform: (?P<action>kms:[A-Za-z]+)"
     r"(?: on resource: (?P<key>[!#-~]+))?"
-    r"(?: (?:(?P<explicit>with an explicit deny in an?)|because no) (?P<policy>[a-z-]+))?"
+    r"(?: (?:(?P<explicit>with an explicit deny in an?)|because no)"
+    r" (?P<policy>(?:[A-Za-z-]+ ){1,3}?(?:policy|boundary))\b)?"
 )
 
 
@@ -45,7 +46,7 @@ class Refusal:
 
     Attributes:
         request: the refused request, without its document.
-        policy: the kind of policy that KMS names, for example ``identity-based``, or None.
+        policy: what KMS names, for example ``identity-based policy``, or None.
         is_explicit: whether KMS says that a Deny refused.
     """
 
@@ -131,11 +132,16 @@ def read_refusal(text: str) -> Refusal:
     """Read the message of KMS's AccessDeniedException.
 
     Raises:
-        PolicyError: it is another message, or is about an action that KMS does not have.
+        PolicyError: it is another message, or several, or is about an action that KMS does not
+            have.
     """
-    found = _DENIED.search(text)
-    if not found:
+    # A terminal or a log may have broken it into lines.
+    every = {each[0]: each for each in _DENIED.finditer(" ".join(text.split()))}
+    if not every:
         raise PolicyError('not KMS\'s "User: ... is not authorized to perform: kms:..."')
+    if len(every) > 1:
+        raise PolicyError(f"{len(every)} different refusals of KMS's", hint="give one of them")
+    [found] = every.values()
     key = found["key"] if found["key"] and ":key/" in found["key"] else None
     # The message does not tell whether the request had a document.
     request = Request(find(found["action"]), found["principal"], key, Document.UNKNOWN)
@@ -197,8 +203,8 @@ def _refused(refusal: Refusal | None, outcome: Outcome) -> Iterator[str]:
     """Yield what KMS's message says that the policy does not."""
     if refusal is None:
         return
-    if refusal.policy and refusal.policy != "resource-based":
-        yield f"KMS says that the refusal comes from a policy of the kind {refusal.policy}"
+    if refusal.policy and refusal.policy != "resource-based policy":
+        yield f"KMS says that the refusal comes from another policy: {refusal.policy}"
     elif outcome is Outcome.ALLOWED or (refusal.is_explicit and outcome is Outcome.NOT_ALLOWED):
         yield (
             "KMS refused it otherwise: the policy in force is another one, or the request had "

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parent.policy.actions import (
     ACTIONS,
@@ -22,6 +22,9 @@ from parent.policy.actions import (
 )
 from parent.policy.located_json import Place, decode
 from parent.policy.wrappers import GET_POLICY, unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_POLICY = 32 * 1024
 """Bytes in a key policy (KMS's quota)."""
@@ -189,6 +192,12 @@ def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     value = place.value
     is_whole = isinstance(value, dict) and "Statement" in value
     if is_whole:
+        _check_elements(value, _POLICY_ELEMENTS, f"{origin}: the policy")
+        if value.get("Version", _VERSIONS[0]) not in _VERSIONS:
+            raise PolicyError(
+                f"{origin}: the policy has a Version that IAM's language does not have",
+                hint=f"write {_VERSIONS[0]}: it is the language's version, not the policy's date",
+            )
         starts = dict(place.members())
         place = Place(place.text, starts["Statement"], value["Statement"])
     items = (
@@ -219,6 +228,8 @@ def parse(data: str | bytes, *, origin: str = "policy") -> Policy:
     )
 
 
+_VERSIONS = "2012-10-17", "2008-10-17"
+_POLICY_ELEMENTS = "Version", "Id", "Statement"
 _ELEMENTS = (
     "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource",
     "Condition",
@@ -231,7 +242,7 @@ def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
     if isinstance(document, dict) and any(name.startswith("Fn::") for name in document):
         raise PolicyError(f"{where} is a function of CloudFormation", hint=GET_POLICY)
     if isinstance(document, dict):
-        _check_elements(document, where)
+        _check_elements(document, _ELEMENTS, where)
     if not isinstance(document, dict) or document.get("Effect") not in ("Allow", "Deny"):
         raise PolicyError(f"{where} has no Effect that is Allow or Deny")
     sid = document.get("Sid")
@@ -263,12 +274,12 @@ def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
     )
 
 
-def _check_elements(document: dict[str, Any], where: str) -> None:
+def _check_elements(document: dict[str, Any], known: Sequence[str], where: str) -> None:
     for element in document:
-        if element not in _ELEMENTS:
-            close = difflib.get_close_matches(element[:40].title(), _ELEMENTS, n=1)
+        if element not in known:
+            close = difflib.get_close_matches(element[:40].title(), known, n=1)
             raise PolicyError(
-                f"{where} has an element {element!r:.80}, which no statement has",
+                f"{where} has an element {element!r:.80}, which KMS does not know",
                 hint=f"write {close[0]}; the case counts" if close else "leave it out",
             )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class _DuplicateError(ValueError):
+class DuplicateError(ValueError):
     """An object has a name twice."""
 
 
@@ -34,12 +34,12 @@ class Place:
             PolicyError: it is not JSON.
         """
         try:
-            value = parse_json(self.text, _decode)
+            value = parse_json(self.text, decode_unique)
         except json.JSONDecodeError as e:
             raise PolicyError(
                 f"{origin}:{e.lineno}:{e.colno}: not JSON: {e.msg}", hint=hint
             ) from None
-        except _DuplicateError as e:
+        except DuplicateError as e:
             raise PolicyError(f"{origin}: {e}") from None
         except ValueError:
             raise PolicyError(f"{origin}: not JSON: nested too deeply, or a huge number") from None
@@ -80,17 +80,23 @@ def _skip(text: str, index: int) -> int:
     return found.end() if found else index
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON, as `json.loads` has its ``object_pairs_hook`` do.
+
+    Raises:
+        DuplicateError: a name stands there twice; readers of JSON disagree which one counts.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         # In one pass: a hostile policy has thousands of names.
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise _DuplicateError(f"an object has the name {twice!a:.80} twice")
+        raise DuplicateError(f"an object has the name {twice!a:.80} twice")
     return found
 
 
-_decode: Final = json.JSONDecoder(object_pairs_hook=_object).decode
+decode_unique: Final = json.JSONDecoder(object_pairs_hook=_unique_names).decode
+"""For `parse_json`: JSON in which no name stands twice; otherwise a `DuplicateError`."""
 
 
 def decode(data: str | bytes, origin: str) -> str:

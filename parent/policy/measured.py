@@ -22,6 +22,7 @@ from parent.policy.actions import (
     Platform,
     PolicyError,
 )
+from parent.policy.located_json import DuplicateError, decode_unique
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.document_shapes import document_bytes
 from vsock_proxy.service.json_text import JsonDepthError, parse_json
@@ -129,11 +130,13 @@ def of_values(text: str, *, platform: Platform | None) -> Measured:
     count = TPM_PCR_COUNT if platform is Platform.INSTANCE else PCR_COUNT
     values = {}
     for item in text.split(","):
-        found = re.fullmatch(r"PCR([0-9]{1,2})=([0-9a-fA-F]*)", item)
+        found = re.fullmatch(r"PCR(0|[1-9][0-9]?)=([0-9a-fA-F]*)", item)
         if not found or int(found[1]) >= count or not _HEX.fullmatch(found[2]):
             raise PolicyError(
                 f"{item!r:.120} is not PCR0 to PCR{count - 1} with 96 hexadecimal digits"
             )
+        if int(found[1]) in values:
+            raise PolicyError(f"PCR{found[1]} is given twice")
         values[int(found[1])] = bytes.fromhex(found[2])
     return of_some(values, text[:40], platform)
 
@@ -173,9 +176,11 @@ def _in_json(data: bytes, enclave: str | None) -> Measured | None:
     """Return what JSON with ``Measurements`` says; None if it is something else."""
     try:
         text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
-        document: Any = parse_json(text)
+        document: Any = parse_json(text, decode_unique)
     except JsonDepthError as e:
         raise PolicyError(f"the measurements are {e}") from None
+    except DuplicateError as e:
+        raise PolicyError(f"the measurements: {e}") from None
     except json.JSONDecodeError as e:
         if text.lstrip()[:1] in ("{", "["):
             raise PolicyError(

@@ -23,10 +23,14 @@ VULNERABLE = "tests.programs.attacked.vulnerable"
 SIMULATOR = [sys.executable, "-m", "enclave_simulator.cli", "attack"]
 
 
-def attack(*words: str) -> subprocess.CompletedProcess[str]:
+def with_path() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path}
+
+
+def attack(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*SIMULATOR, *words], cwd=ROOT, env={**os.environ, "PATH": path},
+        [*SIMULATOR, *words], cwd=ROOT, env=with_path(),
         capture_output=True, text=True, timeout=10 * TEST_TIMEOUT, check=False,
     )  # fmt: skip
 
@@ -74,6 +78,16 @@ def test_what_a_program_sends_to_the_log_sink_is_its_output() -> None:
         assert rows[name].split()[1] == "refused"
         assert rows[name].split()[3:] == ["exit", "code", "0"]
     assert done.returncode == 0
+
+
+def test_why_a_program_refuses_is_taken_from_its_log() -> None:
+    script = "echo 'ATTACK-RESULT hex:00'; echo 'prog: error: why'; echo 'prog: hint: how'; exit 3"
+    runner = Runner(
+        Target(argv=["enclave-agent", "log", "--", "sh", "-c", script], env=with_path())
+    )
+    with runner._run(ATTACKS["plaintext"]) as (_, outcome):
+        assert outcome.complaint == "prog: error: why"
+        assert outcome.output.startswith(b"ATTACK-RESULT hex:00\n")
 
 
 @pytest.mark.long

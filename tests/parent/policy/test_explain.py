@@ -168,10 +168,18 @@ REFUSAL = (
 @pytest.mark.parametrize(
     ("ending", "policy", "is_explicit"),
     [
-        ("with an explicit deny in a resource-based policy", "resource-based", True),
-        ("because no resource-based policy allows the kms:Decrypt action", "resource-based", False),
-        ("because no identity-based policy allows the kms:Decrypt action", "identity-based", False),
-        ("with an explicit deny in a service control policy", "service", True),
+        ("with an explicit deny in a resource-based policy", "resource-based policy", True),
+        ("because no resource-based policy allows the action", "resource-based policy", False),
+        ("because no identity-based policy allows the action", "identity-based policy", False),
+        ("because no session policy allows the kms:Decrypt action", "session policy", False),
+        ("because no permissions boundary allows the action", "permissions boundary", False),
+        ("because no VPC endpoint policy allows the action", "VPC endpoint policy", False),
+        (
+            "with an explicit deny in a service control policy: arn:x",
+            "service control policy",
+            True,
+        ),
+        ("with an explicit deny in a resource control policy", "resource control policy", True),
         ("", None, False),
     ],
 )
@@ -180,8 +188,8 @@ def test_the_message_of_kms(ending: str, policy: str | None, is_explicit: bool) 
     request = Request(DECRYPT, SESSION, KEY, Document.UNKNOWN)
     assert refusal == Refusal(request, policy, is_explicit)
     found = explain.explain(parsed(statement()), request, refusal).remarks
-    elsewhere = policy not in (None, "resource-based")
-    assert any("KMS says that the refusal comes from" in text for text in found) == elsewhere
+    told = f"KMS says that the refusal comes from another policy: {policy}"
+    assert (told in found) is (policy not in (None, "resource-based policy"))
 
 
 def test_a_message_that_does_not_fit_the_policy() -> None:
@@ -190,6 +198,20 @@ def test_a_message_that_does_not_fit_the_policy() -> None:
     for policy in (parsed(statement()), parsed(statement(Principal={"AWS": f"{ROLE}2"}))):
         remarks = explain.explain(policy, request, refusal).remarks
         assert any("the policy in force is another one" in text for text in remarks)
+
+
+def test_a_message_broken_into_lines() -> None:
+    text = REFUSAL + "because no identity-based policy allows the kms:Decrypt action"
+    whole = explain.read_refusal(text)
+    assert explain.read_refusal(text.replace(" ", "\n    ")) == whole
+    # As a log has it: once for each try.
+    assert explain.read_refusal(f"{text}\n{text}") == whole
+
+
+def test_one_of_several_refusals() -> None:
+    other = REFUSAL.replace("kms:Decrypt", "kms:Sign")
+    with pytest.raises(PolicyError, match="2 different refusals"):
+        explain.read_refusal(f"{REFUSAL}\n{other}")
 
 
 def test_the_message_in_json() -> None:

@@ -21,7 +21,9 @@ from tests.parent.policy.lint_cases import (
 )
 from tests.parent.policy.policies import (
     A0,
+    ACCOUNT,
     ADMINISTRATION,
+    ADMINISTRATOR,
     B0,
     DEFAULT,
     IMAGE,
@@ -57,20 +59,32 @@ _UNLIKE: list[dict[str, Any]] = [
     {"Null": {IMAGE: "true"}},
     {"StringNotEquals": {IMAGE: A0, f"{PCR}16": A0}},
 ]
+_CALLERS: list[dict[str, Any]] = [
+    {"ArnNotLike": {"aws:PrincipalArn": ADMINISTRATOR}},
+    {"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:*"}},
+    {"StringEqualsIgnoreCase": {"kms:CallerAccount": ACCOUNT}},
+    {"StringNotEquals": {"aws:PrincipalArn": ROLE}},
+]
+"""On whom a Deny is for, beside what a document must not be."""
+_KEYS = st.sampled_from(["*", "*", "*", KEY, f"{KEY}x", "arn:aws:kms:*", [f"{KEY}x", KEY]])
 _SOME_ACTIONS = st.lists(
     st.sampled_from([*SECRETS, "kms:*", "kms:GenerateDataKey*", "kms:Re*"]), min_size=1, max_size=4
 )
 _likely = st.lists(
     st.one_of(
         st.builds(
-            lambda condition, actions, who: statement(
-                Condition=condition, Action=actions, Principal=who
+            lambda condition, actions, who, keys: statement(
+                Condition=condition, Action=actions, Principal=who, Resource=keys
             ),
-            st.sampled_from(_PINS), _SOME_ACTIONS, st.sampled_from([{"AWS": ROLE}, ROOT]),
+            st.sampled_from(_PINS) | st.none(), _SOME_ACTIONS,
+            st.sampled_from([{"AWS": ROLE}, {"AWS": [ROLE, ADMINISTRATOR]}, ROOT]), _KEYS,
         ),
         st.builds(
-            lambda condition, actions: denies(condition, Action=actions),
-            st.sampled_from(_UNLIKE), _SOME_ACTIONS | st.just(SECRETS),
+            lambda condition, callers, actions, keys: denies(
+                {**condition, **callers}, Action=actions, Resource=keys
+            ),
+            st.sampled_from(_UNLIKE), st.just({}) | st.sampled_from(_CALLERS),
+            _SOME_ACTIONS | st.just(SECRETS), _KEYS,
         ),
         st.sampled_from([DEFAULT, ADMINISTRATION, IMAGE_GUARD, NULL_GUARD]),
         any_statements(),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from parent.policy import measured
 from parent.policy.actions import Platform, PolicyError
-from tests.parent.policy.policies import A0, IMAGE, PCR, ROLE, TPM
+from tests.parent.policy.policies import A0, B0, IMAGE, PCR, ROLE, TPM
 from tests.vectors import vector
 
 PCRS = {0: bytes([1]) * 48, 1: bytes([2]) * 48, 8: bytes([9]) * 48}
@@ -185,11 +185,13 @@ def test_values() -> None:
     found = measured.of_values(f"PCR17={A0},PCR0={A0}", platform=Platform.SANDBOX)
     assert (found.platform, set(found.pcrs)) == (Platform.SANDBOX, {0, 17})
     assert found.value(f"{PCR}1") is None
-    for wrong in ("PCR17=a0", f"PCR32={A0}", f"PCR17={A0},", f"ImageSha384={A0}"):
+    for wrong in ("PCR17=a0", f"PCR32={A0}", f"PCR00={A0}", f"PCR17={A0},", f"ImageSha384={A0}"):
         with pytest.raises(PolicyError, match="is not PCR0 to PCR31"):
             measured.of_values(wrong, platform=None)
     with pytest.raises(PolicyError, match="is not PCR0 to PCR23"):
         measured.of_values(f"PCR24={A0}", platform=Platform.INSTANCE)
+    with pytest.raises(PolicyError, match="PCR8 is given twice"):
+        measured.of_values(f"PCR8={A0},PCR0={A0},PCR8={B0}", platform=None)
 
 
 def test_json_of_nitro_cli_pcr() -> None:
@@ -208,6 +210,12 @@ def test_json_of_nitro_cli_pcr() -> None:
         (b'[\n {"Measurements": x}]', "line 2, column 19"),
         (b"[" * 200 + b"]" * 200, "nested too deeply"),
         (b"{}", "no attestation document in the JSON"),
+        # Which of the two was meant? Readers of JSON disagree.
+        (f'{{"PCR8": "{A0}", "PCR8": "{B0}"}}'.encode(), "the name 'PCR8' twice"),
+        (
+            f'{{"Measurements": {{"PCR0": "{A0}", "PCR1": "{A0}", "PCR0": "{B0}"}}}}'.encode(),
+            "the name 'PCR0' twice",
+        ),
         (b"{\xff", "neither"),
         (b".eif1234", "an enclave image"),
         (json.dumps({"Measurements": {"PCR0": "00"}}).encode(), "PCR0 is not 48 bytes"),
