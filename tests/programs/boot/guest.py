@@ -71,6 +71,7 @@ def run(command: list[str], seconds: float, **options: Any) -> subprocess.Comple
                 left -= elapsed / max(1.0, unit() / UNIT)
                 if left < 0:
                     process.kill()
+                    print(*(each for each in process.communicate() if each), flush=True)
                     raise
             else:
                 return subprocess.CompletedProcess(command, process.returncode, out, err)
