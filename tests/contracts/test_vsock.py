@@ -48,8 +48,9 @@ def seen(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_call(seen: dict[str, str], case: Case) -> None:
-    if seen[""] == KERNEL and kernel_release() < case.since:
-        pytest.skip("this kernel is older than Linux {}.{}".format(*case.since))
+    since = case.since if seen[""] == KERNEL else case.launcher_since
+    if kernel_release() < since:
+        pytest.skip("this kernel is older than Linux {}.{}".format(*since))
     expected = case.launcher if case.launcher and seen[""] != KERNEL else case.kernel
     assert seen[case.name] == expected, case.why
 

@@ -55,6 +55,7 @@ class Case:
         launcher: what a simulated enclave returns, if that differs; empty if not.
         why: it differs.
         since: the first Linux that returns `kernel`; older ones are not asked.
+        launcher_since: the first Linux on which `launcher` is returned; likewise.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Case:
     launcher: str = ""
     why: str = ""
     since: tuple[int, int] = (0, 0)
+    launcher_since: tuple[int, int] = (0, 0)
 
     def outcome(self) -> str:
         """Make the call."""
@@ -425,7 +427,7 @@ CASES = (
                         s.client.send(b"x")), "1"),
     Case("send, nothing", lambda s: call("send", s.pair().client.fileno(), b"", 0, 0), "0"),
     Case("send, a descriptor", descriptors_sent, "b'x', 0 descriptors", "EPERM",
-         "a UNIX socket's, and Linux 6.16's: before, descriptors pass"),
+         "a UNIX socket's, and Linux 6.16's: before, descriptors pass", launcher_since=(6, 16)),
     # --- receiving ---
     Case("recv, unconnected", lambda s: s.fresh().recv(1), "ENOTCONN", "EINVAL", _UNIX),
     Case("recv, bound", lambda s: s.bound().recv(1), "ENOTCONN", "EINVAL", _UNIX),

@@ -43,8 +43,8 @@ ROLE = "arn:aws:iam::123456789012:role/boot-test"
 INSTANCE = "i-0abcdef0123456789"
 SKIPPED = 77
 TIMEOUT = 3600.0
-"""Seconds for the guest, on the slowest machine; it takes 100 where little else runs. Its own
-timeouts, by how slow it is, end it before."""
+"""Seconds for the guest, on a slow machine; it takes 100 where little else runs. Its own timeouts,
+by how slow it is, end it before. The launcher's tests take longer: --timeout."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,6 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="of the image; emulation takes minutes (default: %(default)s)")  # fmt: skip
     parser.add_argument("--only", metavar="CHECK", action="append", default=[],
         help="a check to make in the guest, such as launcher_tests (default: all)")  # fmt: skip
+    parser.add_argument("--tests", metavar="ARGUMENTS", default="",
+        help="pytest's, for launcher_tests (default: all tests of the launcher)")  # fmt: skip
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=TIMEOUT,
+        help="for the guest (default: %(default)g)")  # fmt: skip
     options = parser.parse_args(arguments)
     cache, architecture = options.cache, BY_NAME[options.arch]
     exit_on_signals()
@@ -72,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             ):
                 failures += root.check(Path(folder), cache, architecture)
         with tempfile.TemporaryDirectory(prefix="boot-test-") as folder:
-            failures += build_and_boot(Path(folder), cache, architecture, options.only)
+            failures += build_and_boot(Path(folder), cache, architecture, options)
     except UnavailableError as e:
         say(f"SKIPPED: {e}\n{e.hint}".rstrip())
         return SKIPPED
@@ -85,20 +89,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_and_boot(
-    private: Path, cache: Path, architecture: Architecture, only: list[str]
+    private: Path, cache: Path, architecture: Architecture, options: argparse.Namespace
 ) -> list[str]:
     """Return what was wrong."""
     with contextlib.ExitStack() as stack:
-        return _build_and_boot(private, cache, architecture, only, stack)
+        return _build_and_boot(private, cache, architecture, options, stack)
 
 
 def _build_and_boot(
     private: Path,
     cache: Path,
     architecture: Architecture,
-    only: list[str],
+    options: argparse.Namespace,
     stack: contextlib.ExitStack,
 ) -> list[str]:
+    only: list[str] = options.only
     eif, nitro_root = private / "image.eif", private / "nitro-root.pem"
     with timed("packing the image"):
         key = generate_key()
@@ -109,15 +114,16 @@ def _build_and_boot(
         sealed, state = seal(out.secret, private, private / "ca.key")
         files = {SEALED: sealed, SERVERS_CA: out.server.ca}
         image.build(
-            cache, eif, architecture, kms_ca=authority.certificate_pem, files=files, only=only
-        )
+            cache, eif, architecture, kms_ca=authority.certificate_pem, files=files, only=only,
+            tests=options.tests,
+        )  # fmt: skip
         with eif.open("rb") as stream:
             pcrs = check(stream, at=datetime.now(UTC)).pcrs
     say(f"{eif.stat().st_size >> 20} MiB, PCR0 {pcrs[0].hex()}")
     host = Host(private)
     with (
         timed("booting it: what follows is its console"),
-        started(cache, private, eif, state) as process,
+        started(cache, private, eif, state, options.timeout) as process,
     ):
         assert process.stdout
         for line in process.stdout:
@@ -137,12 +143,14 @@ def _build_and_boot(
 
 
 @contextlib.contextmanager
-def started(cache: Path, private: Path, eif: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
+def started(
+    cache: Path, private: Path, eif: Path, state: Path, timeout: float
+) -> Iterator[subprocess.Popen[str]]:
     """``enclave-simulator boot``, ended whatever happens."""
     command = [
         sys.executable, "-m", "enclave_simulator.cli", "boot", str(eif), f"--cache={cache}",
         f"--folder={private}", f"--kms-ca={private}", f"--nitro-root={private / 'nitro-root.pem'}",
-        f"--role-arn={ROLE}", f"--instance-id={INSTANCE}", f"--cid={CID}", f"--timeout={TIMEOUT}",
+        f"--role-arn={ROLE}", f"--instance-id={INSTANCE}", f"--cid={CID}", f"--timeout={timeout}",
         f"--state={state}",
     ]  # fmt: skip
     process = subprocess.Popen(

@@ -93,6 +93,7 @@ def build(
     kms_ca: bytes,
     files: Mapping[str, bytes] | None = None,
     only: Sequence[str] = (),
+    tests: str = "",
 ) -> None:
     """Pack the image of the boot test.
 
@@ -103,13 +104,14 @@ def build(
         kms_ca: PEM of the authority that the KMS in there is trusted by.
         files: further files, by path.
         only: names of the checks to make; all if there are none.
+        tests: arguments of pytest for the launcher's; all if it is empty.
     """
     root = [
         *_root(architecture.folder(cache)),
         *_static_program(architecture, output.parent),
         *(cpio.file(path, content) for path, content in (files or {}).items()),
     ]
-    environment = (*ENVIRONMENT, *([f"BOOT_TEST_ONLY={','.join(only)}"] if only else []))
+    environment = (*ENVIRONMENT, f"BOOT_TEST_ONLY={','.join(only)}", f"BOOT_TEST_TESTS={tests}")
     pack(cache, output, root, COMMAND, environment, architecture, kms_ca=kms_ca)
 
 

@@ -1,4 +1,4 @@
-"""Thousands of idle connections: they stay alive and cost almost nothing."""
+"""Thousands of idle connections: they stay alive, and the proxy sleeps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ TUNNELS = 10_000 if LOCAL == "vsock" else 500
 OTHERS = 1000  # that the tests and the proxy have besides
 FEW = 50  # that a proxy without connections has
 BATCH = 50  # connections opened before they are accepted; less than a backlog
-IDLE = 4.0  # seconds
+OBSERVED = 4.0
+"""Seconds, at least. An idle proxy wakes up once in each."""
 
 
 @pytest.fixture
@@ -72,13 +73,8 @@ class Proxy:
         self._process.send_signal(signal.SIGKILL)
         self._process.communicate()
 
-    def cpu(self) -> float:
-        """CPU seconds so far, user and system: clock_getcpuclockid(3). Its resolution is fine, but
-        for the guest, where it is 10 ms."""
-        return time.clock_gettime(~self._process.pid << 3 | 2)
-
     def waits(self) -> int:
-        """Return how often it has waited so far: proc(5), status."""
+        """Return how often it has waited so far: proc(5), status. One that spins never does."""
         status = (self._proc / "status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("voluntary_ctxt"))
         return int(line.split()[1])
@@ -96,27 +92,25 @@ def all_of_them(senders: list[socket.socket], receivers: list[socket.socket]) ->
 
 
 @pytest.mark.usefixtures("descriptors")
-def test_ten_thousand_idle_connections_cost_almost_no_cpu(
+def test_ten_thousand_idle_connections_let_it_sleep(
     place: Place, server: Server, tmp_path: Path
 ) -> None:
     with Proxy(place, server, tmp_path, egress=False) as proxy:
-        check_idle(proxy, server, SocketDialer(), proxy.address, MANY, IDLE)
+        check_idle(proxy, server, SocketDialer(), proxy.address, MANY)
 
 
 @pytest.mark.usefixtures("descriptors")
-def test_ten_thousand_idle_tunnels_cost_almost_no_cpu(place: Place, tmp_path: Path) -> None:
+def test_ten_thousand_idle_tunnels_let_it_sleep(place: Place, tmp_path: Path) -> None:
     with (
         Server(TcpAddress("127.0.0.1", 0)) as server,
         Proxy(place, server, tmp_path, egress=True) as proxy,
     ):
         assert isinstance(proxy.address, VsockAddress | UnixAddress)
         dialer = ConnectDialer(ConnectProxy(proxy.address))
-        check_idle(proxy, server, dialer, server.address, TUNNELS, IDLE * TUNNELS / 10_000 + 1)
+        check_idle(proxy, server, dialer, server.address, TUNNELS)
 
 
-def check_idle(
-    proxy: Proxy, server: Server, dialer: Dialer, address: Address, many: int, idle: float
-) -> None:
+def check_idle(proxy: Proxy, server: Server, dialer: Dialer, address: Address, many: int) -> None:
     with contextlib.ExitStack() as stack:
         clients: list[socket.socket] = []
         accepted: list[socket.socket] = []
@@ -128,11 +122,13 @@ def check_idle(
             accepted += [stack.enter_context(server.accept()) for _ in range(BATCH)]
         assert proxy.descriptors() > 2 * many
 
-        began, cpu, waits = time.monotonic(), proxy.cpu(), proxy.waits()
-        time.sleep(idle)
-        elapsed, cpu, waits = time.monotonic() - began, proxy.cpu() - cpu, proxy.waits() - waits
-        assert cpu < 0.02 * elapsed, f"{cpu / elapsed:.2%} of a CPU"
-        # One tick a second; a descriptor that is always ready would be thousands.
+        # Not its CPU time: a guest counts the host's other work as its own.
+        began, before = time.monotonic(), proxy.waits()
+        eventually(
+            lambda: time.monotonic() >= began + OBSERVED and proxy.waits() >= before + 2  # no spin
+        )
+        waits, elapsed = proxy.waits() - before, time.monotonic() - began
+        # One tick a second; a descriptor that is ready again and again would be thousands.
         assert waits <= 2 * elapsed + 2
 
         all_of_them(clients, accepted)
