@@ -250,6 +250,7 @@ class EgressForwarder(Forwarder):
     def _check_times(self) -> None:
         for client in list(self._leaving):
             client.check_time()
+        self._threads.start_waiting()
         super()._check_times()
 
     def _label(self, entry: str) -> str:
