@@ -335,7 +335,8 @@ def test_faults_come_one_after_another(kms_simulator: KmsSimulator, client: Clie
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "throttle:", "throttle:0", "throttle:-1", "cut:x"]
+    "text",
+    ["", "nonsense", "throttle:", "throttle:0", "throttle:-1", "cut:x", f"cut:1{'0' * 5000}"],
 )
 def test_invalid_faults(text: str) -> None:
     with pytest.raises(ConfigurationError):
