@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.credentials import Credentials
 from enclave.errors import ConfigurationError, CredentialsError
+from vsock_proxy.service.quantities import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,11 +99,12 @@ class AwsSettings:
         if found is None:
             return None
         value, where = found
-        if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MOST_ATTEMPTS):
+        attempts = whole_number(value, 1, MOST_ATTEMPTS)
+        if attempts is None:
             raise ConfigurationError(
                 f"{where} is {value!r}", hint=f"a whole number, 1 to {MOST_ATTEMPTS}"
             )
-        return int(value)
+        return attempts
 
     def credentials(self) -> Credentials | None:
         """Return the profile's keys if they are to be used.

@@ -1,4 +1,6 @@
-"""Examples in docs/testing.md and docs/concurrency.md, run as they stand; the list of ADRs."""
+"""Examples in docs/testing.md and docs/concurrency.md, run as they stand; the list of ADRs; and the
+paths and targets of make that any page names.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from enclave_simulator.kms.faults import FAULTS
 from tests.paths import ROOT
 from tests.waiting import TEST_TIMEOUT
@@ -16,6 +20,51 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCUMENT = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
+
+
+PAGES = sorted(
+    page
+    for page in ROOT.rglob("*.md")
+    if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+)
+
+NOT_FILES = {
+    "enclave/kms/roots.pem": "made when an image is built, and only there",
+    "enclave/big": "a component of the parent's status",
+    "enclave/NAME": "the same",
+}
+"""What looks like a path of the repository and is none, and what it is."""
+
+
+def paths_in(text: str) -> set[str]:
+    """What begins like a path below one of the repository's folders."""
+    folders = "|".join(
+        re.escape(each.name)
+        for each in ROOT.iterdir()
+        if each.is_dir() and each.name[0] != "." and not each.name.endswith(".egg-info")
+    )
+    found = re.findall(rf"(?<![\w/.:~*{{}}$-])((?:{folders})/[\w./*-]*)", text)
+    return {each.rstrip("./") for each in found}
+
+
+def test_what_is_taken_for_a_path() -> None:
+    text = "`enclave/a.py`, parent/b/*.py. See https://x/docs/c, /enclave/d and ./tests/e; docs/."
+    assert paths_in(text) == {"enclave/a.py", "parent/b/*.py", "docs"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    named = paths_in(page.read_text(encoding="utf-8")) - NOT_FILES.keys()
+    assert [path for path in sorted(named) if not any(ROOT.glob(path))] == []
+
+
+def test_every_target_of_make_that_a_page_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        # In code only: "make sure" is no target.
+        named = set(re.findall(r"(?:`|^    )make ([a-z][a-z-]*)", text, re.MULTILINE))
+        assert named <= targets, page
 
 
 def test_the_example_of_the_fixtures_passes(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def verify(
     """
     given = {"nonce": nonce, "user_data": user_data, "public_key": public_key}
     expected_pcrs: dict[int, tuple[bytes, ...]] = {
-        index: _alternatives(values) for index, values in (pcrs or {}).items()
+        index: alternatives(values) for index, values in (pcrs or {}).items()
     }
     _check_expectations(at, platform, expected_pcrs, given, root_fingerprint)
     document = parse(document if isinstance(document, bytes) else document.raw)
@@ -122,8 +122,8 @@ def verify(
     return document
 
 
-def _alternatives(values: Any) -> tuple[Any, ...]:
-    """Return the values that a PCR may have; what is not bytes is for `_check_expectations`."""
+def alternatives(values: Any) -> tuple[Any, ...]:
+    """Return the values that a PCR may have; what is not bytes is for `check_pcrs`."""
     is_one = isinstance(values, bytes | str) or not isinstance(values, Collection)
     return (values,) if is_one else tuple(values)
 
@@ -151,6 +151,18 @@ def _check_expectations(
             f"a sandbox is told by PCR{SANDBOX_PCR}, and no value of it is expected",
             hint="eks-nitro-sandbox-genpolicy prints the value that a pod's policy leads to",
         )
+    check_pcrs(pcrs, platform)
+    for name, expected in given.items():
+        if expected is not None and not _is_bytes(expected):
+            raise ConfigurationError(f"the expected {name} is not bytes", hint=_BYTES)
+
+
+def check_pcrs(pcrs: Mapping[int, tuple[Any, ...]], platform: str) -> None:
+    """Check the values that PCRs may have.
+
+    Raises:
+        ConfigurationError: there is no such PCR, or a value that no PCR can have.
+    """
     count = NITROTPM_PCR_COUNT if platform == "instance" else PCR_COUNT
     for index, values in pcrs.items():
         if index not in range(count) or not all(_is_bytes(v, PCR_SIZE) for v in values):
@@ -160,9 +172,6 @@ def _check_expectations(
             )
         if not values:
             raise ConfigurationError(f"no value for PCR{index}: no document has none")
-    for name, expected in given.items():
-        if expected is not None and not _is_bytes(expected):
-            raise ConfigurationError(f"the expected {name} is not bytes", hint=_BYTES)
 
 
 def _is_bytes(value: object, size: int | None = None) -> bool:

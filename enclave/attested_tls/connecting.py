@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from enclave.attestation.verify import AWS_ROOT_FINGERPRINT
 from enclave.attested_tls.context import TIMEOUT, AttestedContext
-from enclave.errors import AttestedTlsError
+from enclave.errors import AttestedTlsError, ConfigurationError
 from enclave.http.errors import ConnectionLostError, HttpTimeoutError, Stage
 from enclave.http.response import Response, ResponseReader
 from vsock_proxy.net.addresses import Address, TcpAddress
@@ -59,7 +60,18 @@ def connect(
 
 
 def connect_with(context: AttestedContext, host: str, address: Address) -> AttestedSocket:
-    """Return a proven TLS connection to an address; see `connect`."""
+    """Return a proven TLS connection to an address; see `connect`.
+
+    Raises:
+        ConfigurationError: no TLS server has the name `host`.
+    """
+    try:
+        # First without a socket: Python 3.11 leaves one open if it rejects the name.
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=host)
+    except (ValueError, TypeError) as e:
+        raise ConfigurationError(
+            f"{host!r:.80} cannot be the name of a TLS server", hint="name a host"
+        ) from e
     connected = SocketDialer().dial(address, context.timeout)
     try:
         return cast("AttestedSocket", context.wrap_socket(connected, server_hostname=host))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from enclave.attested_tls.options import RATE
 from enclave.errors import AgentError, AttesterError
+from vsock_proxy.service.budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,11 +53,9 @@ class Documents:
     ) -> None:
         self.made = self.rejected = 0
         self._attester = attester
-        self._rate = rate
+        self._budget = Budget(rate, burst=1.0)
         self._monotonic = monotonic
         self._timeout = timeout
-        self._allowance = float(rate)
-        self._counted = monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="attestation")
         self._pending: dict[tuple[bytes, bytes | None], asyncio.Future[bytes]] = {}
         self._cached: tuple[float, bytes, bytes] = (float("-inf"), b"", b"")
@@ -108,9 +107,11 @@ class Documents:
 
     async def _make(self, user_data: bytes, nonce: bytes | None) -> bytes:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, self._attester.attest, None, user_data, nonce
-        )
+        try:
+            made = loop.run_in_executor(self._thread, self._attester.attest, None, user_data, nonce)
+        except RuntimeError as e:  # the system has no more threads, or the end has begun
+            raise AttesterError(f"no thread to request a document with: {e}") from e
+        return await made
 
     def _made(self, key: tuple[bytes, bytes | None], done: asyncio.Future[bytes]) -> None:
         del self._pending[key]
@@ -119,12 +120,6 @@ class Documents:
             self.made += 1
 
     def _admit(self) -> None:
-        now = self._monotonic()
-        self._allowance = min(
-            float(self._rate), self._allowance + (now - self._counted) * self._rate
-        )
-        self._counted = now
-        if self._allowance < 1 or len(self._pending) >= MAX_WAITING:
+        if len(self._pending) >= MAX_WAITING or not self._budget.take(self._monotonic()):
             self.rejected += 1
             raise TooManyRequestsError("too many documents are requested: retry in a second")
-        self._allowance -= 1

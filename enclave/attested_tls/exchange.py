@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.attestation.document import MAX_DOCUMENT, AttestationDocument, parse
 from enclave.attestation.simulated import simulator_hint
-from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, verify
+from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, alternatives, check_pcrs, verify
 from enclave.attested_tls.binding import PATH, expected_user_data
 from enclave.errors import AttestationError, AttestedTlsError, ConfigurationError
 from enclave.http.errors import HttpError
@@ -49,7 +49,8 @@ class Expectation:
         root_fingerprint: SHA-256 of the root's DER.
 
     Raises:
-        ConfigurationError: the PCRs name no image: any image of anybody's would pass.
+        ConfigurationError: the PCRs name no image: any image of anybody's would pass; or one has a
+            value that no PCR can have, such as hex in place of bytes.
     """
 
     pcrs: Mapping[int, bytes | Collection[bytes]] = field(repr=False)
@@ -63,18 +64,16 @@ class Expectation:
                 "no PCR: every enclave, of everybody, would be accepted",
                 hint="give PCR0 of the image: pcrs={0: ...}, --pcr0 HEX",
             )
-        given = {index for index, value in self.pcrs.items() if not _is_unsigned(index, value)}
+        expected = {index: alternatives(value) for index, value in self.pcrs.items()}
+        check_pcrs(expected, self.platform)
+        # PCR8 of every image without a signature is zero.
+        given = {i for i, values in expected.items() if i != 8 or bytes(48) not in values}
         if self.platform == "enclave" and not any(these <= given for these in IMAGE_PCRS):
             raise ConfigurationError(
                 "these PCRs name no image: whoever runs the parent could run another one",
                 hint="add PCR0 of the image: pcrs={0: ...}, --pcr0 HEX",
             )
         object.__setattr__(self, "pcrs", MappingProxyType(dict(self.pcrs)))
-
-
-def _is_unsigned(index: int, value: bytes | Collection[bytes]) -> bool:
-    """Return whether this expects, or permits, what PCR8 of every image without a signature is."""
-    return index == 8 and bytes(48) in ([value] if isinstance(value, bytes) else value)
 
 
 class DocumentExchange:

@@ -58,24 +58,29 @@ def written(folder: str, identity: Identity, owner: tuple[int, int] | None) -> I
         ConfigurationError: they cannot be written.
     """
     files = {CERTIFICATE: identity.certificate, PRIVATE_KEY: identity.private_key}
-    paths = [Path(folder) / name for name in files]
+    paths = {Path(folder) / name: content for name, content in files.items()}
     try:
-        for path, content in zip(paths, files.values(), strict=True):
-            path.unlink(missing_ok=True)
-            # Its mode is right from the first moment, and it is not somebody else's link.
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, content)
-                if owner is not None:
-                    os.fchown(file, *owner)
-            finally:
-                os.close(file)
+        try:
+            for path, content in paths.items():
+                _write(path, content, owner)
+        except OSError as e:
+            raise ConfigurationError(
+                f"--ingress-tls-files {folder}: {e.strerror}", hint="may the agent write there?"
+            ) from e
         yield
-    except OSError as e:
-        raise ConfigurationError(
-            f"--ingress-tls-files {folder}: {e.strerror}", hint="may the agent write there?"
-        ) from e
     finally:
         for path in paths:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes, owner: tuple[int, int] | None) -> None:
+    path.unlink(missing_ok=True)
+    # Its mode is right from the first moment, and it is not somebody else's link.
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, content)
+        if owner is not None:
+            os.fchown(file, *owner)
+    finally:
+        os.close(file)

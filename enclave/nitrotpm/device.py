@@ -170,9 +170,16 @@ class _Channel:
         responses: list[bytes | OSError] = []
         done = threading.Event()
         # Descriptor in the argument: after a fork, self.fd is the child's.
-        threading.Thread(
+        thread = threading.Thread(
             target=self._in_driver, args=(self.fd, command, responses, done), daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as e:
+            raise TpmUnavailableError(
+                f"no thread to use {self._path} with: {e}",
+                hint="the limit of threads or of memory is reached",
+            ) from e
         is_done = False
         try:
             is_done = done.wait(timeout)

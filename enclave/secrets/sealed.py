@@ -13,6 +13,7 @@ from enclave.errors import DecodingError
 from enclave.secrets.errors import SecretError
 from enclave.secrets.metadata import MAX_CIPHERTEXT
 from enclave.secrets.sops import SopsFile, read_sops
+from vsock_proxy.service.quantities import whole_number
 from vsock_proxy.service.sops_values import Timestamp, text_of
 
 if TYPE_CHECKING:
@@ -81,9 +82,11 @@ class Opened:
                 if isinstance(node, dict) and part in node:
                     node = node[part]
                     break
-                if isinstance(node, list) and part.isdecimal() and int(part[:9]) < len(node):
-                    node = node[int(part[:9])]
-                    break
+                if isinstance(node, list):
+                    index = whole_number(part, 0, len(node) - 1)
+                    if index is not None:
+                        node = node[index]
+                        break
             else:
                 raise SecretError(f"there is no value {selector!r} in it")
             rest = rest[count:]

@@ -287,14 +287,23 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
 def _read_credentials(path: str) -> Credentials:
     try:
         document = parse_json(_read(path))
+        token = document.get("Token")
         return Credentials(
-            document["AccessKeyId"], document["SecretAccessKey"], document.get("Token")
+            _text(document["AccessKeyId"]),
+            _text(document["SecretAccessKey"]),
+            None if token is None else _text(token),
         )
     except (ValueError, LookupError, TypeError) as e:
         raise ConfigurationError(
             f"{path} holds no credentials",
             hint='write {"AccessKeyId": "...", "SecretAccessKey": "...", "Token": "..."}',
         ) from e
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
 
 
 def _read_text(path: str) -> str:

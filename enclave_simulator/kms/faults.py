@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.quantities import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,9 @@ FAULTS = {**RESPONSE_FAULTS, **SECRET_FAULTS, **DELIVERY_FAULTS, **HANDSHAKE_FAU
 """Every fault, with its effect in a line."""
 
 
+_MOST_REQUESTS = 10**9
+
+
 @dataclass(slots=True)
 class Fault:
     """A fault and how many requests it lasts for; None: until it is cleared."""
@@ -77,11 +81,12 @@ def parse_fault(text: str) -> Fault:
         )
     if not colon:
         return Fault(name)
-    if not (count.isascii() and count.isdigit() and 1 <= int(count[:10]) <= 10**9):
+    number = whole_number(count, 1, _MOST_REQUESTS)
+    if number is None:
         raise ConfigurationError(
             f"not a fault: {text!r}", hint="write NAME, or NAME:COUNT with a COUNT of 1 or more"
         )
-    return Fault(name, int(count))
+    return Fault(name, number)
 
 
 def describe_faults() -> str:

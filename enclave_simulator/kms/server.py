@@ -82,6 +82,7 @@ class Connection(AsyncConnection, asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._over = False  # the last response was given, or is being spoiled
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -99,13 +100,18 @@ class Connection(AsyncConnection, asyncio.Protocol):
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
         self._writable.clear()
+        # A client that sends requests and reads no responses would have them collected here.
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
         self._writable.set()
+        self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        if self._over:
+            return  # h11 would keep it, as much as comes
         self._http.receive_data(data)
         try:
             self._advance()
@@ -131,6 +137,7 @@ class Connection(AsyncConnection, asyncio.Protocol):
                 case h11.EndOfMessage():
                     self._stop_waiting()
                     if not self._respond():
+                        self._over = True
                         return
                     self._wait()
                 case h11.ConnectionClosed():
@@ -209,6 +216,7 @@ class Connection(AsyncConnection, asyncio.Protocol):
         self._transport.write(b"".join(self._http.send(event) or b"" for event in events))
 
     def _reject(self, status: int) -> None:
+        self._over = True
         with contextlib.suppress(h11.LocalProtocolError):  # a response has been started
             self._deliver(Response(status, b"", "text/plain"))
         self._transport.close()

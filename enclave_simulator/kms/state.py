@@ -165,6 +165,8 @@ def _load_regions(document: dict[str, Any], store: KeyStore) -> dict[str, Region
     for each in document["keys"]:
         key = _load_key(each, families, materials)
         regions[key.region].keys[key.id] = key
+    for region in regions.values():
+        _check_families(region, regions)
     for each in document["aliases"]:
         region, name = regions[each["region"]], _get(each, "name", str)
         region.aliases[name] = Alias(
@@ -175,6 +177,15 @@ def _load_regions(document: dict[str, Any], store: KeyStore) -> dict[str, Region
             _moment(each["updated"]),
         )
     return regions
+
+
+def _check_families(region: Region, regions: dict[str, Region]) -> None:
+    for key in region.keys.values():
+        if key.family is not None and not (
+            {region.name, key.family.primary} <= set(key.family.regions)
+            and all(key.id in regions[name].keys for name in key.family.regions)
+        ):
+            raise ValueError("a multi-Region key is not in the Regions that it names")
 
 
 def _load_key(each: dict[str, Any], families: list[Family], materials: list[Materials]) -> Key:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -121,9 +122,12 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     """Decode what `key_pem` encoded.
 
     Raises:
-        ValueError: it is not a P-256 key.
+        ValueError: it is not a P-256 key, or is encrypted.
     """
-    key = load_pem_private_key(pem, password=None)
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (TypeError, UnsupportedAlgorithm) as e:
+        raise ValueError("not a private key, or an encrypted one") from e
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("not a P-256 key")  # noqa: TRY004 (the caller's value, not its type)
     return key

@@ -176,6 +176,7 @@ def test_a_profile_that_does_not_exist(environ: dict[str, str], variables: dict[
         ({"AWS_MAX_ATTEMPTS": "0"}, "max_attempts", "AWS_MAX_ATTEMPTS is '0'"),
         ({"AWS_MAX_ATTEMPTS": "1.5"}, "max_attempts", "AWS_MAX_ATTEMPTS is '1.5'"),
         ({"AWS_MAX_ATTEMPTS": "9" * 5000}, "max_attempts", "AWS_MAX_ATTEMPTS is '9"),
+        ({"AWS_MAX_ATTEMPTS": "000000005" + "0" * 9}, "max_attempts", "AWS_MAX_ATTEMPTS is '0"),
         ({"AWS_RETRY_MODE": "legacy"}, "max_attempts", "AWS_RETRY_MODE is 'legacy'"),
         ({"AWS_RETRY_MODE": "adaptive"}, "max_attempts", "AWS_RETRY_MODE is 'adaptive'"),
         ({"AWS_PROFILE": "bad"}, "fips", "use_fips_endpoint of the profile bad is 'maybe'"),

@@ -51,7 +51,10 @@ def look_up_within(
         except OSError as e:
             results.put(e)
 
-    threading.Thread(target=run, name="look-up", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="look-up", daemon=True).start()
+    except RuntimeError as e:  # the system has no more threads
+        raise OSError(f"cannot start a thread to look it up: {e}") from e
     try:
         result = results.get(timeout=timeout)
     except queue.Empty:

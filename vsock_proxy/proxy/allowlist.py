@@ -1,7 +1,7 @@
 """The allowlist: which hosts and ports may be connected to, with wildcards. No I/O.
 
-`allowlist_file` reads it from YAML, on the parent. An enclave image has no PyYAML: there it is
-written as lines, ``HOST:PORT``.
+`allowlist_file` reads it from YAML, on the parent. In an enclave it is written as lines,
+``HOST:PORT``: reading them imports no PyYAML.
 """
 
 from __future__ import annotations

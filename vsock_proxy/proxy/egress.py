@@ -208,11 +208,16 @@ class EgressForwarder(Forwarder):
     def not_connected(self, opening: Opening, error: OSError) -> None:
         """See `ConnectEvents.not_connected`."""
         assert isinstance(opening, EgressOpening)  # noqa: S101 (made above)
-        if not opening.entry:
+        if not opening.entry and isinstance(error, TimeoutError):
             self.rejected(opening, RequestError(408, "no complete head in time"))
             return
         kind = kind_of(error)
         self.counters.connect_failures[kind] += 1
+        if not opening.entry:  # the kernel did not let the loop watch it: not the client's fault
+            reason = f"cannot read the request: {reason_of(error)}"
+            self._warn(opening, "cannot serve", reason)
+            self._leave(opening, rejection(503, reason))
+            return
         self._hosts[self._label(opening.entry)].connect_failures[kind] += 1
         status, reason = _response_to(error)
         reason = f"{opening.authority}: {reason}"
@@ -250,6 +255,7 @@ class EgressForwarder(Forwarder):
     def _check_times(self) -> None:
         for client in list(self._leaving):
             client.check_time()
+        self._threads.start_waiting()
         super()._check_times()
 
     def _label(self, entry: str) -> str:

@@ -313,21 +313,30 @@ class LookUpThreads:
         finally:
             self._call_from_thread(lambda: self._ended(group))
 
+    def start_waiting(self) -> None:
+        """Start look-ups that wait, as far as there are threads. On the loop's thread.
+
+        To be called once a tick as well as at the end of each look-up: if the system gave no thread
+        when the last one ended, no other end would start those that wait.
+        """
+        kept: collections.deque[tuple[str, Callable[[], None]]] = collections.deque()
+        while self._queue and self._free:
+            group, call = self._queue.popleft()
+            if not self._has_thread(group):
+                kept.append((group, call))
+                continue
+            try:
+                self._start(group, call)
+            except RuntimeError:  # the system gives no thread: the same holds for the others
+                kept.append((group, call))
+                break
+            _decrease(self._waiting, group)
+        self._queue.extendleft(reversed(kept))
+
     def _ended(self, group: str) -> None:
         self._free += 1
         _decrease(self._running, group)
-        # One has ended, so one begins: the first whose group may.
-        for place, (other, call) in enumerate(self._queue):
-            if self._has_thread(other):
-                del self._queue[place]
-                _decrease(self._waiting, other)
-                try:
-                    self._start(other, call)
-                except RuntimeError:
-                    # The system gives no thread: those whose turn comes later may get one.
-                    self._queue.append((other, call))
-                    self._waiting[other] += 1
-                return
+        self.start_waiting()
 
 
 def _decrease(counter: collections.Counter[str], group: str) -> None:

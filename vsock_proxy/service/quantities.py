@@ -1,4 +1,4 @@
-"""Numbers with a unit, as in configuration files: ``10 s``, ``1.5 h``, ``512 MiB``. No I/O."""
+"""Numbers in text: whole ones, and those with a unit (``10 s``, ``512 MiB``). No I/O."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
+
+
+def whole_number(text: str, least: int, most: int) -> int | None:
+    """Return a whole number in ASCII digits; None if it is not one, or not in ``least..most``.
+
+    However many digits there are: Python's `int` raises ValueError above 4300 of them.
+    """
+    if not text.isascii() or not text.isdigit():
+        return None
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(most)) or not least <= int(digits) <= most:
+        return None
+    return int(digits)
 
 
 def quantity(text: str, units: Mapping[str, float]) -> float | None:

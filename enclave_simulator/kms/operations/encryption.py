@@ -156,7 +156,8 @@ class EncryptionOperations:
         self._store.authorize(call, key)
         key.check_state()
         used = key.materials.tagged(material_tag)
-        if used is None:
+        # A blob can name any key of the account: one for MACs has no secret for AES.
+        if used is None or key.spec != SYMMETRIC:
             raise ciphertexts.invalid_ciphertext()
         if not isinstance(used.secret, bytes):
             raise key.state_error("PendingImport")

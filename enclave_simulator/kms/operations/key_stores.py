@@ -106,9 +106,10 @@ class KeyStoreOperations:
     def _describe(self, call: Call) -> dict[str, Any]:
         self._store.authorize(call, None)
         given = call.parameters
-        if "CustomKeyStoreId" in given:
-            self._state(given["CustomKeyStoreId"])
+        # Here a key store's name is its id.
         wanted = given.get("CustomKeyStoreId") or given.get("CustomKeyStoreName")
+        if wanted is not None:
+            self._state(wanted)
         entries = [
             {
                 "CustomKeyStoreId": name,

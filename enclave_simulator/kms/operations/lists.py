@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.keys import ENABLED, PENDING_IMPORT
 from enclave_simulator.kms.messages import KmsError
+from vsock_proxy.service.quantities import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,9 @@ def page(field: str, entries: Sequence[Any], call: Call) -> dict[str, Any]:
     Raises:
         KmsError: InvalidMarkerException.
     """
-    marker = call.parameters.get("Marker", "0")
-    if not (marker.isascii() and marker.isdigit() and int(marker[:10]) <= len(entries)):
+    start = whole_number(call.parameters.get("Marker", "0"), 0, len(entries))
+    if start is None:
         raise KmsError("InvalidMarkerException", "The marker is not valid.")
-    start = int(marker)
     end = start + call.parameters.get("Limit", _LIMIT.get(call.operation, 100))
     if end >= len(entries):
         return {field: list(entries[start:]), "Truncated": False}

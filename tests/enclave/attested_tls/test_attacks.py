@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -358,6 +358,15 @@ def test_pcrs_that_any_image_can_have(pcrs: dict[int, bytes]) -> None:
     expecting(pcrs={**pcrs, 0: IMAGE})
     expecting(pcrs={**pcrs, 8: IMAGE})
     expecting(pcrs={1: IMAGE, 2: IMAGE})
+
+
+@pytest.mark.parametrize(
+    "pcrs", [{8: "ab" * 48}, {0: "ab" * 48}, {0: b"short"}, {8: 5}, {0: []}, {0: IMAGE, 99: IMAGE}]
+)
+def test_pcrs_that_no_image_can_have(pcrs: dict[int, Any]) -> None:
+    """Told when the context is made, not at the first connection; hex is the usual mistake."""
+    with pytest.raises(ConfigurationError, match="PCR"):
+        expecting(pcrs=pcrs)
 
 
 def test_without_a_pcr_there_is_no_context() -> None:

@@ -139,3 +139,21 @@ def test_an_nsm_that_hangs_or_fails_is_one_error() -> None:
         patient.close()
 
     asyncio.run(run())
+
+
+def test_no_document_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        documents = Documents(Attester())
+        with monkeypatch.context() as scarce:
+            scarce.setattr(threading.Thread, "start", start)
+            with pytest.raises(AttesterError, match="can't start new thread"):
+                await documents.fresh(b"u", b"1")
+        assert await documents.fresh(b"u", b"2") == b"document 2", "the first was made for nobody"
+        documents.close()
+        with pytest.raises(AttesterError, match="after shutdown"):
+            await documents.fresh(b"u", b"3")
+
+    asyncio.run(run())

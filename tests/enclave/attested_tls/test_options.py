@@ -209,6 +209,18 @@ def test_a_link_that_lies_there_is_not_followed(memory: Path, tmp_path: Path) ->
         memory.rmdir()
 
 
+def test_error_of_another_part_is_not_one_of_the_files(memory: Path) -> None:
+    try:
+        with (
+            pytest.raises(ConnectionResetError),
+            memory_files.written(str(memory), make_identity("a", datetime.now(UTC)), None),
+        ):
+            raise ConnectionResetError
+        assert not list(memory.iterdir())
+    finally:
+        memory.rmdir()
+
+
 @pytest.mark.parametrize(
     ("folder", "message"), [("/proc", "written to a disk"), ("/nonexistent", "No such file")]
 )

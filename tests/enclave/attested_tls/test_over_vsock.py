@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from enclave.attested_tls.connecting import connect_with
+from enclave.errors import ConfigurationError
 from tests.enclave.attested_tls.serving import (
     RESPONSE,
     Program,
@@ -94,3 +95,14 @@ def test_a_client_that_is_cut_off(address: Address, listener: socket.socket) -> 
         assert behind.ended.acquire(timeout=TEST_TIMEOUT)
         made.until(lambda: not made.server.connections)
     assert behind.reset == 1
+
+
+@pytest.mark.parametrize("host", ["", ".example", "a\0b"])
+def test_a_name_that_no_server_has_is_not_dialled(
+    address: Address, listener: socket.socket, host: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a TLS server"):
+        connect_with(expecting(), host, address)
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()

@@ -199,3 +199,18 @@ def test_a_driver_that_fails() -> None:
         for _ in range(2):
             with pytest.raises(TpmUnavailableError, match="No space left on device"):
                 channel.exchange(b"command", timeout=TEST_TIMEOUT)
+
+
+def test_without_a_thread_the_device_is_unavailable_and_closed(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with (
+        DevTpm(_open=driver.open).open(timeout=TEST_TIMEOUT) as channel,
+        pytest.raises(TpmUnavailableError, match="can't start new thread"),
+    ):
+        channel.exchange(b"command", timeout=TEST_TIMEOUT)
+    assert driver.is_closed()

@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
 
 from enclave_simulator import cli
+from enclave_simulator.kms import command
 from enclave_simulator.kms.faults import FAULTS
 from enclave_simulator.kms.sigv4 import Credentials
 from tests.enclave_simulator.kms.kms_client import Client, signed
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,9 +114,15 @@ def test_with_its_key_an_authority_stays_trusted(
     assert key.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_of_another_kind_is_rejected(nitro_authority: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_key_of_another_kind_is_rejected(
+    nitro_authority: Authority, tmp_path: Path, is_encrypted: bool
+) -> None:
     (tmp_path / "root.pem").write_bytes(nitro_authority.root_pem)
-    (tmp_path / "ca.key").write_text("no key")
+    encrypted = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")
+    )
+    (tmp_path / "ca.key").write_bytes(encrypted if is_encrypted else b"no key")
     ended = subprocess.run(
         [COMMAND, "kms", f"--nitro-root={tmp_path}/root.pem", f"--ca-file={tmp_path}/ca.pem",
          f"--ca-key={tmp_path}/ca.key"],
@@ -116,6 +130,15 @@ def test_a_key_of_another_kind_is_rejected(nitro_authority: Authority, tmp_path:
     )  # fmt: skip
     assert ended.returncode == 1
     assert "holds no PEM key on P-256" in ended.stderr
+
+
+@pytest.mark.parametrize("member", ["AccessKeyId", "SecretAccessKey", "Token"])
+def test_credentials_are_text(tmp_path: Path, member: str) -> None:
+    file = tmp_path / "credentials.json"
+    given = {"AccessKeyId": "a", "SecretAccessKey": "s", "Token": "t"}
+    file.write_text(json.dumps({**given, member: 5}))
+    with pytest.raises(ConfigurationError, match="holds no credentials"):
+        command._read_credentials(str(file))
 
 
 def test_credentials_come_from_a_file(nitro_authority: Authority, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from cryptography.hazmat.primitives.serialization import (
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from enclave_simulator.kms import ciphertexts
 from tests.enclave_simulator.kms.kms_client import REGION, refusal
 
 if TYPE_CHECKING:
@@ -126,6 +128,19 @@ def test_imported_key_is_the_importers(kms: Any, spec: str) -> None:
     assert public == own.public_key()
     described = kms.describe_key(KeyId=key)["KeyMetadata"]
     assert described["ExpirationModel"] == "KEY_MATERIAL_DOES_NOT_EXPIRE"
+
+
+@pytest.mark.parametrize("spec", ["HMAC_224", "HMAC_256"])
+def test_ciphertext_that_names_a_mac_key_is_invalid(kms: Any, spec: str) -> None:
+    """AES takes no key of 28 bytes, and a MAC key of 32 is still not for encryption."""
+    key = external(kms, KeySpec=spec, KeyUsage="GENERATE_VERIFY_MAC")
+    secret = os.urandom(28 if spec == "HMAC_224" else 32)
+    material = kms.import_key_material(**wrapped(kms, key, secret))["KeyMaterialId"]
+    names = (kms.describe_key(KeyId=key)["KeyMetadata"]["Arn"], material)
+    header = b"\x01\x02\x02\x00" + b"".join(map(ciphertexts.tag, names)) + bytes(12)
+    sealed = AESGCM((secret + bytes(4))[:32]).encrypt(bytes(12), b"x", header + b"{}")
+    error = refusal(kms, "decrypt", CiphertextBlob=header + sealed)
+    assert error[0] == "InvalidCiphertextException"
 
 
 def test_material_of_another_key_spec_is_rejected(kms: Any) -> None:

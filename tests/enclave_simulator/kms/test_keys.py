@@ -135,10 +135,11 @@ def test_lists_come_in_pages(kms: Any, keys: dict[str, str]) -> None:
     pages = list(kms.get_paginator("list_keys").paginate(PaginationConfig={"PageSize": 3}))
     assert len(pages) > 1
     assert {*keys.values()} <= {entry["KeyArn"] for page in pages for entry in page["Keys"]}
-    assert refusal(kms, "list_keys", Marker="x") == (
-        "InvalidMarkerException",
-        "The marker is not valid.",
-    )
+    for marker in ("x", "-1", "1000000", "0000000000" + "9" * 9):
+        assert refusal(kms, "list_keys", Marker=marker) == (
+            "InvalidMarkerException",
+            "The marker is not valid.",
+        )
 
 
 def test_a_key_has_states(kms: Any, key: str) -> None:

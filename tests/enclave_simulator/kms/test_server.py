@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ import pytest
 
 from enclave_simulator.kms.faults import parse_fault
 from enclave_simulator.kms.messages import Request
-from enclave_simulator.kms.server import MAX_BODY
+from enclave_simulator.kms.server import MAX_BODY, Connection, KmsServer
 from enclave_simulator.kms.service import CONTROL_PATH, KmsService
 from enclave_simulator.kms.threaded import KmsSimulator
+from enclave_simulator.kms.tls import CertificateAuthority
 from tests.enclave_simulator.documents import attest, rsa_key, spki
 from tests.enclave_simulator.kms.kms_client import (
     HOST,
@@ -28,7 +31,7 @@ from tests.enclave_simulator.kms.kms_client import (
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from enclave_simulator.authority import Authority
@@ -142,6 +145,76 @@ def test_a_connection_without_a_request_is_closed_in_time(
 ) -> None:
     with KmsSimulator(KmsService(nitro_authority.root_pem), idle_timeout=0.05) as simulator:
         assert converse(simulator, b"POST / HTTP/1.1\r\n") == b""
+
+
+class Transport:
+    """A transport whose client reads nothing."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = self.reading = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+@contextlib.asynccontextmanager
+async def served(service: KmsService) -> AsyncIterator[tuple[Connection, Transport]]:
+    """A connection on the running loop, over a transport of the test's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = KmsServer(service, CertificateAuthority(), listener)
+        connection, transport = Connection(server), Transport()
+        connection.connection_made(transport)  # type: ignore[arg-type] # what is used of one
+        yield connection, transport
+        connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("fault", ["stall", "close-after"])
+def test_what_comes_after_the_last_response_is_dropped(
+    nitro_authority: Authority, fault: str
+) -> None:
+    async def run() -> None:
+        service = KmsService(nitro_authority.root_pem)
+        service.faults.inject(fault)
+        async with served(service) as (connection, _):
+            request = signed("GenerateRandom", TRUE)
+            head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+            length = f"content-length: {len(request.body)}\r\n\r\n"
+            connection.data_received(f"POST / HTTP/1.1\r\n{head}{length}".encode() + request.body)
+            for _ in range(4):
+                connection.data_received(bytes(1 << 20))
+            assert connection._http.trailing_data == (b"", False)
+
+    asyncio.run(run())
+
+
+def test_client_that_reads_no_responses_is_not_read(nitro_authority: Authority) -> None:
+    async def run() -> None:
+        async with served(KmsService(nitro_authority.root_pem)) as (connection, transport):
+            transport.reading = True
+            connection.pause_writing()
+            assert not transport.reading
+            connection.resume_writing()
+            assert transport.reading
+
+    asyncio.run(run())
 
 
 def test_close_aborts_open_connections(nitro_authority: Authority) -> None:
@@ -335,7 +408,8 @@ def test_faults_come_one_after_another(kms_simulator: KmsSimulator, client: Clie
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "throttle:", "throttle:0", "throttle:-1", "cut:x"]
+    "text",
+    ["", "nonsense", "throttle:", "throttle:0", "throttle:-1", "cut:x", f"cut:1{'0' * 5000}"],
 )
 def test_invalid_faults(text: str) -> None:
     with pytest.raises(ConfigurationError):

@@ -168,6 +168,16 @@ def test_custom_key_stores(service: KmsService, name: str, error: str) -> None:
     assert generate_random(service, NumberOfBytes=1, CustomKeyStoreId="cks-connected")[0] == 200
 
 
+def test_custom_key_store_that_does_not_exist_is_not_described(service: KmsService) -> None:
+    for parameter in ("CustomKeyStoreId", "CustomKeyStoreName"):
+        status, response = ask(
+            service, signed("DescribeCustomKeyStores", {parameter: "cks-absent"})
+        )
+        assert (status, response["__type"]) == (400, "CustomKeyStoreNotFoundException")
+        found = ask(service, signed("DescribeCustomKeyStores", {parameter: "cks-connected"}))[1]
+        assert [each["CustomKeyStoreId"] for each in found["CustomKeyStores"]] == ["cks-connected"]
+
+
 # The front end
 
 

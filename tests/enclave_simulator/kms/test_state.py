@@ -219,6 +219,19 @@ def test_what_is_not_a_state_is_rejected(state: bytes) -> None:
         load_state(KeyStore("arn:aws:iam::000000000000:root"), state)
 
 
+@pytest.mark.parametrize("missing", ["eu-west-1", "us-east-1"])
+def test_multi_region_key_that_is_not_in_its_regions_is_rejected(missing: str) -> None:
+    """The deletion of one looks for the others: that would fail in every later request."""
+    kms = Kept()
+    key = kms.call("CreateKey", MultiRegion=True)["KeyMetadata"]["KeyId"]
+    kms.call("ReplicateKey", KeyId=key, ReplicaRegion="us-east-1")
+    assert kms.state is not None
+    state = json.loads(kms.state)
+    state["keys"] = [each for each in state["keys"] if missing not in each["arn"]]
+    with pytest.raises(StateError, match="multi-Region"):
+        load_state(KeyStore("arn:aws:iam::000000000000:root"), json.dumps(state).encode())
+
+
 def test_state_of_another_account_is_rejected() -> None:
     with pytest.raises(StateError, match="000000000000"):
         load_state(KeyStore("arn:aws:iam::111122223333:root"), json.dumps(STATE).encode())

@@ -164,3 +164,12 @@ def test_reason_of_an_error_is_text() -> None:
     assert reason_of(OSError(errno.ECONNREFUSED, "x")) == "Connection refused"
     assert reason_of(OSError("something else")) == "something else"
     assert reason_of(socket.gaierror(-2, "unknown")) == "the name does not resolve (unknown)"
+
+
+def test_a_host_is_not_looked_up_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(DialError, match="cannot start a thread to look it up"):
+        SocketDialer().dial(TcpAddress("localhost", 1), TEST_TIMEOUT)

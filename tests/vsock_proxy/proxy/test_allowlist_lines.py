@@ -1,4 +1,4 @@
-"""An allowlist written as lines, ``HOST:PORT``: what an enclave image has, without PyYAML."""
+"""An allowlist written as lines, ``HOST:PORT``: what an enclave has, without PyYAML."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import resource
 import threading
 import time
@@ -22,15 +23,18 @@ from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.listening import listen
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Forward, descriptors_needed, fit
+from vsock_proxy.proxy.forwarder import Forwarder
 from vsock_proxy.relay.connection import RelayLimits
+from vsock_proxy.relay.loop import Loop
 from vsock_proxy.service.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vsock_proxy.net.addresses import Address
+    from vsock_proxy.proxy.counters import ForwardSnapshot
 
 FOREVER = 1000.0
 
@@ -134,6 +138,65 @@ def test_drain_has_a_deadline(place: Place, caplog: pytest.LogCaptureFixture) ->
             assert accepted.recv(1) == b""
     assert "stopping; 1 connections may end within 0.1 s" in caplog.text
     assert "aborting 1 connections that are still open" in caplog.text
+
+
+def test_snapshot_is_taken_by_the_loop_thread_until_all_connections_are_closed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread would look at sets that `abort` is changing."""
+    waits, taken_by = threading.Event(), []
+    results: queue.SimpleQueue[int] = queue.SimpleQueue()
+    abort, snapshot = Forwarder.abort, Forwarder.snapshot
+    call_from_thread = Loop.call_from_thread
+
+    def noted_snapshot(forwarder: Forwarder) -> ForwardSnapshot:
+        taken_by.append(threading.current_thread())
+        waits.set()
+        return snapshot(forwarder)
+
+    def noted_call(loop: Loop, call: Callable[[], None]) -> None:
+        call_from_thread(loop, call)
+        waits.set()
+
+    monkeypatch.setattr(Loop, "call_from_thread", noted_call)
+    running = Running(place, drain_timeout=0)
+
+    def ask() -> None:
+        results.put(running.daemon.snapshot().forwards[0].gauges.connections)
+
+    asking = threading.Thread(target=ask)
+
+    def abort_while_another_thread_asks(forwarder: Forwarder) -> None:
+        waits.clear()
+        asking.start()
+        assert waits.wait(TEST_TIMEOUT)
+        abort(forwarder)
+
+    with running.server:
+        client, accepted = running.pair()
+        with client, accepted:
+            monkeypatch.setattr(Forwarder, "snapshot", noted_snapshot)
+            monkeypatch.setattr(Forwarder, "abort", abort_while_another_thread_asks)
+            running.daemon.stop()
+            running.join()
+            assert results.get(timeout=TEST_TIMEOUT) == 0
+            asking.join(TEST_TIMEOUT)
+    assert taken_by == [running.thread]
+
+
+def test_reload_after_the_end_opens_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the loop ended by an error, and nobody has called `stop`."""
+    address, later = place.address("proxy"), place.address("later")
+    daemon = Daemon([Forward(address, address)])
+
+    def turn(_: Loop) -> None:
+        raise OSError("a loop that breaks")
+
+    monkeypatch.setattr(Loop, "turn", turn)
+    with pytest.raises(OSError, match="a loop that breaks"):
+        daemon.run()
+    daemon.reload([Forward(later, address)])
+    listen(later).close()
 
 
 def test_second_stop_aborts_connections(running: Running) -> None:

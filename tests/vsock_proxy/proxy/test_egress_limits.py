@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -31,14 +33,17 @@ from vsock_proxy.net.listening import listen
 from vsock_proxy.proxy import egress
 from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.egress import MAX_HOSTS, EgressForwarder
+from vsock_proxy.proxy.egress_client import EgressOpening, RejectedClient
 from vsock_proxy.proxy.forward import Egress, Forward
 from vsock_proxy.relay.connection import RelayLimits
+from vsock_proxy.relay.loop import Loop
 from vsock_proxy.relay.resolver import HostResolver
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from vsock_proxy.net.resolving import Candidate, InternetName
+    from vsock_proxy.relay.loop import Handler
 
 
 def test_head_that_does_not_come_in_time_is_rejected(place: Place) -> None:
@@ -49,6 +54,26 @@ def test_head_that_does_not_come_in_time_is_rejected(place: Place) -> None:
             assert read_all(client).startswith(b"HTTP/1.1 408 ")
         out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
         out.rig.assert_quiet()
+
+
+def test_client_that_cannot_be_watched_is_not_blamed(
+    out: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Loop.add
+
+    def full(loop: Loop, fd: int, handler: Handler, *events: int) -> None:
+        if isinstance(handler, EgressOpening | RejectedClient):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(loop, fd, handler, *events)
+
+    monkeypatch.setattr(Loop, "add", full)
+    with out.rig.connect() as client:
+        client.settimeout(TEST_TIMEOUT)
+        assert read_all(client).startswith(b"HTTP/1.1 503 cannot read the request: No space left")
+    out.rig.wait_until(lambda: out.rig.forwarder.in_use == 0)
+    assert out.rig.forwarder.counters.rejected == {}
+    assert out.rig.forwarder.counters.connect_failures == {"other": 1}
+    out.rig.assert_quiet()
 
 
 def test_client_that_sends_nothing_is_no_rejection(out: Outside) -> None:

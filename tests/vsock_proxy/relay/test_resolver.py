@@ -251,3 +251,31 @@ def test_look_up_that_waits_is_not_held_up_by_those_before_it() -> None:
     threads._ended("d")  # as if its thread had ended: "a" has its quarter
     assert done.get(timeout=TEST_TIMEOUT) == "e"
     go_on.set()
+
+
+def test_look_ups_that_wait_are_started_though_no_end_could_start_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threads = LookUpThreads(calls.put, threads=1, waiting=16)
+    threads.run(lambda: done.put("first") if go_on.wait(TEST_TIMEOUT) else None, "a")
+    for group in "bc":
+        threads.run(lambda group=group: done.put(group), group)  # type: ignore[misc]
+    go_on.set()
+    end = calls.get(timeout=TEST_TIMEOUT)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(threading.Thread, "start", start)
+        end()
+        threads.start_waiting()  # a tick: still no thread
+    assert not threads._running
+    threads.start_waiting()  # the next one
+    for _ in range(2):
+        calls.get(timeout=TEST_TIMEOUT)()
+    assert [done.get(timeout=TEST_TIMEOUT) for _ in range(3)] == ["first", "b", "c"]
+    assert not threads._waiting
