@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import select
+import os
 import socket
 import ssl
 import threading
@@ -171,15 +171,27 @@ def served(
 
 
 def end(tls: ssl.SSLSocket) -> None:
-    """Send TLS's end, and still be able to read: `unwrap` would wait for the other one."""
-    tls.settimeout(0)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        try:
+    """Send TLS's end, and still be able to read: `unwrap` would wait for the other one.
+
+    OpenSSL looks for that at once, and loses what has come instead of it: so it gets to see a pipe
+    of ours, and the server what it writes there.
+    """
+    fd = tls.fileno()
+    connection = os.dup(fd)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.dup2(theirs.fileno(), fd)
+        tls.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):
             tls._sslobj.shutdown()  # type: ignore[attr-defined]
-        except ssl.SSLWantWriteError:
-            select.select([], [tls], [], TEST_TIMEOUT)
-            tls._sslobj.shutdown()  # type: ignore[attr-defined]
-    tls.settimeout(TEST_TIMEOUT)
+        os.dup2(connection, fd)
+        tls.settimeout(TEST_TIMEOUT)
+        theirs.close()
+        while data := ours.recv(1024):
+            with socket.socket(fileno=os.dup(connection)) as server:
+                server.settimeout(TEST_TIMEOUT)
+                server.sendall(data)
+    os.close(connection)
 
 
 def get(connection: ssl.SSLSocket, target: str = "/") -> bytes:
