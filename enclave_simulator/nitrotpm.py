@@ -264,6 +264,7 @@ class SimulatedNitroTpm:
         elif code == EVICT_CONTROL:
             self._keys.evict(given[1], int.from_bytes(parameters, "big"))
         elif code == NV_UNDEFINE_SPACE:
+            self._nv.get(given[1], 2)  # a key, or a hierarchy, is no index
             del self.nv[given[1]]
         elif given[0] != given[1]:  # our indexes are read and written by their own password only
             raise RefusedError(RC_NV_AUTHORIZATION)
@@ -338,7 +339,9 @@ class SimulatedNitroTpm:
 
     def _nsm(self, data: bytes) -> dict[str, Any]:
         try:
-            request = cbor2.loads(data)  # the first item; what follows it is of no meaning
+            request = cbor2.loads(
+                data, max_depth=16
+            )  # the first item; what follows it is of no meaning
         except cbor2.CBORError:
             return {"Error": "InvalidArgument"}
         match request:
@@ -346,7 +349,14 @@ class SimulatedNitroTpm:
                 pass
             case _:
                 return {"Error": "InvalidOperation"}
-        fields = {name: arguments.get(name) for name in ("public_key", "user_data", "nonce")}
+        fields = {}
+        for name in ("public_key", "user_data", "nonce"):
+            value = arguments.get(name)
+            if isinstance(value, str):  # as the simulated NSM takes it
+                value = value.encode()
+            if not (value is None or isinstance(value, bytes)):
+                return {"Error": "InvalidOperation"}
+            fields[name] = value
         if any(len(value or b"") > MAX_FIELD for value in fields.values()):
             return {"Error": "InputTooLarge"}
         return {"Attestation": {"document": self._document(fields)}}

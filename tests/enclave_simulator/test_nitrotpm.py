@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from enclave_simulator.authority import Authority
 from enclave_simulator.nitrotpm import (
+    EVICT_CONTROL,
     GET_CAPABILITY,
     NSM_REQUEST,
     NV_DEFINE_SPACE,
@@ -163,6 +165,42 @@ def test_whatever_the_bytes_there_is_a_response(data: st.DataObject) -> None:
         response = device.exchange(given_)
         assert len(response) >= 10
         assert struct.unpack_from(">I", response, 2) == (len(response),)
+
+
+@pytest.mark.parametrize("code", [NV_UNDEFINE_SPACE, NV_WRITE, NV_READ, NSM_REQUEST, EVICT_CONTROL])
+def test_whatever_the_handles_there_is_a_response(code: int) -> None:
+    device = SimulatedNitroTpm(AUTHORITY)
+    handles = (OWNER, INDEX, 0, 16, 0x40000007, 0x02000000, 0x80000000, 0x81000000, 0xFFFFFFFF)
+    for first, second in itertools.product(handles, handles):
+        device.exchange(define())
+        for password in (b"", b"mine"):
+            response = device.exchange(by_password(code, first, second, password=password))
+            assert struct.unpack_from(">I", response, 2) == (len(response),)
+
+
+def test_a_hierarchy_is_no_index_to_undefine() -> None:
+    response = SimulatedNitroTpm(AUTHORITY).exchange(by_password(NV_UNDEFINE_SPACE, OWNER, OWNER))
+    assert response[6:] == struct.pack(">I", 0x28B), "TPM_RC_HANDLE of the second handle"
+
+
+@pytest.mark.parametrize(
+    ("value", "response"),
+    [
+        (5, {"Error": "InvalidOperation"}),
+        ([b"x"], {"Error": "InvalidOperation"}),
+        (0, {"Error": "InvalidOperation"}),
+        (bytes(1025), {"Error": "InputTooLarge"}),
+    ],
+)
+def test_field_of_a_wrong_type_or_size_is_refused(value: object, response: object) -> None:
+    device = SimulatedNitroTpm(AUTHORITY)
+    device.exchange(define())
+    request = cbor2.dumps({"Attestation": {"nonce": value}})
+    for offset in range(0, len(request), 1024):
+        device.exchange(write(request[offset : offset + 1024], offset))
+    device.exchange(by_password(NSM_REQUEST, INDEX, INDEX, password=b"mine"))
+    read_back = device.exchange(read(64, 0))
+    assert cbor2.loads(read_back[16:]) == response
 
 
 AUTHORITY = Authority.generate()
