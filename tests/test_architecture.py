@@ -328,3 +328,10 @@ def test_only_the_bindings_know_ffi() -> None:
     assert knowing == {f"{bindings}.{name}" for name in ("attestation", "kms", "native")} | {
         "enclave.sdk.build"
     }
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_no_descriptor_is_too_large(package: str) -> None:
+    """`select.select` takes none of 1,024 and more; poll and epoll do."""
+    for path in modules(package).values():
+        assert "select.select(" not in path.read_text(encoding="utf-8"), path

@@ -18,6 +18,7 @@ from enclave.attestation.verify import AWS_ROOT_FINGERPRINT
 from enclave.attested_tls.exchange import NONCE_BYTES, DocumentExchange, Expectation
 from enclave.cut_off import cut_off, report_cut_offs
 from enclave.errors import AttestedTlsError, ConfigurationError
+from vsock_proxy.net.sockets import wait_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -141,7 +142,7 @@ class AttestedSocket(ssl.SSLSocket):
             self.unwrap()
         except ssl.SSLWantWriteError:
             # What was sent before is still on its way.
-            select.select([], [self], [], _CLOSE_TIMEOUT)
+            wait_ready(self.fileno(), select.POLLOUT, _CLOSE_TIMEOUT)
             self.unwrap()
 
     def _exchange(self, proof: _Proof, timeout: float | None, deadline: float) -> None:

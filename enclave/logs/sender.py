@@ -16,6 +16,7 @@ from enclave.errors import AgentError, DialError
 from enclave.logs.link import Link
 from enclave.logs.outbox import LIMIT, Outbox
 from vsock_proxy.net.dialing import SocketDialer
+from vsock_proxy.net.sockets import wait_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,7 +94,7 @@ class Descriptor:
                 return os.write(self._fd, data)
             except BlockingIOError:
                 # Another process that shares it has made it non-blocking.
-                select.select([], [self._fd], [])
+                wait_ready(self._fd, select.POLLOUT)
 
     def finish(self, timeout: float) -> bool:  # noqa: ARG002
         """See `Outlet.finish`: what was written was received."""

@@ -45,6 +45,8 @@ _SCOPE: Final = re.compile(
 )
 """The scope of a signature (AWS Signature Version 4): access key, date, region, service."""
 
+_AUTHORITY: Final = re.compile(r"[^/?#]*")
+
 _MAX_CREDENTIAL: Final = 512
 """Characters of Authorization in which the scope is looked for; an access key has at most 128."""
 
@@ -193,12 +195,15 @@ class RequestReader:
             request, self._upgraded = self._upgraded, None
             self.requests.append(replace(request, body=body, keep_alive=keep_alive))
             return
+        target = self._target.decode("latin-1")
+        if target[:7].lower() == "http://":
+            target = self._origin_form(target[7:])
         authorization = self._headers.pop("authorization", "")[:_MAX_CREDENTIAL]
         scope = _SCOPE.match(authorization)
         self.requests.append(
             Request(
                 self._parser.get_method().decode("latin-1"),
-                self._target.decode("latin-1"),
+                target,
                 self._headers,
                 body,
                 keep_alive,
@@ -206,6 +211,14 @@ class RequestReader:
                 authorization,
             )
         )
+
+    def _origin_form(self, rest: str) -> str:
+        """Return the path of an absolute-form target, whose host counts (RFC 9112, 3.2.2)."""
+        found = _AUTHORITY.match(rest)
+        assert found is not None  # noqa: S101 (it matches the empty text)
+        self._headers["host"] = found[0]
+        path = rest[found.end() :]
+        return path if path.startswith("/") else f"/{path}"
 
     def _count(self, size: int) -> None:
         self._head_size += size

@@ -22,6 +22,7 @@ from typing import Protocol
 from enclave_simulator.launcher import abi
 from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
 from enclave_simulator.launcher.process import socket_inode
+from vsock_proxy.net.sockets import wait_ready
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class TpmDevices:
         fd = None if inode is None else self._inodes.get(inode)
         if fd is None:
             return Outcome.CONTINUE
-        if select.select([fd], [], [], 0)[0]:
+        if wait_ready(fd, select.POLLIN, 0):
             self.ready(fd)  # the command that the response is wanted of
         if fd not in self._open:
             return Outcome.CONTINUE  # closed: the kernel tells

@@ -7,6 +7,7 @@ it accepts (Linux).
 
 from __future__ import annotations
 
+import select
 import socket
 
 Stream = socket.SocketType
@@ -57,3 +58,18 @@ def set_keepalive(tcp: Stream) -> None:
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+def wait_ready(fd: int, events: int, seconds: float | None = None) -> bool:
+    """Wait until a descriptor is ready, or in error; return whether it is.
+
+    Unlike `select.select`, which raises ValueError for a descriptor of 1,024 and more.
+
+    Args:
+        fd: the descriptor.
+        events: `select.POLLIN` or `select.POLLOUT`.
+        seconds: the longest wait; None: for ever.
+    """
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(None if seconds is None else 1000 * seconds))

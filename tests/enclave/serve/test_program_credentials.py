@@ -185,7 +185,8 @@ def test_a_name_that_was_pointed_at_loopback_is_rejected(host: str | None) -> No
         ({"target": f"{PATH}/"}, 404),
         ({"target": f"{PATH}?x=y"}, 404),
         ({"target": f"//{PATH}"}, 404),
-        ({"target": "http://127.0.0.1/credentials"}, 404),
+        ({"target": "http://127.0.0.1/"}, 404),
+        ({"target": "http://evil.example/credentials"}, 400),
     ],
 )
 def test_only_get_of_the_path_is_served(changes: dict[str, str], status: int) -> None:

@@ -190,3 +190,26 @@ def test_the_region_of_the_signature_chooses(kms: Kms) -> None:
 @given(st.integers(0, 4_000_000_000))
 def test_dates_are_http_dates(seconds: int) -> None:
     assert http_date(seconds) == email.utils.formatdate(seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://127.0.0.1:8009/healthz", b"kms.us-east-1.amazonaws.com", 200),
+        (b"HTTP://LocalHost/healthz", b"127.0.0.1", 200),
+        (b"http://kms.us-east-1.amazonaws.com/healthz", b"127.0.0.1", 400),
+        (b"http://user@127.0.0.1/healthz", b"127.0.0.1", 400),
+        (b"http:///healthz", b"127.0.0.1", 400),
+        (b"http://127.0.0.1?/healthz", b"127.0.0.1", 404),
+        (b"http://127.0.0.1", b"127.0.0.1", 404),
+    ],
+)
+def test_a_target_in_absolute_form(kms: Kms, target: bytes, host: bytes, status: int) -> None:
+    """Its host counts, not that of Host (RFC 9112, section 3.2.2)."""
+    with served(kms) as endpoint:
+        assert (
+            endpoint.exchange(b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host)).status
+            == status
+        )
+        called = endpoint.exchange(request().replace(b"POST / ", b"POST http://127.0.0.1:8009 ", 1))
+    assert (got.status, called.status) == (status, 200)
