@@ -23,6 +23,7 @@ from enclave_simulator.attack.model import DEADLINE, Place
 from enclave_simulator.attack.report import heading, row, summary
 from enclave_simulator.attack.running import Result, Runner, Target
 from enclave_simulator.attack.table import ATTACKS
+from enclave_simulator.parent.processes import exit_on_signals
 from tests.paths import ROOT
 from tests.programs.attacked.caught import CAUGHT_BY, WAITING
 
@@ -103,6 +104,7 @@ def main() -> int:
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     wrong = []
+    exit_on_signals()  # so that no program and no folder outlives it
     with tempfile.TemporaryDirectory() as folder:
         chosen: dict[str, tuple[list[str], list[str]]] = {}
         if "agent" in parts:
