@@ -207,9 +207,6 @@ def test_dates_are_http_dates(seconds: int) -> None:
 def test_a_target_in_absolute_form(kms: Kms, target: bytes, host: bytes, status: int) -> None:
     """Its host counts, not that of Host (RFC 9112, section 3.2.2)."""
     with served(kms) as endpoint:
-        assert (
-            endpoint.exchange(b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host)).status
-            == status
-        )
+        got = endpoint.exchange(b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host))
         called = endpoint.exchange(request().replace(b"POST / ", b"POST http://127.0.0.1:8009 ", 1))
     assert (got.status, called.status) == (status, 200)
