@@ -41,7 +41,7 @@ def paths_in(text: str) -> set[str]:
     folders = "|".join(
         re.escape(each.name)
         for each in ROOT.iterdir()
-        if each.is_dir() and each.name[0] != "." and not each.name.endswith(".egg-info")
+        if each.is_dir() and not re.match(r"\.|(build|dist|.*\.egg-info)$", each.name)  # made
     )
     found = re.findall(rf"(?<![\w/.:~*{{}}$-])((?:{folders})/[\w./*-]*)", text)
     return {each.rstrip("./") for each in found}
