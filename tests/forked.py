@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+import warnings
 from typing import TYPE_CHECKING
 
 from tests.waiting import TEST_TIMEOUT
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 def run_in_child(check: Callable[[], None]) -> None:
     """Fork, run `check` in the child, and fail where it fails or does not end."""
     reading, writing = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 and later: that the threads of this process are not in the child. Meant so.
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        child = os.fork()
     if child == 0:  # pragma: no cover (another process)
         try:
             # Not caught: ends the process even while a lock is waited for.
