@@ -20,6 +20,7 @@ from enclave.errors import NsmRefusedError, NsmUnavailableError
 from enclave.nsm import DevNsm, Nsm, NsmDevice, messages
 from enclave_simulator.authority import Authority
 from enclave_simulator.nsm import SimulatedNsm
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,6 +167,6 @@ def test_threads_get_their_own_answers(nsm: Nsm) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(TEST_TIMEOUT)
         assert not thread.is_alive()
     assert wrong == []

@@ -27,6 +27,7 @@ from enclave_simulator.authority import Authority
 from enclave_simulator.kms.cms import Enveloper
 from enclave_simulator.nsm import SimulatedNsm
 from tests.doubles import ManualClock
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +176,7 @@ def test_many_threads_open_their_own(recipient: Recipient, enveloper: Enveloper)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(TEST_TIMEOUT)
         assert not thread.is_alive()
     assert wrong == []
 

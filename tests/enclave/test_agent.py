@@ -29,6 +29,7 @@ from enclave.recipient.recipient import RENEWABLE_AFTER
 from tests.doubles import ManualClock, RedirectingDialer
 from tests.enclave.conftest import SIMULATED
 from tests.sockets import unused_port
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress, UnixAddress, VsockAddress
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def test_a_proxy_that_says_nothing(enclave: Enclave) -> None:
 
 def test_a_proxy_that_hangs_up(enclave: Enclave) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
+        server.settimeout(TEST_TIMEOUT)
         enclave.dialer.target = TcpAddress("127.0.0.1", server.getsockname()[1])
 
         def hang_up() -> None:
@@ -268,14 +269,14 @@ def test_a_proxy_that_hangs_up(enclave: Enclave) -> None:
 
 def test_a_proxy_that_speaks_no_tls(enclave: Enclave) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
+        server.settimeout(TEST_TIMEOUT)
         enclave.dialer.target = TcpAddress("127.0.0.1", server.getsockname()[1])
 
         def babble() -> None:
             for _ in range(3):
                 connection, _ = server.accept()
                 with connection:
-                    connection.settimeout(20)
+                    connection.settimeout(TEST_TIMEOUT)
                     connection.recv(4096)
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 

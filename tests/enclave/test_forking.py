@@ -209,7 +209,7 @@ def test_a_fork_waits_for_an_import_of_another_thread(
     """A module's lock is not renewed in a child: importing it there would wait for ever."""
     (tmp_path / "slow_to_import.py").write_text(
         "import sys\nsys.modules['__main__'].importing_slowly.set()\n"
-        "assert sys.modules['__main__'].may_go_on.wait(60)\n"
+        "assert sys.modules['__main__'].may_go_on.wait(300)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     slow, may_go_on = threading.Event(), threading.Event()

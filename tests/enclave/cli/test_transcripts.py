@@ -28,6 +28,7 @@ import pytest
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from tests.paths import VECTORS
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def proxy(command_line: CommandLine, how: str) -> None:
             for _ in range(3):
                 listener.accept()[0].close()
 
-        listener.settimeout(20)
+        listener.settimeout(TEST_TIMEOUT)
         thread = threading.Thread(target=hang_up)
         thread.start()
         command_line.stack.callback(thread.join, 20)

@@ -17,6 +17,7 @@ import pytest
 
 from enclave.errors import NsmError, NsmResponseError, NsmUnavailableError
 from enclave.nsm import DevNsm, device
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +171,7 @@ class _Gate:
         self.inside += 1
         assert self.inside == 1, "two requests in the driver at once"
         self.entered.set()
-        assert self.release.wait(30)
+        assert self.release.wait(TEST_TIMEOUT)
         self.inside -= 1
         return asked
 
@@ -186,7 +187,7 @@ def test_one_request_at_a_time_and_the_wait_has_an_end() -> None:
     answers: list[bytes] = []
     with DevNsm(_open=_open, _ioctl=_driver(gate.answer), _wait_seconds=0.01) as nsm:
         thread = _started(lambda: answers.append(nsm.exchange(b"first")))
-        assert gate.entered.wait(30)
+        assert gate.entered.wait(TEST_TIMEOUT)
         with pytest.raises(NsmUnavailableError, match="busy"):
             nsm.exchange(b"second")
         gate.release.set()
@@ -200,7 +201,7 @@ def test_closing_waits_for_the_request_under_way() -> None:
     answers: list[bytes] = []
     nsm = DevNsm(_open=_open, _ioctl=_driver(gate.answer))
     asking = _started(lambda: answers.append(nsm.exchange(b"first")))
-    assert gate.entered.wait(30)
+    assert gate.entered.wait(TEST_TIMEOUT)
     closing = _started(nsm.close)
     gate.release.set()
     asking.join(30)

@@ -31,6 +31,7 @@ from enclave_simulator.nsm import SimulatedNsm
 from tests.doubles import ManualClock
 from tests.enclave.recipient.envelopes import Envelope, private_key
 from tests.enclave.sdk.conftest import MODULE, StandIn
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ def test_the_library_is_initialised_once_for_all_threads(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(TEST_TIMEOUT)
     assert len(loaded) == 8
     assert len(set(map(id, loaded))) == 1
     assert stand_in.counters.stand_in_inits() == before + 1

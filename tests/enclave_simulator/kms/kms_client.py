@@ -84,7 +84,7 @@ def connect(simulator: Endpoint, host: str = HOST) -> ssl.SSLSocket:
     context = ssl.create_default_context(cadata=simulator.ca_pem.decode())
     context.verify_flags |= ssl.VERIFY_X509_STRICT  # Python's default from 3.13 on
     context.set_alpn_protocols(["h2", "http/1.1"])
-    raw = socket.create_connection(("127.0.0.1", simulator.port), timeout=20)
+    raw = socket.create_connection(("127.0.0.1", simulator.port), timeout=TEST_TIMEOUT)
     try:
         return context.wrap_socket(raw, server_hostname=host)
     except BaseException:

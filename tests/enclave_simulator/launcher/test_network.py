@@ -44,7 +44,7 @@ def shouter() -> Iterator[TcpAddress]:
 ASK = """
 import os, socket
 def ask(host, port):
-    with socket.create_connection((host, port), timeout=30) as s:
+    with socket.create_connection((host, port), timeout=300) as s:
         s.sendall(b"hello " * 100_000)
         s.shutdown(socket.SHUT_WR)
         got = b""
@@ -117,7 +117,7 @@ def test_a_service_that_is_not_there_ends_the_connection(tmp_path: Path) -> None
     script = """
 import socket
 try:
-    print(socket.create_connection(("127.0.0.1", 80), timeout=30).recv(1))
+    print(socket.create_connection(("127.0.0.1", 80), timeout=300).recv(1))
 except ConnectionResetError:
     print(b"")
 """

@@ -17,8 +17,8 @@ import pytest
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from tests.enclave_simulator.launcher.rig import namespaces_refused
+from tests.waiting import TEST_TIMEOUT
 
-LIMIT = 60
 RUN = [
     sys.executable,
     "-c",
@@ -30,7 +30,7 @@ ALONE = [*RUN, "--no-services", "--"]
 
 def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*RUN, *words], capture_output=True, text=True, timeout=LIMIT, check=False, **options
+        [*RUN, *words], capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False, **options
     )
 
 
@@ -45,7 +45,7 @@ def line(process: subprocess.Popen[bytes]) -> str:
 
 def assert_gone(pidfd: int) -> None:
     try:
-        assert select.select([pidfd], [], [], LIMIT)[0]
+        assert select.select([pidfd], [], [], TEST_TIMEOUT)[0]
     finally:
         os.close(pidfd)
 
@@ -93,7 +93,7 @@ import os, socket, ssl
 print({name: os.environ.get("AWS_" + name) for name in (
     "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION")})
 vsock = socket.socket(socket.AF_VSOCK)
-vsock.settimeout(60)
+vsock.settimeout(300)
 vsock.connect((3, 8000))
 trust = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
 with trust.wrap_socket(vsock, server_hostname="kms.eu-west-1.amazonaws.com") as tls:
@@ -137,12 +137,12 @@ with socket.socket(socket.AF_VSOCK) as client:
         server.listen()
         command = [*RUN, "--no-services", "--folder", ".", "--", sys.executable, "-c", script]
         with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE) as ran:
-            server.settimeout(LIMIT)
+            server.settimeout(TEST_TIMEOUT)
             client, _ = server.accept()
             with client:
                 client.sendall(b"hello")
             assert line(ran) == "b'hello'"
-            assert ran.wait(LIMIT) == 0
+            assert ran.wait(TEST_TIMEOUT) == 0
 
 
 @pytest.mark.parametrize(("command", "code"), [("/nonexistent", 127), ("/etc/passwd", 126)])
@@ -169,14 +169,14 @@ def test_a_signal_is_passed_on() -> None:
         assert line(ran) == "ready"
         ran.terminate()
         assert line(ran) == "got it"
-        assert ran.wait(LIMIT) == 3
+        assert ran.wait(TEST_TIMEOUT) == 3
 
 
 def test_death_by_signal_is_told() -> None:
     with begin("echo ready; exec sleep 600") as ran:
         assert line(ran) == "ready"
         ran.send_signal(signal.SIGHUP)
-        assert ran.wait(LIMIT) == 128 + signal.SIGHUP
+        assert ran.wait(TEST_TIMEOUT) == 128 + signal.SIGHUP
 
 
 def test_what_the_command_leaves_behind_is_ended() -> None:
@@ -185,7 +185,7 @@ def test_what_the_command_leaves_behind_is_ended() -> None:
         left_behind = os.pidfd_open(int(line(ran)))
         assert ran.stdin is not None
         ran.stdin.close()
-        assert ran.wait(LIMIT) == 1
+        assert ran.wait(TEST_TIMEOUT) == 1
         assert_gone(left_behind)
 
 
@@ -232,4 +232,4 @@ while True:
             while b"." not in seen:
                 seen += screen.read(1000) or b""
             assert b"interrupts: 1." in seen
-            assert ran.wait(LIMIT) == 0
+            assert ran.wait(TEST_TIMEOUT) == 0

@@ -22,8 +22,6 @@ from enclave_simulator.machine.vsock_device import MAX_CONNECTIONS
 from tests.parent.eif.eifs import eif, pcrs
 from tests.waiting import TEST_TIMEOUT, eventually
 
-LIMIT = 60  # seconds; a hang is a failure, a slow machine is not
-
 DEVICES = 'name "vhost-user-test-device"\nname "vhost-user-vsock-device"'
 
 
@@ -222,8 +220,8 @@ def image(folder: Path) -> Image:
 @pytest.mark.parametrize(
     ("script", "timeout", "expected"),
     [
-        ("exit 3", LIMIT, "QEMU ended with 3"),
-        ("exit 0", LIMIT, "the guest ended before its init reported"),
+        ("exit 3", TEST_TIMEOUT, "QEMU ended with 3"),
+        ("exit 0", TEST_TIMEOUT, "the guest ended before its init reported"),
         ("exec sleep 600", 1, "the enclave still runs after 1 s"),
     ],
 )
@@ -234,7 +232,7 @@ def test_an_end_that_is_none_says_why(
     private.mkdir()
     with pytest.raises(MachineError, match=expected):
         enclave(tmp_path, script).boot(
-            image(tmp_path), private, timeout=1 if "600" in script else LIMIT
+            image(tmp_path), private, timeout=1 if "600" in script else TEST_TIMEOUT
         )
     assert not list(tmp_path.glob("3_*"))
 
@@ -279,7 +277,7 @@ def test_a_signal_leaves_nothing_behind(
         assert process.stdout
         pid = int(process.stdout.readline())
         process.send_signal(number)
-        assert process.wait(LIMIT) == 128 + number
+        assert process.wait(TEST_TIMEOUT) == 128 + number
     assert not list(temporary.iterdir())
     # Where the signal came while QEMU was being started, the kernel ends QEMU, a moment later.
     eventually(lambda: not Path(f"/proc/{pid}").exists())
@@ -301,7 +299,7 @@ def test_a_heartbeat_and_an_exit_code_are_heard(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", guest]
     machine = Enclave(cid=16, folder=tmp_path, command=command)
-    assert machine.boot(image(tmp_path), private, timeout=LIMIT) == 42
+    assert machine.boot(image(tmp_path), private, timeout=TEST_TIMEOUT) == 42
 
 
 def test_one_at_a_time_fills_the_cache(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enclave_simulator.parent.logs import print_logs
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import UnixAddress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def test_lines_are_printed_and_signals_are_not_taken(
 def test_an_existing_listener_is_left_alone(tmp_path: Path) -> None:
     path, before = str(tmp_path / "sink"), blocked()
     with socket.socket(socket.AF_UNIX) as own, socket.socket(socket.AF_UNIX) as enclave:
-        own.settimeout(30)
+        own.settimeout(TEST_TIMEOUT)
         own.bind(path)
         own.listen()
         with print_logs(UnixAddress(path)):

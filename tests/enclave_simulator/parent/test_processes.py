@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from enclave_simulator.parent.processes import Service, ServiceError
+from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LIMIT = 60
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ time.sleep(600)
         service = os.pidfd_open(int(starter.stdout.readline()))
         starter.kill()
     try:
-        assert select.select([service], [], [], LIMIT)[0]
+        assert select.select([service], [], [], TEST_TIMEOUT)[0]
     finally:
         os.close(service)
 

@@ -66,7 +66,7 @@ def test_the_program_carries_bytes_there_and_one_back(tmp_path: Path) -> None:
     assert not elf.interpreter
     heard: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as server:
-        server.settimeout(60)
+        server.settimeout(TEST_TIMEOUT)
         server.bind(str(tmp_path / "3_9000"))
         server.listen()
 
@@ -83,7 +83,7 @@ def test_the_program_carries_bytes_there_and_one_back(tmp_path: Path) -> None:
         done = subprocess.run(
             run, input=b"\xb7", capture_output=True, check=False, timeout=TEST_TIMEOUT
         )
-        thread.join(60)
+        thread.join(TEST_TIMEOUT)
     assert (done.returncode, done.stdout, heard) == (0, b"\xb7", [b"\xb7"])
     done = subprocess.run(run, input=b"x", capture_output=True, check=False, timeout=TEST_TIMEOUT)
     assert (done.returncode, done.stdout) == (1, b"")

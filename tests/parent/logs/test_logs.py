@@ -61,7 +61,7 @@ def unix(tmp_path: Path, **changes: int) -> LogSettings:
 def connect(settings: LogSettings) -> socket.socket:
     assert isinstance(settings.listen, UnixAddress)
     made = socket.socket(socket.AF_UNIX)
-    made.settimeout(30)
+    made.settimeout(TEST_TIMEOUT)
     made.connect(settings.listen.path)
     return made
 
@@ -281,7 +281,7 @@ def journal(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     path = str(tmp_path / "journal")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
-        listener.settimeout(30)
+        listener.settimeout(TEST_TIMEOUT)
         yield listener, path
 
 
@@ -319,7 +319,7 @@ def test_a_restarted_journal_is_reconnected(tmp_path: Path) -> None:
     path.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as second:
         second.bind(str(path))
-        second.settimeout(30)
+        second.settimeout(TEST_TIMEOUT)
         sink.write("worker", 16, "again")
         assert b"MESSAGE=again\n" in second.recv(65536)
     sink.close()
