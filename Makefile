@@ -58,7 +58,7 @@ soak: $(READY) ## calls while parts fail; MINUTES=5 CLIENTS=16 SEED=
 attack: $(READY) ## every attack on the agent and on vulnerable clients
 	$(BIN)/python -m tests.programs.attack --jobs $(or $(JOBS),4) $(ATTACKS)
 
-test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (about a minute)
+test-vsock: $(READY) ## the proxy's tests over true AF_VSOCK (4 minutes)
 	$(BIN)/python -m tests.programs.guest
 
 test-image: $(READY) ## the image built twice, and run (root, buildah, mmdebstrap)
