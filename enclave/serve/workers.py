@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Of which the first process decides: a keyboard's interrupt reaches all of them. A worker ignores
+them from its beginning: they are blocked around the fork."""
+
 
 class WorkerEndedError(AgentError):
     """A process of the endpoint has ended by itself."""
@@ -56,8 +60,12 @@ class Workers:
         """
         for number in range(1, count + 1):
             ours, theirs = socket.socketpair()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             try:
                 pid = os.fork()
+                if pid == 0:
+                    for each in _SIGNALS:
+                        signal.signal(each, signal.SIG_IGN)
             except OSError as e:
                 ours.close()
                 theirs.close()
@@ -65,6 +73,8 @@ class Workers:
                     f"cannot start another process: {e.strerror}",
                     hint="lower --processes; the enclave has too little memory, or a limit",
                 ) from e
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if pid == 0:
                 ours.close()
                 self._forget()
@@ -124,9 +134,6 @@ class Workers:
 
 def _work(number: int, work: Work, life: socket.socket) -> NoReturn:
     """Do the work of a worker, and end the process without the first one's clean-up."""
-    # The first process decides: a keyboard's interrupt reaches all of them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = 1
     try:
         code = work(number, life)

@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,3 +199,40 @@ def test_an_error_of_a_worker_is_its_exit_code(capfd: pytest.CaptureFixture[str]
 
     run_in_child(check)
     assert capfd.readouterr().err == ""
+
+
+AT_ONCE = """
+import os, signal
+from enclave.serve.workers import Workers
+
+fork = os.fork
+def forked():
+    pid = fork()
+    if pid == 0:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    return pid
+os.fork = forked
+
+def work(number, life):
+    print("works", number, flush=True)
+    life.recv(1)
+    return 0
+
+workers = Workers()
+workers.fork(2, work)
+print("mask", signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+for each in workers._workers:
+    each.life.shutdown(1)
+    each.life.recv(1)
+workers.close()
+"""
+
+
+def test_a_worker_ignores_signals_from_its_beginning() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", AT_ONCE],
+        capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
+    )  # fmt: skip
+    lines = ["mask set()", "works 1", "works 2"]
+    assert (sorted(ran.stdout.splitlines()), ran.stderr) == (lines, "")
