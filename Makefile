@@ -11,7 +11,7 @@ SET_UP := tests/programs/set_up.py
 # Two targets must not fill it at the same time.
 .NOTPARALLEL:
 
-.PHONY: run test check attack bench soak fuzz mutants api docs wheel setup lock clean help \
+.PHONY: run test check attack bench soak fuzz fuzz-keep mutants api docs wheel setup lock clean help \
   test-again test-long test-aws-cli test-clean test-clients test-foreign test-image test-page test-storm test-types test-vsock \
   boot-test fuzz-eif image image-bill eif machine-tools
 
@@ -94,6 +94,9 @@ fuzz: $(READY)  ## hostile bytes, by coverage; TARGET= SECONDS=60 SEED=
 	  --target .fuzz/site $(ATHERIS) || echo "make: no wheel of atheris for this Python" >&2
 	PYTHONPATH=.fuzz/site $(BIN)/python -m tests.programs.fuzz $(TARGET) \
 	  --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+fuzz-keep: $(READY) ## of the corpus that make fuzz left, what the seeds miss; TARGET=
+	$(BIN)/python -m tests.programs.fuzz --keep $(TARGET)
 
 fuzz-eif: $(READY) ## a million mutated enclave images, read (minutes)
 	$(BIN)/python -m tests.programs.fuzz_eif $(or $(COUNT),1000000) $(SEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import random
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.paths import ROOT
 from tests.programs.fuzz import __main__ as fuzz
-from tests.programs.fuzz import under_atheris
+from tests.programs.fuzz import kept, under_atheris
 from tests.programs.fuzz.found import FOUND
 from tests.programs.fuzz.target import Feed, Target, mutate, pieces
 from tests.programs.fuzz.targets import TARGETS
@@ -28,7 +29,7 @@ MUTATIONS = 60
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 def test_only_documented_errors(target: Target) -> None:
     choose = random.Random(0)  # noqa: S311 (nothing secret: the same each time)
-    seeds = [*target.seeds(), *FOUND.get(target.name, ())]
+    seeds = [*target.seeds(), *kept.load(target.name), *FOUND.get(target.name, ())]
     for data in seeds:
         assert len(data) <= target.max_length
         target.run(data)
@@ -36,8 +37,37 @@ def test_only_documented_errors(target: Target) -> None:
         target.run(mutate(choose.choice(seeds), target.words, choose)[: target.max_length])
 
 
-def test_what_was_found_belongs_to_targets() -> None:
+def test_what_was_found_and_kept_belongs_to_targets() -> None:
     assert set(FOUND) <= set(TARGETS)
+    assert {path.stem for path in kept.FOLDER.glob("*")} <= set(TARGETS)
+
+
+def test_what_is_kept_goes_further_than_the_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "FOLDER", tmp_path / "kept")
+    further = min(TARGETS["ber"].seeds(), key=len)
+    target = dataclasses.replace(TARGETS["ber"], seeds=lambda: [b""])
+    inputs = [b"", further, further + b"\0", further.ljust(kept.MAX_LENGTH + 1, b"\0")]
+    chosen = kept.worth_keeping(target, inputs)
+    assert further in chosen
+    assert b"" not in chosen
+    assert inputs[-1] not in chosen
+    assert kept.worth_keeping(dataclasses.replace(target, seeds=lambda: chosen), inputs) == []
+
+    kept.save("ber", chosen)
+    assert kept.load("ber") == chosen
+    kept.save("ber", [])
+    assert kept.load("ber") == []
+    assert not list(kept.FOLDER.iterdir())
+
+
+def test_no_more_is_kept_than_is_run_with_each_test_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = dataclasses.replace(TARGETS["ber"], seeds=lambda: [b""])
+    inputs = TARGETS["ber"].seeds()
+    assert len(kept.worth_keeping(target, inputs)) > 1
+    monkeypatch.setattr(kept, "MAX_INPUTS", 1)
+    assert len(kept.worth_keeping(target, inputs)) == 1
 
 
 def _breaks(data: bytes) -> None:

@@ -17,6 +17,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.programs.fuzz import kept
 from tests.programs.fuzz.target import Target, mutate
 from tests.programs.fuzz.targets import TARGETS
 
@@ -57,7 +58,7 @@ def with_atheris(target: Target, seconds: int, seed: int) -> Outcome:
     shutil.rmtree(seeds, ignore_errors=True)
     for folder in (seeds, corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.seeds()):
+    for number, data in enumerate((*target.seeds(), *kept.load(target.name))):
         (seeds / str(number)).write_bytes(data)
     words = FOLDER / f"{target.name}.words"
     # libFuzzer takes no empty dictionary.
@@ -114,7 +115,7 @@ def _finding(target: Target, path: Path) -> str:
 def without_atheris(target: Target, seconds: int, seed: int) -> Outcome:
     """Fuzz a target in this process, by mutations that nothing guides."""
     choose = random.Random(seed)  # noqa: S311 (nothing secret: a run is to be repeatable)
-    seeds = list(target.seeds())
+    seeds = [*target.seeds(), *kept.load(target.name)]
     outcome = Outcome(target.name, kept=len(seeds))
     began = time.process_time()
     while (passed := time.process_time() - began) < seconds and not outcome.findings:
@@ -131,6 +132,14 @@ def without_atheris(target: Target, seconds: int, seed: int) -> Outcome:
     return outcome
 
 
+def keep(target: Target) -> int:
+    """Keep what the runs of a target found beyond its seeds, and return how many inputs that is."""
+    found = (FOLDER / "corpus" / target.name).glob("*")
+    inputs = kept.worth_keeping(target, [*kept.load(target.name), *(p.read_bytes() for p in found)])
+    kept.save(target.name, inputs)
+    return len(inputs)
+
+
 def main() -> int:
     """Fuzz and return the exit status: 1 if something was found."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
@@ -139,6 +148,7 @@ def main() -> int:
     add("--seconds", type=int, default=60, help="of CPU for each target (default: %(default)s)")
     add("--seed", type=int, help="of the mutations (default: one by chance)")
     add("--input", type=Path, metavar="FILE", help="run TARGET on this input alone")
+    add("--keep", action="store_true", help="run nothing: keep what .fuzz/corpus has beyond seeds")
     options = parser.parse_args()
     unknown = [name for name in options.targets if name not in TARGETS]
     if unknown:
@@ -147,6 +157,10 @@ def main() -> int:
     if options.input:
         for target in chosen:
             target.run(options.input.read_bytes())
+        return 0
+    if options.keep:
+        for target in chosen:
+            print(f"{target.name:<16}{keep(target):>4} inputs kept", flush=True)
         return 0
     seed = secrets.randbelow((1 << 31) - 1) + 1 if options.seed is None else options.seed
     fuzz = with_atheris

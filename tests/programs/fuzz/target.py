@@ -19,8 +19,8 @@ class Target:
     Attributes:
         name: for ``make fuzz TARGET=``.
         run: reads one input. Documented errors stay inside; whatever leaves is a finding.
-        seeds: makes valid inputs, and some that are nearly so. By code, so that no corpus is kept
-            as files; where they hold signatures or ciphertexts, they differ from run to run.
+        seeds: makes valid inputs, and some that are nearly so. By code: where they hold signatures
+            or ciphertexts, they differ from run to run. What reaches further is in `kept`.
         packages: top-level ones, whose branches guide the mutations.
         words: of the format, for the mutations.
         max_length: bytes of an input.
