@@ -111,8 +111,12 @@ class Tree:
                 f"{MAX_PATH}",
                 hint="Linux would leave the link out without a word",
             )
-        parent, above = self._directory(parts[:-1], path)
-        resolved = "/".join([*above, parts[-1]])
+        try:
+            stack = self._resolve("/".join(parts[:-1]), make=True)
+        except _NoSuchPathError as e:
+            raise ConfigurationError(f"{path!r} cannot be in a root file system: {e}") from e
+        parent = stack[-1][1]
+        resolved = "/".join(filter(None, (_joined(stack), parts[-1])))
         _check_length(resolved)
         old = parent.children.get(parts[-1])
         if old is not None and old.is_dir and node.is_dir:
@@ -153,31 +157,11 @@ class Tree:
         Returns:
             The path without symbolic links, and the node; None if there is nothing.
         """
-        stack: list[tuple[str, Node]] = [("", self.root)]
-        todo = path.split("/")[::-1]
-        followed = 0
-        while todo:
-            name = todo.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                if len(stack) > 1:
-                    stack.pop()
-                continue
-            child = stack[-1][1].children.get(name)
-            if child is None:
-                return None
-            if child.is_link and (follow or any(part not in ("", ".") for part in todo)):
-                followed += 1
-                if followed > _MAX_LINKS:
-                    return None
-                target = child.target.decode("utf-8", "surrogateescape")
-                if target.startswith("/"):
-                    del stack[1:]
-                todo += target.split("/")[::-1]
-                continue
-            stack.append((name, child))
-        return "/".join(name for name, _ in stack[1:]), stack[-1][1]
+        try:
+            stack = self._resolve(path, follow=follow)
+        except _NoSuchPathError:
+            return None
+        return _joined(stack), stack[-1][1]
 
     def walk(self) -> Iterator[tuple[str, Node]]:
         """Yield every path and its node, a directory before what is in it; not the root."""
@@ -204,37 +188,54 @@ class Tree:
         files = {id(node): node.size for _, node in self.walk() if node.is_file}
         return sum(files.values())
 
-    def _directory(self, parts: list[str], path: str) -> tuple[Node, list[str]]:
-        """Return the directory that `parts` lead to, which is made if it is missing."""
+    def _resolve(
+        self, path: str, *, follow: bool = True, make: bool = False
+    ) -> list[tuple[str, Node]]:
+        """Walk a path as Linux does, and return the nodes on it with their names, the root first.
+
+        Args:
+            path: from the root of the tree; ``..`` stays inside.
+            follow: follow a symbolic link in the last place as well.
+            make: make directories that are missing; the last node must be one, too.
+
+        Raises:
+            _NoSuchPathError: it leads nowhere.
+            ConfigurationError: see `_add`.
+        """
         stack: list[tuple[str, Node]] = [("", self.root)]
-        todo = parts[::-1]
+        todo = path.split("/")[::-1]
         followed = 0
         while todo:
             name = todo.pop()
             if name in ("", "."):
                 continue
+            above, parent = stack[-1]
+            if not parent.is_dir:
+                raise _NoSuchPathError(f"{above!r} is not a directory")
             if name == "..":
                 if len(stack) > 1:
                     stack.pop()
                 continue
-            parent = stack[-1][1]
             child = parent.children.get(name)
-            if child is not None and child.is_link:
+            if child is None:
+                if not make:
+                    raise _NoSuchPathError(f"there is no {name!r}")
+                child = directory()
+                self._add(parent, name, child)
+            if child.is_link and (follow or any(part not in ("", ".") for part in todo)):
                 followed += 1
                 if followed > _MAX_LINKS:
-                    raise ConfigurationError(f"{path!r}: too many symbolic links on the way")
+                    raise _NoSuchPathError("too many symbolic links on the way")
                 target = child.target.decode("utf-8", "surrogateescape")
                 if target.startswith("/"):
                     del stack[1:]
                 todo += target.split("/")[::-1]
                 continue
-            if child is None:
-                child = directory()
-                self._add(parent, name, child)
-            if not child.is_dir:
-                raise ConfigurationError(f"{path!r} is in {name!r}, which is not a directory")
             stack.append((name, child))
-        return stack[-1][1], [name for name, _ in stack[1:]]
+        above, last = stack[-1]
+        if make and not last.is_dir:
+            raise _NoSuchPathError(f"{above!r} is not a directory")
+        return stack
 
     def _parent(self, path: str) -> tuple[Node, str] | None:
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -244,23 +245,36 @@ class Tree:
         return (found[1], parts[-1]) if found else None
 
     def _add(self, parent: Node, name: str, node: Node) -> None:
+        _check_name(name)
         self._count += 1
         if self._count > MAX_ENTRIES:
             raise ConfigurationError(f"the root file system has more than {MAX_ENTRIES} names")
         parent.children[name] = node
 
 
+class _NoSuchPathError(ConfigurationError):
+    """A path leads nowhere: to nothing, through a file, or round in a circle."""
+
+
+def _joined(stack: list[tuple[str, Node]]) -> str:
+    return "/".join(name for name, _ in stack[1:])
+
+
 def _parts(path: str) -> list[str]:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in path:
         raise ConfigurationError(f"{path!r} cannot be a path in a root file system")
-    for part in parts:
-        if len(part.encode("utf-8", "surrogateescape")) > MAX_NAME:
-            raise ConfigurationError(
-                f"the name {part[:40]!r}... is longer than {MAX_NAME} bytes",
-                hint="Linux would leave it out without a word",
-            )
     return parts
+
+
+def _check_name(name: str) -> None:
+    if "\0" in name:
+        raise ConfigurationError(f"{name!r} cannot be a name in a root file system")
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+        raise ConfigurationError(
+            f"the name {name[:40]!r}... is longer than {MAX_NAME} bytes",
+            hint="Linux would leave it out without a word",
+        )
 
 
 def _check_length(path: str) -> None:

@@ -114,7 +114,7 @@ def test_what_a_ramdisk_has_no_room_for_is_told() -> None:
         ([member("a", type=b"M")], "unknown kind"),
         ([member("../a")], "cannot be a path"),
         ([member("usr/.wh.bin")], "one layer of a container image"),
-        ([member("a"), member("a/b")], "which is not a directory"),
+        ([member("a"), member("a/b")], "'a' is not a directory"),
         ([symlink("a", "")], "the target of the symbolic link 'a' has 0 bytes"),
     ],
 )

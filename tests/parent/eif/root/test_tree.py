@@ -114,7 +114,7 @@ def test_removal() -> None:
         ("a", link("x" * 4096), "4096 bytes, not 1 to 4095"),
         ("a", link(""), "0 bytes"),
         (".", file(), "root of the file system is not a directory"),
-        ("file/x", file(), "which is not a directory"),
+        ("file/x", file(), "'file' is not a directory"),
     ],
 )
 def test_what_linux_would_leave_out(path: str, node: Node, reason: str) -> None:
@@ -122,6 +122,30 @@ def test_what_linux_would_leave_out(path: str, node: Node, reason: str) -> None:
     tree.add("file", file())
     with pytest.raises(ConfigurationError, match=reason):
         tree.add(path, node)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("x" * 256, "longer than 255 bytes"),
+        ("a\0b", "cannot be a name"),
+        ("file", "not a directory"),
+    ],
+)
+def test_directories_that_a_link_would_make(target: str, reason: str) -> None:
+    tree = Tree()
+    tree.add("file", file())
+    tree.add("link", link(target))
+    with pytest.raises(ConfigurationError, match=reason):
+        tree.add("link/x", file())
+
+
+def test_nothing_is_in_a_file() -> None:
+    tree = Tree()
+    tree.add("file", file())
+    tree.add("link", link("file"))
+    for path in ("file/x", "file/..", "link/..", "file/../file"):
+        assert tree.find(path) is None
 
 
 def test_the_longest_that_linux_takes() -> None:
