@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enclave.kms import signing
 from tests.paths import ROOT
 from tests.programs.mutants import equivalent
 from tests.programs.mutants.__main__ import of_module
+from tests.programs.mutants.cold import empty_caches
 from tests.programs.mutants.equivalent import Change
 from tests.programs.mutants.modules import MODULES
 from tests.programs.mutants.run import Result, read_mutants, settings
@@ -88,6 +90,13 @@ def test_what_mutmut_writes_is_read(tmp_path: Path) -> None:
     assert list(result.survivors) == [
         Change("cms.py parse", ("if length > 1:",), ("if length >= 1:",))
     ]
+
+
+def test_what_was_cached_before_a_mutant_does_not_hide_it() -> None:
+    assert signing._host_and_path("https://localhost/a/../b") == ("localhost", "/b")
+    assert signing._host_and_path.cache_info().currsize
+    empty_caches()
+    assert not signing._host_and_path.cache_info().currsize
 
 
 def test_settings_are_those_of_the_module() -> None:

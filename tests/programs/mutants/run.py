@@ -36,14 +36,22 @@ NOT_MUTATED = (
 )
 """Lines whose expressions are left alone."""
 
-_PROFILE = """
+_CONFTEST = """
 
 from hypothesis import settings as _settings
 
+from tests.programs.mutants.cold import empty_caches as _empty_caches
+
 _settings.register_profile("mutants", max_examples=30, derandomize=True, database=None)
 _settings.load_profile("mutants")
+
+
+def pytest_runtest_setup() -> None:
+    _empty_caches()
 """
-"""The same examples for every mutant, and fewer: the plain tests should notice."""
+"""The same examples for every mutant, and fewer: the plain tests should notice. And for every test
+caches that hold nothing from before the mutant.
+"""
 
 _SURVIVED, _KILLED, _TIMEOUT = 0, (1, 3, 37), (36, 24, -24, 152, 255)
 
@@ -77,7 +85,7 @@ def run(name: str, module: Module, *, children: int) -> Result:
         shutil.copy(ROOT / copied, folder / copied)
     (folder / "setup.cfg").write_text(settings(module))
     with (folder / "tests/conftest.py").open("a") as conftest:
-        conftest.write(_PROFILE)
+        conftest.write(_CONFTEST)
     done = subprocess.run(
         [
             sys.executable, str(folder / "tests/programs/mutants/without_texts.py"), "run",
