@@ -42,6 +42,14 @@ CAUGHT_BY = {
     "envelope-shared": "several-recipients",
     "envelope-twice": "several-recipients",
     "envelope-misaddressed": "any-recipient",
+    "envelope-short-key": "any-key-length",
+    "envelope-short-iv": "any-iv",
+    "envelope-ragged": "unchecked-lengths",
+    "envelope-unpadded": "any-padding",
+    "envelope-overpadded": "unchecked-lengths",
+    "envelope-cut": "unchecked-lengths",
+    "envelope-deep": "recurses",
+    "envelope-large": "any-size",
     "damaged-envelope": "built-in-secret",
     "empty-secret": "takes-empty",
     "other-keys-response": "ignores-key-id",
@@ -52,6 +60,9 @@ CAUGHT_BY = {
     "error-with-secret": "ignores-status",
     "redirect": "follows-redirects",
     "deep-json": "recurses",
+    "json-list": "unchecked-types",
+    "json-types": "unchecked-types",
+    "empty-body": "unchecked-types",
     "compressed": "inflates",
     "interim-response": "takes-interim",
     "unsolicited-response": "keeps-connections",
@@ -87,7 +98,7 @@ CAUGHT_BY = {
 WAITING = {"awaits-log", "no-deadline", "renews-for-ever", "retries-for-ever"}
 """Clients with these never end: the verdict is hung."""
 
-CRASHING = {"aborts", "dies-with-log", "recurses"}
+CRASHING = {"aborts", "dies-with-log", "recurses", "unchecked-lengths", "unchecked-types"}
 """Clients with these end by a signal."""
 
 

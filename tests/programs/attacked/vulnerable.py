@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _HOST = "kms.us-east-1.amazonaws.com"
 _MOST = 1 << 20
 _TIMEOUT = 10.0
+_STRINGS = {"CiphertextForRecipient", "KeyId", "Plaintext"}
 _BUILT_IN = b"built-in secret of 32 bytes here"
 
 
@@ -87,6 +88,11 @@ class Surroundings:
     fixed_key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
     alive: Callable[[], bool] = lambda: True
     timeout: float = _TIMEOUT
+
+
+def _depth(ber: bytes, at: int = 0) -> int:
+    """Return how many sequences of indefinite length begin an envelope, in each other."""
+    return 1 + _depth(ber, at + 2) if ber[at : at + 2] == b"\x30\x80" else 0
 
 
 class Client:
@@ -170,8 +176,18 @@ class Client:
         return secret
 
     def opened(self, envelope: bytes) -> bytes:
+        if self.has("recurses"):
+            try:
+                _depth(envelope)
+            except RecursionError as e:
+                raise AbortedError from e
         if self.weakness in loose_cms.WEAKNESSES:
-            return loose_cms.opened(envelope, self.key, self.key_identifier, self.unless)
+            try:
+                return loose_cms.opened(envelope, self.key, self.key_identifier, self.unless)
+            except loose_cms.LengthError as e:
+                if self.has("unchecked-lengths"):
+                    raise AbortedError from e
+                raise RefusedError("a wrong length") from e
         return open_enveloped_data(envelope, self.key, self.key_identifier)
 
     def unless(self, weakness: str, reason: str) -> None:
@@ -262,13 +278,17 @@ class Client:
         if "content-encoding" in answered and self.has("inflates"):
             content = gzip.decompress(content)
         try:
-            response = json.loads(content)
+            response = json.loads(content or b"null")
         except RecursionError as e:
             if self.has("recurses"):
                 raise AbortedError from e
             raise RefusedError("too deep") from e
-        if not isinstance(response, dict):
-            raise RefusedError("no JSON object")
+        if not isinstance(response, dict) or not all(
+            isinstance(value, str) for name, value in response.items() if name in _STRINGS
+        ):
+            if self.has("unchecked-types"):
+                raise AbortedError
+            raise RefusedError("not the form of KMS's responses")
         return response
 
     def connection(self, host: str) -> tuple[socket.socket, bytes]:
@@ -344,14 +364,17 @@ class Client:
             while True:
                 data = self.more(connection, data)
         length = int(lengths[0]) if lengths else 0
-        if length > _MOST:
+        if length > _MOST and not self.has("any-size") and not self.has("recurses"):
             self.unless("no-deadline", "a body that is too long")
-        while len(data) < length:
+        parts, left = [data], length - len(data)
+        while left > 0:
             try:
-                data = self.more(connection, data)
+                parts.append(self.more(connection, b""))
             except RefusedError:
                 self.unless("takes-truncated", "a truncated body")
-                return status, headers, data + b"}", b""
+                return status, headers, b"".join(parts) + b"}", b""
+            left -= len(parts[-1])
+        data = b"".join(parts)
         return status, headers, data[:length], data[length:]
 
     def more(self, connection: socket.socket, data: bytes) -> bytes:
