@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from enclave_simulator.attack.model import Success
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from enclave_simulator.attack.model import Attack
 
@@ -122,13 +122,10 @@ def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
     code = outcome.exit_code
     if code is None:
         return Finding(Verdict.HUNG, "had not ended by the deadline")
-    crash = _crash(code, outcome.errors)
+    crash = _crash(code, outcome.errors) or _crashed_call(results, outcome.errors)
     if crash:
-        return Finding(Verdict.CRASHED, crash)
-    for number, result in enumerate(results, 1):
-        crash = _crash(result.exit_code, outcome.errors)
-        if crash:
-            return Finding(Verdict.CRASHED, f"{crash} in call {number}")
+        before = "" if outcome.met else ", before it came to where this attack is made"
+        return Finding(Verdict.CRASHED, crash + before)
     if not outcome.met:
         return Finding(Verdict.UNMET, "never came to where this attack is made")
     if results:
@@ -142,6 +139,14 @@ def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
             return Finding(Verdict.ACCEPTED, "exit code 0, and no result that is known to be right")
         return Finding(Verdict.REFUSED, "the right result")
     return Finding(Verdict.REFUSED, _shortened(outcome.complaint) or f"exit code {code}")
+
+
+def _crashed_call(results: Sequence[CallResult], errors: bytes) -> str:
+    for number, result in enumerate(results, 1):
+        crash = _crash(result.exit_code, errors)
+        if crash:
+            return f"{crash} in call {number}"
+    return ""
 
 
 def _crash(code: int, errors: bytes) -> str:
@@ -184,19 +189,20 @@ def _read_result(value: bytes) -> CallResult:
     form, _, text = value.partition(b":")
     if form == b"exit" and text.isdigit() and len(text) <= _EXIT_DIGITS:
         return CallResult(None, f"exit code {int(text)}", int(text))
-    digest = None
-    with contextlib.suppress(ValueError):  # binascii.Error is one
-        match form:
-            case b"sha256" if len(text) == 64:
-                digest = bytes.fromhex(text.decode())
-            case b"base64":
-                digest = _digest(base64.b64decode(text, validate=True))
-            case b"hex":
-                digest = _digest(bytes.fromhex(text.decode()))
-    if digest is not None:
-        return CallResult(digest)
+    if form in _FORMS:
+        # The program has a secret, even if we cannot read it: of a long one, the end is not here.
+        with contextlib.suppress(ValueError):  # binascii.Error is one
+            return CallResult(_FORMS[form](text))
+        return CallResult(_digest(value))
     said = value.decode(errors="replace")
     return CallResult(None, said.removeprefix("refused").lstrip(": "))
+
+
+_FORMS: Mapping[bytes, Callable[[bytes], bytes]] = {
+    b"sha256": lambda text: bytes.fromhex(text.decode()),
+    b"base64": lambda text: _digest(base64.b64decode(text, validate=True)),
+    b"hex": lambda text: _digest(bytes.fromhex(text.decode())),
+}
 
 
 def _digest(secret: bytes) -> bytes:
