@@ -104,8 +104,8 @@ class HostileParent:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.nsm = HostileNsm(SimulatedNsm(authority, now=self.world.now), attack, self._met)
-        kind = attack.certificate
-        self._tls = None if kind == "none" else certificates.server_context(kind)
+        kind, protocol = attack.certificate, "http/1.1" if attack.on_http2 is None else "h2"
+        self._tls = None if kind == "none" else certificates.server_context(kind, protocol)
         if attack.place in (Place.INPUT, Place.CLOCK) and not attack.jump:
             self._met.set()
         self._sink = LogSink()
@@ -213,6 +213,11 @@ class HostileParent:
             self._open.add(connection)
         try:
             connection.do_handshake()
+            if self.attack.on_http2 is not None:
+                self._met.set()
+                if connection.selected_alpn_protocol() == "h2":
+                    self._do(connection, self.attack.on_http2)
+                    return
             self._converse(connection)
         finally:
             with self._lock:

@@ -103,6 +103,14 @@ def test_a_crash_before_the_attack_says_so() -> None:
     assert finding.text == "ended by signal 11, before it came to where this attack is made"
 
 
+def test_why_a_call_of_a_shell_was_refused_is_on_standard_error() -> None:
+    output = ALL + b"ATTACK-RESULT exit:255\n"
+    for complaint, reason in (("tool: no", "exit code 255: tool: no"), ("", "exit code 255")):
+        assert judge(SOME, Outcome(0, output, complaint), SECRETS).text == f"1 of 4 calls: {reason}"
+        failed = judge_control(Outcome(0, output, complaint), SECRETS, attested=True)
+        assert failed == f"a call failed: {reason}"
+
+
 def test_a_reason_that_is_too_long_loses_its_middle() -> None:
     reason = "operation error KMS: " + 400 * "x" + ": certificate has expired"
     for outcome in (

@@ -78,6 +78,8 @@ CAUGHT_BY = {
     "stall-response": "no-deadline",
     "stall-headers": "no-deadline",
     "stall-body": "no-deadline",
+    "stall-http2": "no-deadline",
+    "endless-http2": "no-deadline",
     "cut-handshake": "built-in-secret",
     "cut-response": "built-in-secret",
     "cut-headers": "built-in-secret",
@@ -105,4 +107,5 @@ CRASHING = {"aborts", "dies-with-log", "recurses", "unchecked-lengths", "uncheck
 def arrives(name: str) -> bool:
     """Return whether what a client waits for comes to its end under an attack."""
     kinds = set(name.split("-"))
-    return not kinds & {"stall", "trickle", "trickled", "endless"} or name.startswith("log-")
+    waits = kinds & {"stall", "trickle", "trickled", "endless"}
+    return not waits or name.startswith("log-") or name.endswith("-http2")
