@@ -223,7 +223,7 @@ RESPONSES: tuple[Attack, ...] = (
     ),
     _content_cipher(
         "envelope-short-iv",
-        "an envelope with an initialisation vector of 8 bytes, and by the same with 8 zeros added",
+        "an envelope with an initialisation vector of 8 bytes, encrypted with 8 zeros after it",
         SHORT_IV,
     ),
     _content_cipher(
