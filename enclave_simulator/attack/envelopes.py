@@ -130,8 +130,14 @@ UNPADDED = ContentCipher("aes256_cbc", 32, _cbc_padding(0))
 
 def in_the_clear(secret: bytes) -> str:
     """Return a secret as CMS's content type "data", in base64: nothing is encrypted."""
-    content = cms.ContentInfo({"content_type": "data", "content": secret})
-    return base64.b64encode(content.dump()).decode()
+    whole = (
+        _INDEFINITE_SEQUENCE,
+        cms.ContentType("data").dump(),
+        _INDEFINITE_CONTEXT_0,
+        core.OctetString(secret).dump(),
+        2 * _END_OF_CONTENTS,
+    )
+    return base64.b64encode(b"".join(whole)).decode()
 
 
 def cut(whole: str) -> str:

@@ -6,12 +6,19 @@ import base64
 from typing import TYPE_CHECKING
 
 import pytest
+from asn1crypto import cms
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from enclave.errors import DecodingError, DecryptionError
 from enclave.recipient.cms import open_enveloped_data
 from enclave_simulator.attack import envelopes
-from enclave_simulator.attack.envelopes import cut, deep, envelope, key_identifier
+from enclave_simulator.attack.envelopes import (
+    cut,
+    deep,
+    envelope,
+    in_the_clear,
+    key_identifier,
+)
 from enclave_simulator.kms.cms import Enveloper
 
 if TYPE_CHECKING:
@@ -53,6 +60,15 @@ def test_an_envelope_has_the_form_of_kms() -> None:
 def test_one_thing_in_it_is_wrong(cipher: ContentCipher, why: type[Exception]) -> None:
     with pytest.raises(why):
         opened(envelope(SECRET, PUBLIC, content_cipher=cipher))
+
+
+def test_one_that_encrypts_nothing_is_data_in_the_form_of_kms() -> None:
+    data = base64.b64decode(in_the_clear(SECRET))
+    assert data[:2] == Enveloper(PUBLIC).encrypt(SECRET, "constructed")[:2]
+    whole = cms.ContentInfo.load(data)
+    assert (whole["content_type"].native, whole["content"].native) == ("data", SECRET)
+    with pytest.raises(DecodingError, match="contentType"):
+        opened(in_the_clear(SECRET))
 
 
 def test_one_that_ends_within_a_length_ends_after_its_first_byte() -> None:
