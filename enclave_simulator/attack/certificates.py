@@ -111,37 +111,43 @@ class Certificates:
         self._lock = threading.Lock()
         self._trusted = _Identity("Simulated KMS CA", ca=True)
         self._other = _Identity("Simulated KMS CA", ca=True)
-        self._contexts: dict[tuple[CertificateKind, str], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[CertificateKind, str, str], ssl.SSLContext] = {}
         self.ca_pem = self._trusted.certificate.public_bytes(Encoding.PEM)
 
-    def server_context(self, kind: CertificateKind) -> ssl.SSLContext:
-        """Return a context to accept connections with: its certificate follows the client's SNI."""
-        context = self._make(kind, DEFAULT_NAME)
+    def server_context(self, kind: CertificateKind, protocol: str = "http/1.1") -> ssl.SSLContext:
+        """Return a context to accept connections with: its certificate follows the client's SNI.
+
+        Args:
+            kind: of the certificate.
+            protocol: chosen of those that a client offers (RFC 7301); else none is.
+        """
+        context = self._make(kind, DEFAULT_NAME, protocol)
 
         def choose(
             connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
         ) -> None:
             if name == ATTACKERS_HOST:
-                connection.context = self._context("valid", name)
+                connection.context = self._context("valid", name, protocol)
             elif name is not None and name != DEFAULT_NAME and is_kms_name(name):
-                connection.context = self._context(kind, name)
+                connection.context = self._context(kind, name, protocol)
 
         context.sni_callback = choose
         return context
 
-    def _context(self, kind: CertificateKind, name: str) -> ssl.SSLContext:
+    def _context(self, kind: CertificateKind, name: str, protocol: str) -> ssl.SSLContext:
+        key = (kind, name, protocol)
         with self._lock:
-            context = self._contexts.get((kind, name))
+            context = self._contexts.get(key)
             if context is None:
                 if len(self._contexts) >= _MOST_CONTEXTS:
                     self._contexts.clear()
-                context = self._contexts[kind, name] = self._make(kind, name)
+                context = self._contexts[key] = self._make(*key)
             return context
 
-    def _make(self, kind: CertificateKind, name: str) -> ssl.SSLContext:
+    def _make(self, kind: CertificateKind, name: str, protocol: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([protocol])
         if kind == "anonymous":
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             context.set_ciphers("aNULL:@SECLEVEL=0")

@@ -47,6 +47,8 @@ def add_parser(subparsers: Any) -> None:
         help="runs of COMMAND at the same time (default: %(default)s)")  # fmt: skip
     add("--host-network", action="store_true", help="as with `run`")
     add("--no-namespaces", action="store_true", help="as with `run`")
+    add("--no-encryption-context", action="store_true",
+        help="the ciphertexts have none: for a COMMAND that cannot name one")  # fmt: skip
     add("--verbose", action="store_true", help="pass COMMAND's standard error on")
     add("command", metavar="COMMAND", nargs="?",
         help="the program; {ciphertext}, {ciphertext_file}, {key_id} and {context} in its "
@@ -69,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     from enclave_simulator.attack.report import as_json, heading, listing, row, summary  # noqa: PLC0415
     from enclave_simulator.attack.running import Runner, Target  # noqa: PLC0415
     from enclave_simulator.attack.table import choose  # noqa: PLC0415
+    from enclave_simulator.attack.world import CONTEXT  # noqa: PLC0415
     from enclave_simulator.launcher import child  # noqa: PLC0415
 
     width = terminal_width(100)
@@ -92,6 +95,7 @@ def _run(options: argparse.Namespace) -> int:
             own_network=not options.host_network,
             namespaces=False if options.no_namespaces else None,
             show=options.verbose,
+            context={} if options.no_encryption_context else CONTEXT,
         )
     )
     runner.control()

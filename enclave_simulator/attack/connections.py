@@ -85,6 +85,9 @@ def _half_body(exchange: Exchange, end: Act) -> list[Act]:
     return [Send(exchange.honest()[:-1]), end]
 
 
+_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+"""A frame of HTTP/2 that says nothing, and must be acknowledged (RFC 9113, section 6.5)."""
+
 _TRICKLED_HANDSHAKE = (Send(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"), Repeat(b"x", TRICKLE))
 """A TLS record of 16 KiB with a ServerHello (RFC 8446, sections 4.1.3 and 5.1), byte by byte."""
 
@@ -93,6 +96,11 @@ def _connection(
     name: str, effect: str, on_request: OnRequest, success: Success = Success.NONE
 ) -> Attack:
     return Attack(name, Place.CONNECTION, effect, success, on_request=on_request)
+
+
+def _http2(name: str, effect: str, act: Act) -> Attack:
+    # Who offers HTTP/1.1 alone goes on with it, and has the right results.
+    return Attack(name, Place.CONNECTION, effect, Success.RIGHT, on_http2=(act,))
 
 
 def _handshake(name: str, effect: str, *acts: Act) -> Attack:
@@ -135,6 +143,12 @@ CONNECTIONS: tuple[Attack, ...] = (
         "stall-body",
         "all but the last byte, then nothing",
         lambda e: _half_body(e, Stall()),
+    ),
+    _http2("stall-http2", "HTTP/2 with a client that offers it, then nothing", Stall()),
+    _http2(
+        "endless-http2",
+        "HTTP/2 with a client that offers it, then settings for ever",
+        Repeat(_SETTINGS, FLOOD),
     ),
     _handshake("cut-handshake", "the end after ClientHello", Cut()),
     _connection("cut-response", "the end in place of a response", lambda _: [Cut()]),

@@ -1,7 +1,8 @@
-"""CMS that is valid, but not what KMS sends. No I/O.
+"""CMS that KMS does not send. No I/O.
 
-Anybody can encrypt to the public key in a document; so all of this opens with the program's key,
-unless the program insists on KMS's algorithms and on itself as the only recipient.
+Anybody can encrypt to the public key in a document; so what is valid here opens with the program's
+key, unless the program insists on KMS's algorithms and on itself as the only recipient. All else is
+in KMS's own form: a reader of that form alone must refuse what is attacked, and not the form.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cryptography.hazmat.primitives.asymmetric import rsa
+
+
+_BLOCK = 16
+_DEEP = 4 << 20
+_INDEFINITE_SEQUENCE, _INDEFINITE_CONTEXT_0, _END_OF_CONTENTS = b"\x30\x80", b"\xa0\x80", b"\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,38 @@ class ContentCipher:
 
 
 def _cbc(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
-    iv = os.urandom(16)
-    padder = PKCS7(128).padder()
-    padded = padder.update(content) + padder.finalize()
+    iv = os.urandom(_BLOCK)
+    return core.OctetString(iv), _encrypted(key, iv, _padded(content))
+
+
+def _padded(content: bytes) -> bytes:
+    padder = PKCS7(8 * _BLOCK).padder()
+    return padder.update(content) + padder.finalize()
+
+
+def _encrypted(key: bytes, iv: bytes, padded: bytes) -> bytes:
     encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
-    return core.OctetString(iv), encryptor.update(padded) + encryptor.finalize()
+    return encryptor.update(padded) + encryptor.finalize()
+
+
+def _cbc_short_iv(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
+    short = os.urandom(_BLOCK // 2)
+    return core.OctetString(short), _encrypted(key, short.ljust(_BLOCK, b"\0"), _padded(content))
+
+
+def _cbc_ragged(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
+    parameters, ciphertext = _cbc(key, content)
+    return parameters, ciphertext[:-1]
+
+
+def _cbc_padding(number: int) -> Callable[[bytes, bytes], tuple[core.Asn1Value, bytes]]:
+    def encrypt(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
+        iv = os.urandom(_BLOCK)
+        # Whole blocks: the last byte is taken for the length of a padding.
+        ended = content[: len(content) // _BLOCK * _BLOCK - 1] + bytes([number])
+        return core.OctetString(iv), _encrypted(key, iv, ended)
+
+    return encrypt
 
 
 def _gcm(key: bytes, content: bytes) -> tuple[core.Asn1Value, bytes]:
@@ -88,12 +121,34 @@ AES_256_CBC = ContentCipher("aes256_cbc", 32, _cbc)
 """KMS's."""
 AES_128_CBC = ContentCipher("aes128_cbc", 16, _cbc)
 AES_256_GCM = ContentCipher("aes256_gcm", 32, _gcm)
+SHORT_KEY = ContentCipher("aes256_cbc", 16, _cbc)
+SHORT_IV = ContentCipher("aes256_cbc", 32, _cbc_short_iv)
+RAGGED = ContentCipher("aes256_cbc", 32, _cbc_ragged)
+OVERPADDED = ContentCipher("aes256_cbc", 32, _cbc_padding(0xFF))
+UNPADDED = ContentCipher("aes256_cbc", 32, _cbc_padding(0))
 
 
 def in_the_clear(secret: bytes) -> str:
     """Return a secret as CMS's content type "data", in base64: nothing is encrypted."""
-    content = cms.ContentInfo({"content_type": "data", "content": secret})
-    return base64.b64encode(content.dump()).decode()
+    whole = (
+        _INDEFINITE_SEQUENCE,
+        cms.ContentType("data").dump(),
+        _INDEFINITE_CONTEXT_0,
+        core.OctetString(secret).dump(),
+        2 * _END_OF_CONTENTS,
+    )
+    return base64.b64encode(b"".join(whole)).decode()
+
+
+def cut(whole: str) -> str:
+    """Return an envelope that ends in the middle of a length."""
+    ber = base64.b64decode(whole)
+    return base64.b64encode(ber[: ber.index(b"\x31\x82") + 2]).decode()
+
+
+def deep() -> str:
+    """Return sequences in each other, in base64."""
+    return base64.b64encode(_DEEP * _INDEFINITE_SEQUENCE).decode()
 
 
 def key_identifier(key: rsa.RSAPublicKey) -> bytes:
@@ -109,7 +164,7 @@ def envelope(
     key_cipher: KeyCipher = OAEP_SHA256,
     content_cipher: ContentCipher = AES_256_CBC,
 ) -> str:
-    """Return a secret as EnvelopedData (RFC 5652, section 6), in base64.
+    """Return a secret as EnvelopedData (RFC 5652, section 6) in KMS's BER, in base64.
 
     Args:
         secret: the content.
@@ -131,20 +186,22 @@ def envelope(
         )
         for key, name in zip(keys, names or map(key_identifier, keys), strict=True)
     ]
-    content = {
-        "content_type": "data",
-        "content_encryption_algorithm": {
-            "algorithm": content_cipher.name,
-            "parameters": parameters,
-        },
-        "encrypted_content": ciphertext,
-    }
-    enveloped = cms.EnvelopedData(
-        {
-            "version": "v2",
-            "recipient_infos": [cms.RecipientInfo("ktri", each) for each in recipients],
-            "encrypted_content_info": content,
-        }
+    infos = cms.RecipientInfos([cms.RecipientInfo("ktri", each) for each in recipients])
+    algorithm = algos.EncryptionAlgorithm(
+        {"algorithm": content_cipher.name, "parameters": parameters}
     )
-    whole = cms.ContentInfo({"content_type": "enveloped_data", "content": enveloped})
-    return base64.b64encode(whole.dump()).decode()
+    whole = (
+        _INDEFINITE_SEQUENCE,
+        cms.ContentType("enveloped_data").dump(),
+        _INDEFINITE_CONTEXT_0,
+        _INDEFINITE_SEQUENCE,
+        cms.CMSVersion("v2").dump(),
+        infos.dump(),
+        _INDEFINITE_SEQUENCE,
+        cms.ContentType("data").dump(),
+        algorithm.dump(),
+        _INDEFINITE_CONTEXT_0,
+        core.OctetString(ciphertext).dump(),
+        5 * _END_OF_CONTENTS,
+    )
+    return base64.b64encode(b"".join(whole)).decode()

@@ -29,7 +29,7 @@ from enclave_simulator.attack.model import (
 from enclave_simulator.attack.requests import RequestError, read_request
 from enclave_simulator.attack.responses import ATTACKERS_HOST
 from enclave_simulator.attack.table import INJECTED
-from enclave_simulator.attack.world import World
+from enclave_simulator.attack.world import CONTEXT, World
 from enclave_simulator.kms.messages import Response
 from enclave_simulator.nsm import SimulatedNsm, request_name
 from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, TcpAddress, UnixAddress
@@ -37,7 +37,7 @@ from vsock_proxy.net.listening import close_listener, listen, local_address
 from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from typing import Self
 
@@ -80,6 +80,7 @@ class HostileParent:
         *,
         folder: Path | None = None,
         recorded: Recorded | None = None,
+        context: Mapping[str, str] = CONTEXT,
     ) -> None:
         """Listen.
 
@@ -89,8 +90,9 @@ class HostileParent:
             attack: what is done.
             folder: where UNIX sockets named CID_PORT stand for vsock; None listens on 127.0.0.1.
             recorded: an envelope of an earlier run.
+            context: the encryption context that the program names.
         """
-        self.world = World(authority.root_pem, attack, recorded)
+        self.world = World(authority.root_pem, attack, recorded, context)
         self.attack = attack
         self.ca_pem = certificates.ca_pem
         self.evidence = ""
@@ -102,8 +104,8 @@ class HostileParent:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.nsm = HostileNsm(SimulatedNsm(authority, now=self.world.now), attack, self._met)
-        kind = attack.certificate
-        self._tls = None if kind == "none" else certificates.server_context(kind)
+        kind, protocol = attack.certificate, "http/1.1" if attack.on_http2 is None else "h2"
+        self._tls = None if kind == "none" else certificates.server_context(kind, protocol)
         if attack.place in (Place.INPUT, Place.CLOCK) and not attack.jump:
             self._met.set()
         self._sink = LogSink()
@@ -211,6 +213,11 @@ class HostileParent:
             self._open.add(connection)
         try:
             connection.do_handshake()
+            if self.attack.on_http2 is not None:
+                self._met.set()
+                if connection.selected_alpn_protocol() == "h2":
+                    self._do(connection, self.attack.on_http2)
+                    return
             self._converse(connection)
         finally:
             with self._lock:

@@ -207,6 +207,7 @@ class Attack:
             in its calls.
         certificate: of the server in KMS's place; ``valid`` proves KMS's name.
         on_connection: done in place of a TLS handshake, after the client's first bytes.
+        on_http2: the server chooses HTTP/2 of a client that offers it, and does this.
         on_request: done for each attested request.
         on_credentials: done for each request to the credential service.
         on_log: done for each connection to the log sink.
@@ -223,6 +224,7 @@ class Attack:
     answers: str = "client"
     certificate: CertificateKind = "valid"
     on_connection: tuple[Act, ...] | None = None
+    on_http2: tuple[Act, ...] | None = None
     on_request: Callable[[Exchange], Iterable[Act]] | None = None
     on_credentials: Callable[[CredentialsExchange], Iterable[Act]] | None = None
     on_log: tuple[Act, ...] | None = None

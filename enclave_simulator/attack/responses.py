@@ -14,7 +14,14 @@ from enclave_simulator.attack.envelopes import (
     AES_128_CBC,
     AES_256_GCM,
     OAEP_SHA1,
+    OVERPADDED,
     PKCS1,
+    RAGGED,
+    SHORT_IV,
+    SHORT_KEY,
+    UNPADDED,
+    cut,
+    deep,
     envelope,
     in_the_clear,
     key_identifier,
@@ -34,6 +41,7 @@ from enclave_simulator.kms.cms import Enveloper
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from enclave_simulator.attack.envelopes import ContentCipher
     from enclave_simulator.kms.messages import Response
 
     OnRequest = Callable[[Exchange], Iterable[Act]]
@@ -43,6 +51,7 @@ ATTACKERS_HOST = "kms.attacker.invalid"
 
 _DEEP = 100_000
 _INFLATED = 16 << 20
+_LARGE = 12 << 20
 FIELD = "CiphertextForRecipient"
 
 
@@ -133,6 +142,11 @@ def _deep(exchange: Exchange) -> list[Act]:
 
 
 @functools.cache
+def _sequences() -> str:
+    return deep()
+
+
+@functools.cache
 def _white_space() -> bytes:
     return gzip.compress(b" " * _INFLATED, mtime=0)
 
@@ -147,6 +161,14 @@ def _response(
     name: str, effect: str, on_request: OnRequest, success: Success = Success.NONE
 ) -> Attack:
     return Attack(name, Place.RESPONSE, effect, success, on_request=on_request)
+
+
+def _content_cipher(name: str, effect: str, cipher: ContentCipher) -> Attack:
+    return _response(
+        name,
+        effect,
+        lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, content_cipher=cipher)),
+    )
 
 
 RESPONSES: tuple[Attack, ...] = (
@@ -175,20 +197,8 @@ RESPONSES: tuple[Attack, ...] = (
         "an envelope by OAEP with SHA-1 in place of SHA-256",
         lambda e: with_envelope(e, envelope(e.planted, e.enveloper.key, key_cipher=OAEP_SHA1)),
     ),
-    _response(
-        "envelope-aes-128",
-        "an envelope by AES-128 in place of AES-256",
-        lambda e: with_envelope(
-            e, envelope(e.planted, e.enveloper.key, content_cipher=AES_128_CBC)
-        ),
-    ),
-    _response(
-        "envelope-gcm",
-        "an envelope by AES-GCM in place of AES-CBC",
-        lambda e: with_envelope(
-            e, envelope(e.planted, e.enveloper.key, content_cipher=AES_256_GCM)
-        ),
-    ),
+    _content_cipher("envelope-aes-128", "an envelope by AES-128 in place of AES-256", AES_128_CBC),
+    _content_cipher("envelope-gcm", "an envelope by AES-GCM in place of AES-CBC", AES_256_GCM),
     _response(
         "envelope-shared",
         "an envelope for the document's key pair, and for the attacker's as well",
@@ -205,6 +215,40 @@ RESPONSES: tuple[Attack, ...] = (
         lambda e: with_envelope(
             e, envelope(e.planted, e.enveloper.key, names=[key_identifier(_attackers_key())])
         ),
+    ),
+    _content_cipher(
+        "envelope-short-key",
+        "an envelope by AES-256, as it says, with a key of 128 bits",
+        SHORT_KEY,
+    ),
+    _content_cipher(
+        "envelope-short-iv",
+        "an envelope with an initialisation vector of 8 bytes, encrypted with 8 zeros after it",
+        SHORT_IV,
+    ),
+    _content_cipher(
+        "envelope-ragged", "an envelope whose content ends within a block of AES", RAGGED
+    ),
+    _content_cipher(
+        "envelope-unpadded", "an envelope whose content ends with 0 in place of a padding", UNPADDED
+    ),
+    _content_cipher(
+        "envelope-overpadded", "an envelope whose padding is longer than its content", OVERPADDED
+    ),
+    _response(
+        "envelope-cut",
+        "an envelope that ends within a length",
+        lambda e: with_envelope(e, cut(e.forge(e.planted))),
+    ),
+    _response(
+        "envelope-deep",
+        "4 Mi sequences in each other in place of an envelope",
+        lambda e: with_envelope(e, _sequences()),
+    ),
+    _response(
+        "envelope-large",
+        "an envelope with 12 MiB in it",
+        lambda e: with_envelope(e, e.forge(e.planted * (_LARGE // len(e.planted)))),
     ),
     _response("damaged-envelope", "the true envelope with one bit flipped", _damaged),
     _response(
@@ -235,6 +279,21 @@ RESPONSES: tuple[Attack, ...] = (
     _response("error-with-secret", "HTTP 500 around a response with a secret", _error_with_secret),
     _response("redirect", "HTTP 307 to a host of the attacker's", _redirect),
     _response("deep-json", "100,000 lists in each other, beside the true response", _deep),
+    _response(
+        "json-list",
+        "a list with the true response in it",
+        lambda e: _content(replace(e.response, body=b"[" + e.response.body + b"]")),
+    ),
+    _response(
+        "json-types",
+        "numbers in place of strings",
+        lambda e: _content(e.with_content(**dict.fromkeys(e.content(), 7))),
+    ),
+    _response(
+        "empty-body",
+        "HTTP 200 and no body",
+        lambda e: _content(replace(e.response, body=b"")),
+    ),
     _response(
         "compressed",
         "16 MiB of white space before the true response, compressed to 16 KiB",

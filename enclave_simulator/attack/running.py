@@ -19,6 +19,7 @@ from enclave_simulator.attack.hostile import HostileParent
 from enclave_simulator.attack.model import DEADLINE, Place, Recorded
 from enclave_simulator.attack.table import CONTROL
 from enclave_simulator.attack.verdict import Finding, Outcome, judge, judge_control
+from enclave_simulator.attack.world import CONTEXT
 from enclave_simulator.authority import Authority
 from enclave_simulator.launcher.command import program_environment
 from enclave_simulator.launcher.launch import Launcher
@@ -60,6 +61,7 @@ class Target:
         own_network: give it a loopback interface of its own, if the kernel permits it.
         namespaces: see `Launcher`.
         show: pass its standard error on.
+        context: the encryption context that it names.
     """
 
     argv: Sequence[str]
@@ -68,6 +70,7 @@ class Target:
     own_network: bool = True
     namespaces: bool | None = None
     show: bool = False
+    context: Mapping[str, str] = field(default_factory=lambda: CONTEXT)
 
 
 class Runner:
@@ -151,6 +154,7 @@ class Runner:
                     attack,
                     folder=vsock,
                     recorded=self._recorded,
+                    context=target.context,
                 )
             )
             env, words = self._given(parent, folder)
@@ -170,6 +174,7 @@ class Runner:
                     exit_code,
                     output + logged,
                     _last_line(errors) or _last_line(logged),
+                    errors + logged,
                     met=parent.met,
                     evidence=parent.evidence,
                 ),
@@ -220,6 +225,8 @@ class Runner:
             of = given.credentials
             values = of.access_key_id, of.secret_access_key, of.session_token or ""
             env |= dict(zip(_CREDENTIALS, values, strict=True))
+        # The libraries of C, Go and Rust know this one, and not AWS's.
+        env["SSL_CERT_FILE"] = str(ca)
         env |= given.variables() | {"ATTACK_CIPHERTEXT_FILE": str(ciphertext)}
         return env, {
             "{ciphertext}": env["ATTACK_CIPHERTEXT"],

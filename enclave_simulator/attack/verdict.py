@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING
 from enclave_simulator.attack.model import Success
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from enclave_simulator.attack.model import Attack
 
 _LINE = re.compile(rb"^ATTACK-RESULT[ \t]+([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
+_CRASH = re.compile(
+    rb"^goroutine \d+ .*\[|"  # Go's runtime, after a panic and after a fault
+    rb"^thread '.*' .*panicked at ",  # Rust's
+    re.MULTILINE,
+)
+_CRASH_CODES = {2, 101}
+"""What Go's and Rust's runtimes end a program with that has crashed: no signal."""
 _SHOWN = 160
+_BEGINNING = 60
+_EXIT_DIGITS = 3
 _LAST_SIGNAL = 64
 """Exit codes over 128+64 are a program's own: the AWS CLI has 252 to 255."""
 
@@ -62,6 +71,7 @@ class Outcome:
         exit_code: None if it did not end by the deadline; 128+N if signal N ended it.
         output: the beginning of its standard output.
         complaint: the last line of its standard error.
+        errors: the end of its standard error.
         met: it came to where the attack is made.
         evidence: what the hostile side saw of an attack that worked, or empty.
     """
@@ -69,6 +79,7 @@ class Outcome:
     exit_code: int | None
     output: bytes = field(repr=False)
     complaint: str = ""
+    errors: bytes = field(default=b"", repr=False)
     met: bool = True
     evidence: str = ""
 
@@ -88,10 +99,12 @@ class CallResult:
     Attributes:
         digest: SHA-256 of the secret; None: the call was refused.
         text: what the program says beside it.
+        exit_code: of the process that made the call, where it is another than the program's.
     """
 
     digest: bytes | None
     text: str = ""
+    exit_code: int = 0
 
 
 def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
@@ -109,8 +122,10 @@ def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
     code = outcome.exit_code
     if code is None:
         return Finding(Verdict.HUNG, "had not ended by the deadline")
-    if 128 < code <= 128 + _LAST_SIGNAL:
-        return Finding(Verdict.CRASHED, f"ended by signal {code - 128}")
+    crash = _crash(code, outcome.errors) or _crashed_call(results, outcome.errors)
+    if crash:
+        before = "" if outcome.met else ", before it came to where this attack is made"
+        return Finding(Verdict.CRASHED, crash + before)
     if not outcome.met:
         return Finding(Verdict.UNMET, "never came to where this attack is made")
     if results:
@@ -123,7 +138,24 @@ def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
         if not _printed(outcome.output, secrets.right + secrets.issued):
             return Finding(Verdict.ACCEPTED, "exit code 0, and no result that is known to be right")
         return Finding(Verdict.REFUSED, "the right result")
-    return Finding(Verdict.REFUSED, outcome.complaint[:_SHOWN] or f"exit code {code}")
+    return Finding(Verdict.REFUSED, _shortened(outcome.complaint) or f"exit code {code}")
+
+
+def _crashed_call(results: Sequence[CallResult], errors: bytes) -> str:
+    for number, result in enumerate(results, 1):
+        crash = _crash(result.exit_code, errors)
+        if crash:
+            return f"{crash} in call {number}"
+    return ""
+
+
+def _crash(code: int, errors: bytes) -> str:
+    """Return how a process with an exit code crashed; empty if it did not."""
+    if 128 < code <= 128 + _LAST_SIGNAL:
+        return f"ended by signal {code - 128}"
+    if code in _CRASH_CODES and _CRASH.search(errors):
+        return f"ended by a panic (exit code {code})"
+    return ""
 
 
 def judge_control(outcome: Outcome, secrets: Secrets, *, attested: bool) -> str:
@@ -140,7 +172,7 @@ def judge_control(outcome: Outcome, secrets: Secrets, *, attested: bool) -> str:
         return "" if known else "its output has neither ATTACK-RESULT lines nor a secret of KMS's"
     refused = [result for result in results if result.digest is None]
     if refused:
-        return f"a call failed: {refused[0].text or outcome.complaint}"
+        return f"a call failed: {_reason(refused[0], outcome.complaint)}"
     return _wrong(results, secrets)
 
 
@@ -148,26 +180,29 @@ def read_results(output: bytes) -> list[CallResult]:
     """Return the results that a program printed.
 
     A line ``ATTACK-RESULT VALUE`` for each call: ``sha256:HEX``, ``base64:TEXT`` or ``hex:HEX`` of
-    the secret; anything else is a refusal.
+    the secret; ``exit:CODE`` of a process that gave none; anything else is a refusal.
     """
     return [_read_result(value) for value in _LINE.findall(output)]
 
 
 def _read_result(value: bytes) -> CallResult:
     form, _, text = value.partition(b":")
-    digest = None
-    with contextlib.suppress(ValueError):  # binascii.Error is one
-        match form:
-            case b"sha256" if len(text) == 64:
-                digest = bytes.fromhex(text.decode())
-            case b"base64":
-                digest = _digest(base64.b64decode(text, validate=True))
-            case b"hex":
-                digest = _digest(bytes.fromhex(text.decode()))
-    if digest is not None:
-        return CallResult(digest)
+    if form == b"exit" and text.isdigit() and len(text) <= _EXIT_DIGITS:
+        return CallResult(None, exit_code=int(text))
+    if form in _FORMS:
+        # The program has a secret, even if we cannot read it: of a long one, the end is not here.
+        with contextlib.suppress(ValueError):  # binascii.Error is one
+            return CallResult(_FORMS[form](text))
+        return CallResult(_digest(value))
     said = value.decode(errors="replace")
     return CallResult(None, said.removeprefix("refused").lstrip(": "))
+
+
+_FORMS: Mapping[bytes, Callable[[bytes], bytes]] = {
+    b"sha256": lambda text: bytes.fromhex(text.decode()),
+    b"base64": lambda text: _digest(base64.b64decode(text, validate=True)),
+    b"hex": lambda text: _digest(bytes.fromhex(text.decode())),
+}
 
 
 def _digest(secret: bytes) -> bytes:
@@ -204,8 +239,22 @@ def _printed(output: bytes, secrets: Sequence[bytes]) -> str:
 
 
 def _refusal(results: Sequence[CallResult], outcome: Outcome) -> str:
-    refused = [result.text for result in results if result.digest is None]
+    refused = [result for result in results if result.digest is None]
     if not refused:
         return "the right results"
-    why = refused[0] or outcome.complaint
-    return f"{len(refused)} of {len(results)} calls: {why}"[:_SHOWN].removesuffix(": ")
+    why = _shortened(_reason(refused[0], outcome.complaint))
+    return f"{len(refused)} of {len(results)} calls: {why}".removesuffix(": ")
+
+
+def _reason(refused: CallResult, complaint: str) -> str:
+    """Return why a call was refused: what it says itself, else the program's last words."""
+    if refused.exit_code:
+        return f"exit code {refused.exit_code}: {complaint}".removesuffix(": ")
+    return refused.text or complaint
+
+
+def _shortened(why: str) -> str:
+    """Return a reason without its middle: where errors wrap others, the end tells most."""
+    if len(why) <= _SHOWN:
+        return why
+    return f"{why[:_BEGINNING]} ... {why[_BEGINNING + 5 - _SHOWN :]}"

@@ -49,12 +49,14 @@ class Input:
     Attributes:
         key_id: ARN of its key; a program has it from its image.
         ciphertexts: what it is to decrypt, from the parent.
+        context: the encryption context that it names; a program has it from its image.
         stored_context: the encryption context stored beside the ciphertexts, from the parent.
         credentials: from the parent.
     """
 
     key_id: str
     ciphertexts: tuple[bytes, ...]
+    context: Mapping[str, str]
     stored_context: Mapping[str, str]
     credentials: Credentials = field(repr=False)
 
@@ -64,7 +66,7 @@ class Input:
         return {
             "ATTACK_KEY_ID": self.key_id,
             "ATTACK_KEY_ALIAS": ALIAS,
-            "ATTACK_CONTEXT": json.dumps(CONTEXT),
+            "ATTACK_CONTEXT": json.dumps(self.context),
             "ATTACK_STORED_CONTEXT": json.dumps(self.stored_context),
             "ATTACK_CIPHERTEXT": encoded[0],
             "ATTACK_CIPHERTEXTS": " ".join(encoded),
@@ -83,13 +85,21 @@ class World:
         has_jumped: the clock has been moved in the middle of the run.
     """
 
-    def __init__(self, root_pem: bytes, attack: Attack, recorded: Recorded | None = None) -> None:
+    def __init__(
+        self,
+        root_pem: bytes,
+        attack: Attack,
+        recorded: Recorded | None = None,
+        context: Mapping[str, str] = CONTEXT,
+    ) -> None:
         """Make the keys and ciphertexts of one run.
 
         Args:
             root_pem: the root that attestation documents must chain to.
             attack: decides what the program is given.
             recorded: of an earlier run.
+            context: the encryption context that the program names. Where it names none, the
+                ciphertexts that are swapped for its own have none either.
         """
         self._lock = threading.Lock()
         self._serving = threading.Lock()
@@ -114,12 +124,13 @@ class World:
         self._call(ATTACKER, "CreateAlias", AliasName=ALIAS, TargetKeyId=theirs)
         self._right = tuple(os.urandom(_SECRET_BYTES) for _ in range(_CALLS))
         self._swapped = tuple(os.urandom(_SECRET_BYTES) for _ in range(_CALLS))
-        credentials, key, context, secrets = SIMULATED_CREDENTIALS, mine, CONTEXT, self._swapped
+        credentials, key, secrets = SIMULATED_CREDENTIALS, mine, self._swapped
+        own = context
         match attack.input:
             case "right":
                 secrets = self._right
             case "swapped":
-                context = _SWAPPED
+                context = _SWAPPED if own else {}
             case "other-key":
                 key = self._other
             case "moved-alias":
@@ -130,7 +141,7 @@ class World:
         self._of_ciphertext = {
             self._encrypt(credentials, key, secret, context): secret for secret in secrets
         }
-        self.input = Input(mine, tuple(self._of_ciphertext), dict(context), credentials)
+        self.input = Input(mine, tuple(self._of_ciphertext), dict(own), dict(context), credentials)
         with self._lock:
             self._issued.clear()
         self._shift = attack.shift

@@ -12,7 +12,7 @@ import pytest
 
 from enclave_simulator.attack.running import Runner, Target
 from enclave_simulator.attack.table import ATTACKS, BEYOND
-from enclave_simulator.attack.verdict import Verdict
+from enclave_simulator.attack.verdict import Verdict, judge
 from enclave_simulator.cli import main
 from tests.paths import ROOT
 from tests.waiting import TEST_TIMEOUT
@@ -63,6 +63,40 @@ def test_a_command_line_without_lines_of_the_protocol() -> None:
     assert rows["credentials-stall"].split()[1] == "unmet"
     assert done.stdout.splitlines()[-1] == "3 attacks: 2 refused, 1 unmet"
     assert done.returncode == 0
+
+
+def test_a_program_that_names_no_encryption_context() -> None:
+    done = attack(
+        "--only", "swapped-ciphertext,other-key,plaintext", "--jobs", "2",
+        "--no-encryption-context", "--", sys.executable, AGENT,
+    )  # fmt: skip
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()[1:-1]}
+    # Nothing tells one ciphertext of a key from another.
+    assert rows == {
+        "swapped-ciphertext": "accepted",
+        "other-key": "refused",
+        "plaintext": "refused",
+    }
+
+
+def test_the_ca_is_where_programs_of_any_language_look_for_it() -> None:
+    script = (
+        "import os, ssl\n"
+        "given = ssl.PEM_cert_to_DER_cert(open(os.environ['AWS_CA_BUNDLE']).read())\n"
+        "print(ssl.create_default_context().get_ca_certs(binary_form=True) == [given])\n"
+    )
+    runner = Runner(Target(argv=[sys.executable, "-c", script], env=with_path()))
+    with runner._run(ATTACKS["plaintext"]) as (_, outcome):
+        assert outcome.output == b"True\n", outcome.errors
+
+
+def test_a_call_that_crashes_in_a_shell_is_a_crash() -> None:
+    script = "sh -c 'kill -SEGV $$' || echo ATTACK-RESULT exit:$?"
+    runner = Runner(Target(argv=["sh", "-c", script]))
+    with runner._run(ATTACKS["plaintext"]) as (parent, outcome):
+        finding = judge(ATTACKS["plaintext"], outcome, parent.world.secrets())
+    assert finding.verdict is Verdict.CRASHED
+    assert finding.text.startswith("ended by signal 11 in call 1")
 
 
 def test_what_a_program_sends_to_the_log_sink_is_its_output() -> None:

@@ -48,6 +48,10 @@ ALL = b"".join(map(line, RIGHT))
         (NONE, line(RIGHT[0]), None, "accepted"),
         (NONE, b"", 139, "crashed"),
         (NONE, REFUSED, 134, "crashed"),
+        (NONE, REFUSED + b"ATTACK-RESULT exit:139\n", 0, "crashed"),
+        (NONE, b"ATTACK-RESULT exit:139\n" + line(PLANTED), 0, "accepted"),
+        (NONE, b"ATTACK-RESULT exit:255\n", 0, "refused"),
+        (NONE, b"ATTACK-RESULT exit:0\n", 0, "refused"),
         (SOME, ALL, 0, "refused"),
         (SOME, ALL + line(ISSUED), 0, "refused"),
         (SOME, ALL + line(ISSUED) + line(ISSUED), 0, "accepted"),  # a replay
@@ -65,6 +69,58 @@ ALL = b"".join(map(line, RIGHT))
 def test_verdicts(attack: object, output: bytes, code: int | None, verdict: str) -> None:
     finding = judge(attack, Outcome(code, output), SECRETS)  # type: ignore[arg-type]
     assert finding.verdict.value == verdict, finding
+
+
+GO = b"""panic: runtime error: slice bounds out of range [-239:]
+
+goroutine 1 [running]:
+main.main()
+\t/src/main.go:10 +0x1d
+exit status 2
+"""
+RUST = b"""
+thread 'main' (4711) panicked at src/main.rs:3:5:
+range end index 3 out of range for slice of length 2
+note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
+"""
+
+
+@pytest.mark.parametrize(("code", "errors"), [(2, GO), (101, RUST)])
+def test_a_panic_is_a_crash_though_it_is_no_signal(code: int, errors: bytes) -> None:
+    for outcome in (
+        Outcome(code, REFUSED, errors=errors),
+        Outcome(0, b"ATTACK-RESULT exit:%d\n" % code, errors=errors),
+    ):
+        assert judge(NONE, outcome, SECRETS).verdict is Verdict.CRASHED
+    # As much is the exit code of a usage error, and a text of a program that goes on.
+    for outcome in (Outcome(code, REFUSED), Outcome(1, REFUSED, errors=errors)):
+        assert judge(NONE, outcome, SECRETS).verdict is Verdict.REFUSED
+
+
+def test_a_crash_before_the_attack_says_so() -> None:
+    finding = judge(NONE, Outcome(139, b"", met=False), SECRETS)
+    assert finding.verdict is Verdict.CRASHED
+    assert finding.text == "ended by signal 11, before it came to where this attack is made"
+
+
+def test_why_a_call_of_a_shell_was_refused_is_on_standard_error() -> None:
+    output = ALL + b"ATTACK-RESULT exit:255\n"
+    for complaint, reason in (("tool: no", "exit code 255: tool: no"), ("", "exit code 255")):
+        assert judge(SOME, Outcome(0, output, complaint), SECRETS).text == f"1 of 4 calls: {reason}"
+        failed = judge_control(Outcome(0, output, complaint), SECRETS, attested=True)
+        assert failed == f"a call failed: {reason}"
+
+
+def test_a_reason_that_is_too_long_loses_its_middle() -> None:
+    reason = "operation error KMS: " + 400 * "x" + ": certificate has expired"
+    for outcome in (
+        Outcome(0, b"ATTACK-RESULT refused: " + reason.encode()),
+        Outcome(1, b"", reason),
+    ):
+        text = judge(NONE, outcome, SECRETS).text.removeprefix("1 of 1 calls: ")
+        assert text.startswith("operation error KMS: x")
+        assert text.endswith("x: certificate has expired")
+        assert len(text) == 160
 
 
 def test_a_program_that_never_met_the_attack_is_not_said_to_refuse_it() -> None:
@@ -90,9 +146,7 @@ def test_no_finding_shows_a_secret() -> None:
     [
         (b"base64:" + encoded(b"x" * 20), b"x" * 20),
         (b"hex:00ff", b"\x00\xff"),
-        (b"hex:0", None),
-        (b"base64:***", None),
-        (b"sha256:00", None),
+        (b"base64:", b""),
         (b"refused", None),
         (b"\xff\xfe", None),
     ],
@@ -100,6 +154,15 @@ def test_no_finding_shows_a_secret() -> None:
 def test_lines_of_the_protocol(value: bytes, secret: bytes | None) -> None:
     (result,) = read_results(b"noise\nATTACK-RESULT " + value + b"\r\nATTACK-RESULTS no\n")
     assert result.digest == (None if secret is None else hashlib.sha256(secret).digest())
+
+
+@pytest.mark.parametrize("value", [b"hex:0", b"base64:***", b"sha256:00", b"base64:AAAA" + b"B"])
+def test_a_secret_that_cannot_be_read_is_one_all_the_same(value: bytes) -> None:
+    """Its end may be missing: no more than the beginning of an output is kept."""
+    finding = judge(SOME, Outcome(0, b"ATTACK-RESULT " + value), SECRETS)
+    assert finding.verdict is Verdict.ACCEPTED
+    assert value.decode() not in finding.text
+    assert judge_control(Outcome(0, b"ATTACK-RESULT " + value), SECRETS, attested=True)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ CAUGHT_BY = {
     "envelope-shared": "several-recipients",
     "envelope-twice": "several-recipients",
     "envelope-misaddressed": "any-recipient",
+    "envelope-short-key": "any-key-length",
+    "envelope-short-iv": "any-iv",
+    "envelope-ragged": "unchecked-lengths",
+    "envelope-unpadded": "any-padding",
+    "envelope-overpadded": "unchecked-lengths",
+    "envelope-cut": "unchecked-lengths",
+    "envelope-deep": "recurses",
+    "envelope-large": "any-size",
     "damaged-envelope": "built-in-secret",
     "empty-secret": "takes-empty",
     "other-keys-response": "ignores-key-id",
@@ -52,6 +60,9 @@ CAUGHT_BY = {
     "error-with-secret": "ignores-status",
     "redirect": "follows-redirects",
     "deep-json": "recurses",
+    "json-list": "unchecked-types",
+    "json-types": "unchecked-types",
+    "empty-body": "unchecked-types",
     "compressed": "inflates",
     "interim-response": "takes-interim",
     "unsolicited-response": "keeps-connections",
@@ -67,6 +78,8 @@ CAUGHT_BY = {
     "stall-response": "no-deadline",
     "stall-headers": "no-deadline",
     "stall-body": "no-deadline",
+    "stall-http2": "no-deadline",
+    "endless-http2": "no-deadline",
     "cut-handshake": "built-in-secret",
     "cut-response": "built-in-secret",
     "cut-headers": "built-in-secret",
@@ -87,11 +100,12 @@ CAUGHT_BY = {
 WAITING = {"awaits-log", "no-deadline", "renews-for-ever", "retries-for-ever"}
 """Clients with these never end: the verdict is hung."""
 
-CRASHING = {"aborts", "dies-with-log", "recurses"}
+CRASHING = {"aborts", "dies-with-log", "recurses", "unchecked-lengths", "unchecked-types"}
 """Clients with these end by a signal."""
 
 
 def arrives(name: str) -> bool:
     """Return whether what a client waits for comes to its end under an attack."""
     kinds = set(name.split("-"))
-    return not kinds & {"stall", "trickle", "trickled", "endless"} or name.startswith("log-")
+    waits = kinds & {"stall", "trickle", "trickled", "endless"}
+    return not waits or name.startswith("log-") or name.endswith("-http2")

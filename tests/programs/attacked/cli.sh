@@ -6,6 +6,6 @@ for ciphertext in $ATTACK_CIPHERTEXTS; do
         --cli-connect-timeout 5 --cli-read-timeout 5 --query Plaintext --output text); then
         echo "ATTACK-RESULT base64:$secret"
     else
-        echo "ATTACK-RESULT refused"
+        echo "ATTACK-RESULT exit:$?"
     fi
 done

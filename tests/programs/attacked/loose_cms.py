@@ -15,9 +15,27 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-WEAKNESSES = "any-algorithm", "any-recipient", "several-recipients", "takes-unencrypted"
+WEAKNESSES = (
+    "any-algorithm",
+    "any-iv",
+    "any-key-length",
+    "any-padding",
+    "any-recipient",
+    "any-size",
+    "several-recipients",
+    "takes-unencrypted",
+    "unchecked-lengths",
+)
+
+_BLOCK = 16
+_KEY_SIZE = 32
+_MOST = 1 << 16
 
 _OAEP_SHA256 = padding.OAEP(padding.MGF1(SHA256()), SHA256(), None)
+
+
+class LengthError(Exception):
+    """A length in an envelope is wrong."""
 
 
 def opened(
@@ -34,7 +52,12 @@ def opened(
         key_identifier: the recipient's.
         unless: takes a weakness and a reason; raises an error with this reason without it.
     """
-    whole = cms.ContentInfo.load(envelope)
+    if len(envelope) > _MOST:
+        unless("any-size", "too large")
+    try:
+        whole = cms.ContentInfo.load(envelope)
+    except ValueError as e:
+        raise LengthError from e
     if whole["content_type"].native == "data":
         unless("takes-unencrypted", "CMS that encrypts nothing")
         return bytes(whole["content"].native)
@@ -51,7 +74,9 @@ def opened(
     if padding_ != _OAEP_SHA256 or algorithm["algorithm"].native != "aes256_cbc":
         unless("any-algorithm", "other algorithms")
     content_key = key.decrypt(recipient["encrypted_key"].native, padding_)
-    return _content(algorithm, content_key, content["encrypted_content"].native)
+    if len(content_key) != _KEY_SIZE and algorithm["algorithm"].native == "aes256_cbc":
+        unless("any-key-length", "a content key of another length")
+    return _content(algorithm, content_key, content["encrypted_content"].native, unless)
 
 
 def _key_padding(algorithm: Any) -> padding.AsymmetricPadding:
@@ -64,12 +89,24 @@ def _key_padding(algorithm: Any) -> padding.AsymmetricPadding:
     return padding.OAEP(padding.MGF1(hash_), hash_, None)
 
 
-def _content(algorithm: Any, key: bytes, ciphertext: bytes) -> bytes:
+def _content(
+    algorithm: Any, key: bytes, ciphertext: bytes, unless: Callable[[str, str], None]
+) -> bytes:
     """Return the content, decrypted as an AlgorithmIdentifier names it."""
     if algorithm["algorithm"].native.endswith("_gcm"):
         nonce = algorithm["parameters"].native["0"]
         return AESGCM(key).decrypt(nonce, ciphertext, None)
     iv = algorithm["parameters"].native
+    if len(iv) != _BLOCK:
+        unless("any-iv", "another initialisation vector")
+        iv = iv.ljust(_BLOCK, b"\0")
+    if len(ciphertext) % _BLOCK:
+        raise LengthError
     cipher = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
     padded = cipher.update(ciphertext) + cipher.finalize()
-    return padded[: -padded[-1]]
+    number = padded[-1]
+    if number > len(padded):
+        raise LengthError
+    if padded[-number:] != number * bytes([number]):
+        unless("any-padding", "no padding")
+    return padded[: len(padded) - number]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _HOST = "kms.us-east-1.amazonaws.com"
 _MOST = 1 << 20
 _TIMEOUT = 10.0
+_STRINGS = {"CiphertextForRecipient", "KeyId", "Plaintext"}
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # RFC 9113, 3.4
 _BUILT_IN = b"built-in secret of 32 bytes here"
 
 
@@ -87,6 +89,11 @@ class Surroundings:
     fixed_key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
     alive: Callable[[], bool] = lambda: True
     timeout: float = _TIMEOUT
+
+
+def _depth(ber: bytes, at: int = 0) -> int:
+    """Return how many sequences of indefinite length begin an envelope, in each other."""
+    return 1 + _depth(ber, at + 2) if ber[at : at + 2] == b"\x30\x80" else 0
 
 
 class Client:
@@ -170,8 +177,18 @@ class Client:
         return secret
 
     def opened(self, envelope: bytes) -> bytes:
+        if self.has("recurses"):
+            try:
+                _depth(envelope)
+            except RecursionError as e:
+                raise AbortedError from e
         if self.weakness in loose_cms.WEAKNESSES:
-            return loose_cms.opened(envelope, self.key, self.key_identifier, self.unless)
+            try:
+                return loose_cms.opened(envelope, self.key, self.key_identifier, self.unless)
+            except loose_cms.LengthError as e:
+                if self.has("unchecked-lengths"):
+                    raise AbortedError from e
+                raise RefusedError("a wrong length") from e
         return open_enveloped_data(envelope, self.key, self.key_identifier)
 
     def unless(self, weakness: str, reason: str) -> None:
@@ -242,6 +259,12 @@ class Client:
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection, left = self.connection(host)
         try:
+            if isinstance(connection, ssl.SSLSocket) and (
+                connection.selected_alpn_protocol() == "h2"
+            ):
+                connection.sendall(_HTTP2)
+                while True:
+                    self.more(connection, b"")
             connection.sendall(f"POST / HTTP/1.1\r\n{head}\r\n".encode() + body)
             status, answered, content, left = self.response(connection, left)
         except BaseException:
@@ -262,13 +285,17 @@ class Client:
         if "content-encoding" in answered and self.has("inflates"):
             content = gzip.decompress(content)
         try:
-            response = json.loads(content)
+            response = json.loads(content or b"null")
         except RecursionError as e:
             if self.has("recurses"):
                 raise AbortedError from e
             raise RefusedError("too deep") from e
-        if not isinstance(response, dict):
-            raise RefusedError("no JSON object")
+        if not isinstance(response, dict) or not all(
+            isinstance(value, str) for name, value in response.items() if name in _STRINGS
+        ):
+            if self.has("unchecked-types"):
+                raise AbortedError
+            raise RefusedError("not the form of KMS's responses")
         return response
 
     def connection(self, host: str) -> tuple[socket.socket, bytes]:
@@ -303,6 +330,8 @@ class Client:
         context.load_verify_locations(cadata=self.around.ca_pem.decode())
         if self.has("trusts-any"):
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.has("no-deadline"):
+            context.set_alpn_protocols(["h2", "http/1.1"])
         if self.has("no-host-name"):
             context.check_hostname = False
         if self.has("ignores-dates"):
@@ -344,14 +373,17 @@ class Client:
             while True:
                 data = self.more(connection, data)
         length = int(lengths[0]) if lengths else 0
-        if length > _MOST:
+        if length > _MOST and not self.has("any-size") and not self.has("recurses"):
             self.unless("no-deadline", "a body that is too long")
-        while len(data) < length:
+        parts, left = [data], length - len(data)
+        while left > 0:
             try:
-                data = self.more(connection, data)
+                parts.append(self.more(connection, b""))
             except RefusedError:
                 self.unless("takes-truncated", "a truncated body")
-                return status, headers, data + b"}", b""
+                return status, headers, b"".join(parts) + b"}", b""
+            left -= len(parts[-1])
+        data = b"".join(parts)
         return status, headers, data[:length], data[length:]
 
     def more(self, connection: socket.socket, data: bytes) -> bytes:

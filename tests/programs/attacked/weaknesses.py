@@ -5,7 +5,11 @@ from __future__ import annotations
 WEAKNESSES = {
     "aborts": "ends by a signal if the NSM refuses random bytes",
     "any-algorithm": "opens an envelope by whichever algorithms it names",
+    "any-size": "opens an envelope of any size",
     "anonymous": "accepts cipher suites without a certificate",
+    "any-iv": "takes an initialisation vector of any length",
+    "any-key-length": "takes a content key of any length",
+    "any-padding": "does not check the padding of a secret",
     "any-recipient": "opens an envelope whose recipient is another, by its name",
     "awaits-log": "waits until the log sink has read what it logs",
     "built-in-secret": "goes on with a built-in secret if anything fails",
@@ -28,7 +32,7 @@ WEAKNESSES = {
     "old-tls": "speaks TLS 1.1",
     "plain-http": "goes on without TLS if the server has none",
     "raw-headers": "writes credentials into headers as they are",
-    "recurses": "reads JSON of any depth by recursion",
+    "recurses": "reads JSON and BER of any depth by recursion",
     "renews-for-ever": "gets new credentials as often as KMS rejects them",
     "retries-for-ever": "retries every error",
     "several-recipients": "opens an envelope that has several recipients",
@@ -42,5 +46,7 @@ WEAKNESSES = {
     "takes-unframed": "takes the end of a connection for the end of a body",
     "trusts-any": "does not verify certificates",
     "unattested": "calls without a document if the NSM gives none",
+    "unchecked-lengths": "ends by a signal if a length in an envelope is wrong",
+    "unchecked-types": "ends by a signal if a response is not of the form of KMS's",
     "weak-keys": "accepts keys that are too short",
 }
