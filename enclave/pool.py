@@ -26,6 +26,7 @@ from enclave.random_store import (
     RandomStore,
     check_settings,
 )
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +62,11 @@ class RandomPool:
             AgentError; `Agent.generate_random`. Called from several threads.
         capacity: bytes held, at most; 2,048 to 16 MiB.
         refillers: fetches at the same time, at most.
-        on_change: called, from one of the pool's threads, after every fetch, whether it succeeded
-            or failed.
         uniform: jitter; production code leaves it out.
 
     Raises:
         ConfigurationError: a number is out of range.
+        AgentError: the system has no more threads.
     """
 
     def __init__(
@@ -75,12 +75,10 @@ class RandomPool:
         *,
         capacity: int = CAPACITY,
         refillers: int = REFILLERS,
-        on_change: Callable[[], None] | None = None,
         uniform: Callable[[float, float], float] | None = None,
     ) -> None:
         check_settings(capacity, refillers)
         self._fetch = fetch
-        self._on_change = on_change
         self._uniform = uniform or random.uniform
         self._store = RandomStore(capacity)
         self._coming = 0
@@ -93,8 +91,12 @@ class RandomPool:
             threading.Thread(target=self._refill_forever, name="random pool", daemon=True)
             for _ in range(refillers)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                start_thread(thread)
+        except AgentError:
+            self.close()  # those that were started
+            raise
 
     @property
     def error(self) -> AgentError | None:
@@ -249,8 +251,6 @@ class RandomPool:
                 if not self._closed:
                     self._store.add(fetched)
                     self._serve()
-        if self._on_change is not None:
-            self._on_change()
 
     def _new_locks(self) -> None:
         self._lock = threading.Lock()

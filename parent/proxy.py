@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
+from vsock_proxy.errors import AgentError
 from vsock_proxy.proxy.daemon import Daemon
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +57,11 @@ class ProxyService:
             spare_descriptors=_SPARE_DESCRIPTORS,
         )
         thread = threading.Thread(target=daemon.run, name=self.name, daemon=True)
-        thread.start()
+        try:
+            start_thread(thread)
+        except AgentError:
+            daemon.discard()
+            raise
         self._daemon, self._thread = daemon, thread
 
     def stop(self, timeout: float) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from vsock_proxy.net.dialing import SocketDialer
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vsock_proxy.net.addresses import Address
 
@@ -48,3 +51,18 @@ class RedirectingDialer:
     def dial(self, address: Address, timeout: float) -> socket.socket:
         self.dialed.append(address)
         return SocketDialer().dial(self.others.get(address, self.target), timeout)
+
+
+@contextlib.contextmanager
+def no_threads(*, after: int = 0) -> Iterator[None]:
+    """Have the system give so many threads more, and then none, as CPython says it."""
+    start, left = threading.Thread.start, [None] * after
+
+    def limited(thread: threading.Thread) -> None:
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        start(thread)
+
+    with mock.patch.object(threading.Thread, "start", limited):
+        yield

@@ -261,6 +261,7 @@ def test_protocol_logic_does_no_io() -> None:
         "vsock_proxy.service.document_shapes",
         "vsock_proxy.service.log_lines",
         "vsock_proxy.service.mistakes",
+        "vsock_proxy.service.printed_bytes",
         "vsock_proxy.service.settings",
         "vsock_proxy.service.sops_values",
         "vsock_proxy.service.yaml_nodes",

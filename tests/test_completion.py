@@ -116,18 +116,19 @@ def documented(shell: str) -> list[str]:
 
 
 class Typed:
-    """A bash on a terminal, which someone types into."""
+    """A shell on a terminal, which someone types into."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *shell: str) -> None:
         variables = {
             "HOME": str(home),
             "PATH": f"{FOLDER}:/usr/local/bin:/usr/bin:/bin",
             "TERM": "dumb",
-            "PS1": "rea\\144y\\n",  # which the echo of what is typed does not contain
+            # Which the echo of what is typed does not contain.
+            "PS1": "rea%{%}dy" if shell else "rea\\144y\\n",
         }
         self._fd, terminal = pty.openpty()
         self._process = subprocess.Popen(
-            ["setsid", "--ctty", "bash", "--norc", "-i"],
+            ["setsid", "--ctty", *(shell or ("bash", "--norc", "-i"))],
             cwd=home, env=variables, stdin=terminal, stdout=terminal, stderr=terminal,
         )  # fmt: skip
         os.close(terminal)
@@ -167,6 +168,83 @@ def test_what_readme_says_completes_in_bash_on_a_terminal(tmp_path: Path) -> Non
         shell.shows("cat proxy.yaml ")
     finally:
         shell.end()
+
+
+VALUES = [
+    ("enclave-agent decrypt --output=ta\t", "--output=table"),
+    ("enclave-agent decrypt --output=text --cipher\t", "--output=text --ciphertext-blob"),
+    ("enclave-agent decrypt --ciphertext-blob fileb://pro\t", "fileb://proxy.yaml"),
+    ("enclave-agent decrypt --ciphertext-blob=fileb://pict\t", "=fileb://pictures/"),
+    ("enclave-agent decrypt --ca-bundle=pro\t", "--ca-bundle=proxy.yaml"),
+    ("enclave-agent help derive\t", "help derive-shared-secret"),
+    ("enclave-parent help key-policy exp\t", "help key-policy explain"),
+    ("vsock-proxy --config=pro\t", "--config=proxy.yaml"),
+]
+"""What is typed, and what the shell makes of it."""
+
+
+@pytest.mark.parametrize("breaks", ["", 'COMP_WORDBREAKS="${COMP_WORDBREAKS//[=:]/}"; '])
+def test_values_after_an_equals_sign_and_files_complete_in_bash(
+    scripts: Path, tmp_path: Path, breaks: str
+) -> None:
+    (tmp_path / "proxy.yaml").touch()
+    (tmp_path / "pictures").mkdir()
+    shell = Typed(tmp_path)
+    try:
+        shell.types(f'{breaks}for each in {scripts}/*; do source "$each"; done\n')
+        shell.shows("ready")
+        for typed, shown in VALUES:
+            shell.types(f"\x15{typed}")
+            shell.shows(shown)
+    finally:
+        shell.end()
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh: apt-get install zsh")
+def test_values_after_an_equals_sign_and_files_complete_in_zsh(tmp_path: Path) -> None:
+    (tmp_path / "proxy.yaml").touch()
+    (tmp_path / "pictures").mkdir()
+    functions = tmp_path / ".zfunc"
+    functions.mkdir()
+    for program in ("enclave-agent", "enclave-parent", "vsock-proxy"):
+        with (functions / f"_{program}").open("w") as file:
+            subprocess.run(
+                [FOLDER / program, "--print-completion", "zsh"],
+                stdout=file, timeout=TEST_TIMEOUT, check=True,
+            )  # fmt: skip
+    shell = Typed(tmp_path, "zsh", "-f", "-i")
+    try:
+        shell.types("fpath=(~/.zfunc $fpath); autoload -Uz compinit; compinit -u; echo lo''aded\n")
+        shell.shows("loaded")
+        for typed, shown in VALUES:
+            shell.types(f"\x15{typed}")
+            shell.shows(shown)
+    finally:
+        shell.end()
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="no fish: apt-get install fish")
+def test_values_after_an_equals_sign_and_files_complete_in_fish(tmp_path: Path) -> None:
+    (tmp_path / "proxy.yaml").touch()
+    (tmp_path / "pictures").mkdir()
+    for program in ("enclave-agent", "enclave-parent", "vsock-proxy"):
+        with (tmp_path / f"{program}.fish").open("w") as file:
+            subprocess.run(
+                [FOLDER / program, "--print-completion", "fish"],
+                stdout=file, timeout=TEST_TIMEOUT, check=True,
+            )  # fmt: skip
+    asked = "; ".join(f'complete -C "{typed.rstrip()}"' for typed, _ in VALUES)
+    done = subprocess.run(
+        ["fish", "-c", f"for each in *.fish; source $each; end; {asked}"],
+        cwd=tmp_path, env={"HOME": str(tmp_path), "PATH": f"{FOLDER}:/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=TEST_TIMEOUT, check=True,
+    )  # fmt: skip
+    offered = {line.partition("\t")[0] for line in done.stdout.splitlines()}
+    assert {
+        "--output=table", "--ciphertext-blob", "fileb://proxy.yaml",
+        "--ciphertext-blob=fileb://pictures/", "--ca-bundle=proxy.yaml", "derive-shared-secret",
+        "explain", "--config=proxy.yaml",
+    } <= offered  # fmt: skip
 
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh: apt-get install zsh")

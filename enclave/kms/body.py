@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from hashlib import _Hash
 
 _REPEATED: Final = frozenset({"GenerateDataKey", "GenerateDataKeyPair", "GenerateRandom"})
@@ -24,6 +24,9 @@ _REPEATED: Final = frozenset({"GenerateDataKey", "GenerateDataKeyPair", "Generat
 
 _PLAIN: Final = frozenset({int, str})
 """Types of such parameters. Not `bool`: True and 1 are equal, and differ in JSON."""
+
+_MAX_PATH: Final = 8
+"""Levels at which a message names what is wrong; a list may hold itself."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -67,10 +70,40 @@ def encode_body(operation: str, parameters: Mapping[str, Any]) -> Body:
         data = _encode(parameters).encode()
     except (TypeError, ValueError, RecursionError) as e:
         raise ConfigurationError(
-            f"parameters of {operation} that are not JSON: {e}",
-            hint="as on the wire: text, numbers, lists and objects; binary values in base64",
+            f"parameters of {operation} that are not JSON: {_culprit(parameters) or e}",
+            hint="as on the wire: str, int, float, bool, list or dict; bytes as base64 in a str",
         ) from e
     return Body(data, sha256(data).hexdigest())
+
+
+def _culprit(value: Any) -> str:
+    """Return which of the parameters is no JSON, and what it is; "" if that cannot be told."""
+    path = ""
+    for _ in range(_MAX_PATH):
+        inside: Iterable[tuple[object, Any]] = ()
+        if isinstance(value, dict):
+            inside = value.items()
+        elif isinstance(value, list | tuple):
+            inside = ((f"[{number}]", each) for number, each in enumerate(value))
+        for key, each in inside:
+            if not isinstance(key, str | int | float | None):
+                return f"{path or 'they'} cannot have a name of type {type(key).__name__}"
+            if not _is_json(each):
+                path += f".{key}" if path and isinstance(value, dict) else f"{key}"
+                value = each
+                break
+        else:
+            what = f"{value}" if isinstance(value, float) else type(value).__name__
+            return f"{path} cannot be {what}" if path else ""
+    return f"{path}... holds itself, or too many levels"
+
+
+def _is_json(value: object) -> bool:
+    try:
+        _encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,7 +10,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from enclave.logs.outbox import LONGEST
+from vsock_proxy.errors import AgentError
 from vsock_proxy.service.log_lines import LineSplitter
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,9 @@ class Capture:
     Args:
         pipes: ends to read from; closed at the end.
         put: takes lines without line ends; must not block.
+
+    Raises:
+        AgentError: the system has no more threads. The pipes are closed.
     """
 
     def __init__(self, pipes: list[int], put: Callable[[list[bytes]], None]) -> None:
@@ -36,7 +41,11 @@ class Capture:
             os.set_blocking(pipe, False)
             self._selector.register(pipe, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="log-capture", daemon=True)
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except AgentError:
+            self._close()
+            raise
 
     def stop(self) -> None:
         """Read what is in the pipes now, then stop.
@@ -45,8 +54,7 @@ class Capture:
         """
         self._waker.send(b"\0")
         self._thread.join()
-        self._waker.close()
-        self._woken.close()
+        self._close()
 
     def _run(self) -> None:
         stopping = False
@@ -61,7 +69,6 @@ class Capture:
             while left > 0 and (size := self._read(pipe)):
                 left -= size
             self._end(pipe)
-        self._selector.close()
 
     def _read(self, pipe: int) -> int:
         """Read once; return 0 if there is nothing, or at the end."""
@@ -72,6 +79,13 @@ class Capture:
         if lines := self._splitters[pipe].feed(data):
             self._put(lines)
         return len(data)
+
+    def _close(self) -> None:
+        for pipe in self._splitters:
+            os.close(pipe)
+        self._selector.close()
+        self._waker.close()
+        self._woken.close()
 
     def _end(self, pipe: int) -> None:
         if lines := self._splitters.pop(pipe).end():

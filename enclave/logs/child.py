@@ -7,7 +7,9 @@ import os
 import signal
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from vsock_proxy.errors import AgentError
 from vsock_proxy.service.child import block_signals, end_with_parent, exit_code, next_signal
+from vsock_proxy.service.scarcity import starting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,12 +35,18 @@ def spawn(argv: Sequence[str], env: Mapping[str, str]) -> Program:
     Only while there are no threads.
 
     Raises:
+        AgentError: the system has no more processes.
         OSError: the program does not exist or cannot be executed.
         ValueError: an argument contains NUL.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     failed, failure = os.pipe()  # The other end is closed by a successful exec.
-    program = divide()
+    try:
+        program = divide()
+    except AgentError:
+        os.close(failed)
+        os.close(failure)
+        raise
     if program is None:
         _execute(argv, env, failure)
     os.close(failure)
@@ -74,13 +82,23 @@ def divide() -> Program | None:
     Only while there are no threads, and no buffered output. The child is killed when the parent
     ends.
 
+    Raises:
+        AgentError: the system has no more processes.
+
     Returns:
         In the parent, the child. In the child, None; its output goes into the pipes.
     """
     before = block_signals()
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        with starting():
+            pid = os.fork()
+    except AgentError:
+        for fd in (out, out_end, err, err_end):
+            os.close(fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     if pid == 0:
         end_with_parent(parent)
         os.dup2(out_end, 1)

@@ -27,6 +27,9 @@ class SinkHandler(logging.Handler):
         buffer: bytes buffered while the sink is slow or unreachable; beyond it the oldest lines
             are dropped, and the sink is told how many.
         dialer: makes the connections; production code leaves it out.
+
+    Raises:
+        AgentError: the system has no more threads.
     """
 
     def __init__(

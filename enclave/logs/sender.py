@@ -17,6 +17,7 @@ from enclave.logs.link import Link
 from enclave.logs.outbox import LIMIT, Outbox
 from vsock_proxy.net.dialing import SocketDialer
 from vsock_proxy.net.sockets import wait_ready
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -130,6 +131,9 @@ class Sender:
         limit: bytes queued; see `Outbox`.
         report: is called with a message when lines can no longer be sent, and when they can again.
         monotonic: the clock.
+
+    Raises:
+        AgentError: the system has no more threads.
     """
 
     def __init__(
@@ -155,7 +159,7 @@ class Sender:
         self._changed = threading.Condition()
         forking.register(self)
         self._thread = threading.Thread(target=self._run, name="log-sender", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     def _after_fork(self) -> None:
         """See `forking.ForkAware`: a child has no thread that sends; its lines wait, bounded."""

@@ -7,11 +7,13 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
+from enclave.errors import AgentError
 from enclave.network import hosts
 from vsock_proxy.net.addresses import Address, TcpAddress
 from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Egress, Forward
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,6 +71,7 @@ def network(options: NetworkOptions) -> Iterator[Network]:
     Raises:
         ConfigurationError: two are on one address, or /etc/hosts cannot be written.
         ListenError: an address cannot be listened on.
+        AgentError: the system has no more threads.
     """
     with contextlib.ExitStack() as held:
         names = [target.host for target in options.targets if target.listen is None]
@@ -80,7 +83,11 @@ def network(options: NetworkOptions) -> Iterator[Network]:
             spare_descriptors=SPARE_DESCRIPTORS,
         )
         thread = threading.Thread(target=daemon.run, name="network", daemon=True)
-        thread.start()
+        try:
+            start_thread(thread)
+        except AgentError:
+            daemon.discard()
+            raise
         held.callback(_stop, daemon, thread)
         yield Network(daemon, egress=options.listen is not None, names=frozenset(addresses))
 

@@ -7,6 +7,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from vsock_proxy.service.threads import start_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,13 +37,13 @@ class Background(Generic[T]):
 
         Raises:
             TimeoutError: it is not there after so many seconds; the work goes on.
-            RuntimeError: the system has no more threads.
+            AgentError: the system has no more threads.
         """
         if self._running is None:
             loop = asyncio.get_running_loop()
             # A daemon: the process does not wait for it. The loop's own threads would.
             thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
-            thread.start()
+            start_thread(thread)
             self._running = loop.create_future()
         return await asyncio.wait_for(asyncio.shield(self._running), patience)
 

@@ -103,6 +103,16 @@ class _Job:
         self.timer: asyncio.TimerHandle | None = None
 
 
+def _make(job: _Job, **options: Any) -> KmsResponse | None:
+    """Make a call, in a thread.
+
+    Not one whose future is done: an executor without a thread for it has kept it all the same.
+    """
+    if job.future.done():
+        return None
+    return job.make(job.operation, job.parameters, **options)
+
+
 class Caller:
     """Makes calls for the running loop. To be closed.
 
@@ -214,11 +224,11 @@ class Caller:
     def _go_on(self, job: _Job, failed: AgentError | None) -> None:
         """Have a thread make the call, or what is left of it after its first attempt."""
         left = max(job.ends - self._loop.time(), _SHORTEST)
-        make = partial(job.make, timeout=left)
+        make = partial(_make, job, timeout=left)
         if failed is not None:
             make = partial(make, failed=failed)
         try:
-            running = self._loop.run_in_executor(self._threads, make, job.operation, job.parameters)
+            running = self._loop.run_in_executor(self._threads, make)
         except RuntimeError:  # the system has no more threads; soon: others wait for this place
             self._loop.call_soon(self._end, job, None, _no_thread())
             return

@@ -28,6 +28,7 @@ from enclave.serve.program_environment import (
 )
 from enclave.surroundings import is_instance
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     import argparse
@@ -139,7 +140,7 @@ def _serve(
             )
         if options.boot.seed_from_kms and not is_instance(arguments.attester):
             # Needs KMS, which may be slow to come up: nobody waits for it.
-            threading.Thread(target=seed_from_kms, args=(first,), daemon=True).start()
+            start_thread(threading.Thread(target=seed_from_kms, args=(first,), daemon=True))
         require_descriptors(LOOP_DESCRIPTORS, "the endpoint")
         ended = asyncio.run(
             serve(

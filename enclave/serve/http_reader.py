@@ -45,7 +45,7 @@ _SCOPE: Final = re.compile(
 )
 """The scope of a signature (AWS Signature Version 4): access key, date, region, service."""
 
-_AUTHORITY: Final = re.compile(r"[^/?#]*")
+_AUTHORITY: Final = re.compile(r"([^/?#]*)")
 
 _MAX_CREDENTIAL: Final = 512
 """Characters of Authorization in which the scope is looked for; an access key has at most 128."""
@@ -214,10 +214,8 @@ class RequestReader:
 
     def _origin_form(self, rest: str) -> str:
         """Return the path of an absolute-form target, whose host counts (RFC 9112, 3.2.2)."""
-        found = _AUTHORITY.match(rest)
-        assert found is not None  # noqa: S101 (it matches the empty text)
-        self._headers["host"] = found[0]
-        path = rest[found.end() :]
+        _, authority, path = _AUTHORITY.split(rest, maxsplit=1)
+        self._headers["host"] = authority
         return path if path.startswith("/") else f"/{path}"
 
     def _count(self, size: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from enclave.errors import AgentError
 from vsock_proxy.service.exposition import Family, Sample, histogram, single, write
+from vsock_proxy.service.scarcity import scarcity
 from vsock_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class Metrics:
         """Return the numbers of all sources; one that fails is left out, and logged."""
         families: list[Family] = []
         for source in self._slow:
-            families += await asyncio.to_thread(_families, source)
+            try:
+                families += await asyncio.to_thread(_families, source)
+            except RuntimeError as e:  # the system has no more threads
+                log.warning("no numbers: %s", scarcity(e) or e)
         for source in self._sources:
             families += _families(source)
         return write(families)

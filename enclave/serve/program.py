@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from enclave.errors import ConfigurationError
 from enclave.serve.stop import either
 from vsock_proxy.service.child import exit_code
+from vsock_proxy.service.scarcity import starting
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +51,7 @@ async def run_to_end(program: Program, stop: Stop, given: Given | None = None) -
 
     Raises:
         ConfigurationError: it cannot be run.
+        AgentError: the system has no more threads or processes.
     """
     user, command = program.user, program.command
     env, identity = dict(program.environ), dict[str, Any]()
@@ -64,7 +67,10 @@ async def run_to_end(program: Program, stop: Stop, given: Given | None = None) -
                 files = stack.enter_context(memory_files(given.files, user.uid if user else None))
                 env |= {name: path_of(fd) for name, fd in files.items()}
                 identity["pass_fds"] = tuple(files.values())
-            stop.process = await asyncio.create_subprocess_exec(*command, env=env, **identity)
+            # asyncio may wait for it in a thread, which it starts too late to go without.
+            start_thread(threading.Thread(target=lambda: None))
+            with starting():
+                stop.process = await asyncio.create_subprocess_exec(*command, env=env, **identity)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
         raise ConfigurationError(
@@ -99,7 +105,7 @@ async def opened_secrets(
             loop.call_soon_threadsafe(settle, result, error)
 
     # A daemon: after a signal the process does not wait for its calls.
-    threading.Thread(target=work, name="secrets", daemon=True).start()
+    start_thread(threading.Thread(target=work, name="secrets", daemon=True))
     await either(_result(opened), stop.requested)
     return opened.result() if opened.done() else None
 

@@ -157,8 +157,8 @@ class CredentialsServer(HttpServer):
             return await self._found.result(patience)
         except TimeoutError:
             return CredentialsError("no credentials yet", hint="retry", transient=True)
-        except RuntimeError:
-            return CredentialsError("no thread to fetch credentials in", transient=True)
+        except AgentError as e:  # the system has no more threads
+            return CredentialsError(str(e), hint=e.hint, transient=True)
 
     def _fetch(self) -> Credentials | AgentError:
         try:

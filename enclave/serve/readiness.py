@@ -56,6 +56,8 @@ class Readiness:
             return await self._probing.result(self._timeout)
         except TimeoutError:
             return KmsUnreachableError(f"no response from KMS yet, after {self._timeout:g} s")
+        except AgentError as e:  # the system has no more threads
+            return e
 
     def _run(self) -> AgentError | None:
         try:

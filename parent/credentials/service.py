@@ -16,6 +16,7 @@ from parent.credentials.model import Credentials, CredentialsError
 from parent.credentials.responses import respond
 from parent.credentials.source_process import SourceProcess
 from parent.http_server import HttpServer, Limits
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,9 @@ class CredentialService:
         """See `Component.start`. Whether there are credentials shows later: in `status`."""
         self.server.start()
         # A daemon thread: the program may exit while the source runs.
-        threading.Thread(target=self._keep_fresh, name="credentials-renewal", daemon=True).start()
+        start_thread(
+            threading.Thread(target=self._keep_fresh, name="credentials-renewal", daemon=True)
+        )
 
     def stop(self, timeout: float) -> None:
         """See `Component.stop`."""

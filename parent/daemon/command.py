@@ -105,26 +105,28 @@ def run(arguments: argparse.Namespace) -> int:
     # While it starts there is nothing to reload; the default of SIGHUP would end it.
     signals.handle(signal.SIGHUP, lambda _: None)
     threading.excepthook = lambda failure: _failed(failure, events)
-    try:
-        configuration = load_configuration(arguments.config, hint="name the file with --config")
-        _warn(configuration)
-        supervisor = Supervisor(configuration)
-        supervisor.start()
-    except AgentError as e:
-        complain(PROGRAM, e)
-        return 1
 
     def reload() -> None:
         changed = load_configuration(arguments.config, reloading=True)
         _warn(changed)
         supervisor.reload(changed)
 
-    reloader = Reloader(reload)
+    try:
+        configuration = load_configuration(arguments.config, hint="name the file with --config")
+        _warn(configuration)
+        supervisor = Supervisor(configuration)
+        # Before: without their threads, what is started would have to be stopped again.
+        reloader = Reloader(reload)
+        Watchdog(supervisor.turns).start()
+        supervisor.start()
+    except AgentError as e:
+        complain(PROGRAM, e)
+        return 1
+
     signals.handle(signal.SIGHUP, lambda _: reloader.request())
     operations = supervisor.operations
     where = f"operations on {operations.server.address}" if operations else "no operations"
     notify(f"READY=1\nSTATUS=running; {where}")
-    Watchdog(supervisor.turns).start()
     failed = events.get()
     notify("STOPPING=1")
     if failed == _STOP:

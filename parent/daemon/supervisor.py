@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from parent.credentials import CredentialService
@@ -14,6 +14,7 @@ from parent.enclaves.group import Enclaves
 from parent.logs.component import LogSink
 from parent.operations import OperationsService
 from parent.proxy import ProxyService
+from vsock_proxy.service.threads import call_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +93,12 @@ class Supervisor:
     def stop(self) -> None:
         """Stop everything, in bounded time; what was not started is left alone."""
         for stage in reversed(self._stages):
-            if not stage.components:
-                continue
-            with ThreadPoolExecutor(len(stage.components)) as threads:
-                for component in stage.components:
-                    threads.submit(self._stop, component, stage.stop_timeout)
+            call_together(
+                [
+                    partial(self._stop, component, stage.stop_timeout)
+                    for component in stage.components
+                ]
+            )
 
     def turns(self) -> int:
         """Return a number that grows while the relay works; without a relay it always grows."""

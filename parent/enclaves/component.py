@@ -19,6 +19,7 @@ from parent.enclaves.settings import check_memory
 from parent.enclaves.transitions import State
 from parent.files import opened
 from vsock_proxy.errors import AgentError, ConfigurationError
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,12 @@ class EnclaveComponent:
         """
         if not self._machine.pcr0:
             self.check()
-        self._thread.start()
+        start_thread(self._thread)
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` has succeeded."""
+        return self._thread.ident is not None
 
     def check(self) -> None:
         """Check that the image is valid and fits into the memory.
@@ -117,7 +123,7 @@ class EnclaveComponent:
         with self._woken:
             self._stop_asked = True
             self._woken.notify_all()
-        if not self._thread.ident:
+        if not self.started:
             return
         # Half a second is kept to kill a nitro-cli that hangs.
         self._thread.join(max(0.0, timeout - 0.5))

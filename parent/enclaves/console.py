@@ -12,9 +12,11 @@ from parent.enclaves import nitro_cli
 from parent.enclaves.nitro_cli import NitroCliError
 from parent.enclaves.runner import end, passed_environment, spawn
 from parent.logs.lines import neutralise
+from vsock_proxy.errors import AgentError
 from vsock_proxy.service.backoff import Backoff
 from vsock_proxy.service.budget import Budget
 from vsock_proxy.service.log_lines import LineSplitter
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     import subprocess
@@ -51,8 +53,14 @@ class Console:
         self.stop()
         self._id = enclave_id
         if enclave_id:
-            self._reader = _Reader(self._name, self._program, enclave_id, self._environment)
-            self._reader.start()
+            reader = _Reader(self._name, self._program, enclave_id, self._environment)
+            try:
+                start_thread(reader)
+            except AgentError as e:
+                self._id = ""  # the next call tries again
+                console_log.warning("%s: no console: %s", self._name, e)
+            else:
+                self._reader = reader
 
     def stop(self) -> None:
         """Stop reading."""

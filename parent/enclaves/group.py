@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.console import Console
 from parent.enclaves.runner import Subprocess
+from vsock_proxy.errors import AgentError
+from vsock_proxy.service.threads import call_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -95,8 +97,8 @@ class Enclaves:
                 if not self._stopped:
                     self._components = new
                     for component in new:
-                        if component not in before.values():
-                            component.start()
+                        if not component.started:
+                            _start(component)
 
         return take
 
@@ -115,11 +117,16 @@ def _same_enclave(one: EnclaveSettings, other: EnclaveSettings) -> bool:
     return dataclasses.replace(one, **ours) == other
 
 
+def _start(component: EnclaveComponent) -> None:
+    """Start an enclave that a reload adds; the other changes are made, whatever comes."""
+    try:
+        component.start()
+    except AgentError as e:
+        text = "%s: not started: %s (%s); the next reload tries again"
+        log.error(text, component.name, e, e.hint)  # noqa: TRY400 (no traceback)
+
+
 def _stop(components: Iterable[EnclaveComponent], timeout: float) -> None:
-    stopping = list(components)
-    with ThreadPoolExecutor(max(1, len(stopping))) as threads:
-        for done in [
-            threads.submit(component.stop, timeout + component.asking_seconds)
-            for component in stopping
-        ]:
-            done.result()
+    call_together(
+        [partial(component.stop, timeout + component.asking_seconds) for component in components]
+    )

@@ -24,6 +24,7 @@ from vsock_proxy.net.peers import peer_cid
 from vsock_proxy.service.async_server import AsyncServer
 from vsock_proxy.service.budget import Budget, BudgetsByCid
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     import socket
@@ -135,15 +136,17 @@ class HttpServer(AsyncServer[Connection]):
         Raises:
             ListenError: the address cannot be listened on.
             ConfigurationError: there are too few file descriptors.
+            AgentError: the system has no more threads.
         """
         with contextlib.ExitStack() as undo:
             listener = undo.enter_context(listening(self.address))
             require_descriptors(LOOP_DESCRIPTORS, self._name)
             self.address = local_address(listener)
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(listener,), name=self._name, daemon=True
             )
-            self._thread.start()
+            start_thread(thread)
+            self._thread = thread
             self._listening = undo.pop_all()
         self._ready.wait()
         log.info("%s: listening on %s", self._name, self.address)

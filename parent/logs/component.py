@@ -13,7 +13,9 @@ from parent.component import ComponentStatus
 from parent.logs.intake import KEPT_LINES
 from parent.logs.server import LogServer
 from parent.logs.sinks import open_sink
+from vsock_proxy.errors import AgentError
 from vsock_proxy.net.listening import listening, local_address
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,7 +86,8 @@ class LogSink:
         """Listen, and read in the background.
 
         Raises:
-            AgentError: the address cannot be listened on, or the sink cannot be written to.
+            AgentError: the address cannot be listened on, the sink cannot be written to, or the
+                system has no more threads.
         """
         with contextlib.ExitStack() as stack:
             sink = self._sink or open_sink(self._settings.to)
@@ -96,7 +99,11 @@ class LogSink:
             )
             stack.callback(self._server.close)
             self._opened = stack.pop_all()
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except AgentError:
+            self._opened.close()
+            raise
         log.info("logs: listening on %s", self.address)
 
     def reconfigure(self, settings: LogSettings, names: Mapping[int, str]) -> list[str]:

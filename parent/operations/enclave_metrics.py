@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from parent.enclaves.agent import VsockAgent
@@ -19,6 +19,7 @@ from parent.enclaves.component import EnclaveComponent
 from parent.enclaves.transitions import State
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.exposition import Family, read, single, write
+from vsock_proxy.service.threads import call_together, start_thread
 from vsock_proxy.service.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class EnclaveMetrics:
 
     def start(self) -> None:
         """Fetch from now on."""
-        self._thread.start()
+        start_thread(self._thread)
 
     def stop(self, timeout: float) -> None:
         """Fetch no more; a fetch under way ends by its own deadline."""
@@ -103,13 +104,11 @@ class EnclaveMetrics:
             and component.status().values["state"] == State.RUNNING
         }
         if wanted:
-            with ThreadPoolExecutor(len(wanted)) as threads:
-                list(threads.map(self._refresh, wanted.items()))
+            call_together([partial(self._refresh, *item) for item in wanted.items()])
         self._fetched = {name: got for name, got in self._fetched.items() if name in wanted}
         self._warnings.catch_up()
 
-    def _refresh(self, item: tuple[str, Address]) -> None:
-        name, address = item
+    def _refresh(self, name: str, address: Address) -> None:
         try:
             families = read(self._fetch(address), prefix=PREFIX, reserved=RESERVED)
         except AgentError as e:

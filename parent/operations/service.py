@@ -21,6 +21,7 @@ from parent.operations.history import INTERVAL, History
 from parent.operations.metrics import CONTENT_TYPE, Metrics
 from parent.operations.state import health, state
 from vsock_proxy.net.addresses import TcpAddress, without_brackets
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +104,7 @@ class OperationsService:
         self.server.start()
         if self._control is not None:
             self._control.start()
-        self._sampler.start()
+        start_thread(self._sampler)
         self._enclaves.start()
 
     def stop(self, timeout: float) -> None:

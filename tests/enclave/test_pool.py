@@ -84,6 +84,18 @@ class Source:
         self._allowed.release(10_000)
 
 
+class Watched(RandomPool):
+    """Tells its source when the pool has dealt with a fetch."""
+
+    def __init__(self, source: Source, **settings: Any) -> None:
+        self.source = source
+        super().__init__(source, **settings)
+
+    def _refill(self) -> None:
+        super()._refill()
+        self.source.changed.release()
+
+
 MakePool = Callable[..., RandomPool]
 
 
@@ -97,7 +109,7 @@ def make_pool(source: Source) -> Iterator[MakePool]:
     pools = []
 
     def make(**settings: Any) -> RandomPool:
-        pool = RandomPool(source, on_change=source.changed.release, **settings)
+        pool = Watched(source, **settings)
         pools.append(pool)
         return pool
 

@@ -106,15 +106,19 @@ class Daemon:
             self._notify("STOPPING=1")
             self._drain()
         finally:
-            self._stops = max(1, self._stops)  # also after an error: `reload` must not come back
-            try:
-                self._close_listeners()
-                for forwarder in (*self.forwarders, *self._leaving):
-                    forwarder.abort()
-            finally:
-                # Not before: from here on other threads look at the forwarders themselves.
-                self._calls.end()
-                self._loop.close()
+            self.discard()
+
+    def discard(self) -> None:
+        """Close everything. In place of `run`, if there is no thread for it."""
+        self._stops = max(1, self._stops)  # also after an error: `reload` must not come back
+        try:
+            self._close_listeners()
+            for forwarder in (*self.forwarders, *self._leaving):
+                forwarder.abort()
+        finally:
+            # Not before: from here on other threads look at the forwarders themselves.
+            self._calls.end()
+            self._loop.close()
 
     def stop(self) -> None:
         """Stop cleanly; a second call stops at once. For signal handlers and other threads."""

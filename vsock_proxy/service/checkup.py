@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.console import printable
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,7 +125,10 @@ def _look(check: Check, timeout: float) -> Finding:
             found.append(failed(f"internal error: {type(e).__name__}", "please report this"))
 
     thread = threading.Thread(target=look, name=f"check: {check.name}", daemon=True)
-    thread.start()
+    try:
+        start_thread(thread)
+    except AgentError as e:
+        return failed(str(e), e.hint)
     thread.join(timeout)
     return found[0] if found else failed(f"no result within {timeout:g} s")
 

@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.completion_values import (
+    FISH_FILES,
+    ZSH_FILES,
+    with_values_in_bash,
+    with_values_in_fish,
+    with_values_in_zsh,
+)
 from vsock_proxy.service.console import complain
 
 SHELLS = ("bash", "zsh", "fish")
@@ -21,6 +28,9 @@ _FOLDERS = frozenset({"FOLDER"})
 
 _PROGRAM = frozenset({"COMMAND", "ARGS"})
 """Metavars of a program to run, after ``--``, and of its arguments."""
+
+_PARAMETERS = frozenset({"BLOB", "JSON", "KEY=VALUE,...", "N", "TEXT", "VALUE", "YAML"})
+"""Metavars of the parameters of AWS's operations."""
 
 
 def add_completion(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +56,14 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     require("completion", "shtab")
     import shtab  # noqa: PLC0415 (an extra, and only for this option)
 
-    for action in _actions(parser):
+    _add_help_word(parser)
+    actions = _actions(parser)
+    reading = {id(action) for owner, action in actions if _reads_parameter_file(owner, action)}
+    for _, action in actions:
         if action.choices is None:
-            if action.metavar in _FOLDERS:
+            if id(action) in reading:
+                action.complete = _parameter_file()  # type: ignore[attr-defined] # as below
+            elif action.metavar in _FOLDERS:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined] # as shtab takes it
             elif action.type is Path or action.metavar in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined] # as above
@@ -60,7 +75,10 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
             # A line for each command: zsh and fish show it beside the name.
             for listed in action._choices_actions:  # noqa: SLF001
                 action.choices[listed.dest].description = listed.help
-    return str(shtab.complete(parser, shell))
+    script = str(shtab.complete(parser, shell))
+    if shell == "bash":
+        return with_values_in_bash(script, files=bool(reading))
+    return with_values_in_zsh(script) if shell == "zsh" else with_values_in_fish(script)
 
 
 class _Print(argparse.Action):
@@ -82,12 +100,53 @@ class _Print(argparse.Action):
         parser.exit(0)
 
 
-def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return the actions of a parser and of all below it."""
-    found: list[argparse.Action] = []
+_ParserAction = tuple[argparse.ArgumentParser, argparse.Action]
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[_ParserAction]:
+    """Return the actions of a parser and of all below it, with their own parsers."""
+    found: list[_ParserAction] = []
     for action in parser._actions:  # noqa: SLF001 (argparse has no other name for it)
-        found.append(action)
+        found.append((parser, action))
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 (as above)
             for below in action.choices.values():
                 found += _actions(below)
     return found
+
+
+def _reads_parameter_file(parser: argparse.ArgumentParser, action: argparse.Action) -> bool:
+    """Return whether an option's value may be ``file://PATH`` or ``fileb://PATH``."""
+    if not action.option_strings or action.nargs == 0:
+        return False
+    if "://PATH" in (parser.description or ""):
+        return action.metavar in _PARAMETERS
+    return "fileb://PATH" in (action.help or "")
+
+
+def _parameter_file() -> dict[str, Any]:
+    """Return what completes such a value, as shtab takes it; in bash it is done for every word."""
+    return {
+        "zsh": "_parameter_file",
+        "fish": "(_parameter_file)",
+        "preamble": {"zsh": ZSH_FILES, "fish": FISH_FILES},
+    }
+
+
+def _add_help_word(parser: argparse.ArgumentParser) -> None:
+    """Add ``help`` with the names of the commands, which `Parser` takes without a parser for it."""
+    for action in parser._actions:  # noqa: SLF001 (as above)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 (as above)
+            described = "what a command is for, and its options"
+            names = argparse.ArgumentParser(add_help=False)
+            _add_names(names, action)
+            action.add_parser("help", help=described, parents=[names], add_help=False)
+
+
+def _add_names(parser: argparse.ArgumentParser, commands: Any) -> None:
+    """Add the names of commands, and of those below them, without their options."""
+    below = parser.add_subparsers()
+    for listed in commands._choices_actions:  # noqa: SLF001 (as above)
+        named = below.add_parser(listed.dest, help=listed.help, add_help=False)
+        for action in commands.choices[listed.dest]._actions:  # noqa: SLF001 (as above)
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 (as above)
+                _add_names(named, action)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.json_text import parse_json
+from vsock_proxy.service.printed_bytes import name_of, printed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHAPES = (
-    "as it is, in hex, base64 or base64url, in PEM-like armour, in a JSON string, list of bytes "
-    "or object, or in the NSM's response"
+    "as it is, in hex, base64 or base64url, as a language prints bytes, in PEM-like armour, in a "
+    "JSON string, list of bytes or object, or in the NSM's response"
 )
 """What `document_bytes` reads, for help texts."""
 
@@ -78,6 +79,10 @@ def _documents(data: bytes, depth: int) -> Iterator[bytes]:
         yield from _documents(_byte_string(data, len(_NSM_RESPONSE)), depth + 1)
     elif (text := _text(data)) is not None:
         yield from _documents_in_text(text, depth)
+    else:  # a byte string within a message, as COSE_Sign1 is often passed on
+        start, size = _head(data, 0)
+        if start is not None and not data[start + size :].strip(_TRAILING):
+            yield from _documents(data[start : start + size], depth + 1)
 
 
 def _documents_in_text(text: str, depth: int) -> Iterator[bytes]:
@@ -91,7 +96,10 @@ def _documents_in_text(text: str, depth: int) -> Iterator[bytes]:
         body = re.split(r"\r?\n\s*\r?\n", armour[1].strip("\r\n"), maxsplit=1)[-1]
         yield from _documents_in_text(body, depth + 1)
         return
-    if (decoded := _decoded(text)) is not None:
+    printed = printed_bytes(text)
+    if isinstance(printed, str):
+        yield from _documents(printed.encode(), depth + 1)
+    elif (decoded := _decoded(text) if printed is None else printed) is not None:
         yield from _documents(decoded, depth + 1)
 
 
@@ -175,10 +183,19 @@ def _parts(value: Any) -> Iterator[bytes]:
         elif isinstance(item, dict):
             ahead.extend(item.values())
         elif isinstance(item, list):
-            if item and all(type(byte) is int and byte in range(256) for byte in item):
-                yield bytes(item)
+            if (listed := _bytes(item)) is not None:
+                yield listed
             else:
                 ahead.extend(item)
+
+
+def _bytes(item: list[Any]) -> bytes | None:
+    """Return a list of numbers as bytes; those of Java and of Scala are signed."""
+    if not item or not all(type(byte) is int and -128 <= byte < 256 for byte in item):
+        return None
+    if min(item) < 0 and max(item) > 127:
+        return None
+    return bytes(byte & 0xFF for byte in item)
 
 
 def _decoded(text: str) -> bytes | None:
@@ -213,6 +230,7 @@ def _unrecognised(data: bytes) -> bytes:
     if text[:1] in ("{", "[", '"'):
         value = _json(text)
         if value is None:
+            _reject_named(text)
             raise ConfigurationError("the attestation document begins like JSON, but is not JSON")
         item = value[0] if isinstance(value, list) and value else value
         if isinstance(item, dict) and "Measurements" in item:
@@ -224,6 +242,7 @@ def _unrecognised(data: bytes) -> bytes:
     if decoded := _decoded(text):
         _reject_others(decoded)
         return decoded
+    _reject_named(text)
     if all(c.isprintable() or c.isspace() for c in text):
         odd = re.search(r"[^A-Za-z0-9+/=_\s-]", text)
         where = f": {odd[0]!r} stands at character {odd.start() + 1}" if odd else ""
@@ -232,6 +251,12 @@ def _unrecognised(data: bytes) -> bytes:
             hint="give the document alone: as bytes, in hex, base64 or JSON",
         )
     return data
+
+
+def _reject_named(text: str) -> None:
+    if named := name_of(text):
+        what, advice = named
+        raise ConfigurationError(f"this is {what}, not an attestation document", hint=advice)
 
 
 def _reject_others(data: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.notify import notify
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ class Reloader:
         self._reload = reload
         self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()
         # A daemon thread: it waits for requests forever.
-        threading.Thread(target=self._run, name="reload", daemon=True).start()
+        start_thread(threading.Thread(target=self._run, name="reload", daemon=True))
 
     def request(self) -> None:
         """Reload soon. For any thread, and for signal handlers."""

@@ -49,10 +49,7 @@ def scarcity(error: BaseException) -> AgentError | None:
                     hint="give it more, or raise its limit: ulimit -v, a container's or a unit's",
                 )
             case number if number == _THREADS:
-                return AgentError(
-                    "cannot start a thread or process",
-                    hint="raise the limit of processes (ulimit -u, pids.max), or give more memory",
-                )
+                return _no_thread()
             case number if number in _SPACE:
                 where = getattr(each, "filename", None)
                 return AgentError(
@@ -60,6 +57,27 @@ def scarcity(error: BaseException) -> AgentError | None:
                     hint="is the disk full, or a quota or a limit of file sizes used up?",
                 )
     return None
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Around the start of a thread or a process: what the system lacks is one error.
+
+    Where neither can be started, fork(2) fails with EAGAIN, which has other meanings elsewhere,
+    and Python raises RuntimeError for a thread.
+
+    Raises:
+        AgentError: there are no more threads or processes, or too little of something else.
+    """
+    try:
+        yield
+    except BlockingIOError as e:
+        raise _no_thread() from e
+    except (OSError, RuntimeError) as e:
+        lack = scarcity(e)
+        if lack is None:
+            raise
+        raise lack from e
 
 
 def hint_of(error: AgentError) -> str:
@@ -88,6 +106,13 @@ def require_descriptors(count: int, purpose: str) -> None:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def _no_thread() -> AgentError:
+    return AgentError(
+        "cannot start a thread or process",
+        hint="raise the limit of processes (ulimit -u, pids.max), or give more memory",
+    )
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from vsock_proxy.service.threads import start_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,7 +29,7 @@ class Signals:
         os.set_blocking(writing, False)
         # CPython's own handler writes each signal's number there, in any thread.
         signal.set_wakeup_fd(writing)
-        threading.Thread(target=self._run, name="signals", daemon=True).start()
+        start_thread(threading.Thread(target=self._run, name="signals", daemon=True))
 
     def handle(self, number: signal.Signals, handler: Callable[[int], object]) -> None:
         """Call `handler` with the number of a signal whenever it arrives; replaces the last one.

@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from vsock_proxy.service.notify import notify
+from vsock_proxy.service.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +63,7 @@ class Watchdog:
         if self._period is not None:
             with contextlib.suppress(RuntimeError):  # Without stderr.
                 faulthandler.enable()  # When systemd aborts us, the log has where it hung.
-            threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+            start_thread(threading.Thread(target=self._run, name="watchdog", daemon=True))
 
     def check(self) -> None:
         """Notify if there were turns since the last call."""

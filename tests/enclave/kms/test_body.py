@@ -68,4 +68,35 @@ def test_what_is_not_json_is_an_error_with_the_operations_name(
         }
     with pytest.raises(ConfigurationError, match="parameters of Encrypt that are not JSON") as e:
         encode_body("Encrypt", parameters)
+    assert "Plaintext cannot be " in str(e.value)
     assert "base64" in e.value.hint
+
+
+def nested(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+ITSELF: list[object] = []
+ITSELF.append(ITSELF)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"KeyId": "a", "Plaintext": bytearray(2)}, "Plaintext cannot be bytearray"),
+        ({"EncryptionContext": {"a": "b", "c": b"d"}}, "EncryptionContext.c cannot be bytes"),
+        ({"GrantTokens": ["a", b"b"]}, "GrantTokens[1] cannot be bytes"),
+        ({"Tags": [{"TagKey": float("inf")}]}, "Tags[0].TagKey cannot be inf"),
+        ({"EncryptionContext": {b"a": "b"}}, "EncryptionContext cannot have a name of type bytes"),
+        ({b"KeyId": "a"}, "they cannot have a name of type bytes"),
+        ({"GrantTokens": ITSELF}, "holds itself, or too many levels"),
+        ({"EncryptionContext": nested(100_000)}, "holds itself, or too many levels"),
+    ],
+)
+def test_the_error_names_the_parameter_and_its_type(parameters: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError) as e:
+        encode_body("Encrypt", parameters)
+    assert str(e.value).endswith(text)

@@ -14,6 +14,7 @@ from enclave.errors import AgentError, KmsUnreachableError
 from enclave.kms.client import KmsResponse
 from enclave.serve.caller import Caller
 from enclave.serve.protocol import EndpointError
+from tests.doubles import no_threads
 from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
@@ -265,6 +266,24 @@ def test_without_a_thread_each_call_is_an_error_and_no_place_is_lost(
                 await future
         monkeypatch.undo()
         assert await call(caller, kms) is MADE
+        caller.close()
+
+    run(work())
+
+
+def test_a_call_that_had_no_thread_is_not_made_later(kms: Kms) -> None:
+    """An executor keeps what it had no thread for; one of its threads would do it."""
+
+    async def work() -> None:
+        caller = Caller(2)
+        kms.next = AgentError("it cannot be begun")
+        assert await call(caller, kms) is MADE  # its thread stays
+        made = len(kms.timeouts)
+        caller._threads._idle_semaphore.acquire()  # as if it were at work
+        with no_threads(), pytest.raises(EndpointError, match="no thread"):
+            await call(caller, kms)
+        await asyncio.wrap_future(caller._threads.submit(lambda: None))
+        assert len(kms.timeouts) == made
         caller.close()
 
     run(work())

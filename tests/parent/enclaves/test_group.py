@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from parent.enclaves.console import Console
 from parent.enclaves.group import Enclaves
 from parent.enclaves.settings import EnclaveSettings, Restart
+from tests.doubles import no_threads
 from tests.parent.eif import eifs
 from tests.parent.processes import FAKE
 from tests.waiting import TEST_TIMEOUT, eventually
@@ -150,3 +152,33 @@ def test_stop_during_a_reload(host: Host) -> None:
     take()
     assert [component.name for component in host.enclaves.components] == ["enclave/a", "enclave/b"]
     assert host.running() == {}
+
+
+def test_without_a_thread_the_next_reload_starts_the_new_one(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = [host.settings(name) for name in "abc"]
+    with no_threads():
+        host.enclaves.prepare(wanted)()
+    assert "enclave/c: not started: cannot start a thread" in caplog.text
+    assert host.running().keys() == {"a", "b"}
+    host.take(*wanted)
+    assert host.running().keys() == {"a", "b", "c"}
+
+
+def test_without_threads_enclaves_are_ended_one_after_the_other(host: Host) -> None:
+    with no_threads():
+        host.enclaves.stop(10)
+    assert host.running() == {}
+
+
+def test_without_a_thread_a_console_is_followed_later(caplog: pytest.LogCaptureFixture) -> None:
+    console = Console("a", str(FAKE))
+    with no_threads():
+        console.follow("i-1-enc1")
+    assert "a: no console: cannot start a thread" in caplog.text
+    console.follow("i-1-enc1")
+    try:
+        assert any(thread.name == "console/a" for thread in threading.enumerate())
+    finally:
+        console.stop()

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import cbor2
 import pytest
@@ -59,6 +60,30 @@ SHAPES: dict[str, bytes | str] = {
     "NSM's response in base64": base64.b64encode(RESPONSE),
     "NSM's response in hex": RESPONSE.hex(),
     "base64 of base64": base64.b64encode(TEXT.encode()),
+    "byte string of CBOR": cbor2.dumps(DOCUMENT),
+    "data: URL": f"data:application/cbor;base64,{TEXT}",
+    "percent-encoded": quote(TEXT, safe=""),
+    "response with its head": f"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{TEXT}",
+    "YAML": f"document: {TEXT}\n",
+    "YAML, binary": f"document: !!binary |\n  {lines(TEXT, 60, chr(10) + '  ')}",
+    "after a name": f"attestation document: {list(DOCUMENT)}",
+    "in quotes": f"'{TEXT}'",
+    "C": "unsigned char d[] = {\n" + ", ".join(f"0x{byte:02x}" for byte in DOCUMENT) + "\n};",
+    "C, escapes": '"' + "".join(f"\\x{byte:02x}" for byte in DOCUMENT) + '"',
+    "C#": DOCUMENT.hex("-").upper(),
+    "CBOR's diagnostic notation": f"h'{DOCUMENT.hex()}'",
+    "Erlang": f"<<{','.join(map(str, DOCUMENT))}>>",
+    "Go": f"[{' '.join(map(str, DOCUMENT))}]",
+    "Go, as source": "[]byte{" + ", ".join(hex(byte) for byte in DOCUMENT) + "}",
+    "hex with colons": DOCUMENT.hex(":"),
+    "hex with spaces, in lines": lines(DOCUMENT.hex(" "), 48),
+    "Java": str([byte - 256 if byte > 127 else byte for byte in DOCUMENT]),
+    "JavaScript": f"Uint8Array({len(DOCUMENT)}) [ {', '.join(map(str, DOCUMENT))} ]",
+    "Python": repr(DOCUMENT),
+    "Python, bytearray": repr(bytearray(DOCUMENT)),
+    "Rust": f"[{', '.join(f'{byte:02x}' for byte in DOCUMENT)}]",
+    "Rust, pretty": "[\n" + "".join(f"    {byte},\n" for byte in DOCUMENT) + "]",
+    "shell, octal": "".join(f"\\{byte:03o}" for byte in DOCUMENT),
     "armour": f"-----BEGIN ATTESTATION-----\n{lines(TEXT, 64)}-----END ATTESTATION-----\n",
     "armour with headers": (
         f"-----BEGIN DOC-----\nVersion: 1\n\n{lines(TEXT, 64)}-----END DOC-----"
@@ -113,10 +138,18 @@ def test_what_follows_a_document_stays(rest: bytes) -> None:
         (base64.b64encode(b"\x1f\x8b\x08"), "gzip"),
         (b"\x7fELF\2".hex().encode(), "an ELF program"),
         (b"hello, world", "neither hex nor base64: ',' stands at character 6"),
-        (f"b'{TEXT}'".encode(), 'neither hex nor base64: "\'" stands at character 2'),
-        (f"document: {TEXT}".encode(), "neither hex nor base64: ':' stands at character 9"),
-        (f"data:;base64,{TEXT}".encode(), "neither hex nor base64: ':' stands at character 5"),
-        (f"{TEXT[:9]}%2B{TEXT[9:]}".encode(), "neither hex nor base64: '%' stands at character 10"),
+        (f"b'{TEXT}".encode(), 'neither hex nor base64: "\'" stands at character 2'),
+        (f"a document: {TEXT}".encode(), "neither hex nor base64: ':' stands at character 11"),
+        (b"[132 68 300]", "begins like JSON, but is not JSON"),
+        (b"{-124, 200}", "begins like JSON, but is not JSON"),
+        (b'00000000: 8444 a101 3822 a059 1151 bf69  .D..8"', "a dump, as of xxd"),
+        (b"84 44 a1 01  |.D..|", "a dump, as of xxd"),
+        (b" 84 44 a1\n*\n 00 01", "a dump, as of xxd"),
+        (b"<!doctype html><title>403</title>", "HTML or XML"),
+        (b"<Buffer 84 44 a1 ... 4732 more bytes>", "what Node prints of a Buffer"),
+        (b"Uint8Array(4782) [ 132, 68,\n  ... 4682 more items ]", "a list that is cut short"),
+        (b"[132, 68, ...]", "a list that is cut short"),
+        (b"eyJhbGciOiJub25lIn0.aGVsbG8.", "a JSON Web Token"),
         (TEXT[:-3].encode(), "(?m)neither hex nor base64$"),
         (("\n  " + TEXT + "\u20ac").encode(), "neither hex nor base64: '\u20ac'"),
         (b"[" * 100_000, "begins like JSON, but is not JSON"),
@@ -148,25 +181,24 @@ def test_what_is_left_to_the_parser(data: bytes, expected: bytes) -> None:
     assert document_bytes(data) == expected
 
 
-def _wrap(data: bytes, how: str) -> bytes:
-    wraps: dict[str, Callable[[bytes], bytes]] = {
-        "hex": lambda d: d.hex().encode(),
-        "base64": base64.b64encode,
-        "url": lambda d: base64.urlsafe_b64encode(d).rstrip(b"="),
-        "lines": base64.encodebytes,
-        "json": lambda d: json.dumps({"x": [base64.b64encode(d).decode()]}).encode(),
-        "bytes": lambda d: json.dumps(list(d)).encode(),
-        "nsm": lambda d: cbor2.dumps({"Attestation": {"document": d}}),
-    }
-    return wraps[how](data)
+_WRAPS: dict[str, Callable[[bytes], bytes]] = {
+    "hex": lambda d: d.hex().encode(),
+    "base64": base64.b64encode,
+    "url": lambda d: base64.urlsafe_b64encode(d).rstrip(b"="),
+    "lines": base64.encodebytes,
+    "json": lambda d: json.dumps({"x": [base64.b64encode(d).decode()]}).encode(),
+    "bytes": lambda d: json.dumps(list(d)).encode(),
+    "nsm": lambda d: cbor2.dumps({"Attestation": {"document": d}}),
+    "bytes of CBOR": cbor2.dumps,
+    "Python": lambda d: repr(d).encode(),
+    "Go": lambda d: f"[{' '.join(map(str, d))}]".encode(),
+}
 
 
 @given(
     st.binary(max_size=80),
     st.binary(min_size=96, max_size=96),
-    st.lists(
-        st.sampled_from(["hex", "base64", "url", "lines", "json", "bytes", "nsm"]), max_size=3
-    ),
+    st.lists(st.sampled_from(sorted(_WRAPS)), max_size=3),
     st.sampled_from([b"", b"\n", b"\r\n"]),
 )
 def test_shapes_within_shapes(
@@ -175,13 +207,19 @@ def test_shapes_within_shapes(
     document = cbor2.dumps([b"\xa1\x018\x22", {}, payload, signature])
     data = document
     for shape in shapes:
-        data = _wrap(data, shape)
+        data = _WRAPS[shape](data)
     assert document_bytes(data + end) == document
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode()))
 @example(b"\x84" * 100)
 @example(b"[" + b"[1,2]," * 5000 + b"1]")
+@example(b"(" * 500_000)
+@example(b"[" + b"1 " * 300_000 + b"?")
+@example(b"84-" * 200_000 + b"x")
+@example(b"HTTP/1.1 200\n" + b" \t" * 300_000 + b"x")
+@example(b"%25" * 200_000)
+@example(b"b'" + b"\\a" * 300_000)
 def test_only_the_documented_error(data: bytes) -> None:
     with contextlib.suppress(ConfigurationError):
         assert isinstance(document_bytes(data), bytes)
