@@ -46,7 +46,7 @@ def read_credentials_section(section: Setting) -> CredentialSettings:
 
 
 def _listen(value: Setting) -> Address:
-    listen = value.address()
+    listen = value.listener()
     if isinstance(listen, TcpAddress) and not _is_loopback(listen.host):
         raise value.wrong(
             f"{listen.host} is not a loopback address",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from parent.credentials import CredentialSettings, read_credentials_section
-from parent.daemon.cross_checks import listener_mistakes, unknown_cids
+from parent.daemon.cross_checks import listener_mistakes, warnings_of
 from parent.enclaves.settings import EnclaveSettings, read_enclaves_section
 from parent.logs.settings import LogSettings, read_logs_section
 from parent.operations import OperationsSettings, read_operations_section
@@ -77,7 +77,7 @@ def load_configuration(path: Path, *, reloading: bool = False, hint: str = "") -
     if mistaken := _other_file(root):
         raise mistaken
     sections = attempt(root.mapping) or {}
-    warnings = tuple(unknown_cids(sections))
+    warnings = tuple(warnings_of(sections))
     try:
         return dataclasses.replace(_read(root, reloading=reloading), warnings=warnings)
     except ConfigurationError as e:

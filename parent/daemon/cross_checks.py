@@ -6,19 +6,16 @@ hide others. Values that cannot be read are skipped; the reader of their section
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from parent.credentials.settings import DEFAULT_ADDRESS as CREDENTIALS
+from parent.daemon.overlaps import overlap, reaches
 from parent.logs.settings import LISTEN as LOGS
 from vsock_proxy.net.addresses import (
     MAX_VSOCK,
-    VMADDR_CID_ANY,
     Address,
-    HybridAddress,
-    TcpAddress,
     VsockAddress,
 )
 from vsock_proxy.service.mistakes import attempt
@@ -45,6 +42,7 @@ class _Listener:
     title: str
     where: Setting
     address: Address
+    section: Setting
 
 
 def listener_mistakes(sections: Mapping[str, Setting]) -> list[ConfigurationError]:
@@ -56,7 +54,7 @@ def listener_mistakes(sections: Mapping[str, Setting]) -> list[ConfigurationErro
         both_forwards = all(
             each.title == "`egress`" or each.title.startswith("forward ") for each in (one, other)
         )
-        if _overlap(one.address, other.address) and not (
+        if overlap(one.address, other.address) and not (
             both_forwards and one.address == other.address
         ):
             mistakes.append(
@@ -66,6 +64,20 @@ def listener_mistakes(sections: Mapping[str, Setting]) -> list[ConfigurationErro
                     hint="give one of them another address",
                 )
             )
+    cids = {_integer(enclave.child("cid")) for enclave in _enclaves(sections)} - {None}
+    mistakes += [
+        each.where.wrong(
+            f"{each.address}: CID {each.address.cid} is that of an enclave of this file",
+            hint="`listen` names a CID of this machine; to restrict it to enclaves, write "
+            f"listen: vsock://any:{each.address.port} and cids: [{each.address.cid}]",
+        )
+        for each in listeners
+        if isinstance(each.address, VsockAddress)
+        and each.address.cid in cids
+        # Otherwise `read_cids` has told of it.
+        and each.address.cid not in map(_integer, _items(each.section.child("cids")))
+    ]
+    mistakes += _loops(sections)
     if _enclaves(sections):
         mistakes += [
             each.where.wrong(
@@ -77,6 +89,37 @@ def listener_mistakes(sections: Mapping[str, Setting]) -> list[ConfigurationErro
             if isinstance(each.address, VsockAddress) and each.address.port == HEARTBEAT_PORT
         ]
     return mistakes
+
+
+def warnings_of(sections: Mapping[str, Setting]) -> list[str]:
+    """Return what is permitted but may be a mistake, each with file and line."""
+    return unknown_cids(sections) + _nothing_allowed(sections)
+
+
+def _nothing_allowed(sections: Mapping[str, Setting]) -> list[str]:
+    """Return a warning for each empty list of who may connect, or to where.
+
+    Not an error: a reload with such a list shuts a client out, and must not be rejected.
+    """
+    warnings = [
+        cids.wrong("an empty list: no enclave may connect; for all, write any")
+        for owner in _cid_owners(sections)
+        if _is_empty(cids := owner.child("cids"))
+    ]
+    proxy = sections.get("proxy")
+    common = proxy.child("allowlist") if proxy else None
+    for egress in _egress(sections):
+        allowlist = egress.child("allowlist") or common
+        if allowlist is None or _is_empty(allowlist):
+            where = allowlist or egress
+            warnings.append(
+                where.wrong("`egress` has no host that may be connected to: its allowlist is empty")
+            )
+    return [str(each) for each in warnings]
+
+
+def _is_empty(setting: Setting | None) -> TypeGuard[Setting]:
+    return setting is not None and setting.is_list and not attempt(setting.items)
 
 
 def unknown_cids(sections: Mapping[str, Setting]) -> list[str]:
@@ -112,12 +155,12 @@ def _listeners(sections: Mapping[str, Setting]) -> Iterator[_Listener]:
         if where and address:
             name = forward.child("name")
             title = f"forward {(attempt(name.string) if name else None) or number}"
-            yield _Listener(title[:100], where, address)
+            yield _Listener(title[:100], where, address, forward)
     for each in _egress(sections):
         where = each.child("listen")
         address = _address(where)
         if where and address:
-            yield _Listener("`egress`", where, address)
+            yield _Listener("`egress`", where, address, each)
     for section_name, default in _DEFAULTS.items():
         section = sections.get(section_name)
         if section is None:
@@ -125,7 +168,10 @@ def _listeners(sections: Mapping[str, Setting]) -> Iterator[_Listener]:
         where = section.child("listen")
         address = _address(where) if where else default
         if address:
-            yield _Listener(f"`{section_name}`", where or section, address)
+            yield _Listener(f"`{section_name}`", where or section, address, section)
+        control = section.child("control") if section_name == "operations" else None
+        if control and (address := _address(control)):
+            yield _Listener("`operations.control`", control, address, section)
 
 
 def _cid_owners(sections: Mapping[str, Setting]) -> Iterator[Setting]:
@@ -136,33 +182,38 @@ def _cid_owners(sections: Mapping[str, Setting]) -> Iterator[Setting]:
             yield sections[name]
 
 
-def _overlap(one: Address, other: Address) -> bool:
-    """Return whether listening on both addresses is impossible."""
-    one, other = _listening(one), _listening(other)
-    match one, other:
-        case VsockAddress(), VsockAddress():
-            wildcard = VMADDR_CID_ANY in (one.cid, other.cid)
-            return one.port == other.port != 0 and (wildcard or one.cid == other.cid)
-        case TcpAddress(), TcpAddress():
-            return one.port == other.port != 0 and (
-                one.host == other.host or _is_wildcard_of(one.host, other.host)
-                or _is_wildcard_of(other.host, one.host)
-            )  # fmt: skip
-        case _:
-            return one == other
-
-
-def _listening(address: Address) -> Address:
-    return address.listening if isinstance(address, HybridAddress) else address
-
-
-def _is_wildcard_of(one: str, other: str) -> bool:
-    """Return whether `one` stands for every address of the family of `other`."""
-    try:
-        all_of_them, address = ipaddress.ip_address(one), ipaddress.ip_address(other)
-    except ValueError:
-        return False
-    return all_of_them.is_unspecified and all_of_them.version == address.version
+def _loops(sections: Mapping[str, Setting]) -> list[ConfigurationError]:
+    """Return an error for each forward that leads, perhaps through others, to its own listener."""
+    forwards = [
+        (each, listen, to)
+        for each in _forwards(sections)
+        if (listen := _address(each.child("listen"))) and (to := _address(each.child("to")))
+    ]
+    following = [
+        [number for number, (_, listen, _) in enumerate(forwards) if reaches(to, listen)]
+        for _, _, to in forwards
+    ]
+    mistakes: list[ConfigurationError] = []
+    rings: list[set[int]] = []
+    for start, (forward, listen, _) in enumerate(forwards):
+        seen: set[int] = set()
+        waiting = list(following[start])
+        while waiting:
+            number = waiting.pop()
+            if number not in seen:
+                seen.add(number)
+                waiting += following[number]
+        # One error for each ring: at the first forward in it.
+        if start in seen and not any(start in ring for ring in rings):
+            rings.append(seen)
+            where = forward.child("to") or forward
+            mistakes.append(
+                where.wrong(
+                    f"leads back to {listen}, where this forward listens",
+                    hint="each connection would open another one, up to the limit of connections",
+                )
+            )
+    return mistakes
 
 
 def _enclaves(sections: Mapping[str, Setting]) -> list[Setting]:

@@ -32,6 +32,9 @@ MAX_ENCLAVES = 4
 EIF_RATIO = 4
 """Memory must be this many times the image (nitro-cli, ENCLAVE_MEMORY_EIF_SIZE_RATIO)."""
 
+MIN_MEMORY_MIB = 64
+"""Less is refused when the enclave is started (Linux, ne_misc_dev.h, NE_MIN_ENCLAVE_MEM_SIZE)."""
+
 POLL = 5.0
 """Seconds between two looks; each is a process of some 10 ms."""
 
@@ -133,6 +136,7 @@ def _check_distinct(mistakes: Mistakes, one: Setting, other: Setting) -> None:
     names = [attempt(partial(_value, item, "name", _name)) for item in (one, other)]
     cids = [attempt(partial(_value, item, "cid", _cid)) for item in (one, other)]
     cpus = [attempt(partial(_value, item, "cpus", _cpus)) for item in (one, other)]
+    agents = [attempt(partial(_value, item, "agent", _any_agent)) for item in (one, other)]
     if names[0] is not None and names[0] == names[1]:
         mistakes.add(other.wrong(f"two enclaves with the name {names[0]}"))
     which = " and ".join(name or "another" for name in names)
@@ -141,6 +145,9 @@ def _check_distinct(mistakes: Mistakes, one: Setting, other: Setting) -> None:
     ids = [set(each[1]) if each else set() for each in cpus]
     if shared := ids[0] & ids[1]:
         mistakes.add(other.wrong(f"{which} share CPU {min(shared)}"))
+    if agents[0] is not None and agents[0] == agents[1]:
+        # One would be asked to end in the place of the other, and its numbers shown for both.
+        mistakes.add(other.wrong(f"{which} have the same agent {agents[0]}"))
 
 
 def _value(item: Setting, key: str, read: Callable[[Setting], T]) -> T | None:
@@ -156,7 +163,7 @@ def _read(item: Setting) -> EnclaveSettings:
     ) as keys:
         name = keys.read("name", _name)
         eif = keys.read("eif", _absolute)
-        memory_mib = keys.read("memory_mib", lambda value: value.integer(1, 1 << 24))
+        memory_mib = keys.read("memory_mib", _memory)
         cpus = keys.read("cpus", _cpus)
         cid = keys.read("cid", _cid)
         debug = keys.read("debug", lambda value: value.boolean(), False)  # noqa: FBT003
@@ -204,6 +211,22 @@ def _agent(value: Setting, cid: int | None) -> Address:
         hint=f"write vsock://{'CID' if cid is None else cid}:{CONTROL_PORT}, and run its agent "
         f"with --control vsock://any:{CONTROL_PORT}",
     )
+
+
+def _memory(value: Setting) -> int:
+    try:
+        return value.integer(MIN_MEMORY_MIB, 1 << 24)
+    except ConfigurationError as e:
+        e.hint = (
+            f"write MiB, such as 512: at least {MIN_MEMORY_MIB}, and {EIF_RATIO} times the image"
+        )
+        raise
+
+
+def _any_agent(value: Setting) -> Address | None:
+    # Those with a CID are told apart by it, and another enclave's is another mistake.
+    address = value.address()
+    return None if isinstance(address, VsockAddress) else address
 
 
 def _cid(value: Setting) -> int:

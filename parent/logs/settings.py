@@ -66,7 +66,7 @@ def read_logs_section(section: Setting) -> LogSettings:
         def number(key: str, otherwise: int, most: int) -> int:
             return keys.read(key, lambda value: value.integer(1, most), otherwise)
 
-        listen = keys.read("listen", lambda value: value.address(), default.listen)
+        listen = keys.read("listen", lambda value: value.listener(), default.listen)
         return LogSettings(
             listen=listen,
             cids=read_cids(keys, listen, required=True),

@@ -59,7 +59,7 @@ def read_operations_section(section: Setting) -> OperationsSettings:
 
 
 def _listen(value: Setting) -> Address:
-    listen = value.address()
+    listen = value.listener()
     if isinstance(listen, HybridAddress | VsockAddress):
         raise value.wrong(
             "must not be a vsock address: metrics are not for enclaves",

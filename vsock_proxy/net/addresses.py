@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 from vsock_proxy.errors import ConfigurationError
 
+VMADDR_CID_HYPERVISOR = 0
+"""Reserved: no machine has it (<linux/vm_sockets.h>, vsock(7))."""
+
+VMADDR_CID_LOCAL = 1
+"""This machine, with the vsock_loopback module (<linux/vm_sockets.h>)."""
+
 VMADDR_CID_ANY = 0xFFFF_FFFF
 """Listen for every CID (<linux/vm_sockets.h>)."""
 
@@ -29,6 +35,11 @@ MAX_UNIX_PATH = 107
 _HINT = "write vsock://CID:PORT, unix:/PATH, hvsock:///PATH:PORT or tcp://HOST:PORT"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
+_NUMBER = re.compile(r"(.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+"""A host whose last label is a number. No name is like that (RFC 1123, section 2.1), but there are
+spellings of IPv4 addresses that getaddrinfo(3) takes, each program in its way: 010.0.0.1 is 8.0.0.1
+to it, and 127.1 is 127.0.0.1."""
+
 _DECIMAL = re.compile(r"[0-9]{1,10}")
 
 
@@ -169,7 +180,7 @@ def parse_via(text: str) -> VsockAddress | UnixAddress | TcpAddress:
         ConfigurationError: it is not an address, or is of another kind.
     """
     via = parse_address(text)
-    if isinstance(via, TcpAddress) and not _is_ip(via.host):
+    if isinstance(via, TcpAddress) and not is_ip(via.host):
         raise ConfigurationError(
             f"{via}: the proxy is named by an IP address", hint="such as tcp://127.0.0.1:8004"
         )
@@ -180,7 +191,8 @@ def parse_via(text: str) -> VsockAddress | UnixAddress | TcpAddress:
     return via
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """Return whether a host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -213,10 +225,10 @@ def _number(digits: str, most: int, text: str) -> int:
 
 
 def is_host(text: str) -> bool:
-    """Return whether `text` has the form of a host: a name, an IPv4 address, or an IPv6 address
-    without brackets.
+    """Return whether `text` has the form of a host: a name, an IPv4 address as four decimal
+    numbers, or an IPv6 address without brackets.
     """
-    return bool(_HOST.fullmatch(text)) or _is_ipv6(text)
+    return _is_name_or_ipv4(text) or _is_ipv6(text)
 
 
 def without_brackets(host: str) -> str:
@@ -224,6 +236,12 @@ def without_brackets(host: str) -> str:
     if host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1]):
         return host[1:-1]
     return host
+
+
+def _is_name_or_ipv4(text: str) -> bool:
+    if not _HOST.fullmatch(text):
+        return False
+    return not _NUMBER.fullmatch(text) or is_ip(text)
 
 
 def _is_ipv6(text: str) -> bool:
@@ -239,6 +257,6 @@ def _is_ipv6(text: str) -> bool:
 
 def _host(host: str, text: str) -> str:
     bare = without_brackets(host)
-    if bare != host or _HOST.fullmatch(host):
+    if bare != host or _is_name_or_ipv4(host):
         return bare
     raise ConfigurationError(f"not an address: {text!r}: {host!r} is not a host", hint=_HINT)

@@ -88,6 +88,9 @@ def _bound(
     try:
         if family in (socket.AF_INET, socket.AF_INET6):
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Linux's default, which net.ipv6.bindv6only changes: [::] takes IPv4 as well.
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         server.bind(name)
         server.listen(backlog)
     except BaseException:

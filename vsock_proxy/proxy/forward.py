@@ -102,7 +102,9 @@ def check_distinct(forwards: Sequence[Forward]) -> None:
     listens: set[Address] = set()
     names: set[str] = set()
     for forward in forwards:
-        if forward.listen in listens and getattr(forward.listen, "port", None) != 0:
+        # With TCP's port 0 each gets a free one; vsock has a port 0.
+        any_port = isinstance(forward.listen, TcpAddress) and forward.listen.port == 0
+        if forward.listen in listens and not any_port:
             raise ConfigurationError(f"two forwards listen on {forward.listen}")
         if forward.name and forward.name in names:
             raise ConfigurationError(f"two forwards are called {forward.name!r}")

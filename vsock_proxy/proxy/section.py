@@ -19,6 +19,7 @@ docs/proxy.md and docs/egress.md describe every key.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import socket
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from vsock_proxy.net.addresses import (
     TcpAddress,
     UnixAddress,
     VsockAddress,
+    is_ip,
 )
 from vsock_proxy.proxy.allowlist import Allowlist
 from vsock_proxy.proxy.allowlist_file import load_allowlist, read_allowlist
@@ -51,6 +53,7 @@ MAX_CONNECTIONS = 1_000_000
 """Limit of one forward's limit."""
 
 _DAY = 86400.0
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _FAMILIES = {
     "any": (socket.AF_UNSPEC, socket.AF_UNSPEC),
     "ipv4": (socket.AF_INET, socket.AF_UNSPEC),
@@ -125,11 +128,11 @@ def _forward(
     with item.reading(
         "name", "listen", "to", "cids", "family", "limits", required=("listen", "to")
     ) as keys:
-        listen = keys.read("listen", lambda value: value.address())
+        listen = keys.read("listen", lambda value: value.listener())
         target = keys.read("to", partial(_target, allowlist=None if unchecked else allowlist))
         families = keys.read("family", _family, _FAMILIES["any"])
-        if "family" in keys and "to" not in keys.failed and not isinstance(target, TcpAddress):
-            keys.add(keys["family"].wrong("only for a TCP target"))
+        if "family" in keys and not keys.failed & {"to", "family"}:
+            keys.take(lambda: _check_family(keys["family"], target, families[0]))
         cids = read_cids(keys, listen, required=False)
         limits = keys.read("limits", partial(_limits, default=limits), limits)
         name = keys.read("name", _name, "")
@@ -153,7 +156,7 @@ def _one_or_more(value: Setting) -> list[Setting]:
 def _egress(item: Setting, allowlist: Allowlist, limits: RelayLimits) -> Forward:
     known = ("name", "listen", "cids", "family", "limits", "allowlist")
     with item.reading(*known, required=("listen",)) as keys:
-        listen = keys.read("listen", lambda value: value.address())
+        listen = keys.read("listen", lambda value: value.listener())
         families = keys.read("family", _family, _FAMILIES["any"])
         # Every enclave that may connect reaches every host on the list: so they are named.
         cids = read_cids(keys, listen, required=True)
@@ -179,12 +182,35 @@ def _target(value: Setting, allowlist: Allowlist | None) -> Address:
         raise value.wrong(f"port {target.port} cannot be a target")
     if isinstance(target, VsockAddress) and target.cid == VMADDR_CID_ANY:
         raise value.wrong("`any` cannot be a target")
+    if isinstance(target, TcpAddress) and (reason := _unreachable(target.host)):
+        raise value.wrong(f"{target.host} cannot be a target: {reason}")
     forward = Forward(target, target, allowlist=allowlist)
     if not forward.allowed:
         raise value.wrong(
             f"{forward.target_name} is not on the allowlist", hint=allow_hint(forward)
         )
     return target
+
+
+def _unreachable(host: str) -> str:
+    """Return why no TCP connection to an IP address can ever be made; "" if one can."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    if ip.is_multicast or ip == _BROADCAST:
+        return "an address of many"
+    if isinstance(ip, ipaddress.IPv6Address) and ip.is_link_local and not ip.scope_id:
+        return f"a link-local address needs its interface, {host}%eth0"
+    return ""
+
+
+def _check_family(value: Setting, target: Address, family: socket.AddressFamily) -> None:
+    if not isinstance(target, TcpAddress):
+        raise value.wrong("only for a TCP target")
+    own = socket.AF_INET6 if ":" in target.host else socket.AF_INET
+    if family not in (socket.AF_UNSPEC, own) and is_ip(target.host):
+        raise value.wrong(f"{target.host} is of the other family", hint="leave `family` out")
 
 
 def _family(value: Setting) -> tuple[socket.AddressFamily, socket.AddressFamily]:

@@ -36,7 +36,16 @@ def read_cids(keys: Keys, listen: Address | None, *, required: bool) -> frozense
                 )
             )
             return None
-        return keys.read("cids", _cids)
+        cids: frozenset[int] | None = keys.read("cids", _cids)
+        if listen is not None and listen.cid in (cids or ()):
+            # Clients' CIDs are in `cids`; a listener's is the machine's own.
+            keys.add(
+                keys["cids"].wrong(
+                    f"{listen.cid} is also the CID in `listen`, which is this machine's own",
+                    hint=f"write listen: vsock://any:{listen.port}",
+                )
+            )
+        return cids
     if required and isinstance(listen, VsockAddress) and "cids" not in keys.guessed:
         keys.add(keys.setting.wrong("key 'cids' is missing", hint=_HINT))
     return None

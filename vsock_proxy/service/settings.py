@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import yaml
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.net.addresses import MAX_PORT, Address, parse_address
+from vsock_proxy.net.addresses import (
+    MAX_PORT,
+    VMADDR_CID_HYPERVISOR,
+    Address,
+    VsockAddress,
+    parse_address,
+)
 from vsock_proxy.service.address_guess import meant_address
 from vsock_proxy.service.files import named, opened
 from vsock_proxy.service.mistakes import Mistakes, SettingError, attempt
@@ -312,6 +318,16 @@ class Setting:
             meant = meant_address(text)
             hint = f"did you mean {meant}? {e.hint}" if meant else e.hint
             raise self.wrong(str(e)[:300], hint=hint) from e
+
+    def listener(self) -> Address:
+        """Return a socket address to listen on. Raises ConfigurationError."""
+        address = self.address()
+        if isinstance(address, VsockAddress) and address.cid == VMADDR_CID_HYPERVISOR:
+            raise self.wrong(
+                f"{address}: CID 0 is reserved, no machine listens there",
+                hint=f"for every CID of this machine, write vsock://any:{address.port}",
+            )
+        return address
 
     def unknown(self, key: Setting, known: Collection[str], near: Collection[str]) -> SettingError:
         """Return the error for a key that is not known here."""

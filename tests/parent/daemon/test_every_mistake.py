@@ -121,15 +121,89 @@ def test_a_warning_alone_does_not_fail(path: Path, capsys: pytest.CaptureFixture
         ("any:8000", "any:8002", 5),  # The default address of the credentials.
         ("any:8000", "3:8003", 6),  # The logs' wildcard takes every CID.
         ('vsock://any:8000"', 'tcp://0.0.0.0:9100"', 9),
+        ('vsock://any:8000"', 'tcp://[::]:9100"', 9),  # Takes IPv4, too.
+        ('vsock://any:8000"', 'tcp://localhost:9100"', 9),
+        ('vsock://any:8000"', 'unix:/run//./control"', 9),
     ],
 )
 def test_two_listeners_of_one_address(path: Path, old: str, new: str, line: int) -> None:
-    text = WHOLE.replace(old, new)
-    text = text.replace(", cids: [16]}\ncred", "}\ncred") if "tcp://0" in new else text
+    text = WHOLE.replace(old, new).replace('9100"}', '9100", control: "unix:/run/control"}')
+    text = text.replace(", cids: [16]}\ncred", "}\ncred") if "vsock" in old else text
     ((found, _hint),) = mistakes(path, text)
     assert found.startswith(f"{line}: ")
     assert "is taken: forward kms listens on" in found
     assert found.endswith("(line 4)")
+
+
+LOOP = """\
+proxy:
+  allowlist: [{address: 127.0.0.1, port: 9443}, {address: a.example, port: 443}]
+  forwards:
+  - {name: a, listen: "vsock://any:8000", to: "tcp://127.0.0.1:9443"}
+  - {name: b, listen: "tcp://[::]:9443", to: "unix:/run/b"}
+  - {name: c, listen: "unix:/run/./b", to: "vsock://1:8000"}
+  - {name: into, listen: "vsock://any:1", to: "vsock://1:8000"}
+  - {name: d, listen: "vsock://any:2", to: "vsock://16:2"}
+"""
+
+
+def test_forwards_that_lead_to_themselves(path: Path) -> None:
+    ((found, hint),) = mistakes(path, LOOP)
+    assert found == "4: to: leads back to vsock://any:8000, where this forward listens"
+    assert "limit" in hint
+    path.write_text(LOOP.replace("vsock://1:8000", "tcp://a.example:443"))
+    load_configuration(path)
+    ((found, _),) = mistakes(
+        path, LOOP.replace("vsock://16:2", "vsock://1:2").replace("8000", "9", 1)
+    )
+    assert found == "8: to: leads back to vsock://any:2, where this forward listens"
+
+
+def test_the_cid_of_an_enclave_to_listen_on(path: Path) -> None:
+    ((found, hint),) = mistakes(
+        path, WHOLE.replace("any:8000", "16:8000").replace(", cids: [16]}\ncred", "}\ncred")
+    )
+    assert found == "4: listen: vsock://16:8000: CID 16 is that of an enclave of this file"
+    assert "vsock://any:8000 and cids: [16]" in hint
+
+
+def test_two_enclaves_with_one_agent(path: Path) -> None:
+    """One of them would be ended through the other's agent."""
+    first = "- {name: a, eif: /a.eif, memory_mib: 512, cpus: 2, cid: 16"
+    agent = ', agent: "unix:/run/agent"}'
+    text = WHOLE.replace(
+        first + "}", first + agent + "\n" + first.replace("a,", "b,", 1).replace("16", "17") + agent
+    )
+    ((found, _),) = mistakes(path, text)
+    assert found == "9: enclaves: a and b have the same agent unix:/run/agent"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warning"),
+    [
+        ("cids: [16]}\ncred", "cids: []}\ncred", "4: cids: an empty list: no enclave may connect"),
+        ("credentials: {cids: [16]", "credentials: {cids: []", "5: cids: an empty list"),
+        ("logs: {cids: [16]", "logs: {cids: []", "6: cids: an empty list"),
+        (
+            "credentials:",
+            '  egress: {listen: "vsock://any:8004", cids: [16], allowlist: []}\ncredentials:',
+            "5: allowlist: `egress` has no host that may be connected to",
+        ),
+    ],
+)
+def test_nobody_and_nothing_is_permitted_with_a_warning(
+    path: Path, old: str, new: str, warning: str
+) -> None:
+    """To shut a client out by a reload is no mistake, but no use in a file that is written anew."""
+    path.write_text(WHOLE.replace(old, new))
+    (found,) = load_configuration(path, reloading=True).warnings
+    assert found.startswith(f"{path}:{warning}")
+
+
+def test_an_egress_without_any_allowlist_is_told(path: Path) -> None:
+    path.write_text('proxy: {egress: {listen: "vsock://any:8004", cids: [16]}}\n')
+    (found,) = load_configuration(path).warnings
+    assert found.startswith(f"{path}:1: egress: `egress` has no host")
 
 
 def test_listeners_that_only_look_alike(path: Path) -> None:
@@ -153,6 +227,8 @@ def test_mistakes_of_all_kinds_at_once(path: Path) -> None:
     ("old", "new", "expected"),
     [
         ("cids: [16]}\nlogs", "cids: [16], cids: [17]}\nlogs", "5: credentials: key 'cids' twice"),
+        ("memory_mib: 512", "memory_mib: 63", "8: memory_mib: '63' is not an integer in 64.."),
+        ("logs: {", "logs: {listen: 'vsock://16:8003', ", "6: cids: 16 is also the CID in"),
         ("memory_mib: 512", "memory_mib: '512'", "8: memory_mib: '512' is not an integer"),
         ("memory_mib: 512", "memory_mib: 512 MiB", "8: memory_mib: '512 MiB' is not an integer"),
         ("memory_mib: 512", "memory_mib: 99999999999", "8: memory_mib: '99999999999' is not an"),

@@ -86,6 +86,8 @@ def test_every_address_form_is_parsed(text: str, address: object) -> None:
         "tcp://host/path:80",
         "tcp://-host:80",
         "tcp://host-:80",
+        "tcp://256.1.1.1:80",
+        "tcp://010.0.0.1:80",
         "tcp://" + "a" * 300 + ":80",
         "http://host:80",
         "VSOCK://3:8000",
@@ -124,7 +126,9 @@ _vsock = st.builds(VsockAddress, _cids, st.integers(0, MAX_VSOCK - 1))
 _paths = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=26)
 _unix = st.builds(UnixAddress, _paths.map(lambda path: "/" + path.strip("/")))
 _hosts = st.one_of(
-    st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,40}[a-z0-9])?", fullmatch=True),
+    st.from_regex(
+        r"([a-z0-9]([a-z0-9.-]{0,40}[a-z0-9])?\.)?[a-z]([a-z0-9-]{0,9}[a-z0-9])?", fullmatch=True
+    ),
     st.ip_addresses(v=4).map(str),
     st.ip_addresses(v=6).map(str),
 )
@@ -142,7 +146,8 @@ def test_address_round_trips_through_text(address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "kms.amazonaws.com", "a.b.", "127.0.0.1", "::1", "fe80::1%lo"]
+    "text",
+    ["a", "kms.amazonaws.com", "a.b.", "127.0.0.1", "::1", "fe80::1%lo", "1a", "0x1.a", "1.2.3.4a"],
 )
 def test_valid_hosts(text: str) -> None:
     assert is_host(text)
@@ -151,3 +156,15 @@ def test_valid_hosts(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "[::1]", "a b", "a:80", "*", "a/b", "a\n", "::1%" + "x" * 16])
 def test_invalid_hosts(text: str) -> None:
     assert not is_host(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["127.1", "2130706433", "0x7f.1", "0X7F000001", "010.0.0.1", "1.2.3.4.", "256.1.1.1", "a.1",
+     "1.2.3.4.5", "1", "0x", "a.0x"],
+)  # fmt: skip
+def test_what_ends_in_a_number_is_an_ipv4_address_or_no_host(text: str) -> None:
+    """getaddrinfo(3) reads the first five as addresses, 010.0.0.1 as another one than is meant."""
+    assert not is_host(text)
+    with pytest.raises(ConfigurationError, match="is not a host"):
+        raise AssertionError(str(parse_address(f"tcp://{text}:80")))

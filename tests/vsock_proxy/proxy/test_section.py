@@ -159,6 +159,49 @@ def forwards(*lines: str, allowlist: str = "[]") -> str:
             ":4: family: only for a TCP target",
         ),
         (
+            forwards(
+                'listen: "unix:/a", to: "tcp://1.2.3.4:1", family: ipv6',
+                allowlist="[{address: 1.2.3.4, port: 1}]",
+            ),
+            ":4: family: 1.2.3.4 is of the other family",
+        ),
+        (
+            forwards(
+                'listen: "unix:/a", to: "tcp://[2001:db8::1]:1", family: ipv4',
+                allowlist="[{address: '2001:db8::1', port: 1}]",
+            ),
+            ":4: family: 2001:db8::1 is of the other family",
+        ),
+        *(
+            (
+                forwards(
+                    f'listen: "unix:/a", to: "tcp://{host}:1"',
+                    allowlist=f"[{{address: '{host}', port: 1}}]",
+                ),
+                f":4: to: {host.strip('[]')} cannot be a target: {reason}",
+            )
+            for host, reason in [
+                ("224.0.0.1", "an address of many"),
+                ("255.255.255.255", "an address of many"),
+                ("[ff02::1]", "an address of many"),
+                ("[fe80::1]", "a link-local address needs its interface, fe80::1%eth0"),
+            ]
+        ),
+        (
+            forwards('listen: "vsock://0:1", to: "unix:/b"'),
+            ":4: listen: vsock://0:1: CID 0 is reserved",
+        ),
+        (
+            forwards('listen: "vsock://16:1", to: "unix:/b", cids: [16, 17]'),
+            ":4: cids: 16 is also the CID in `listen`",
+        ),
+        (
+            forwards(
+                'listen: "vsock://any:0", to: "unix:/b"', 'listen: "vsock://any:0", to: "unix:/c"'
+            ),
+            ":5: forwards: two forwards listen on vsock://any:0",
+        ),
+        (
             forwards('listen: "unix:/a", to: "unix:/b", name: "a\\tb"'),
             ":4: name: contains characters that cannot be printed",
         ),
