@@ -116,6 +116,8 @@ def verify(
         got = getattr(document, name)
         if expected is not None and got != expected:
             failures.append(f"{name}: expected {_show(expected)}, got {_show(got)}")
+            if got == expected.hex().encode():
+                failures[-1] += ", which is the text of it in hex"
     if failures:
         hints = (hint for word, hint in _HINTS.items() if any(f.startswith(word) for f in failures))
         raise AttestationError(tuple(failures), hint=next(hints, ""))
@@ -157,7 +159,23 @@ def _check_expectations(
             raise ConfigurationError(f"the expected {name} is not bytes", hint=_BYTES)
 
 
-def check_pcrs(pcrs: Mapping[int, tuple[Any, ...]], platform: str) -> None:
+def names_image(pcrs: Mapping[int, Collection[Any]]) -> bool:
+    """Return whether PCRs of an enclave are those of one image: others can have any of the rest.
+
+    Args:
+        pcrs: the values that each may have.
+    """
+    # PCR8 of every image without a signature is zero.
+    given = {index for index, values in pcrs.items() if index != 8 or bytes(PCR_SIZE) not in values}
+    return any(these <= given for these in _IMAGE_PCRS)
+
+
+_IMAGE_PCRS = (frozenset({0}), frozenset({1, 2}), frozenset({8}))
+"""PCRs that name what runs in an enclave: the image, its two parts, or who signed it. PCR3 and PCR4
+are the parent's own, and a program can extend PCR16 and those above to anything."""
+
+
+def check_pcrs(pcrs: Mapping[int, Collection[Any]], platform: str) -> None:
     """Check the values that PCRs may have.
 
     Raises:
@@ -165,10 +183,14 @@ def check_pcrs(pcrs: Mapping[int, tuple[Any, ...]], platform: str) -> None:
     """
     count = NITROTPM_PCR_COUNT if platform == "instance" else PCR_COUNT
     for index, values in pcrs.items():
-        if index not in range(count) or not all(_is_bytes(v, PCR_SIZE) for v in values):
+        if type(index) is not int or index not in range(count):
             raise ConfigurationError(
-                f"the expected PCR{index} is not one of 0..{count - 1} with {PCR_SIZE} bytes",
-                hint=_BYTES,
+                f"there is no PCR{index}" if type(index) is int else f"not a PCR: {index!r}",
+                hint=f"the PCRs of {_NAMES[platform]} are 0 to {count - 1}",
+            )
+        if not all(_is_bytes(value, PCR_SIZE) for value in values):
+            raise ConfigurationError(
+                f"a value of PCR{index} that is not {PCR_SIZE} bytes", hint=_BYTES
             )
         if not values:
             raise ConfigurationError(f"no value for PCR{index}: no document has none")
@@ -251,4 +273,6 @@ def _pcrs(
 def _show(value: bytes | None) -> str:
     if value is None:
         return "none"
+    if not value:
+        return "0 bytes"
     return value.hex() if len(value) <= 64 else f"{value[:64].hex()}... ({len(value)} bytes)"

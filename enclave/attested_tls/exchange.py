@@ -12,7 +12,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave.attestation.document import MAX_DOCUMENT, AttestationDocument, parse
 from enclave.attestation.simulated import simulator_hint
-from enclave.attestation.verify import AWS_ROOT_FINGERPRINT, alternatives, check_pcrs, verify
+from enclave.attestation.verify import (
+    AWS_ROOT_FINGERPRINT,
+    alternatives,
+    check_pcrs,
+    names_image,
+    verify,
+)
 from enclave.attested_tls.binding import PATH, expected_user_data
 from enclave.errors import AttestationError, AttestedTlsError, ConfigurationError
 from enclave.http.errors import HttpError
@@ -27,9 +33,6 @@ NONCE_BYTES: Final = 32
 MAX_AGE: Final = timedelta(minutes=5)
 """Of a document. The nonce proves that it is new; this notices a clock that is wrong."""
 
-IMAGE_PCRS: Final = (frozenset({0}), frozenset({1, 2}), frozenset({8}))
-"""PCRs that name what runs in an enclave: the image, its two parts, or who signed it. PCR3 and PCR4
-are the parent's own, and a program can extend PCR16 and those above to anything."""
 
 _HINTS: Final = {
     404: "does `enclave-agent serve --ingress-tls` end TLS there, or the program itself?",
@@ -43,7 +46,7 @@ class Expectation:
     """What the other end must be.
 
     Attributes:
-        pcrs: as `enclave.verify` takes them; of an enclave at least `IMAGE_PCRS`.
+        pcrs: as `enclave.verify` takes them; of an enclave those of one image.
         platform: ``enclave``, ``sandbox`` or ``instance``.
         allow_debug: whether an enclave in debug mode will do.
         root_fingerprint: SHA-256 of the root's DER.
@@ -66,9 +69,7 @@ class Expectation:
             )
         expected = {index: alternatives(value) for index, value in self.pcrs.items()}
         check_pcrs(expected, self.platform)
-        # PCR8 of every image without a signature is zero.
-        given = {i for i, values in expected.items() if i != 8 or bytes(48) not in values}
-        if self.platform == "enclave" and not any(these <= given for these in IMAGE_PCRS):
+        if self.platform == "enclave" and not names_image(expected):
             raise ConfigurationError(
                 "these PCRs name no image: whoever runs the parent could run another one",
                 hint="add PCR0 of the image: pcrs={0: ...}, --pcr0 HEX",

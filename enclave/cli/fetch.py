@@ -172,21 +172,39 @@ def _request(arguments: argparse.Namespace, url: _Url) -> bytes:
     method = arguments.request or ("GET" if arguments.data is None else "POST")
     if not _METHOD.fullmatch(method) or method in ("CONNECT", "HEAD"):
         raise ConfigurationError(f"argument --request: not a method for this: {method!a}")
-    headers = {}
+    return RequestWriter(method, url.host_header, url.target).write(_headers(arguments), body)
+
+
+def _headers(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the headers; one that is given several times is one list (RFC 9110, section 5.3)."""
+    from enclave.http.request import FRAMING  # noqa: PLC0415 (as above)
+
+    headers: dict[str, tuple[str, str]] = {}
     for line in _header_lines(arguments.header):
         name, colon, value = line.partition(":")
         if not colon:
             # Not its text: it may be a token that lost its name.
             raise ConfigurationError("argument --header: not 'Name: value'")
-        headers[name] = value.strip(" \t")
-    return RequestWriter(method, url.host_header, url.target).write(headers, body)
+        kind, value = name.lower(), value.strip(" \t")
+        if kind in FRAMING:
+            raise ConfigurationError(
+                f"argument --header: {name} cannot be set",
+                hint="it follows from the URL and the body; bodies are not compressed",
+            )
+        if kind in headers:
+            name, before = headers[kind]
+            value = f"{before}{'; ' if kind == 'cookie' else ', '}{value}"
+        headers[kind] = name, value
+    return dict(headers.values())
 
 
 def _header_lines(given: list[str]) -> list[str]:
     lines = []
     for each in given:
         if each.startswith("@"):
-            lines += files.read(each[1:]).decode("latin-1").splitlines()
+            # By line feeds alone: `splitlines` would take letters outside ASCII for line ends.
+            text = files.read(each[1:]).decode("latin-1")
+            lines += [line for line in map(str.rstrip, text.split("\n")) if line]
         else:
             lines.append(each)
     return lines

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from enclave.cli import files
+from enclave.cli import console, files
 from enclave.cli.binary import HELP, binary
 from enclave.cli.command import Command
 from enclave.cli.expectations import add_expectations, expected_pcrs, expected_root
@@ -60,13 +60,16 @@ def run(arguments: argparse.Namespace, environment: Environment) -> str:
     # COSE and X.509 take a moment to load: not for --help.
     from enclave.attestation import parse  # noqa: PLC0415
     from enclave.attestation.simulated import simulator_hint  # noqa: PLC0415
-    from enclave.attestation.verify import verify  # noqa: PLC0415
+    from enclave.attestation.verify import check_pcrs, names_image, verify  # noqa: PLC0415
 
     printer = Printer(arguments, environment, default="table")
     root = expected_root(arguments)
     if not 0 <= arguments.max_age <= timedelta.max.total_seconds():
         raise ConfigurationError("argument --max-age: not a number of seconds")
     pcrs = expected_pcrs(arguments)
+    check_pcrs(pcrs, arguments.platform)  # before a document is read
+    if pcrs and arguments.platform == "enclave" and not names_image(pcrs):
+        console.warn("these PCRs name no image: another one can have the same; add PCR0")
     raw = _document(arguments)
     try:
         document = verify(
@@ -113,7 +116,7 @@ def _time(arguments: argparse.Namespace, environment: Environment) -> datetime:
         ) from e
     if at.utcoffset() is None:
         raise ConfigurationError(
-            "argument --at: a time without its zone", hint=f"for example {arguments.at}Z"
+            "argument --at: a time without its zone", hint=f"for example {at.isoformat()}Z"
         )
     return at
 

@@ -45,6 +45,7 @@ class RequestWriter:
             "Accept-Encoding": "identity",
             **(headers or {}),
         }
+        self._expects_body = method in ("PATCH", "POST", "PUT")
         self._start = f"{method} {target} HTTP/1.1\r\n"
         self._fixed = {name.lower(): _line(name, value) for name, value in fixed.items()}
 
@@ -54,12 +55,14 @@ class RequestWriter:
         Args:
             headers: further headers. Those that frame the message are this class's own, and are
                 left out here: Host, Content-Length, Transfer-Encoding, Accept-Encoding.
-            body: sent with its length; no Content-Length is sent without a body.
+            body: sent with its length; without a body no Content-Length is sent, but for methods
+                whose requests have one (RFC 9110, section 8.6).
 
         Raises:
             ConfigurationError: a header has characters that no header has.
         """
-        length = f"Content-Length: {len(body)}\r\n\r\n" if body else "\r\n"
+        has_length = body or self._expects_body
+        length = f"Content-Length: {len(body)}\r\n\r\n" if has_length else "\r\n"
         return self.begin(headers) + length.encode() + body
 
     def begin(self, headers: Mapping[str, str]) -> bytes:
@@ -71,12 +74,13 @@ class RequestWriter:
         lines = dict(self._fixed)
         for name, value in headers.items():
             lower = name.lower()
-            if lower not in _OURS:
+            if lower not in FRAMING:
                 lines[lower] = _line(name, value)
         return f"{self._start}{''.join(lines.values())}".encode("ascii")
 
 
-_OURS = frozenset({"host", "content-length", "transfer-encoding", "accept-encoding", "te"})
+FRAMING = frozenset({"host", "content-length", "transfer-encoding", "accept-encoding", "te"})
+"""Headers that a caller cannot set."""
 
 
 def _line(name: str, value: str) -> str:

@@ -20,6 +20,10 @@ _PROXY_VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 """The variables by which programs find a proxy for an ``http://`` URL; curl and Python read the
 first of them, others the second."""
 
+_ENDPOINT_VARIANTS: Final = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
+"""Variables that the rules of KMS's endpoints exclude beside an endpoint of one's own: "Invalid
+Configuration: FIPS and custom endpoint are not supported". botocore alone drops them there."""
+
 _CREDENTIAL_SOURCES: Final = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",
@@ -144,6 +148,15 @@ def warn_of_variables(environ: Mapping[str, str], address: Address, *, around: b
             "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is set: AWS SDKs in COMMAND ignore "
             "AWS_ENDPOINT_URL_KMS, and with it this endpoint"
         )
+    for variant in _ENDPOINT_VARIANTS:
+        if around and environ.get(variant, "").lower() == "true":
+            log.warning(
+                "%s is true: AWS SDKs in COMMAND, except Python's, reject it beside "
+                "AWS_ENDPOINT_URL_KMS; the agent has read it, and COMMAND can go without: "
+                "-- env -u %s COMMAND",
+                variant,
+                variant,
+            )
     if isinstance(address, TcpAddress) and not around:
         name = proxy_in_the_way(environ, address.host)
         if name is not None:

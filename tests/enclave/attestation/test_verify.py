@@ -148,7 +148,7 @@ def test_debug_mode_is_refused_unless_allowed() -> None:
 
 @pytest.mark.parametrize("name", ["nonce", "user_data", "public_key"])
 def test_what_was_expected_is_not_there(name: str) -> None:
-    assert failures_of(Document(), **{name: b""}) == (f"{name}: expected , got none",)
+    assert failures_of(Document(), **{name: b""}) == (f"{name}: expected 0 bytes, got none",)
     long = Document(payload={name: b"\1" * 1024})
     [failure] = failures_of(long, **{name: b"\2"})
     assert failure == f"{name}: expected 02, got {'01' * 64}... (1024 bytes)"

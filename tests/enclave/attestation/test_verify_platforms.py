@@ -15,9 +15,9 @@ from tests.enclave.nitro import Document
 def test_an_enclave_has_32_pcrs_and_an_instance_24() -> None:
     [failure] = failures_of(Document(), pcrs={31: bytes(48)})
     assert failure.startswith("PCR31: expected")
-    with pytest.raises(ConfigurationError, match=r"PCR32 is not one of 0\.\.31"):
+    with pytest.raises(ConfigurationError, match="there is no PCR32"):
         verified(Document(), pcrs={32: bytes(48)})
-    with pytest.raises(ConfigurationError, match=r"PCR24 is not one of 0\.\.23"):
+    with pytest.raises(ConfigurationError, match="there is no PCR24"):
         verified(Document.of_an_instance(), platform="instance", pcrs={24: bytes(48)})
 
 

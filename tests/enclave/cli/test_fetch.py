@@ -74,6 +74,25 @@ def test_the_body_is_printed(
     assert head.startswith(f"GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:{enclaves_port}\r\n")
 
 
+def test_a_header_given_again_is_sent_as_one_list(
+    command_line: CommandLine, behind: Recorder, enclaves_port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "headers").write_text("x-a: 2\r\n\nCookie: c=d\n")
+    words = ("-H", "X-A: 1", "-H", "Cookie: a=b", "-H", f"@{tmp_path}/headers", "-d", "")
+    done = fetch(command_line, enclaves_port, "--pcr0", PCR0, *words)
+    assert (done.out, done.exit_code) == ("hello", 0)
+    lines = behind.seen[0].decode().split("\r\n")
+    assert {"X-A: 1, 2", "Cookie: a=b; c=d", "Content-Length: 0"} <= set(lines)
+
+
+def test_a_file_of_headers_ends_lines_at_line_feeds_alone(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "headers").write_bytes("X-A: \u00c5\n".encode())  # its second byte is U+0085
+    done = fetch(command_line, unused_port(), "--pcr0", PCR0, "-H", f"@{tmp_path}/headers")
+    assert "the header 'X-A' has characters that HTTP headers cannot have" in done.err
+
+
 def test_data_headers_and_files(
     command_line: CommandLine, behind: Recorder, enclaves_port: int, tmp_path: Path
 ) -> None:
@@ -162,6 +181,8 @@ def test_nothing_listens(command_line: CommandLine) -> None:
         (("https://h/\u00e9", "--pcr0", PCR0), "not the path of a URL"),
         (("https://h/", "--pcr0", "ab"), "argument --pcr0: 1 bytes, not 48"),
         (("https://h/", "--pcr0", PCR0, "-X", "HEAD"), "not a method for this"),
+        (("https://h/", "--pcr0", PCR0, "-H", "Host: b"), "argument --header: Host cannot be set"),
+        (("https://h/", "--pcr0", PCR0, "-H", "TE: a"), "argument --header: TE cannot be set"),
         (("https://h/", "--pcr0", PCR0, "-H", "token"), "argument --header: not 'Name: value'"),
         (("https://h/", "--pcr0", PCR0, "-H", "A: b\r\nC: d"), "the header 'A' has characters"),
         (("https://h/", "--pcr0", PCR0, "--timeout", "0"), "--timeout: not in 0..86400"),

@@ -50,6 +50,14 @@ def test_a_request_without_a_body_has_no_length() -> None:
     )
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_a_request_that_has_a_body_by_its_method_has_a_length(method: str) -> None:
+    """RFC 9110, section 8.6; there are servers that respond with 411 otherwise."""
+    request = Parsed(RequestWriter(method, "localhost", "/").write({}))
+    assert ("Content-Length", "0") in request.headers
+    assert request.requests == 1
+
+
 def test_framing_headers_of_the_caller_are_replaced() -> None:
     """botocore's prepared requests bring some; two lengths would be two requests."""
     request = Parsed(

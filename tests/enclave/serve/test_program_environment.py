@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.loaders import create_loader
 from botocore.utils import get_environ_proxies
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +18,10 @@ from enclave.serve.program_environment import (
     endpoint_environment,
     ignores_endpoint,
     proxy_in_the_way,
+    warn_of_variables,
     with_program_credentials,
 )
+from vsock_proxy.net.addresses import TcpAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +112,26 @@ def test_a_program_gets_a_region_and_credentials_if_it_has_none() -> None:
 def test_a_variable_by_which_sdks_ignore_the_endpoint_is_noticed(value: str, ignored: bool) -> None:
     assert ignores_endpoint({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": value}) == ignored
     assert not ignores_endpoint({})
+
+
+@pytest.mark.parametrize("name", ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"])
+def test_a_variable_that_sdks_reject_beside_the_endpoint_is_warned_of(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_variables({name: "True"}, TcpAddress("127.0.0.1", 1), around=True)
+    [message] = caplog.messages
+    assert f"-- env -u {name} COMMAND" in message
+    caplog.clear()
+    warn_of_variables({name: "true"}, TcpAddress("127.0.0.1", 1), around=False)
+    warn_of_variables({name: "false"}, TcpAddress("127.0.0.1", 1), around=True)
+    assert not caplog.messages
+
+
+def test_the_rules_of_kms_endpoints_still_exclude_these_variables() -> None:
+    """botocore's copy of the rules, which the SDKs of other languages are made from."""
+    rules = json.dumps(create_loader().load_service_model("kms", "endpoint-rule-set-1"))
+    for kind in ("FIPS", "Dualstack"):
+        assert f"{kind} and custom endpoint are not supported" in rules
 
 
 def test_programs_find_the_egress_proxy_and_go_past_it_to_names_of_their_own() -> None:
