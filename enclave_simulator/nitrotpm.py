@@ -24,7 +24,7 @@ import cbor2
 from enclave_simulator import tpm_capabilities
 from enclave_simulator.nsm import MAX_FIELD, sign1
 from enclave_simulator.tpm_keys import Keys
-from enclave_simulator.tpm_nv import NvIndex, NvMemory
+from enclave_simulator.tpm_nv import LARGEST, NvIndex, NvMemory
 from enclave_simulator.tpm_pcrs import NEVER_RESET, PCR_COUNT, PCR_SIZE, Registers
 from enclave_simulator.tpm_sessions import Sessions, Used
 from enclave_simulator.tpm_wire import (
@@ -33,10 +33,12 @@ from enclave_simulator.tpm_wire import (
     RC_COMMAND_CODE,
     RC_COMMAND_SIZE,
     RC_INITIALIZE,
+    RC_INSUFFICIENT,
     RC_NV_AUTHORIZATION,
     RC_NV_UNINITIALIZED,
     RC_VALUE,
     RC_VALUE_OF_HANDLE,
+    Reader,
     RefusedError,
     sized,
 )
@@ -72,6 +74,9 @@ _PLAIN = {
     GET_CAPABILITY: 0, NV_READ_PUBLIC: 1, STARTUP: 0, SELF_TEST: 0, GET_RANDOM: 0, PCR_READ: 0,
     READ_PUBLIC: 1, FLUSH_CONTEXT: 0, START_AUTH_SESSION: 2,
 }  # fmt: skip
+_NUMBERS = {STARTUP: 2, SELF_TEST: 1, GET_RANDOM: 2, FLUSH_CONTEXT: 4}
+"""Bytes of the one parameter of some commands."""
+
 _ALL = {**_PLAIN, **_HANDLES}
 _ALL_BUT_THE_VENDORS = {code: count for code, count in _ALL.items() if code != NSM_REQUEST}
 
@@ -228,7 +233,7 @@ class SimulatedNitroTpm:
         if tag != _SESSIONS and code in _HANDLES:
             raise RefusedError(RC_AUTH_MISSING)
         if len(body) < 4 * _ALL[code]:
-            raise RefusedError(RC_COMMAND_SIZE)
+            raise RefusedError(RC_INSUFFICIENT | (len(body) // 4 + 1) << 8)
         given = struct.unpack_from(f">{_ALL[code]}I", body)
         names = b"".join(self._name(code, handle, number) for number, handle in enumerate(given, 1))
         parameters, used = body[4 * len(given) :], list[Used]()
@@ -258,12 +263,17 @@ class SimulatedNitroTpm:
         if code in _PLAIN:
             return b"", self._without_authorization(code, given, parameters)
         if code in (PCR_EXTEND, PCR_RESET):
-            self._registers.change(code == PCR_RESET, given[0], parameters)
+            reader = Reader(parameters)
+            self._registers.change(code == PCR_RESET, given[0], reader)
         elif code == NV_DEFINE_SPACE:
             self._nv.define(parameters)
         elif code == EVICT_CONTROL:
-            self._keys.evict(given[1], int.from_bytes(parameters, "big"))
+            reader = Reader(parameters)
+            persistent = reader.integer(4)
+            reader.end()
+            self._keys.evict(given[1], persistent)
         elif code == NV_UNDEFINE_SPACE:
+            Reader(parameters).end()
             self._nv.get(given[1], 2)  # a key, or a hierarchy, is no index
             del self.nv[given[1]]
         elif given[0] != given[1]:  # our indexes are read and written by their own password only
@@ -273,6 +283,7 @@ class SimulatedNitroTpm:
         elif code == NV_READ:
             return b"", self._nv.read(self._nv.get(given[1]), parameters)
         else:
+            Reader(parameters).end()
             self._nsm_request(self._nv.get(given[1]))
         return b"", b""
 
@@ -294,20 +305,24 @@ class SimulatedNitroTpm:
         return struct.pack(">I", handle)
 
     def _without_authorization(self, code: int, given: tuple[int, ...], body: bytes) -> bytes:
+        reader = Reader(body)
         if code == GET_CAPABILITY:
-            return self._get_capability(body)
+            return self._get_capability(reader)
         if code == PCR_READ:
-            return self._registers.read(body)
+            return self._registers.read(reader)
+        size = _NUMBERS.get(code, 0)
+        number = reader.integer(size) if size else 0
+        reader.end()
         if code == STARTUP:
             raise RefusedError(RC_INITIALIZE)  # the firmware has done it
         if code == SELF_TEST:
             return b""
         if code == GET_RANDOM:
-            return sized(os.urandom(min(int.from_bytes(body[:2], "big"), PCR_SIZE)))
+            return sized(os.urandom(min(number, PCR_SIZE)))
         if code == READ_PUBLIC:
             return self._keys.read_public(given[0])
         if code == FLUSH_CONTEXT:
-            self._flush(int.from_bytes(body, "big"))
+            self._flush(number)
             return b""
         return self._nv.read_public(given[0])
 
@@ -318,11 +333,11 @@ class SimulatedNitroTpm:
                 return
         raise RefusedError(RC_VALUE)
 
-    def _get_capability(self, body: bytes) -> bytes:
+    def _get_capability(self, reader: Reader) -> bytes:
         found = tpm_capabilities.get_capability(
-            body,
+            reader,
             values=tpm_capabilities.properties(
-                self.manufacturer, self.name, self.buffer_size, self.nv_space // 2
+                self.manufacturer, self.name, self.buffer_size, LARGEST
             ),
             handles=[*self.nv, *self._sessions.known, *self._keys.loaded],
             commands=_ALL if self.has_vendor_command else _ALL_BUT_THE_VENDORS,

@@ -8,11 +8,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from enclave_simulator.tpm_keys import MOST_PERSISTENT
 from enclave_simulator.tpm_pcrs import PCR_COUNT, SELECT_SIZE, SHA256, SHA384, SHA512, selection
-from enclave_simulator.tpm_wire import RC_COMMAND_SIZE, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from enclave_simulator.tpm_wire import Reader
 
 ALGORITHMS, HANDLES, COMMANDS, PCRS, PROPERTIES = 0, 1, 2, 5, 6
 _PERMANENT = (0x40000001, 0x40000007, 0x4000000A, 0x4000000B, 0x4000000C)
@@ -29,6 +31,7 @@ def properties(manufacturer: str, name: str, buffer_size: int, nv_index_max: int
         0x105: int.from_bytes(manufacturer.encode().ljust(4, b"\0"), "big"),
         **dict(enumerate(words, 0x106)),
         0x10D: 1024,  # input buffer
+        0x10F: MOST_PERSISTENT,
         0x112: PCR_COUNT,
         0x113: SELECT_SIZE,
         0x117: nv_index_max,
@@ -42,22 +45,25 @@ def properties(manufacturer: str, name: str, buffer_size: int, nv_index_max: int
 
 
 def get_capability(
-    body: bytes, *, values: Mapping[int, int], handles: Iterable[int], commands: Mapping[int, int]
+    reader: Reader,
+    *,
+    values: Mapping[int, int],
+    handles: Iterable[int],
+    commands: Mapping[int, int],
 ) -> bytes | None:
     """Return the parameters of the response; None: no such capability.
 
     Args:
-        body: capability, property, propertyCount.
+        reader: of capability, property, propertyCount.
         values: the properties.
         handles: of the NV indexes, sessions and keys that there are.
         commands: the commands, by code, with the number of their handles.
 
     Raises:
-        RefusedError: the body is not three numbers.
+        RefusedError: these are not three numbers.
     """
-    if len(body) != 12:
-        raise RefusedError(RC_COMMAND_SIZE)
-    capability, first, count = struct.unpack(">III", body)
+    capability, first, count = (reader.integer(4) for _ in range(3))
+    reader.end()
     items: list[bytes]
     if capability == PROPERTIES:
         items = [struct.pack(">II", *each) for each in sorted(values.items()) if each[0] >= first]

@@ -17,16 +17,26 @@ from enclave_simulator.tpm_sessions import HASHES
 from enclave_simulator.tpm_wire import (
     RC_HANDLE,
     RC_NV_DEFINED,
+    RC_NV_SPACE,
     RC_OBJECT_MEMORY,
+    RC_RANGE,
     RC_SIZE,
     RC_VALUE,
     RefusedError,
+    of_parameter,
     sized,
     take,
 )
 
 FIRST_TRANSIENT, FIRST_PERSISTENT = 0x80000000, 0x81000000
 _MOST_TRANSIENT = 3
+MOST_PERSISTENT = 7
+"""What every TPM of a PC keeps (TCG PC Client Platform TPM Profile, TPM_PT_HR_PERSISTENT_MIN); ours
+keeps no more."""
+
+_PLATFORMS = 0x81800000
+"""The first persistent handle that the owner may not give (Part 2, PLATFORM_PERSISTENT)."""
+
 _RSA, _NO_ALGORITHM = 0x0001, 0x0010
 
 
@@ -90,10 +100,16 @@ class Keys:
         key = self.get(handle, 2)
         if not FIRST_PERSISTENT <= persistent < FIRST_PERSISTENT + 0x1000000:
             raise RefusedError(RC_VALUE)
+        if persistent >= _PLATFORMS:
+            raise of_parameter(1, RC_RANGE)
         if handle == persistent:
             del self.loaded[handle]
+        elif handle >= FIRST_PERSISTENT:
+            raise RefusedError(RC_HANDLE | 2 << 8)
         elif persistent in self.loaded:
             raise RefusedError(RC_NV_DEFINED)
+        elif sum(each >= FIRST_PERSISTENT for each in self.loaded) >= MOST_PERSISTENT:
+            raise RefusedError(RC_NV_SPACE)
         else:
             self.loaded[persistent] = key
 

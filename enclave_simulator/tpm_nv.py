@@ -11,19 +11,33 @@ from dataclasses import dataclass
 
 from enclave_simulator.tpm_sessions import HASHES
 from enclave_simulator.tpm_wire import (
+    RC_ATTRIBUTES,
     RC_HANDLE,
+    RC_HASH,
     RC_NV_DEFINED,
     RC_NV_RANGE,
     RC_NV_SPACE,
     RC_NV_UNINITIALIZED,
     RC_SIZE,
     RC_VALUE,
+    Reader,
     RefusedError,
+    of_parameter,
     sized,
-    take,
 )
 
 _AUTHWRITE, _AUTHREAD, _WRITTEN = 1 << 2, 1 << 18, 1 << 29
+LARGEST = 8192
+"""Bytes that one index may have (TPM_PT_NV_INDEX_MAX): as many as an attestation takes."""
+
+_MOST_INDEXES = 64
+"""What the bookkeeping of an index takes of the memory is the maker's; there is an end to it."""
+
+_MOST_AUTH = 64
+"""Bytes of an authorization value: the largest digest (Part 2, TPM2B_AUTH)."""
+
+_KIND = 0x01
+"""The first byte of an index's handle (Part 2, TPM_HT_NV_INDEX)."""
 
 
 @dataclass
@@ -70,29 +84,34 @@ class NvMemory:
         """Return an index's name: its name algorithm, and the digest of its public area."""
         area = self._area(handle, number)
         algorithm = int.from_bytes(area[4:6], "big")
-        digest = hashlib.new(HASHES.get(algorithm, "sha512"), area).digest()
+        digest = hashlib.new(HASHES[algorithm], area).digest()
         return struct.pack(">H", algorithm) + digest
 
     def define(self, parameters: bytes) -> None:
         """TPM2_NV_DefineSpace."""
-        auth, rest = take(parameters)
-        area, _ = take(rest)
-        if len(area) < 14:
-            raise RefusedError(RC_SIZE)
-        handle, algorithm, attributes = struct.unpack_from(">IHI", area)
-        (size,) = struct.unpack(">H", area[-2:])
+        reader = Reader(parameters)
+        auth = reader.sized()
+        if len(auth) > _MOST_AUTH:
+            raise of_parameter(1, RC_SIZE)
+        area = reader.sized()
+        reader.end()
+        handle, algorithm, attributes, size = _public(area)
+        if not attributes & _AUTHREAD or not attributes & _AUTHWRITE or attributes & _WRITTEN:
+            raise of_parameter(2, RC_ATTRIBUTES)
+        if size > LARGEST:
+            raise of_parameter(2, RC_SIZE)
         if handle in self.indexes:
             raise RefusedError(RC_NV_DEFINED)
-        if sum(each.size for each in self.indexes.values()) + size > self.space:
+        used = sum(each.size for each in self.indexes.values())
+        if used + size > self.space or len(self.indexes) >= _MOST_INDEXES:
             raise RefusedError(RC_NV_SPACE)
-        if not attributes & _AUTHREAD or not attributes & _AUTHWRITE:
-            raise RefusedError(0x2C2)  # TPM_RC_ATTRIBUTES of parameter 2
         self.indexes[handle] = NvIndex(algorithm, attributes, size, auth)
 
     def write(self, index: NvIndex, parameters: bytes) -> None:
         """TPM2_NV_Write."""
-        data, rest = take(parameters)
-        offset = int.from_bytes(rest, "big")
+        reader = Reader(parameters)
+        data, offset = reader.sized(), reader.integer(2)
+        reader.end()
         if len(data) > self.chunk:
             raise RefusedError(RC_SIZE)
         if offset + len(data) > index.size:
@@ -103,7 +122,9 @@ class NvMemory:
 
     def read(self, index: NvIndex, parameters: bytes) -> bytes:
         """TPM2_NV_Read."""
-        size, offset = int.from_bytes(parameters[:2], "big"), int.from_bytes(parameters[2:], "big")
+        reader = Reader(parameters)
+        size, offset = reader.integer(2), reader.integer(2)
+        reader.end()
         if index.data is None:
             raise RefusedError(RC_NV_UNINITIALIZED)
         if size > self.chunk:
@@ -111,3 +132,23 @@ class NvMemory:
         if offset + size > index.size:
             raise RefusedError(RC_NV_RANGE)
         return sized(bytes(index.data[offset : offset + size]))
+
+
+def _public(area: bytes) -> tuple[int, int, int, int]:
+    """Return handle, name algorithm, attributes and size of a TPMS_NV_PUBLIC."""
+    if not area:
+        raise of_parameter(2, RC_SIZE)
+    reader = Reader(area)
+    reader.number = 1  # All of it is the second parameter.
+    handle = reader.integer(4)
+    if handle >> 24 != _KIND:
+        raise of_parameter(2, RC_VALUE)
+    algorithm = int.from_bytes(reader.part(2), "big")
+    if algorithm not in HASHES:
+        raise of_parameter(2, RC_HASH)
+    attributes = int.from_bytes(reader.part(4), "big")
+    policy = reader.part(int.from_bytes(reader.part(2), "big"))
+    size = int.from_bytes(reader.part(2), "big")
+    if reader.rest or len(policy) not in (0, hashlib.new(HASHES[algorithm]).digest_size):
+        raise of_parameter(2, RC_SIZE)
+    return handle, algorithm, attributes, size

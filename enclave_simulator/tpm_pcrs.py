@@ -9,10 +9,19 @@ import hashlib
 import struct
 from typing import TYPE_CHECKING
 
-from enclave_simulator.tpm_wire import RC_COMMAND_SIZE, RC_LOCALITY, RC_SIZE, RefusedError
+from enclave_simulator.tpm_wire import (
+    RC_HASH,
+    RC_LOCALITY,
+    RC_SIZE,
+    RC_VALUE,
+    RefusedError,
+    of_parameter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from enclave_simulator.tpm_wire import Reader
 
 SHA256, SHA384, SHA512 = 0x000B, 0x000C, 0x000D
 PCR_COUNT = 24
@@ -29,6 +38,9 @@ _RESETTABLE = (16, 23)
 _MOST_DIGESTS = 8
 """In one response of TPM2_PCR_Read (Part 2, TPML_DIGEST)."""
 
+_MOST_BANKS = 4
+"""Selections, or digests, in one command: at most one for each of these."""
+
 _DIGEST_SIZES = {0x0004: 20, SHA256: 32, SHA384: 48, SHA512: 64}
 
 
@@ -44,25 +56,27 @@ class Registers:
         self.values = values
         self.changes = 0
 
-    def read(self, body: bytes) -> bytes:
+    def read(self, reader: Reader) -> bytes:
         """Return the parameters of the response to TPM2_PCR_Read.
 
         Raises:
-            RefusedError: the body is not a selection.
+            RefusedError: the parameters are not a selection.
         """
-        if len(body) < 4:
-            raise RefusedError(RC_COMMAND_SIZE)
-        (count,) = struct.unpack_from(">I", body)
-        rest = body[4:]
+        count = reader.integer(4)
         selections: list[bytes] = []
         digests: list[bytes] = []
-        if count > 16:
-            raise RefusedError(RC_COMMAND_SIZE)
+        if count > _MOST_BANKS:
+            raise of_parameter(1, RC_SIZE)
+        asked = []
         for _ in range(count):
-            if len(rest) < 3 or len(rest) < 3 + rest[2]:
-                raise RefusedError(RC_COMMAND_SIZE)
-            algorithm, size = struct.unpack_from(">HB", rest)
-            wanted, rest = rest[3 : 3 + size], rest[3 + size :]
+            algorithm, size = struct.unpack(">HB", reader.part(3))
+            if algorithm not in _DIGEST_SIZES:
+                raise of_parameter(1, RC_HASH)
+            if size != SELECT_SIZE:
+                raise of_parameter(1, RC_VALUE)
+            asked.append((algorithm, size, reader.part(size)))
+        reader.end()
+        for algorithm, size, wanted in asked:
             read = []
             for index in range(8 * size):
                 is_wanted = wanted[index // 8] >> index % 8 & 1
@@ -75,32 +89,39 @@ class Registers:
                     read.append(index)
                     digests.append(struct.pack(">H", len(self.values[index])) + self.values[index])
             selections.append(selection(algorithm, read))
-        if rest:
-            raise RefusedError(RC_COMMAND_SIZE)
         listed = struct.pack(">II", self.changes, count) + b"".join(selections)
         return listed + struct.pack(">I", len(digests)) + b"".join(digests)
 
-    def change(self, is_reset: bool, index: int, parameters: bytes) -> None:  # noqa: FBT001
+    def change(self, is_reset: bool, index: int, reader: Reader) -> None:  # noqa: FBT001
         """Reset a PCR, or extend it.
 
         Raises:
             RefusedError: this one cannot be changed so, or the digests are malformed.
         """
+        digests = [] if is_reset else _digests(reader)
+        reader.end()
         if index in NEVER_RESET or (is_reset and index not in _RESETTABLE):
             raise RefusedError(RC_LOCALITY)
         if is_reset:
             self.values[index] = bytes(PCR_SIZE)
-        else:
-            count, rest = int.from_bytes(parameters[:4], "big"), parameters[4:]
-            for _ in range(min(count, _MOST_DIGESTS)):
-                algorithm = int.from_bytes(rest[:2], "big")
-                size = _DIGEST_SIZES.get(algorithm)
-                if size is None or len(rest) < 2 + size:
-                    raise RefusedError(RC_SIZE)
-                digest, rest = rest[2 : 2 + size], rest[2 + size :]
-                if algorithm == SHA384:  # other banks are not there
-                    self.values[index] = hashlib.sha384(self.values[index] + digest).digest()
+        for algorithm, digest in digests:
+            if algorithm == SHA384:  # other banks are not there
+                self.values[index] = hashlib.sha384(self.values[index] + digest).digest()
         self.changes += 1
+
+
+def _digests(reader: Reader) -> list[tuple[int, bytes]]:
+    """Read a TPML_DIGEST_VALUES."""
+    count = reader.integer(4)
+    if count > _MOST_BANKS:
+        raise of_parameter(1, RC_SIZE)
+    digests = []
+    for _ in range(count):
+        algorithm = int.from_bytes(reader.part(2), "big")
+        if algorithm not in _DIGEST_SIZES:
+            raise of_parameter(1, RC_HASH)
+        digests.append((algorithm, reader.part(_DIGEST_SIZES[algorithm])))
+    return digests
 
 
 def selection(algorithm: int, indexes: Sequence[int]) -> bytes:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from enclave_simulator.tpm_wire import (
+    RC_ALL_SIZE,
     RC_AUTH_FAIL,
     RC_AUTHSIZE,
     RC_BAD_AUTH,
@@ -143,11 +144,13 @@ class Sessions:
 
     def read(self, data: bytes) -> tuple[list[Used], bytes]:
         """Return the authorizations at the start, and the parameters that follow them."""
-        if len(data) < 13:
+        if len(data) < 4:
             raise RefusedError(RC_AUTHSIZE)
         (size,) = struct.unpack_from(">I", data)
-        if not 9 <= size <= len(data) - 4:
+        if size < 9:
             raise RefusedError(RC_AUTHSIZE)
+        if size > len(data) - 4:
+            raise RefusedError(RC_ALL_SIZE)
         area, used = data[4 : 4 + size], list[Used]()
         while area:
             if len(area) < 9 or len(used) == 3:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from enclave_simulator.launcher import abi
 from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
-from enclave_simulator.launcher.process import status
+from enclave_simulator.launcher.process import has_free_descriptor, live_unix_sockets, status
 from enclave_simulator.launcher.program_sockets import Access, inode_of, refuse_descriptors
 from enclave_simulator.launcher.sockets import UNBOUND, VsockSocket, VsockTable
 
@@ -51,7 +51,7 @@ class Accepts:
         self._table = table
         self._epoll = epoll
         self._waiting: dict[int, _Accept] = {}
-        # By the listening socket's inode: accepted for a thread that a signal interrupted.
+        # By the listening socket's inode: accepted for a thread that did not get it.
         self._returned: dict[int, tuple[socket.socket, str | bytes]] = {}
 
     @property
@@ -66,6 +66,20 @@ class Accepts:
         for connection, _ in self._returned.values():
             connection.close()
 
+    @property
+    def keeping(self) -> bool:
+        """Whether any connection is kept for the next accept."""
+        return bool(self._returned)
+
+    def release(self) -> None:
+        """Close the connections that are kept for listeners that no longer exist, as the kernel
+        does with those in a listener's queue.
+        """
+        alive = live_unix_sockets()
+        for inode in self._returned.keys() - alive:
+            connection, _ = self._returned.pop(inode)
+            connection.close()
+
     def accept(self, call: Syscall, flags: int) -> int | Outcome:
         """accept4(2); `flags` are its last argument."""
         if flags & ~_FLAGS:
@@ -74,6 +88,8 @@ class Accepts:
             listening = held.enter_context(self._access.borrow(call))
             if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return -errno.EINVAL
+            if not has_free_descriptor(call.thread):
+                return -errno.EMFILE  # Before anything is accepted: it stays in the queue.
             accept = _Accept(call, listening, flags, _receive_deadline(listening))
             if self._available(listening):
                 return self._take(accept)
@@ -132,11 +148,12 @@ class Accepts:
             log.debug("accept %s from %s", ours.local, ours.remote)
             try:
                 return self._access.hand_over(call, connection, accept.flags)
-            except FileNotFoundError:
-                # A signal came first: the connection is for the next accept.
+            except OSError as e:
+                # The connection is for the next accept: a signal came first, or another thread has
+                # taken the last descriptor.
                 self._returned[inode] = connection, name
                 held.pop_all()
-                return 0
+                return 0 if isinstance(e, FileNotFoundError) else -(e.errno or errno.EIO)
 
     def _available(self, listening: socket.socket) -> bool:
         return inode_of(listening) in self._returned or _readable(listening)

@@ -13,6 +13,8 @@ _PIDFD_THREAD = os.O_EXCL  # since Linux 6.9
 _UNIX_SOCKET = re.compile(rb"\S+: (?:[0-9A-F]+ ){5} *([0-9]{1,20})")
 """Address, references, protocol, flags, type, state and inode, which is padded; a name follows."""
 
+_OPEN_FILES = re.compile(rb"^Max open files +([0-9]+)", re.MULTILINE)
+
 
 def socket_inode(thread: int, fd: int) -> int | None:
     """Return the inode of the socket behind a thread's descriptor; None if it is not a socket.
@@ -39,6 +41,32 @@ def live_unix_sockets() -> set[int]:
     """
     with open("/proc/net/unix", "rb") as f:  # noqa: PTH123 (the same)
         return {int(found[1]) for line in f if (found := _UNIX_SOCKET.match(line))}
+
+
+def has_free_descriptor(thread: int) -> bool:
+    """Return whether a thread's process may open another file (RLIMIT_NOFILE).
+
+    Raises:
+        OSError: the thread is gone.
+    """
+    with open(f"/proc/{thread}/limits", "rb") as f:  # noqa: PTH123 (the same)
+        found = _OPEN_FILES.search(f.read())
+    if found is None:
+        return True  # "unlimited"
+    limit = int(found[1])
+    # Those above a limit that was lowered take no place below it.
+    return sum(int(name) < limit for name in os.listdir(f"/proc/{thread}/fd")) < limit  # noqa: PTH208
+
+
+def started(process: int) -> int:
+    """Return when a process was started, in clock ticks since boot: no two of one id are the same.
+
+    Raises:
+        OSError: it is gone.
+    """
+    with open(f"/proc/{process}/stat", "rb") as f:  # noqa: PTH123 (the same)
+        # The second field is a name in parentheses, of any bytes; this is the 22nd.
+        return int(f.read().rpartition(b")")[2].split()[19])
 
 
 def borrow(thread: int, fd: int) -> int:

@@ -14,12 +14,13 @@ import logging
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from enclave_simulator.launcher.accept_calls import Accepts
 from enclave_simulator.launcher.devices import Device, Devices, NsmDevice
 from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
-from enclave_simulator.launcher.process import live_unix_sockets, status
+from enclave_simulator.launcher.process import live_unix_sockets, started, status
 from enclave_simulator.launcher.program_sockets import Access
 from enclave_simulator.launcher.sockets import Inodes, VsockTable
 from enclave_simulator.launcher.tpm_device import TpmDevice, TpmDevices
@@ -34,6 +35,12 @@ log = logging.getLogger(__name__)
 
 _CHECK_WAITING = 0.05
 """Seconds between two looks at threads in accept: the most a signal to one may be delayed."""
+
+_MOST_FOREIGN = 64
+"""Processes of another ABI that are remembered before those that have ended are forgotten."""
+
+_RELEASE_KEPT = 1.0
+"""Seconds between two looks whether a listener for which a connection is kept still exists."""
 
 
 class Supervisor:
@@ -60,7 +67,8 @@ class Supervisor:
         self._epoll = select.epoll()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._warned = False
-        self._foreign: set[int] = set()
+        self._next_release = 0.0
+        self._foreign: dict[int, int] = {}  # those sent SIGSYS: when each was started
         opened: Inodes[Device] = Inodes(live_unix_sockets)
         table = VsockTable(cid, folder, parent_ports, live_unix_sockets)
         access = Access(self._listener, table)
@@ -100,7 +108,11 @@ class Supervisor:
         os.close(self._stop)
 
     def _turn(self) -> bool:
-        timeout = _CHECK_WAITING if self._accepts.waiting else None
+        timeout = None
+        if self._accepts.waiting:
+            timeout = _CHECK_WAITING
+        elif self._accepts.keeping:
+            timeout = _RELEASE_KEPT
         for fd, events in self._epoll.poll(timeout):
             if fd == self._stop:
                 return False
@@ -116,6 +128,9 @@ class Supervisor:
                 return False
         if self._accepts.waiting:
             self._accepts.check_waiting()
+        if self._accepts.keeping and time.monotonic() >= self._next_release:
+            self._accepts.release()
+            self._next_release = time.monotonic() + _RELEASE_KEPT
         return True
 
     def _handle(self, call: Syscall) -> int | Outcome:
@@ -137,8 +152,11 @@ class Supervisor:
         """Kill a program of an ABI that is not simulated, by SIGSYS, as the filter alone would."""
         with contextlib.suppress(OSError):
             process = status(call.thread).process
-            if process not in self._foreign:
-                self._foreign.add(process)
+            since = started(process)
+            if self._foreign.get(process) != since:
+                if len(self._foreign) >= _MOST_FOREIGN:
+                    self._foreign = {p: s for p, s in self._foreign.items() if _lives(p, s)}
+                self._foreign[process] = since
                 name = os.readlink(f"/proc/{process}/exe")  # noqa: PTH115
                 log.error(
                     "%s makes 32-bit system calls, which have no simulated enclave: killed. "
@@ -160,3 +178,10 @@ class Supervisor:
                 call.thread,
                 error,
             )
+
+
+def _lives(process: int, since: int) -> bool:
+    try:
+        return started(process) == since
+    except OSError:
+        return False

@@ -17,6 +17,7 @@ from enclave_simulator.authority import Authority
 from enclave_simulator.nitrotpm import (
     EVICT_CONTROL,
     GET_CAPABILITY,
+    GET_RANDOM,
     NSM_REQUEST,
     NV_DEFINE_SPACE,
     NV_READ,
@@ -52,10 +53,20 @@ def by_password(code: int, *handles: int, password: bytes = b"", body: bytes = b
     return struct.pack(">HII", 0x8002, 10 + len(whole), code) + whole
 
 
-def define(size: int = SIZE, attributes: int = 0x40004, auth: bytes = b"mine") -> bytes:
-    area = struct.pack(">IHIHH", INDEX, 0x000D, attributes, 0, size)
+def define(
+    size: int = SIZE, attributes: int = 0x40004, auth: bytes = b"mine", *, handle: int = INDEX,
+    algorithm: int = 0x000D, policy: bytes = b"", behind: bytes = b"",
+) -> bytes:  # fmt: skip
+    area = struct.pack(">IHIH", handle, algorithm, attributes, len(policy)) + policy
+    area += struct.pack(">H", size) + behind
     body = struct.pack(">H", len(auth)) + auth + struct.pack(">H", len(area)) + area
     return by_password(NV_DEFINE_SPACE, OWNER, body=body)
+
+
+def resized(command: bytes, by: int) -> bytes:
+    """A command that ends too soon, or goes on too long; its header has the true size."""
+    body = command[6:by] if by < 0 else command[6:] + bytes(by)
+    return command[:2] + struct.pack(">I", 6 + len(body)) + body
 
 
 def write(data: bytes, offset: int, *, password: bytes = b"mine") -> bytes:
@@ -128,7 +139,38 @@ COMMANDS = [
     by_password(PCR_RESET, 12),
     by_password(PCR_RESET, 16),
     pcr_read(16),
-]
+    *(define(handle=handle) for handle in (0x80000000, 0x81000000, OWNER, 5)),
+    define(auth=bytes(65)),
+    define(0x8001),
+    define(algorithm=0x1234),
+    define(algorithm=0x10),
+    define(policy=bytes(5)),
+    define(policy=bytes(48)),
+    define(behind=b"\0"),
+    define(attributes=0x20040004),
+    by_password(NV_DEFINE_SPACE, OWNER, body=bytes(4)),
+    define(policy=bytes(64)),
+    UNDEFINE,
+    plain(PCR_READ, struct.pack(">I", 5) + b"\0\x0c\3\0\0\0" * 5),
+    plain(PCR_READ, struct.pack(">I", 1) + b"\0\x77\3\0\0\0"),
+    plain(PCR_READ, struct.pack(">I", 1) + b"\0\x0c\5" + bytes(5)),
+    by_password(PCR_EXTEND, 16, body=struct.pack(">IH", 1, 0x77) + bytes(48)),
+    by_password(PCR_EXTEND, 16, body=struct.pack(">I", 5) + (b"\0\x0c" + bytes(48)) * 5),
+    define(),
+    write(b"hello", 2),
+    *(
+        resized(command, by)
+        for command in [
+            READ_PUBLIC, write(b"hello", 3), read(8, 0), PROPERTIES, pcr_read(16), pcr_extend(16),
+            by_password(PCR_RESET, 16), plain(GET_RANDOM, b"\0\5"), UNDEFINE, define(),
+        ]
+        for by in (-1, -2, -3, 1)
+        if len(command) + by >= 10
+    ),
+    read(8, 0),
+    pcr_read(16),
+    UNDEFINE,
+]  # fmt: skip
 
 
 def test_it_responds_as_another_tpm_does(tmp_path: Path, nitro_authority: Authority) -> None:
@@ -176,6 +218,15 @@ def test_whatever_the_handles_there_is_a_response(code: int) -> None:
         for password in (b"", b"mine"):
             response = device.exchange(by_password(code, first, second, password=password))
             assert struct.unpack_from(">I", response, 2) == (len(response),)
+
+
+def test_indexes_have_an_end_even_if_they_are_empty() -> None:
+    device = SimulatedNitroTpm(AUTHORITY)
+    responses = [device.exchange(define(0, handle=INDEX + n)) for n in range(65)]
+    codes = [struct.unpack_from(">I", response, 6)[0] for response in responses]
+    assert codes == [0] * 64 + [0x14B], "TPM_RC_NV_SPACE"
+    device.exchange(UNDEFINE)
+    assert device.exchange(define(0))[6:10] == bytes(4)
 
 
 def test_a_hierarchy_is_no_index_to_undefine() -> None:

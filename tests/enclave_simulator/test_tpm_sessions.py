@@ -26,7 +26,7 @@ from enclave_simulator.nitrotpm import (
 )
 from enclave_simulator.tpm_sessions import cfb, kdfa
 from tests.enclave.nitrotpm.swtpm import swtpm
-from tests.enclave_simulator.test_nitrotpm import OWNER, RETRY, by_password, define, plain
+from tests.enclave_simulator.test_nitrotpm import OWNER, RETRY, by_password, define, plain, resized
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +100,34 @@ def test_a_key_is_created_kept_and_removed() -> None:
     again = [tpm.exchange(create_primary()) for _ in range(4)]
     assert created[14:] == again[0][14:]
     assert [code(each) for each in again] == [0, 0, 0, 0x902]  # TPM_RC_OBJECT_MEMORY
+
+
+def test_keys_are_kept_up_to_a_number(tmp_path: Path) -> None:
+    """Where, as swtpm has it; it has room for more."""
+
+    def evict(handle: int, persistent: int) -> bytes:
+        return by_password(EVICT_CONTROL, OWNER, handle, body=struct.pack(">I", persistent))
+
+    commands = [
+        create_primary(),
+        evict(0x80000000, PERSISTENT),
+        evict(PERSISTENT, PERSISTENT + 1),
+        evict(0x80000000, 0x81800000),
+        evict(0x80000000, 0x80000001),
+        *(resized(evict(0x80000000, PERSISTENT + 1), by) for by in (-1, 1)),
+        *(resized(plain(FLUSH_CONTEXT, struct.pack(">I", 0x80000000)), by) for by in (-1, 1)),
+    ]
+    ours = SimulatedNitroTpm(AUTHORITY)
+    with swtpm(tmp_path) as theirs:
+        for command in commands:
+            expected = theirs.exchange(command)
+            while expected == RETRY:
+                expected = theirs.exchange(command)
+            assert code(ours.exchange(command)) == code(expected)
+    kept = [code(ours.exchange(evict(0x80000000, PERSISTENT + n))) for n in range(1, 8)]
+    assert kept == [0] * 6 + [0x14B]  # TPM_RC_NV_SPACE
+    assert code(ours.exchange(evict(PERSISTENT + 6, PERSISTENT + 6))) == 0
+    assert code(ours.exchange(evict(0x80000000, PERSISTENT + 7))) == 0
 
 
 def test_a_key_has_the_form_of_swtpms(tmp_path: Path) -> None:

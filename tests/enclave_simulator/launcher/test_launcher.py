@@ -71,6 +71,70 @@ def test_the_supervisor_holds_nothing_of_closed_sockets(
     assert held() == before
 
 
+NO_ROOM = """
+import errno, os, resource, select, socket, threading, time
+
+def full():
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+
+def told():
+    try:
+        server.accept()
+    except OSError as e:
+        failed.append(errno.errorcode[e.errno])
+
+def waits_in_accept(thread):
+    with open(f"/proc/self/task/{thread.native_id}/syscall") as f:
+        return f.read().split()[0] in ("43", "288", "202", "242")
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+failed = []
+for port, waits, blocking in ((700, False, True), (701, False, False), (702, True, True)):
+    for closes in (False, True):
+        client, server = (socket.socket(socket.AF_VSOCK) for _ in range(2))
+        client.settimeout(TIMEOUT)
+        server.bind((socket.VMADDR_CID_ANY, port + 10 * closes))
+        server.listen()
+        server.setblocking(blocking)
+        poll = select.poll()
+        poll.register(server, select.POLLIN)
+        thread = threading.Thread(target=told)
+        if waits:
+            thread.start()
+            deadline = time.monotonic() + TIMEOUT
+            while not waits_in_accept(thread) and time.monotonic() < deadline:
+                os.sched_yield()
+            full()
+        client.connect((16, port + 10 * closes))
+        if not waits:
+            full()
+            thread.start()
+        thread.join()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if closes:
+            server.close()
+            try:
+                rest = client.recv(1)
+            except ConnectionResetError:
+                rest = b""
+            assert rest == b"", rest
+        else:
+            assert waits or poll.poll(1000 * TIMEOUT)
+            client.sendall(b"here")
+            server.setblocking(True)
+            assert server.accept()[0].recv(4) == b"here"
+print(failed)
+"""
+
+
+def test_a_process_without_descriptors_loses_no_connection(launcher: Launcher) -> None:
+    """It stays in the queue, or is kept; with the listener it ends."""
+    script = NO_ROOM.replace("TIMEOUT", str(int(TEST_TIMEOUT)))
+    assert python(launcher, script) == f"{['EMFILE'] * 6}\n"
+
+
 # --- Python's own sockets ---
 
 

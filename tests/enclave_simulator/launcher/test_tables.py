@@ -6,8 +6,11 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave_simulator.launcher import abi, bpf, memory
-from enclave_simulator.launcher.process import live_unix_sockets, socket_inode, status
+from enclave_simulator.launcher.process import (
+    has_free_descriptor,
+    live_unix_sockets,
+    socket_inode,
+    started,
+    status,
+)
 from enclave_simulator.launcher.sockets import Inodes, VsockSocket, VsockTable
 from vsock_proxy.net.addresses import VsockAddress
 
@@ -299,3 +308,31 @@ def test_status_of_a_thread() -> None:
         thread.join()
     with pytest.raises(OSError, match=r"No such (file|process)"):
         status(2**22 + 1)
+
+
+# --- what /proc tells ---
+
+
+def test_a_process_is_told_from_a_later_one_of_its_id_whatever_its_name(tmp_path: Path) -> None:
+    """The name stands in the line that is read, in parentheses that it may have itself."""
+    named = tmp_path / "a) S 1 (b"
+    named.symlink_to(sys.executable)
+    with subprocess.Popen([named, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        since = started(child.pid)
+        assert started(os.getpid()) < since == started(child.pid)
+        child.communicate(b"\n")
+    with pytest.raises(FileNotFoundError):
+        started(child.pid)
+
+
+def test_room_for_a_descriptor_is_below_the_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (0, hard))
+        assert not has_free_descriptor(child.pid)
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert has_free_descriptor(child.pid)
+        # 0, 1 and 2 are open: no other is below a limit of 3.
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (3, hard))
+        assert not has_free_descriptor(child.pid)
+        child.communicate(b"\n")
