@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from enclave_simulator.attack.model import Attack
 
 _LINE = re.compile(rb"^ATTACK-RESULT[ \t]+([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
-_CRASH = re.compile(
-    rb"^goroutine \d+ .*\[|"  # Go's runtime, after a panic and after a fault
-    rb"^thread '.*' .*panicked at ",  # Rust's
-    re.MULTILINE,
+_CRASHES = (
+    (2, "panic", re.compile(rb"^goroutine \d+ .*\[", re.MULTILINE)),  # Go, a fault as well
+    (101, "panic", re.compile(rb"^thread '.*' .*panicked at ", re.MULTILINE)),  # Rust
+    (
+        1,
+        "sanitizer",
+        re.compile(rb"^==\d+==ERROR: (?!Leak)\w+Sanitizer: ", re.MULTILINE),
+    ),  # of C and C++
 )
-_CRASH_CODES = {2, 101}
-"""What Go's and Rust's runtimes end a program with that has crashed: no signal."""
+"""Exit code, name and last words of crashes that are no signal."""
 _SHOWN = 160
 _BEGINNING = 60
 _EXIT_DIGITS = 3
@@ -153,8 +156,9 @@ def _crash(code: int, errors: bytes) -> str:
     """Return how a process with an exit code crashed; empty if it did not."""
     if 128 < code <= 128 + _LAST_SIGNAL:
         return f"ended by signal {code - 128}"
-    if code in _CRASH_CODES and _CRASH.search(errors):
-        return f"ended by a panic (exit code {code})"
+    for exit_code, name, words in _CRASHES:
+        if code == exit_code and words.search(errors):
+            return f"ended by a {name} (exit code {code})"
     return ""
 
 

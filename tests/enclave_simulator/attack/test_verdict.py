@@ -85,7 +85,13 @@ note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
 """
 
 
-@pytest.mark.parametrize(("code", "errors"), [(2, GO), (101, RUST)])
+ASAN = b"""=================================================================
+==4711==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x602000000011 at pc 0x55
+READ of size 1 at 0x602000000011 thread T0
+"""
+
+
+@pytest.mark.parametrize(("code", "errors"), [(2, GO), (101, RUST), (1, ASAN)])
 def test_a_panic_is_a_crash_though_it_is_no_signal(code: int, errors: bytes) -> None:
     for outcome in (
         Outcome(code, REFUSED, errors=errors),
@@ -93,8 +99,13 @@ def test_a_panic_is_a_crash_though_it_is_no_signal(code: int, errors: bytes) -> 
     ):
         assert judge(NONE, outcome, SECRETS).verdict is Verdict.CRASHED
     # As much is the exit code of a usage error, and a text of a program that goes on.
-    for outcome in (Outcome(code, REFUSED), Outcome(1, REFUSED, errors=errors)):
+    for outcome in (Outcome(code, REFUSED), Outcome(3, REFUSED, errors=errors)):
         assert judge(NONE, outcome, SECRETS).verdict is Verdict.REFUSED
+
+
+def test_memory_that_a_program_leaves_to_its_end_is_no_crash() -> None:
+    errors = b"==4711==ERROR: LeakSanitizer: detected memory leaks\n"
+    assert judge(NONE, Outcome(1, REFUSED, errors=errors), SECRETS).verdict is Verdict.REFUSED
 
 
 def test_a_crash_before_the_attack_says_so() -> None:
