@@ -19,6 +19,8 @@ from vsock_proxy.net.addresses import (
     VsockAddress,
     is_host,
     parse_address,
+    parse_destination,
+    parse_proxy,
 )
 
 
@@ -151,3 +153,17 @@ def test_valid_hosts(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "[::1]", "a b", "a:80", "*", "a/b", "a\n", "::1%" + "x" * 16])
 def test_invalid_hosts(text: str) -> None:
     assert not is_host(text)
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:0", "tcp://[::1]:0", "vsock://any:8000"])
+@pytest.mark.parametrize("before", ["", "connect:"])
+def test_where_one_can_only_listen_is_no_destination(text: str, before: str) -> None:
+    parse_address(text)
+    with pytest.raises(ConfigurationError, match="cannot be connected to: ") as caught:
+        parse_proxy(before + text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:1", "vsock://3:0", "unix:/x", "hvsock:///x:0"])
+def test_every_other_address_is_a_destination(text: str) -> None:
+    assert parse_destination(text) == parse_address(text)
