@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from enclave.errors import ConfigurationError
-from vsock_proxy.net.addresses import Address, TcpAddress, UnixAddress, is_host, parse_address
+from vsock_proxy.net.addresses import (
+    Address,
+    TcpAddress,
+    UnixAddress,
+    is_host,
+    parse_address,
+    parse_destination,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -121,12 +128,12 @@ def _forward(text: str) -> tuple[Address, TcpAddress | UnixAddress]:
 
 
 def _program_address(text: str) -> TcpAddress | UnixAddress:
-    address: Any = parse_address(text)
+    address: Any = parse_destination(text)
     if isinstance(address, UnixAddress):
         return address
     if isinstance(address, TcpAddress):
         with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(address.host).is_loopback and address.port:
+            if ipaddress.ip_address(address.host).is_loopback:
                 return address
     raise ConfigurationError(
         f"--ingress-tls-forward: what TLS protects would leave this machine for {address}",

@@ -15,7 +15,13 @@ from enclave.cli.command import Command
 from enclave.cli.errors import EXIT_REFUSED
 from enclave.cli.expectations import add_expectations, expected_pcrs, expected_root
 from enclave.errors import AttestedTlsError, ConfigurationError
-from vsock_proxy.net.addresses import Address, TcpAddress, is_host, parse_address, without_brackets
+from vsock_proxy.net.addresses import (
+    Address,
+    TcpAddress,
+    is_host,
+    parse_destination,
+    without_brackets,
+)
 from vsock_proxy.service.console import printable
 from vsock_proxy.service.platforms import require_linux
 
@@ -97,7 +103,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     )
     address: Address = TcpAddress(url.host, url.port)
     if arguments.connect is not None:
-        address = parse_address(arguments.connect)
+        address = parse_destination(arguments.connect)
         if not isinstance(address, TcpAddress):
             require_linux(f"--connect {address}")
     request = _request(arguments, url)

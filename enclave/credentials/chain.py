@@ -10,7 +10,7 @@ from enclave.credentials.environment import EnvironmentCredentials, has_any
 from enclave.credentials.model import Credentials, CredentialsProvider, StaticCredentials
 from enclave.credentials.parent import DEFAULT_SERVICE, ParentCredentials
 from enclave.errors import ConfigurationError
-from vsock_proxy.net.addresses import parse_address
+from vsock_proxy.net.addresses import parse_destination
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,8 +93,10 @@ def source_of(choice: str, *, environ: Mapping[str, str], here: str | None) -> s
 
 def _service(text: str) -> Address:
     try:
-        return parse_address(text)
+        return parse_destination(text)
     except ConfigurationError as e:
+        if text.partition(":")[0] in ("hvsock", "tcp", "unix", "vsock"):
+            raise  # it says what is wrong with the address
         raise ConfigurationError(
             f"no such source of credentials: {text!r}",
             hint=f"there are auto, {ENVIRONMENT}, {', '.join(SOURCES)}, and addresses such as "

@@ -23,6 +23,9 @@ MAX_VALUE = 16_384
 _TEMPORARY = "ASIA"
 """How access keys of temporary credentials begin (IAM User Guide, "Unique identifiers")."""
 
+_VALUE = re.compile(r"[!#-&(-~]*")
+"""Printable ASCII without spaces and quotation marks, of which AWS gives out none."""
+
 # RFC 3339, section 5.6, as AWS writes it.
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -100,10 +103,10 @@ def whole_credentials(
     key_id, secret, token, expires = (values.get(name, "") for name in names)
     for name, value in zip(names, (key_id, secret, token, expires), strict=True):
         # They go into an HTTP header: a line break in one would forge the next.
-        if len(value) > MAX_VALUE or not value.isascii() or not value.isprintable():
+        if len(value) > MAX_VALUE or _VALUE.fullmatch(value) is None:
             raise CredentialsError(
                 f"{name} is not what AWS gives out: it has characters or a length no key has",
-                hint="was a line break or a quotation mark copied with it?",
+                hint="was a line break, a space or a quotation mark copied with it?",
             )
     for name, value in zip(names, (key_id, secret), strict=False):
         if not value:

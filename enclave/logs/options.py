@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from enclave.errors import ConfigurationError
 from enclave.logs.outbox import LEAST_LIMIT, LIMIT, MOST_LIMIT
-from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_address
+from vsock_proxy.net.addresses import VMADDR_CID_PARENT, Address, VsockAddress, parse_destination
 from vsock_proxy.net.ports import LOG_PORT
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class LogOptions:
         if arguments.log_to is None:
             return None
         return cls(
-            parse_address(arguments.log_to),
+            parse_destination(arguments.log_to),
             arguments.log_also_stderr,
             arguments.log_buffer,
             arguments.log_flush,

@@ -18,6 +18,7 @@ from vsock_proxy.net.addresses import (
     UnixAddress,
     VsockAddress,
     parse_address,
+    parse_destination,
     parse_via,
 )
 from vsock_proxy.net.ports import EGRESS_PORT
@@ -73,10 +74,13 @@ class NetworkOptions:
         Raises:
             ConfigurationError: one is invalid, or they contradict each other.
         """
-        targets = (
-            *(_named_host(text) for text in arguments.egress_host),
-            *(_forward(text) for text in arguments.forward),
-        )
+        named = [_named_host(text) for text in arguments.egress_host]
+        for target in named:
+            if named.count(target) > 1:
+                raise ConfigurationError(
+                    f"--egress-host {target.host}:{target.port}: given twice", hint="give it once"
+                )
+        targets = (*named, *(_forward(text) for text in arguments.forward))
         ingress = tuple(_ingress(text) for text in arguments.ingress)
         has_list = bool(arguments.egress_allow or arguments.egress_allow_file)
         if not (arguments.egress or targets or ingress):
@@ -184,7 +188,7 @@ def _ingress(text: str) -> tuple[Address, Address]:
     hint = "--ingress vsock://any:8443=tcp://127.0.0.1:8443"
     if not target:
         raise ConfigurationError(f"--ingress {text}: no target", hint=hint)
-    front, back = parse_address(listen), parse_address(target)
+    front, back = parse_address(listen), parse_destination(target)
     if not isinstance(front, VsockAddress | UnixAddress):
         raise ConfigurationError(
             f"--ingress {text}: it comes in over vsock, not on {front}", hint=hint

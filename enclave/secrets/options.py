@@ -151,7 +151,7 @@ def _file(text: str) -> Secret:
 def _secret(kind: Kind, text: str) -> Secret:
     name, equals, file = text.partition("=")
     path, _, selector = file.partition("#")
-    if not equals or not path:
+    if not name or not equals or not path:
         raise ConfigurationError(
             "a secret is not named as NAME=FILE",
             hint="FILE is in the image and holds the encrypted secret; the secret itself never "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from enclave.serve.http_reader import RequestReader
@@ -254,10 +254,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         request, self._request = self._request, None
         close = request is None or not request.keep_alive or self._server.draining
         close = close or (self._ended and not self._received and not self._reader.requests)
+        data = http_bytes(response, date=self._server.date(), close=close)
         if request is not None and request.method == "HEAD":
-            response = replace(response, body=b"")
+            # Its length is told all the same (RFC 9110, section 8.6).
+            data = data[: len(data) - len(response.body)]
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(http_bytes(response, date=self._server.date(), close=close))
+            self.transport.write(data)
         self._state = None  # the next state gets its full time
         if close:
             self._close()

@@ -67,7 +67,7 @@ class ControlServer(HttpServer):
                 return self._stopped(_seconds(request.body))
             except EndpointError as e:
                 return self.rejection(e)
-        if request.method == "GET" and (page := self._pages.get(request.target)):
+        if request.method in ("GET", "HEAD") and (page := self._pages.get(request.target)):
             return page()
         return self.rejection(
             EndpointError("NotFound", "there are /metrics, /healthz and POST /stop", status=404)

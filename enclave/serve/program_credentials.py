@@ -125,7 +125,7 @@ class CredentialsServer(HttpServer):
             )
         if request.target != PATH:
             raise EndpointError("NotFound", f"there is {PATH}", status=404)
-        if request.method != "GET":
+        if request.method not in ("GET", "HEAD"):
             raise EndpointError("MethodNotAllowed", f"GET {PATH}", status=405)
 
     def error(self, error: EndpointError) -> Response:

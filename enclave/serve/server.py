@@ -40,7 +40,7 @@ class EndpointServer(HttpServer):
         sweep: see `SweepingServer`.
 
     Attributes:
-        pages: what GET returns, by path.
+        pages: what GET and HEAD return, by path, whatever the query.
         metrics: what ``/metrics`` has; a part of `serve` adds its own source.
     """
 
@@ -85,10 +85,10 @@ class EndpointServer(HttpServer):
         try:
             if self._check_hosts:
                 check_host(request.headers.get("host"))
-            if request.method == "GET":
-                if page := self.pages.get(request.target):
-                    return page()
+            if request.method in ("GET", "HEAD"):
                 path, _, query = request.target.partition("?")
+                if page := self.pages.get(path):
+                    return page()
                 if path == PATH and self._document is not None:
                     return self._attested(self._document(query))
             call = read_call(request)

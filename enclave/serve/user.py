@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import re
@@ -10,7 +11,9 @@ from typing import Final
 
 from enclave.errors import ConfigurationError
 
-_NUMBERS: Final = re.compile(r"(\d{1,10}):(\d{1,10})")
+log = logging.getLogger(__name__)
+
+_NUMBERS: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 _LARGEST: Final = 2**32 - 2
 """The largest id; the one above stands for "no change" (setresuid(2))."""
 
@@ -53,6 +56,8 @@ def find_user(text: str) -> User:
             f"--user {text}: only root may run a program as another user",
             hint="start the agent as root, or leave --user out",
         )
+    if user.uid == 0:
+        log.warning("--user %s is root, who can read the agent's memory: name another user", text)
     return user
 
 

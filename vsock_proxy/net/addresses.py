@@ -162,6 +162,26 @@ def parse_address(text: str) -> Address:
     raise ConfigurationError(f"not an address: {text!r}", hint=_HINT)
 
 
+def parse_destination(text: str) -> Address:
+    """Parse an address to connect to, which has no wildcard.
+
+    Raises:
+        ConfigurationError: it is not an address, or only one to listen on.
+    """
+    address = parse_address(text)
+    if isinstance(address, TcpAddress) and not address.port:
+        raise ConfigurationError(
+            f"{address} cannot be connected to: port 0 stands for any free port",
+            hint="name the port that is listened on there",
+        )
+    if isinstance(address, VsockAddress) and address.cid == VMADDR_CID_ANY:
+        raise ConfigurationError(
+            f"{address} cannot be connected to: `any` is for listening",
+            hint="the parent is vsock://3:PORT",
+        )
+    return address
+
+
 def parse_proxy(text: str) -> Address | ConnectProxy:
     """Parse the address of a proxy: one that relays to one host, or ``connect:ADDRESS``.
 
@@ -169,7 +189,7 @@ def parse_proxy(text: str) -> Address | ConnectProxy:
         ConfigurationError: it is neither.
     """
     if not text.startswith("connect:"):
-        return parse_address(text)
+        return parse_destination(text)
     return ConnectProxy(parse_via(text.removeprefix("connect:")))
 
 
@@ -179,12 +199,12 @@ def parse_via(text: str) -> VsockAddress | UnixAddress | TcpAddress:
     Raises:
         ConfigurationError: it is not an address, or is of another kind.
     """
-    via = parse_address(text)
+    via = parse_destination(text)
     if isinstance(via, TcpAddress) and not is_ip(via.host):
         raise ConfigurationError(
             f"{via}: the proxy is named by an IP address", hint="such as tcp://127.0.0.1:8004"
         )
-    if isinstance(via, HybridAddress) or (isinstance(via, VsockAddress) and via.cid == MAX_VSOCK):
+    if isinstance(via, HybridAddress):
         raise ConfigurationError(
             f"{via} cannot be connected to from an enclave", hint="such as vsock://3:8004"
         )

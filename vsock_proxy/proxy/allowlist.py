@@ -145,6 +145,10 @@ def parse_entry(text: str) -> tuple[str, int]:
     Raises:
         ConfigurationError: it is not one.
     """
+    if "://" in text:
+        raise ConfigurationError(
+            f"{text!r:.120} is a URL, not HOST:PORT", hint="leave out the scheme and the path"
+        )
     host, _, port = text.rpartition(":")
     if not host or not _PORT.fullmatch(port) or not 0 < int(port) <= MAX_PORT:
         raise ConfigurationError(f"{text!r:.120} is not HOST:PORT", hint=_HINT)

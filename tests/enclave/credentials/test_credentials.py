@@ -136,6 +136,10 @@ ENVIRON = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "hush"}
         ({"AWS_SESSION_TOKEN": "hush"}, "AWS_ACCESS_KEY_ID is not set"),
         ({**ENVIRON, "AWS_ACCESS_KEY_ID": "ASIA0123"}, "AWS_SESSION_TOKEN is not set"),
         ({**ENVIRON, "AWS_SECRET_ACCESS_KEY": "hush\n"}, "AWS_SECRET_ACCESS_KEY is not what"),
+        ({**ENVIRON, "AWS_SECRET_ACCESS_KEY": " hush"}, "AWS_SECRET_ACCESS_KEY is not what"),
+        ({**ENVIRON, "AWS_SECRET_ACCESS_KEY": '"hush"'}, "AWS_SECRET_ACCESS_KEY is not what"),
+        ({**ENVIRON, "AWS_SESSION_TOKEN": "'hush'"}, "AWS_SESSION_TOKEN is not what"),
+        ({**ENVIRON, "AWS_ACCESS_KEY_ID": "AK ID"}, "AWS_ACCESS_KEY_ID is not what"),
         ({**ENVIRON, "AWS_ACCESS_KEY_ID": "A\r\nX: y"}, "AWS_ACCESS_KEY_ID is not what"),
         ({**ENVIRON, "AWS_ACCESS_KEY_ID": "A" * 99_999}, "AWS_ACCESS_KEY_ID is not what"),
         ({**ENVIRON, "AWS_CREDENTIAL_EXPIRATION": "2026-01-02T03:04:04+00:00"}, "expired at 2026"),
@@ -181,6 +185,19 @@ def test_the_environment_is_read_anew() -> None:
 )
 def test_the_word_decides(asked: Any, environ: dict[str, str], provider: type) -> None:
     assert type(choose_provider(asked, environ=environ)) is provider
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("tcp://127.0.0.1:0", "port 0 stands for any free port"),
+        ("vsock://any:8002", "`any` is for listening"),
+        ("vsock://3", "'' is not a number"),
+    ],
+)
+def test_an_address_that_is_wrong_is_called_so(word: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        choose_provider(word, environ=ENVIRON)
 
 
 def test_a_provider_of_ones_own_is_taken_as_it_is() -> None:

@@ -68,10 +68,13 @@ def test_every_option_is_read(tmp_path: Path) -> None:
         ((*ALLOW, "--egress-listen", "tcp://0.0.0.0:1"), "for programs in this enclave"),
         ((*ALLOW, "--egress-listen", "unix:/x"), "for programs in this enclave"),
         ((*ALLOW, "--egress-proxy", "tcp://name:1"), "the proxy is named by an IP address"),
-        ((*ALLOW, "--egress-proxy", "vsock://any:1"), "cannot be connected to from an enclave"),
+        ((*ALLOW, "--egress-proxy", "vsock://any:1"), "`any` is for listening"),
         ((*ALLOW, "--egress-proxy", "hvsock:///x:1"), "cannot be connected to from an enclave"),
         (("--egress-host", "10.0.0.1:443"), "not a name that can be given another address"),
         (("--egress-host", "localhost:443"), "not a name that can be given another address"),
+        (("--egress", "--egress-allow", "https://a.b:443"), "is a URL, not HOST:PORT"),
+        ((*ALLOW, "--egress-proxy", "tcp://127.0.0.1:0"), "port 0 stands for any free port"),
+        (("--egress-host", "a.b:443", "--egress-host", "A.b:443"), "a.b:443: given twice"),
         (("--egress-host", "*.b.com:443"), "one host, not a pattern"),
         (("--egress-host", "b.com"), "--egress-host: 'b.com' is not HOST:PORT"),
         (("--forward", "tcp://127.0.0.1:1"), "no target"),
@@ -80,6 +83,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
         (("--ingress", "tcp://0.0.0.0:1=tcp://127.0.0.1:1"), "it comes in over vsock"),
         (("--ingress", "vsock://any:1=tcp://10.0.0.1:1"), "is not in the enclave"),
         (("--ingress", "vsock://any:1=vsock://3:1"), "is not in the enclave"),
+        (("--ingress", "vsock://any:1=tcp://127.0.0.1:0"), "port 0 stands for any free port"),
     ],
 )
 def test_options_that_make_no_sense_are_rejected(words: tuple[str, ...], message: str) -> None:

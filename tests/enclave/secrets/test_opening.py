@@ -149,6 +149,8 @@ def test_a_value_too_long_for_a_variable_is_an_error(tmp_path: Path) -> None:
 
 
 OPTION_FAULTS: dict[tuple[str, ...], str] = {
+    ("--secret", "=@ct"): "a secret is not named as NAME=FILE",
+    ("--secret-file", "=@ct"): "a secret is not named as NAME=FILE",
     ("--secret", "X=@missing"): "cannot read .*missing: No such file",
     ("--secret", "X=@"): "is not a regular file|cannot read",
     ("--secret", "X=@fifo"): "is not a regular file",

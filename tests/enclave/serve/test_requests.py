@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -124,13 +125,23 @@ def test_what_is_http_but_no_call_is_refused_and_the_connection_kept(
         assert read_response(client).status == 200
 
 
-def test_a_response_to_head_has_no_body(kms: Kms) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(b"/healthz", 200), (b"/readyz?full", 200), (b"/metrics", 200), (b"/", 404)],
+)
+def test_a_response_to_head_is_that_to_get_without_its_body(
+    kms: Kms, path: bytes, status: int
+) -> None:
+    """As `wget --spider` asks (RFC 9110, sections 9.3.2 and 8.6)."""
     with served(kms) as endpoint:
         received = endpoint.converse(
-            b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n" % LAST
+            b"HEAD %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n" % (path, LAST)
         )
-    assert received.startswith(b"HTTP/1.1 404 ")
+    assert received.startswith(b"HTTP/1.1 %d " % status)
     assert received.endswith(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)\r\n", received)
+    assert length
+    assert int(length[1]) > 10
 
 
 @pytest.mark.parametrize("end", [1, len(HEAD), len(request()) - 1])

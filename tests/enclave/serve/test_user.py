@@ -41,6 +41,7 @@ def test_numbers_need_not_be_known_to_the_system(as_root: None) -> None:
         ("12345", "there is no user '12345'"),
         ("1:2:3", "there is no user"),
         ("-1:0", "there is no user"),
+        ("\u0663:\u0663", "there is no user"),
         ("4294967295:0", "ids end at 4294967294"),
         ("0:9999999999", "ids end at 4294967294"),
     ],
@@ -49,6 +50,12 @@ def test_users_that_are_rejected(as_root: None, text: str, message: str) -> None
     with pytest.raises(ConfigurationError, match=message) as caught:
         find_user(text)
     assert "UID:GID" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["root", "0:12"])
+def test_root_is_warned_of(as_root: None, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert find_user(text).uid == 0
+    assert f"--user {text} is root, who can read the agent's memory" in caplog.text
 
 
 def test_only_root_may_run_a_program_as_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from vsock_proxy.net.addresses import (
     VsockAddress,
     is_host,
     parse_address,
+    parse_destination,
+    parse_proxy,
 )
 
 
@@ -168,3 +170,17 @@ def test_what_ends_in_a_number_is_an_ipv4_address_or_no_host(text: str) -> None:
     assert not is_host(text)
     with pytest.raises(ConfigurationError, match="is not a host"):
         raise AssertionError(str(parse_address(f"tcp://{text}:80")))
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:0", "tcp://[::1]:0", "vsock://any:8000"])
+@pytest.mark.parametrize("before", ["", "connect:"])
+def test_where_one_can_only_listen_is_no_destination(text: str, before: str) -> None:
+    parse_address(text)
+    with pytest.raises(ConfigurationError, match="cannot be connected to: ") as caught:
+        parse_proxy(before + text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:1", "vsock://3:0", "unix:/x", "hvsock:///x:0"])
+def test_every_other_address_is_a_destination(text: str) -> None:
+    assert parse_destination(text) == parse_address(text)
