@@ -15,8 +15,10 @@ from parent.files import opened, print_json, progress, read_small, size
 from parent.policy import evaluate, expectations, explain, generate, language, lint, measured
 from parent.policy.actions import Platform, PolicyError, find
 from parent.policy.findings import Options
+from parent.policy.principals import is_caller
 from parent.policy.rollout import rollout
 from vsock_proxy.errors import ConfigurationError
+from vsock_proxy.service.arguments import Once
 
 if TYPE_CHECKING:
     import argparse
@@ -128,10 +130,16 @@ def _add_explain(verbs: Any) -> None:
     )
     add = verb.add_argument
     add("policy", metavar="POLICY", type=Path, help=_POLICY)
-    add("--document", metavar="SOURCE", help=f"{_SOURCE}; none: a request without a document")
+    add(
+        "--document", metavar="SOURCE", action=Once,
+        help=f"{_SOURCE}; none: a request without a document",
+    )  # fmt: skip
     add("--action", metavar="NAME", default="kms:Decrypt", help="default: %(default)s")
-    add("--principal", metavar="ARN", help="the caller; default: any that the policy names")
-    add("--key", metavar="ARN", help="the key, for statements that name one")
+    add(
+        "--principal", metavar="ARN", action=Once,
+        help="the caller; default: any that the policy names",
+    )  # fmt: skip
+    add("--key", metavar="ARN", action=Once, help="the key, for statements that name one")
     add(
         "--context", metavar="KEY=VALUE", action="append", default=[],
         help="the value of another condition key in the request, such as aws:SourceVpc",
@@ -202,6 +210,7 @@ def run_lint(arguments: argparse.Namespace) -> int:
 def run_explain(arguments: argparse.Namespace) -> int:
     """Print what a policy makes of a request."""
     refusal = None
+    _check_names(arguments.principal, arguments.key)
     request = evaluate.Request(find(arguments.action), arguments.principal, arguments.key)
     if arguments.access_denied:
         message = _read(arguments.access_denied, _MAX_MESSAGE).decode(errors="replace")
@@ -263,12 +272,41 @@ def _platform(arguments: argparse.Namespace) -> Platform | None:
     return Platform(arguments.platform) if arguments.platform else None
 
 
+_KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
+
+
+def _check_names(principal: str | None, key: str | None) -> None:
+    """Check that caller and key are named as a request has them.
+
+    By another name, nothing in the policy would be about them, and the result would be wrong.
+    """
+    if principal is not None and not is_caller(principal):
+        raise ConfigurationError(
+            f"argument --principal: {principal!r:.120} is not the ARN of a caller",
+            hint="such as arn:aws:iam::111122223333:role/NAME, or of a session, as "
+            "aws sts get-caller-identity prints it",
+        )
+    if key is not None and not _KEY.fullmatch(key):
+        raise ConfigurationError(
+            f"argument --key: {key!r:.120} is not the ARN of a key",
+            hint="aws kms describe-key --key-id KEY prints it, of an ID or an alias too",
+        )
+
+
 def _context(given: list[str]) -> Mapping[str, tuple[str, ...]]:
     context: dict[str, tuple[str, ...]] = {}
     for text in given:
         key, separator, value = text.partition("=")
-        if not separator or ":" not in key:
-            raise ConfigurationError(f"argument --context: {text!r:.80} is not KEY=VALUE")
+        if not separator:
+            raise ConfigurationError(
+                f"argument --context: {text!r:.80} is not KEY=VALUE",
+                hint="such as aws:SourceVpc=vpc-0123456789abcdef0",
+            )
+        if ":" not in key:
+            raise ConfigurationError(
+                f"argument --context: {key!r:.80} is no condition key, which begins with a service",
+                hint=f"of the encryption context: kms:EncryptionContext:{text:.80}",
+            )
         context[key.lower()] = (*context.get(key.lower(), ()), value)
     return context
 

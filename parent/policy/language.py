@@ -148,6 +148,10 @@ class Statement:
         """Return the actions that it is about."""
         return tuple(action for action in ACTIONS.values() if self.covers(action))
 
+    def groups_of_actions(self) -> tuple[tuple[Action, ...], ...]:
+        """Return what each of its patterns names; nothing for ``NotAction``."""
+        return () if self.is_action_negated else tuple(matching(each) for each in self.actions)
+
     def named_actions(self) -> tuple[Action, ...]:
         """Return the actions that it names one by one, without a wildcard."""
         if self.is_action_negated:

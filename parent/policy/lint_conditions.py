@@ -43,6 +43,7 @@ def check(statement: Statement, platform: Platform | None) -> Iterator[Finding]:
     for condition in statement.conditions:
         yield from _check(statement, condition)
     yield from _contradictions(statement)
+    yield from _through_a_service(statement)
     yield from _all_differ(statement)
     yield from _other_actions(statement)
     yield from _other_platform(statement, platform)
@@ -281,21 +282,67 @@ def _all_differ(statement: Statement) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _through_a_service(statement: Statement) -> Iterator[Finding]:
+    """Find a condition on a service's request beside one on the document.
+
+    A service that calls KMS for a principal has no document of an enclave: kms:ViaService and the
+    like are absent from the enclave's own request.
+    """
+    needed = [each for each in statement.conditions if _needs_presence(each)]
+    if not any(each.key.lower() in ATTESTATION_KEYS for each in needed):
+        return
+    for condition in needed:
+        key = condition.key.lower()
+        if key in _OF_A_SERVICE or (
+            key == "aws:viaawsservice" and {each.lower() for each in condition.values} == {"true"}
+        ):
+            yield at(
+                statement, "through-a-service",
+                f"{condition}: met only by what another AWS service asks, which carries no "
+                "document: the statement has no effect",
+                "leave this condition out; what a service may do is a statement of its own",
+            )  # fmt: skip
+
+
+_OF_A_SERVICE = frozenset(
+    {"kms:viaservice", "aws:calledvia", "aws:calledviafirst", "aws:calledvialast"}
+)
+
+
+def _needs_presence(condition: Condition) -> bool:
+    """Return whether a condition is met only by a request that has its key."""
+    if condition.operator == "Null":
+        return {each.lower() for each in condition.values} == {"false"}
+    return condition.is_known and not (
+        condition.is_negated or condition.if_exists or condition.quantifier == "ForAllValues"
+    )
+
+
 def _other_actions(statement: Statement) -> Iterator[Finding]:
     """Find named actions whose requests never have a condition's key."""
     is_of_iam = statement.principals is None
-    named = [action for action in statement.named_actions() if action.is_on_key or is_of_iam]
+    groups = [
+        [action for action in group if action.is_on_key or is_of_iam]
+        for group in statement.groups_of_actions()
+    ]
     for condition in statement.conditions:
         if not is_condition_key(condition.key) or not condition.is_known:
             continue
-        without = [a for a in named if a.knows(condition.key) is False]
+        # A wildcard is meant for what it can have an effect on: kms:GenerateDataKey*, but not
+        # kms:ReEncrypt*, whose every request lacks the key.
+        without = [
+            action
+            for group in groups
+            if all(action.knows(condition.key) is False for action in group)
+            for action in group
+        ]
         is_absence_met = (
             condition.operator == "Null" or condition.if_exists or condition.is_negated
             or condition.quantifier == "ForAllValues"
         )  # fmt: skip
         if not without or is_absence_met:
             continue
-        names = ", ".join(action.name for action in without)
+        names = ", ".join(dict.fromkeys(action.name for action in without))
         if condition.key.lower() in ATTESTATION_KEYS:
             yield at(
                 statement, "no-recipient",

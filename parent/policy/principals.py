@@ -74,6 +74,7 @@ _IDENTITY = re.compile(
     r"arn:aws[a-z-]*:(?:iam::\d{12}:(?:role|user)/[\w+=,.@/-]+"
     r"|sts::\d{12}:(?:assumed-role|federated-user)/[\w+=,.@/-]+)"
 )
+_SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?")
 _UNIQUE_ID = re.compile(r"A[A-Z]{3}[A-Z0-9]{12,}")
 
 
@@ -88,6 +89,13 @@ def principal_kind(pattern: str) -> Kind:
     if _UNIQUE_ID.fullmatch(pattern):
         return Kind.DELETED
     return Kind.WILDCARD if re.search(r"[*?]", pattern) else Kind.INVALID
+
+
+def is_caller(name: str) -> bool:
+    """Return whether a request can have this caller: an identity, an account's root, a service."""
+    if name.endswith(":root") and principal_kind(name) is Kind.ACCOUNT:
+        return True
+    return bool(_IDENTITY.fullmatch(name) or _SERVICE.fullmatch(name))
 
 
 def _names(pattern: str, principal: str) -> Named:

@@ -28,6 +28,23 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+class Once(argparse.Action):
+    """Stores the value of an option that is an error if it is given twice.
+
+    argparse takes the last one: where the values are claims about one thing, the result would be
+    about another one than is asked.
+    """
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+        option_string: str | None = None,  # noqa: ARG002 (argparse's signature)
+    ) -> None:  # fmt: skip
+        """Store the value."""
+        if getattr(namespace, self.dest) is not self.default:
+            parser.error(str(argparse.ArgumentError(self, "given twice")))
+        setattr(namespace, self.dest, values)
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """As argparse's, which for the width loads shutil and three compressors with it, 0.6 MiB.
 

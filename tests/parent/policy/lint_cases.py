@@ -321,6 +321,37 @@ CONDITIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 ELEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "signing": ({"Action": "kms:Sign"}, {"no-recipient"}),
+    **{
+        f"a wildcard for {name}": ({"Action": ["kms:Decrypt", name]}, {"no-recipient"})
+        for name in ("kms:ReEncrypt*", "kms:Encryp?", "kms:GenerateMa*", "kms:Verify*")
+    },
+    **{
+        f"a wildcard for {name}": ({"Action": name}, set())
+        for name in ("kms:GenerateDataKey*", "kms:*crypt")
+    },
+    **{
+        f"only through a service, by {key}": (
+            {"Condition": {"StringEqualsIgnoreCase": {IMAGE: A0}, operator: {key: value}}},
+            {"through-a-service"},
+        )
+        for operator, key, value in (
+            ("StringEquals", "kms:ViaService", "s3.eu-central-1.amazonaws.com"),
+            ("StringLike", "kms:viaservice", "*.amazonaws.com"),
+            ("ForAnyValue:StringEquals", "aws:CalledVia", "athena.amazonaws.com"),
+            ("Bool", "aws:ViaAWSService", "true"),
+        )
+    },
+    **{
+        f"not through a service, by {operator}": (
+            {"Condition": {"StringEqualsIgnoreCase": {IMAGE: A0}, operator: {key: value}}},
+            set(),
+        )
+        for operator, key, value in (
+            ("StringNotEquals", "kms:ViaService", "s3.eu-central-1.amazonaws.com"),
+            ("StringEqualsIfExists", "kms:ViaService", "s3.eu-central-1.amazonaws.com"),
+            ("Bool", "aws:ViaAWSService", "false"),
+        )
+    },
     "some that carry none": (
         {"Action": ["kms:Decrypt", "kms:Encrypt", "kms:GetKeyPolicy"]},
         {"no-recipient"},

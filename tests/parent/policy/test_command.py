@@ -177,6 +177,60 @@ def test_what_else_a_request_has(folder: Path, capsys: pytest.CaptureFixture[str
     assert "is not KEY=VALUE" in fail(capsys, *explain, "--context", "vpc-1")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("--principal", "enclave", "is not the ARN of a caller"),
+        ("--principal", "111122223333", "is not the ARN of a caller"),
+        ("--principal", "arn:aws:iam::111122223333:role/enclave ", "is not the ARN of a caller"),
+        ("--principal", "arn:aws:iam::111122223333:role/*", "is not the ARN of a caller"),
+        ("--principal", "arn:aws:iam::1111:role/enclave", "is not the ARN of a caller"),
+        ("--principal", "*", "is not the ARN of a caller"),
+        ("--key", "alias/x", "is not the ARN of a key"),
+        ("--key", KEY.rpartition("/")[2], "is not the ARN of a key"),
+        ("--key", KEY.replace(":key/", ":alias/"), "is not the ARN of a key"),
+        ("--key", KEY + " ", "is not the ARN of a key"),
+        ("--context", "a=b", "is no condition key"),
+    ],
+)
+def test_what_no_request_has_is_no_denial(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, error: str
+) -> None:
+    """No statement is about a caller or a key of another name: the result would be wrong."""
+    (folder / "policy.json").write_text(run(capsys, *GENERATE))
+    told = fail(capsys, "explain", "policy.json", "--document", "image.eif", option, value)
+    assert error in told
+    assert "hint: " in told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "arn:aws:iam::111122223333:root",
+        "arn:aws-us-gov:iam::111122223333:user/path/name",
+        "arn:aws:sts::111122223333:assumed-role/enclave/i-0123456789abcdef0",
+        "s3.amazonaws.com",
+    ],
+)
+def test_callers(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (folder / "policy.json").write_text(run(capsys, *GENERATE))
+    explain = ["explain", "policy.json", "--document", "image.eif", "--principal", name]
+    cli.main(["key-policy", *explain])
+    assert f"by {name}: " in capsys.readouterr().out
+
+
+def test_a_claim_about_the_request_is_made_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last of two documents was taken, and the first of no account."""
+    (folder / "policy.json").write_text(run(capsys, *GENERATE))
+    for option, value in (("--document", "image.eif"), ("--key", KEY), ("--principal", ROLE)):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["key-policy", "explain", "policy.json", option, value, option, value])
+        assert caught.value.code == 2
+        assert f"argument {option}: given twice" in capsys.readouterr().err
+
+
 def test_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
