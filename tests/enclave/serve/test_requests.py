@@ -127,7 +127,7 @@ def test_what_is_http_but_no_call_is_refused_and_the_connection_kept(
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [(b"/healthz", 200), (b"/readyz?full", 200), (b"/metrics", 200), (b"/", 404)],
+    [(b"/healthz", 200), (b"/readyz?full", 200), (b"/", 404)],
 )
 def test_a_response_to_head_is_that_to_get_without_its_body(
     kms: Kms, path: bytes, status: int
