@@ -225,8 +225,8 @@ def _number(digits: str, most: int, text: str) -> int:
 
 
 def may_be_host(text: str) -> bool:
-    """Return whether a client may name this: a host, or other spellings of IPv4 addresses, which are
-    on no allowlist.
+    """Return whether a client may name this: a host, or another spelling of an IPv4 address, which
+    is on no allowlist.
     """
     return bool(_HOST.fullmatch(text)) or _is_ipv6(text)
 
