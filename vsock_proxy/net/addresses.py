@@ -244,6 +244,13 @@ def _number(digits: str, most: int, text: str) -> int:
     return int(digits)
 
 
+def may_be_host(text: str) -> bool:
+    """Return whether a client may name this: a host, or another spelling of an IPv4 address, which
+    is on no allowlist.
+    """
+    return bool(_HOST.fullmatch(text)) or _is_ipv6(text)
+
+
 def is_host(text: str) -> bool:
     """Return whether `text` has the form of a host: a name, an IPv4 address as four decimal
     numbers, or an IPv6 address without brackets.

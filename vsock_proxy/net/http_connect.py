@@ -9,7 +9,7 @@ import errno
 import re
 from typing import Protocol
 
-from vsock_proxy.net.addresses import is_host
+from vsock_proxy.net.addresses import may_be_host
 
 MAX_HEAD = 8192
 """Bytes in the head of a request or response."""
@@ -168,7 +168,7 @@ def parse_request(head: bytes) -> tuple[str, int]:
         raise RequestError(400, "a CONNECT request has no content")
     host, port = match[1].strip(b"[]").decode("latin-1"), int(match[2])
     bracketed = match[1][:1] == b"["
-    if not is_host(host) or bracketed != (":" in host) or not 0 < port <= 0xFFFF:
+    if not may_be_host(host) or bracketed != (":" in host) or not 0 < port <= 0xFFFF:
         raise RequestError(400, "the target is not HOST:PORT")
     return host, port
 
