@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from enclave.nitrotpm.device import TpmChannel, TpmDevice
+    from enclave.nitrotpm.messages import NvPublic
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ NV_INDEX = 0x01804E54
 behind is found. It lies in the owner's range (TCG, Registry of Reserved TPM 2.0 Handles)."""
 
 LEFT_BEHIND_AFTER = 3.0
-"""Seconds after which an index that was there already counts as left behind by a crash. The lock on
-the device keeps others off it, except programs in containers with nodes of their own: these need
-it for a moment."""
+"""Seconds after which an index that stays as it is counts as left behind by a crash. The lock on
+the device keeps others off it, except programs in containers with nodes of their own: each of these
+needs it for a moment, but all of them together may need it for longer."""
 
 _CHUNK = 1024
 """Bytes read or written at once: at most, as the TPM may take less (TPM_PT_NV_BUFFER_MAX)."""
@@ -238,7 +239,8 @@ class _Session:
 
     def _define(self, auth: bytes) -> None:
         """Define the index; one that a crash left behind is undefined first."""
-        found: float | None = None
+        seen: NvPublic | None = None
+        since = 0.0
         while True:
             try:
                 self._run(tpm.nv_define_space(tpm.message_buffer(NV_INDEX), auth))
@@ -247,24 +249,36 @@ class _Session:
                     raise
             else:
                 return
+            there = self._read_public()
             now = self._clock.monotonic()
-            found = now if found is None else found
-            if now - found >= LEFT_BEHIND_AFTER:
-                self._undefine_left_behind()
-            else:
-                self._pause()
+            # Written to or not: where programs follow each other, it is both again and again.
+            if there is None or there != seen:
+                seen, since = there, now
+            elif now - since >= LEFT_BEHIND_AFTER:
+                self._undefine_left_behind(there)
+                seen = None
+                continue
+            self._pause()
 
-    def _undefine_left_behind(self) -> None:
+    def _read_public(self) -> NvPublic | None:
+        """Return what the TPM tells everybody of the index; None if it has gone."""
         command = tpm.nv_read_public(NV_INDEX)
         try:
-            public = tpm.read_nv_public(command, self._send(command))
-            if not public.is_a_message_buffer:
-                raise TpmBusyError(
-                    f"NV index 0x{NV_INDEX:08x} is another program's: {public.size} bytes, "
-                    f"attributes 0x{public.attributes:08x}",
-                    hint=f"tpm2_nvreadpublic 0x{NV_INDEX:08x} shows it; if nothing needs it, "
-                    f"tpm2_nvundefine 0x{NV_INDEX:08x}",
-                )
+            return tpm.read_nv_public(command, self._send(command))
+        except TpmRefusedError as e:
+            if codes.base(e.code) not in _REPLACED:
+                raise
+            return None
+
+    def _undefine_left_behind(self, public: NvPublic) -> None:
+        if not public.is_a_message_buffer:
+            raise TpmBusyError(
+                f"NV index 0x{NV_INDEX:08x} is another program's: {public.size} bytes, "
+                f"attributes 0x{public.attributes:08x}",
+                hint=f"tpm2_nvreadpublic 0x{NV_INDEX:08x} shows it; if nothing needs it, "
+                f"tpm2_nvundefine 0x{NV_INDEX:08x}",
+            )
+        try:
             self._run(tpm.nv_undefine_space(NV_INDEX))
         except TpmRefusedError as e:
             if codes.base(e.code) not in _REPLACED:  # it has gone in the meantime

@@ -243,6 +243,30 @@ def test_an_index_that_is_given_back_in_time(
     assert 1 < other.elapsed < LEFT_BEHIND_AFTER
 
 
+def test_others_that_follow_each_other_keep_their_indexes(
+    simulated_nitrotpm: SimulatedNitroTpm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In containers with nodes of their own: the index is always there, of one after another."""
+    _crash(simulated_nitrotpm, before=simulated.NV_WRITE)
+    unwritten = simulated_nitrotpm.nv.copy()
+    simulated_nitrotpm.nv.clear()
+    _crash(simulated_nitrotpm, before=simulated.NSM_REQUEST)
+    written = simulated_nitrotpm.nv.copy()
+
+    class Clock(ManualClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            simulated_nitrotpm.nv.clear()
+            if self.elapsed < 3 * LEFT_BEHIND_AFTER:
+                simulated_nitrotpm.nv.update(written if int(self.elapsed) % 2 else unwritten)
+
+    clock = Clock()
+    with caplog.at_level(logging.INFO, "enclave"):
+        assert parse(NitroTpm(simulated_nitrotpm, clock=clock).attest(nonce=b"n")).nonce == b"n"
+    assert clock.elapsed >= 3 * LEFT_BEHIND_AFTER
+    assert "left behind" not in caplog.text
+
+
 def test_an_index_of_another_program(tpm: NitroTpm, simulated_nitrotpm: SimulatedNitroTpm) -> None:
     """It is never undefined, whatever waits for it."""
     _crash(simulated_nitrotpm, before=simulated.NSM_REQUEST)
