@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import importlib.util
+import logging
 import random
 import re
 import resource
@@ -159,6 +160,7 @@ def main() -> int:
             target.run(options.input.read_bytes())
         return 0
     if options.keep:
+        logging.root.addHandler(logging.NullHandler())  # warnings about inputs are not ours
         for target in chosen:
             print(f"{target.name:<16}{keep(target):>4} inputs kept", flush=True)
         return 0
