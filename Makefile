@@ -95,7 +95,7 @@ fuzz: $(READY)  ## hostile bytes, by coverage; TARGET= SECONDS=60 SEED=
 	PYTHONPATH=.fuzz/site $(BIN)/python -m tests.programs.fuzz $(TARGET) \
 	  --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-fuzz-keep: $(READY) ## of the corpus that make fuzz left, what the seeds miss; TARGET=
+fuzz-keep: $(READY) ## keep what make fuzz reached beyond the seeds; TARGET=
 	$(BIN)/python -m tests.programs.fuzz --keep $(TARGET)
 
 fuzz-eif: $(READY) ## a million mutated enclave images, read (minutes)

@@ -298,8 +298,8 @@ def _through_a_service(statement: Statement) -> Iterator[Finding]:
         ):
             yield at(
                 statement, "through-a-service",
-                f"{condition}: met only by what another AWS service asks, which carries no "
-                "document: the statement has no effect",
+                f"{condition}: met by what another AWS service asks for a caller, and never by an "
+                "enclave's own request",
                 "leave this condition out; what a service may do is a statement of its own",
             )  # fmt: skip
 

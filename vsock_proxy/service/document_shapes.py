@@ -77,12 +77,15 @@ def _documents(data: bytes, depth: int) -> Iterator[bytes]:
         yield document
     elif data.startswith(_NSM_RESPONSE):
         yield from _documents(_byte_string(data, len(_NSM_RESPONSE)), depth + 1)
-    elif (text := _text(data)) is not None:
-        yield from _documents_in_text(text, depth)
-    else:  # a byte string within a message, as COSE_Sign1 is often passed on
+    else:
+        if (text := _text(data)) is not None:
+            yield from _documents_in_text(text, depth)
+        # A byte string of CBOR, as COSE_Sign1 is often passed on. Around text it is text as well:
+        # its head may be letters.
         start, size = _head(data, 0)
-        if start is not None and not data[start + size :].strip(_TRAILING):
-            yield from _documents(data[start : start + size], depth + 1)
+        end = (start or 0) + size
+        if start is not None and end <= len(data) and not data[end:].strip(_TRAILING):
+            yield from _documents(data[start:end], depth + 1)
 
 
 def _documents_in_text(text: str, depth: int) -> Iterator[bytes]:

@@ -81,8 +81,6 @@ def test_some_callers_are_not_anyone(operator: str, key: str, value: object) -> 
         ("ForAnyValue:StringLike", "aws:PrincipalOrgPaths", "o-*/r-ab12/*"),
         ("IpAddress", "aws:SourceIp", "0.0.0.0/0"),
         ("IpAddress", "aws:SourceIp", ["203.0.113.0/24", "::/0"]),
-        ("ForAnyValue:StringEquals", "aws:CalledVia", "athena.amazonaws.com"),
-        ("StringEquals", "kms:ViaService", "s3.eu-central-1.amazonaws.com"),
         ("Null", "kms:CallerAccount", "false"),
         ("StringEqualsIfExists", "kms:CallerAccount", ACCOUNT),
         ("StringNotEquals", "kms:CallerAccount", ACCOUNT),
@@ -91,6 +89,17 @@ def test_some_callers_are_not_anyone(operator: str, key: str, value: object) -> 
 )
 def test_callers_that_anybody_may_be(operator: str, key: str, value: object) -> None:
     assert of_callers(operator, key, value) == {"anyone"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "value"),
+    [
+        ("ForAnyValue:StringEquals", "aws:CalledVia", "athena.amazonaws.com"),
+        ("StringEquals", "kms:ViaService", "s3.eu-central-1.amazonaws.com"),
+    ],
+)
+def test_a_service_acts_for_anybody(operator: str, key: str, value: object) -> None:
+    assert of_callers(operator, key, value) == {"anyone", "through-a-service"}
 
 
 @pytest.mark.parametrize(
