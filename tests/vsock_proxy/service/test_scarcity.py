@@ -131,7 +131,7 @@ def started_or_complained(folder: Path, module: str, *words: str, limit: tuple[i
     assert "Traceback" not in said, said
     assert "Exception ignored" not in said, said
     if process.returncode == -signal.SIGABRT:
-        # cryptography is Rust, which ends the process where it gets no memory. No code of ours runs.
+        # cryptography is Rust, which ends the process where it gets no memory: no code of ours runs
         assert OUT_OF_MEMORY.search(said), said
     elif process.returncode and not STARTED.search(said):
         assert said.count(": error: ") == 1, said
