@@ -47,14 +47,13 @@ def end_after(seconds: float) -> None:
 
     def look(*_: object) -> None:
         # The timer counts in ticks: by the account of the process it may be early.
-        left = seconds - time.process_time()
-        if left > 0:
-            signal.setitimer(signal.ITIMER_PROF, max(left, 0.1))
-        else:
+        if time.process_time() >= seconds:
             os.kill(os.getpid(), signal.SIGUSR1)
 
     signal.signal(signal.SIGPROF, look)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    # Again and again: in the middle of a deep recursion `look` itself ends in RecursionError, which
+    # the target may take for its own.
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
 
 
 def main() -> None:
