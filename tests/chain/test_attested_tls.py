@@ -16,7 +16,7 @@ from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.sockets import unused_port
-from tests.waiting import TEST_TIMEOUT, eventually
+from tests.waiting import TEST_TIMEOUT, eventually, listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def enclave(folder: Path, *command: str) -> Iterator[None]:
     words = (*SIMULATOR, "--folder", str(folder), "--", *command)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         try:
-            eventually(lambda: (folder / "16_8443").exists() or process.poll() is not None)
+            eventually(lambda: listens(folder / "16_8443") or process.poll() is not None)
             assert process.poll() is None, process.communicate()[1]
             yield
         finally:

@@ -20,7 +20,7 @@ from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.commands import AGENT, SIMULATOR, run
 from tests.sockets import unused_port
-from tests.waiting import TEST_TIMEOUT, eventually
+from tests.waiting import TEST_TIMEOUT, eventually, listens
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
@@ -241,7 +241,7 @@ def test_more_clients_than_descriptors_leave_a_few_lines(tmp_path: Path) -> None
         contextlib.ExitStack() as clients,
     ):
         try:
-            eventually(path.exists)
+            eventually(lambda: listens(path))
             for _ in range(200):
                 client = clients.enter_context(socket.socket(socket.AF_UNIX))
                 client.settimeout(TEST_TIMEOUT)

@@ -53,8 +53,8 @@ def swtpm(folder: Path) -> Iterator[Swtpm]:
         socket.socket(socket.AF_UNIX) as connection,
     ):
         try:
-            eventually(server.exists)
-            connection.connect(str(server))
+            # Its socket is there a moment before it listens.
+            eventually(lambda: connection.connect_ex(str(server)) == 0)
             yield Swtpm(connection)
         finally:
             process.kill()
