@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 _LIST = re.compile(
     r"[\w\s\[\]()=!.:&*]{0,60}?[\[{(<]{1,2}\s*([-\w]+(?:[\s,;]+[-\w]+)*)[\s,]*[\]})>]+[);,]*"
@@ -27,6 +27,9 @@ _BEFORE = re.compile(r"data:[^,]{0,200};base64,|[\w.-]{1,80}:\s+(?:!!binary\s*)?
 
 _DIAGNOSTIC = re.compile(r"(?:18\()?(h|b64)'([^']*)'\)?")
 """A byte string in CBOR's diagnostic notation (RFC 8949, section 8)."""
+
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2}|[\w.~!*()/+-])+", re.ASCII)
+"""Percent-encoding (RFC 3986, section 2.1), and nothing else: other prints may have a % in them."""
 
 _HTTP_HEAD = re.compile(r"HTTP/\d[^\n]*\n(?:[^\s][^\n]*\n)*\r?\n")
 
@@ -54,8 +57,8 @@ def printed_bytes(text: str) -> bytes | str | None:
         return text[head.end() :]
     if before := _BEFORE.match(text):
         return text[before.end() :]
-    if re.search(r"%[0-9A-Fa-f]{2}", text):
-        return unquote(text)
+    if "%" in text and _PERCENT.fullmatch(text):
+        return unquote_to_bytes(text)
     if found := _DIAGNOSTIC.fullmatch(text):
         return found[2]
     if found := _LITERAL.fullmatch(text):
@@ -84,9 +87,9 @@ def _unescaped(text: str) -> bytes | str | None:
 
     def plain(found: re.Match[str]) -> str:
         word = found[1]
-        if word[0] == "x":
-            return chr(int(word[1:], 16))
-        return chr(int(word, 8) & 0xFF) if len(word) > 1 else _ESCAPED.get(word, word)
+        if len(word) == 1:
+            return _ESCAPED.get(word, word)
+        return chr(int(word[1:], 16) if word[0] == "x" else int(word, 8) & 0xFF)
 
     try:
         return _ESCAPE.sub(plain, text).encode("latin-1")

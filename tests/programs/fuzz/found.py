@@ -19,6 +19,8 @@ FOUND: dict[str, tuple[bytes, ...]] = {
         b" " * 16_000 + b"!",
         b'{"sops":{"kms":[{"arn":"arn:aws:kms:us-east-1:111122223333:key/a","enc":"\xc3\xa9"}],"mac":"x"}}',
     ),
+    # A backslash and an x without digits: ValueError.
+    "shapes": (rb"'\xzz'", rb"b'\x'"),
     # Control characters of another's message on a terminal.
     "refusal": (
         b"User: arn:aws:iam::1:user/\x1b[31m is not authorized to perform: kms:Decrypt",

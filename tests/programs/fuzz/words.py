@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from functools import cache
@@ -9,6 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from unittest import mock
+from urllib.parse import quote
+
+import cbor2
 
 from enclave.cli import files, shorthand, values
 from enclave.cli.model import operation_model
@@ -24,6 +28,7 @@ from tests.paths import ROOT
 from tests.programs.fuzz.attestation import documents
 from tests.programs.fuzz.target import Feed, Target
 from vsock_proxy.proxy.allowlist_file import parse_allowlist
+from vsock_proxy.service.document_shapes import document_bytes
 from vsock_proxy.service.mistakes import each_error
 from vsock_proxy.service.settings import parse_settings
 
@@ -246,6 +251,28 @@ def _measured_seeds() -> list[bytes]:
     ]
 
 
+def _shapes(data: bytes) -> None:
+    with contextlib.suppress(ConfigurationError):
+        assert document_bytes(data)
+
+
+def _shape_seeds() -> list[bytes]:
+    # The smallest that has a document's form: COSE_Sign1 with ES384.
+    document = cbor2.dumps([b"\xa1\x01\x38\x22", {}, b"", bytes(96)])
+    numbers = list(document)
+    signed = [number - 256 if number > 127 else number for number in numbers]
+    return [
+        str(numbers).replace(",", "").encode(),
+        f"[]byte{{{', '.join(map(hex, numbers))}}}".encode(),
+        f"new byte[] {{{', '.join(map(str, signed))}}};".encode(),
+        document.hex("-").upper().encode(),
+        repr(document).encode(),
+        f"document: !!binary |\n  {base64.b64encode(document).decode()}\n".encode(),
+        f"HTTP/1.1 200 OK\r\nA: b\r\n\r\nh'{document.hex()}'".encode(),
+        quote(document).encode(),
+    ]
+
+
 def _expectations(data: bytes) -> None:
     def of(_text: str, _platform: Platform | None, _enclave: str | None) -> measured.Measured:
         return policies.OLD
@@ -298,6 +325,9 @@ TARGETS = [
            packages=("parent",), words=(b" on resource: ", b"User: arn:", b"kms:Decrypt")),
     Target(name="measured", run=_measured, seeds=_measured_seeds, max_length=16384,
            packages=("parent",), words=(b"Measurements", b"PCR0", b"EnclaveID")),
+    Target(name="shapes", run=_shapes, seeds=_shape_seeds, max_length=2048,
+           packages=("vsock_proxy",),
+           words=(b"0x", b"\\x", b"data:;base64,", b"h'", b"b64'", b"%84", b"...", b"-1, ")),
     Target(name="expectations", run=_expectations, seeds=_expectation_seeds, max_length=4096,
            packages=("parent", "vsock_proxy"), words=(*_YAML, b"may-not: ")),
 ]  # fmt: skip

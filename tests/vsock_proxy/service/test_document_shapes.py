@@ -192,6 +192,7 @@ _WRAPS: dict[str, Callable[[bytes], bytes]] = {
     "bytes of CBOR": cbor2.dumps,
     "Python": lambda d: repr(d).encode(),
     "Go": lambda d: f"[{' '.join(map(str, d))}]".encode(),
+    "percent": lambda d: quote(d, safe="").encode(),
 }
 
 
@@ -201,6 +202,8 @@ _WRAPS: dict[str, Callable[[bytes], bytes]] = {
     st.lists(st.sampled_from(sorted(_WRAPS)), max_size=3),
     st.sampled_from([b"", b"\n", b"\r\n"]),
 )
+@example(b"100 %41", bytes(96), ["Python"], b"")
+@example(b"%25%41", bytes(96), ["percent", "Python"], b"\n")
 def test_shapes_within_shapes(
     payload: bytes, signature: bytes, shapes: list[str], end: bytes
 ) -> None:
@@ -220,6 +223,7 @@ def test_shapes_within_shapes(
 @example(b"HTTP/1.1 200\n" + b" \t" * 300_000 + b"x")
 @example(b"%25" * 200_000)
 @example(b"b'" + b"\\a" * 300_000)
+@example(b"%41" * 200_000 + b"%")
 def test_only_the_documented_error(data: bytes) -> None:
     with contextlib.suppress(ConfigurationError):
         assert isinstance(document_bytes(data), bytes)
