@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -156,3 +158,18 @@ def test_server_that_is_down(place: Place) -> None:
             with rig.connect() as client:
                 assert closed_without_a_byte(client)
         rig.assert_quiet()
+
+
+def test_a_loop_that_spins_is_found(place: Place) -> None:
+    class Ignores:
+        def ready(self, fd: int, events: int) -> None:
+            pass
+
+    never_read = os.eventfd(1, os.EFD_CLOEXEC)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, never_read)
+        rig = stack.enter_context(Rig(place.address("proxy"), place.address("server")))
+        # Level-triggered: it is reported for as long as nobody reads it.
+        rig.loop.call_from_thread(lambda: rig.loop.add(never_read, Ignores(), select.EPOLLIN))
+        with pytest.raises(AssertionError, match="still something to do"):
+            rig.assert_quiet()
