@@ -4,8 +4,10 @@ User-mode Linux is a kernel that runs as a process, without privilege or KVM. It
 machine's file system, read-only, with no network but its own loopback and vsock's, and runs
 pytest from this very virtual environment. Arguments are pytest's; without any, `tests_over_vsock`.
 
-Exit status: pytest's; 1 if the guest did not get that far; 0, with a line that says so, if there
-is no user-mode Linux, or if it cannot run even an empty program on this processor. UML and
+Without arguments, the tests that failed are run once more, alone, as `make test-again` does.
+
+Exit status: pytest's last; 1 if the guest did not get that far; 0, with a line that says so, if
+there is no user-mode Linux, or if it cannot run even an empty program on this processor. UML and
 UML_MODULES name another kernel and its modules.
 """
 
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.paths import ROOT
+from tests.programs.guest.init import SHARED
 
 KERNEL = os.environ.get("UML", "linux.uml")
 MODULES = Path(os.environ.get("UML_MODULES", "/usr/lib/uml/modules"))
@@ -34,7 +37,11 @@ timeout ends a test that hangs before it."""
 
 MEMORY = "1G"  # At most: the file behind it is sparse.
 
-_PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no")
+_PYTEST = ("-m", "pytest", "-q", f"--override-ini=cache_dir={SHARED / 'cache'}", "--color=no")
+_AGAIN = ("--last-failed", "--last-failed-no-failures", "none", "-p", "no:randomly")
+
+SOME_FAILED = 1
+"""pytest's exit status."""
 
 
 def main(arguments: list[str]) -> int:
@@ -53,14 +60,13 @@ def main(arguments: list[str]) -> int:
             )
             print("test-vsock: hint: one with UML=/path/to/linux.uml UML_MODULES=/path/to/modules")
             return 0
-        _write_job(shared, arguments or tests_over_vsock())
-        finished = _boot(kernel, shared)
-        status = shared / "status"
-        if finished and status.exists():
-            return int(status.read_text())
-    reason = "it ended without an outcome" if finished else f"no outcome after {DEADLINE:g} s"
-    print(f"test-vsock: error: the guest failed: {reason}", file=sys.stderr)
-    return 1
+        if arguments:
+            return _run(kernel, shared, arguments)
+        status = _run(kernel, shared, tests_over_vsock())
+        if status == SOME_FAILED and (shared / "cache").exists():
+            print("test-vsock: the tests that failed, once more, alone", flush=True)
+            status = _run(kernel, shared, [*tests_over_vsock(), *_AGAIN])
+        return status
 
 
 def tests_over_vsock() -> list[str]:
@@ -78,6 +84,19 @@ def tests_over_vsock() -> list[str]:
             if rigged.search(f.read_text())
         ),
     ]
+
+
+def _run(kernel: str, shared: Path, arguments: list[str]) -> int:
+    """Run pytest in the guest; return its exit status, or 1 if the guest failed."""
+    outcome = shared / "status"
+    outcome.unlink(missing_ok=True)
+    _write_job(shared, arguments)
+    finished = _boot(kernel, shared)
+    if finished and outcome.exists():
+        return int(outcome.read_text())
+    reason = "it ended without an outcome" if finished else f"no outcome after {DEADLINE:g} s"
+    print(f"test-vsock: error: the guest failed: {reason}", file=sys.stderr)
+    return SOME_FAILED
 
 
 def _write_job(shared: Path, tests: list[str]) -> None:
