@@ -65,6 +65,16 @@ TPM_KEYS = {tpm_pcr_key(index).lower(): index for index in range(TPM_PCR_COUNT)}
 ATTESTATION_KEYS = ENCLAVE_KEYS.keys() | TPM_KEYS.keys()
 
 
+SERVICE_KEYS = frozenset(
+    {"kms:viaservice", "aws:calledvia", "aws:calledviafirst", "aws:calledvialast"}
+)
+"""Condition keys, in lower case, of requests that another AWS service makes for a caller. Such a
+service has no attestation document of an enclave: an enclave's own request has none of them."""
+
+VIA_SERVICE = "aws:viaawsservice"
+"""Says whether a service made the request: ``false`` in an enclave's own."""
+
+
 def means_attestation(key: str) -> bool:
     """Return whether a condition key is about the attestation document, or is meant to be."""
     key = key.lower()

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parent.policy.actions import Action, like, means_attestation
+from parent.policy.actions import SERVICE_KEYS, VIA_SERVICE, Action, like, means_attestation
 from parent.policy.measured import Measured
 from parent.policy.principals import Named, named_as
 
@@ -54,6 +54,11 @@ class Request:
     document: Measured | Document = Document.NONE
     context: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def is_enclaves_own(self) -> bool:
+        """Whether an enclave, and no other AWS service for it, asks: it sends its document."""
+        return isinstance(self.document, Measured) and self.action.takes_recipient
+
     def value(self, key: str) -> tuple[str, ...] | None:
         """Return the values of a condition key: none if the key is absent, None if not known."""
         name = key.lower()
@@ -65,6 +70,10 @@ class Request:
             if isinstance(self.document, Measured):
                 return self.document.value(name)
             return () if self.document is Document.NONE else None
+        if self.is_enclaves_own and name in SERVICE_KEYS:
+            return ()
+        if self.is_enclaves_own and name == VIA_SERVICE:
+            return ("false",)
         if self.principal:
             parts = self.principal.split(":")
             if name in ("aws:principalaccount", "kms:calleraccount") and len(parts) > 4:

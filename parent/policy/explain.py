@@ -16,6 +16,8 @@ from parent.policy import evaluate
 from parent.policy.actions import (
     ATTESTATION_KEYS,
     ENCLAVE_KEYS,
+    SERVICE_KEYS,
+    VIA_SERVICE,
     Platform,
     PolicyError,
     find,
@@ -277,6 +279,9 @@ def remark(check: Check, request: Request) -> str:
         if condition.is_attestation:
             return f"requests for {request.action.name} take no Recipient: the key is absent"
         return f"requests for {request.action.name} never have this condition key"
+    of_services = {*SERVICE_KEYS, VIA_SERVICE} - request.context.keys()
+    if request.is_enclaves_own and key.lower() in of_services:
+        return f"the caller's own request; if another service made it: --context {key}=VALUE"
     if check.is_met is not False or not condition.is_attestation or condition.is_negated:
         return ""
     if condition.operator == "Null":

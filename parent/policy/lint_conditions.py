@@ -11,7 +11,9 @@ from parent.policy.actions import (
     ENCLAVE_KEYS,
     IMAGE_KEY,
     PREFIX,
+    SERVICE_KEYS,
     TPM_KEYS,
+    VIA_SERVICE,
     Platform,
     is_condition_key,
     pcr_key,
@@ -293,8 +295,8 @@ def _through_a_service(statement: Statement) -> Iterator[Finding]:
         return
     for condition in needed:
         key = condition.key.lower()
-        if key in _OF_A_SERVICE or (
-            key == "aws:viaawsservice" and {each.lower() for each in condition.values} == {"true"}
+        if key in SERVICE_KEYS or (
+            key == VIA_SERVICE and {each.lower() for each in condition.values} == {"true"}
         ):
             yield at(
                 statement, "through-a-service",
@@ -302,11 +304,6 @@ def _through_a_service(statement: Statement) -> Iterator[Finding]:
                 "enclave's own request",
                 "leave this condition out; what a service may do is a statement of its own",
             )  # fmt: skip
-
-
-_OF_A_SERVICE = frozenset(
-    {"kms:viaservice", "aws:calledvia", "aws:calledviafirst", "aws:calledvialast"}
-)
 
 
 def _needs_presence(condition: Condition) -> bool:

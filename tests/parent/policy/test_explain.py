@@ -95,6 +95,38 @@ def test_remarks(condition: dict[str, Any], document: Measured, expected: str) -
     assert bool(expected) == bool(found)
 
 
+@pytest.mark.parametrize(
+    ("condition", "outcome"),
+    [
+        ({"StringEquals": {"kms:ViaService": "s3.eu-central-1.amazonaws.com"}}, "NOT_ALLOWED"),
+        ({"StringLike": {"KMS:viaservice": "*"}}, "NOT_ALLOWED"),
+        ({"ForAnyValue:StringEquals": {"aws:CalledVia": "s3.amazonaws.com"}}, "NOT_ALLOWED"),
+        ({"Null": {"aws:CalledViaFirst": "false"}}, "NOT_ALLOWED"),
+        ({"Bool": {"aws:ViaAWSService": "true"}}, "NOT_ALLOWED"),
+        ({"Bool": {"aws:ViaAWSService": "false"}}, "ALLOWED"),
+        ({"StringNotEquals": {"kms:ViaService": "s3.eu-central-1.amazonaws.com"}}, "ALLOWED"),
+        ({"Null": {"aws:CalledVia": "true"}}, "ALLOWED"),
+    ],
+)
+def test_a_request_with_a_document_comes_through_no_service(
+    condition: dict[str, Any], outcome: str
+) -> None:
+    policy = parsed(statement(Condition=condition))
+    found = explain.explain(policy, Request(DECRYPT, SESSION, KEY, OLD))
+    assert found.outcome is Outcome[outcome]
+    [check] = found.steps[0].checks
+    assert "--context" in explain.remark(check, found.request)
+    # Of a request whose document is not known, nothing is known of this either.
+    unknown = Request(DECRYPT, SESSION, KEY, Document.UNKNOWN)
+    assert explain.explain(policy, unknown).outcome is Outcome.UNKNOWN
+    # And what is given counts.
+    [key] = next(iter(condition.values()))
+    given = Request(DECRYPT, SESSION, KEY, OLD, {key.lower(): ("other",)})
+    [check] = explain.explain(policy, given).steps[0].checks
+    assert check.actual == ("other",)
+    assert not explain.remark(check, given)
+
+
 def test_an_operation_without_recipient() -> None:
     [found] = remarks({"StringEquals": {IMAGE: A0}}, OLD, "Sign")
     assert found == "requests for kms:Sign take no Recipient: the key is absent"
