@@ -191,6 +191,19 @@ def test_values_of_keys_of_the_request_itself() -> None:
     assert value("aws:SourceVpc", principal=ROLE) is None
 
 
+def test_values_of_keys_of_a_service_that_asks_for_a_caller() -> None:
+    own = Request(find("Decrypt"), document=OLD)
+    for key in ("kms:ViaService", "aws:CalledVia", "AWS:CalledViaFirst", "aws:CalledViaLast"):
+        assert own.value(key) == ()
+        assert replace(own, document=Document.UNKNOWN).value(key) is None
+        assert replace(own, document=Document.NONE).value(key) is None
+        assert replace(own, context={key.lower(): ("s3",)}).value(key) == ("s3",)
+    assert own.value("aws:ViaAWSService") == ("false",)
+    assert replace(own, document=Document.NONE).value("aws:ViaAWSService") is None
+    # A measured image beside an operation that takes no document tells nothing of the request.
+    assert replace(own, action=find("Encrypt")).value("kms:ViaService") is None
+
+
 @pytest.mark.parametrize(
     ("resource", "expected"),
     [
