@@ -103,8 +103,7 @@ def _names_all_of(denying: Statement, allowing: Statement) -> bool:
 
 
 def _account(pattern: str) -> str:
-    parts = pattern.split(":")
-    return parts[4] if len(parts) > 4 else pattern
+    return "".join(pattern.split(":")[4:5]) or pattern
 
 
 def denies_without_document(
