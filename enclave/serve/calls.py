@@ -167,6 +167,8 @@ class Calls:
                     call.parameters,
                     timeout=self._deadline,
                 )
+                if pool is not None and call.operation == "GenerateRandom":
+                    pool.go_on()
                 return call_response(result.content, usable_request_id(result.request_id, ours))
         except TimeoutError as e:
             raise KmsUnreachableError(

@@ -92,6 +92,13 @@ class PooledRandom:
                 self._waiting.remove(place)
                 self._serve()  # those behind may want fewer bytes
 
+    def go_on(self) -> None:
+        """End a pause after failures: KMS has just given random bytes to another request."""
+        self._error = None  # Who comes now waits for the fetch that begins, or is under way.
+        if self._pause is not None:
+            self._pause.cancel()
+            self._resume()
+
     def families(self) -> Iterable[Family]:
         """Return how full the pool is; see `metrics.Source`."""
         yield single("enclave_agent_pool_bytes", "gauge", "Held by the pool.", len(self._store))
@@ -152,9 +159,9 @@ class PooledRandom:
         if self._pause is None:  # Fetches that fail together are one failure.
             self._failures += 1
             seconds = wait_before(min(self._failures, 16) + 1, self._uniform)
-            self._pause = self._loop.call_later(seconds, self._go_on)
+            self._pause = self._loop.call_later(seconds, self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._pause = None
         self._fill()
 

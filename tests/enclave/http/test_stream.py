@@ -37,10 +37,8 @@ def read_until(stream: PlainStream, deadline: float) -> None:
 @pytest.fixture
 def pair() -> Iterator[tuple[PlainStream, socket.socket]]:
     ours, theirs = socket.socketpair()
-    stream = PlainStream(ours)
-    yield stream, theirs
-    stream.close()
-    theirs.close()
+    with ours, theirs:
+        yield PlainStream(ours), theirs
 
 
 Pair = tuple[PlainStream, socket.socket]

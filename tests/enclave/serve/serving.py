@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import random
 import socket
 import struct
 import threading
@@ -127,6 +128,7 @@ def served(
     *,
     probe: Callable[[], object] = lambda: None,
     fetch: Callable[[int], bytes] | None = None,
+    uniform: Callable[[float, float], float] = random.uniform,
     limits: Limits | None = None,
     readiness: Mapping[str, float] | None = None,
     most: int = 4,
@@ -141,7 +143,11 @@ def served(
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         async def start() -> Served:
-            pool = None if fetch is None else PooledRandom(fetching(fetch), deadline=TEST_TIMEOUT)
+            pool = (
+                None
+                if fetch is None
+                else PooledRandom(fetching(fetch), deadline=TEST_TIMEOUT, uniform=uniform)
+            )
             calls = Calls(
                 {name: _made(each) for name, each in (regions or {"eu-central-1": call}).items()},
                 most=most,

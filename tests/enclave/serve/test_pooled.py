@@ -126,6 +126,24 @@ def test_a_pool_fetches_again_after_a_failure(
     assert lines == ["no random bytes for the pool: no way", "random bytes for the pool again"]
 
 
+def test_a_pool_that_pauses_goes_on_once_kms_gives_random_bytes(kms: Kms, source: Source) -> None:
+    failing = True
+
+    def fetch(number_of_bytes: int) -> bytes:
+        if failing:
+            raise KmsUnreachableError("no way")
+        return source(number_of_bytes)
+
+    source.left.release(1)
+    # The first retry waits for this long: only a request that KMS answers can end the pause.
+    with served(kms, fetch=fetch, uniform=lambda _low, _high: 10 * TEST_TIMEOUT) as endpoint:
+        assert endpoint.exchange(request()).message.startswith("no way")
+        failing = False
+        assert endpoint.exchange(request()).message.startswith("no way")
+        assert endpoint.exchange(request(b'{"NumberOfBytes":1024}')).status == 200
+        assert json.loads(endpoint.exchange(request()).body) == {"Plaintext": "AAAAAA=="}
+
+
 def test_a_pool_makes_few_calls_at_the_same_time(kms: Kms) -> None:
     entered, release = threading.Semaphore(0), threading.Event()
 

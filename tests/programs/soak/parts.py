@@ -352,7 +352,8 @@ def await_right(made: Chain, *, within: float) -> None:
 def _is_right(port: int) -> bool:
     """Return whether an endpoint gives random bytes, its pool's and KMS's own.
 
-    The pool pauses for up to five seconds after failed fetches, and clients get its last error.
+    The pool pauses for up to five seconds after failed fetches, while clients get what it has left,
+    then its last error. That KMS gives random bytes ends the pause: so KMS's come first.
     """
     with EndpointClient(port, timeout=DEADLINE) as client:
         try:
