@@ -125,7 +125,8 @@ class ConnectionPool:
         """Take a place with a kept connection in it, if there is one and no thread waits for it."""
         state = self._state
         with state.lock:
-            if state.closed or state.waiters or not state.free or not state.idle:
+            # What is idle stands in a place that is free, and then no thread waits.
+            if not state.idle:
                 return None
             state.free -= 1
             connection = state.idle.pop()

@@ -125,7 +125,7 @@ class PlainStream:
     def is_quiet(self) -> bool:
         """See `Stream.is_quiet`."""
         # The end of the stream and errors are "readable" as well.
-        return self._socket.fileno() >= 0 and not self._readable.poll(0)
+        return self._socket.fileno() != -1 and not self._readable.poll(0)
 
     def close(self) -> None:
         """See `Stream.close`."""

@@ -6,7 +6,8 @@ import contextlib
 import re
 import socket
 import threading
-from typing import TYPE_CHECKING, Self
+import time
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.net.addresses import UnixAddress
@@ -21,6 +22,56 @@ ADDRESS = UnixAddress("/the/test's/server")
 HOST = "kms.us-east-1.amazonaws.com"
 
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n")
+
+
+def soon() -> float:
+    return time.monotonic() + 0.05
+
+
+def late() -> float:
+    return time.monotonic() + TEST_TIMEOUT
+
+
+class Reluctant(socket.socket):
+    """A socket that blocks though it seemed ready, is full, or fails.
+
+    Attributes:
+        times: how often sends and reads block from now on.
+        full: whether every send blocks.
+        failure: what every send raises.
+        calls: sends so far.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.times, self.full, self.calls = 0, False, 0
+        self.failure: OSError | None = None
+
+    @classmethod
+    def pair(
+        cls, *, times: int = 0, full: bool = False, failure: OSError | None = None
+    ) -> tuple[Reluctant, socket.socket]:
+        """Return one, and an ordinary socket at its other end."""
+        one, theirs = socket.socketpair()
+        ours = cls(fileno=one.detach())
+        ours.times, ours.full, ours.failure = times, full, failure
+        return ours, theirs
+
+    def send(self, *args: Any) -> int:
+        self.calls += 1
+        if self.failure is not None:
+            raise self.failure
+        self._block(always=self.full)
+        return super().send(*args)
+
+    def recv(self, *args: Any) -> bytes:
+        self._block()
+        return super().recv(*args)
+
+    def _block(self, *, always: bool = False) -> None:
+        if always or self.times > 0:
+            self.times -= 1
+            raise BlockingIOError
 
 
 class Server:

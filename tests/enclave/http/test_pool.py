@@ -1,10 +1,8 @@
-"""The pool: bounded, first come first served, and what it does not keep."""
+"""The pool: which connections it keeps and gives out again, and which it does not."""
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,60 +10,10 @@ from enclave.http.connection import HttpConnection
 from enclave.http.errors import HttpTimeoutError, PoolClosedError
 from enclave.http.pool import MAX_IDLE, ConnectionPool
 from tests.doubles import ManualClock
+from tests.enclave.http.pools import FakeStream, keep, queue_up
+from tests.enclave.http.servers import late
 from tests.forked import run_in_child
-from tests.waiting import TEST_TIMEOUT, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-class FakeStream:
-    """A stream that is quiet until it is told otherwise."""
-
-    def __init__(self) -> None:
-        self.quiet, self.closed = True, False
-
-    def send(self, data: bytes, deadline: float) -> None:
-        raise NotImplementedError
-
-    def receive(self, deadline: float) -> bytes:
-        raise NotImplementedError
-
-    def receive_now(self) -> bytes | None:
-        raise NotImplementedError
-
-    def fileno(self) -> int:
-        raise NotImplementedError
-
-    def is_quiet(self) -> bool:
-        return self.quiet and not self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def late() -> float:
-    return time.monotonic() + TEST_TIMEOUT
-
-
-def keep(pool: ConnectionPool) -> FakeStream:
-    """Have the pool keep a new connection."""
-    stream = FakeStream()
-    place = pool.take(late())
-    assert place.connection is None
-    place.fill(HttpConnection(stream))
-    pool.give(place)
-    return stream
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def pool(clock: ManualClock) -> ConnectionPool:
-    return ConnectionPool(2, clock=clock)
+from tests.waiting import TEST_TIMEOUT
 
 
 def test_a_connection_is_used_again(pool: ConnectionPool) -> None:
@@ -118,94 +66,6 @@ def test_those_that_nobody_needs_any_more_are_closed_in_passing(
     assert [stream.closed for stream in streams] == [True, False]
 
 
-def test_the_wait_for_a_place_ends(pool: ConnectionPool) -> None:
-    held = [pool.take(late()), pool.take(late())]
-    with pytest.raises(HttpTimeoutError) as caught:
-        pool.take(time.monotonic() + 0.01)
-    assert caught.value.stage == "queue"
-    pool.give(held[0])
-    pool.give(pool.take(time.monotonic()))
-
-
-def queue_up(pool: ConnectionPool, work: Callable[[], None]) -> threading.Thread:
-    """Start a thread that waits for a place, and return once it does."""
-    waiting = len(pool._state.waiters)
-    thread = threading.Thread(target=work)
-    thread.start()
-    eventually(lambda: len(pool._state.waiters) == waiting + 1)
-    return thread
-
-
-def test_first_come_first_served() -> None:
-    pool = ConnectionPool(1, clock=ManualClock())
-    order: list[int] = []
-
-    def wait(number: int) -> None:
-        place = pool.take(late())
-        order.append(number)
-        pool.give(place)
-
-    held = pool.take(late())
-    threads = [queue_up(pool, lambda number=n: wait(number)) for n in range(8)]  # type: ignore[misc]
-    pool.give(held)
-    wait(8)  # comes back at once, and is last all the same
-    for thread in threads:
-        thread.join(TEST_TIMEOUT)
-    assert order == [*range(9)]
-
-
-def test_who_gave_up_is_passed_over() -> None:
-    pool = ConnectionPool(1, clock=ManualClock())
-    held = pool.take(late())
-    outcomes: list[str] = []
-
-    def give_up() -> None:
-        with pytest.raises(HttpTimeoutError):
-            pool.take(late())
-        outcomes.append("gave up")
-
-    def wait() -> None:
-        pool.give(pool.take(late()))
-        outcomes.append("served")
-
-    first = queue_up(pool, give_up)
-    second = queue_up(pool, wait)
-    pool._state.waiters[0].wake.release()  # as at its deadline: it wakes, and has no place
-    first.join(TEST_TIMEOUT)
-    pool.give(held)
-    second.join(TEST_TIMEOUT)
-    assert outcomes == ["gave up", "served"]
-    assert pool._state.free == 1
-
-
-def test_never_more_places_than_there_are() -> None:
-    pool = ConnectionPool(3, clock=ManualClock())
-    lock = threading.Lock()
-    in_use, most = 0, 0
-
-    def work() -> None:
-        nonlocal in_use, most
-        for _ in range(200):
-            place = pool.take(late())
-            with lock:
-                in_use += 1
-                most = max(most, in_use)
-            if place.connection is None:
-                place.fill(HttpConnection(FakeStream()))
-            with lock:
-                in_use -= 1
-            pool.give(place)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(TEST_TIMEOUT)
-    assert 1 <= most <= 3
-    assert pool._state.free == 3
-    assert len(pool._state.connections) == len(pool._state.idle) <= 3
-
-
 def test_closing_closes_what_is_idle_now_and_the_rest_when_it_comes_back(
     pool: ConnectionPool,
 ) -> None:
@@ -220,22 +80,6 @@ def test_closing_closes_what_is_idle_now_and_the_rest_when_it_comes_back(
     assert busy.closed
     with pytest.raises(PoolClosedError):
         pool.take(late())
-
-
-def test_closing_ends_the_wait_for_a_place() -> None:
-    pool = ConnectionPool(1, clock=ManualClock())
-    pool.take(late())
-    ended: list[bool] = []
-
-    def wait() -> None:
-        with pytest.raises(PoolClosedError):
-            pool.take(late())
-        ended.append(True)
-
-    thread = queue_up(pool, wait)
-    pool.close()
-    thread.join(TEST_TIMEOUT)
-    assert ended == [True]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -263,3 +107,123 @@ def test_a_child_has_every_place_and_none_of_the_connections(pool: ConnectionPoo
     assert not idle.closed
     assert not busy.closed
     pool.give(held)
+
+
+def test_the_connection_used_last_is_used_first_and_an_older_one_if_it_is_not_fit(
+    pool: ConnectionPool,
+) -> None:
+    first, second = pool.take(late()), pool.take(late())
+    streams = [FakeStream(), FakeStream()]
+    for place, stream in zip((first, second), streams, strict=True):
+        place.fill(HttpConnection(stream))
+        pool.give(place)
+    streams[1].quiet = False
+    connection = pool.take(late()).connection
+    assert connection is not None
+    assert connection._stream is streams[0]
+    assert streams[1].closed
+    assert pool._state.connections == {connection}  # The other one is forgotten.
+
+
+def test_one_is_kept_to_the_last_moment(pool: ConnectionPool, clock: ManualClock) -> None:
+    first, second = pool.take(late()), pool.take(late())
+    streams = [FakeStream(), FakeStream()]
+    for place, stream in zip((first, second), streams, strict=True):
+        place.fill(HttpConnection(stream))
+        pool.give(place)
+    clock.elapsed = MAX_IDLE
+    pool.give(pool.take(late()))
+    assert not streams[0].closed
+    clock.elapsed += 0.001
+    pool.give(pool.take(late()))
+    assert streams[0].closed
+
+
+# What is taken without a wait.
+
+
+def test_a_kept_connection_is_taken_at_once(pool: ConnectionPool) -> None:
+    assert pool.take_now() is None
+    stream = keep(pool)
+    place = pool.take_now()
+    assert place is not None
+    assert place.connection is not None
+    assert place.connection._stream is stream
+    assert pool.take_now() is None
+    other = pool.take(late())
+    with pytest.raises(HttpTimeoutError):
+        pool.take(time.monotonic())  # Both places are taken.
+    pool.give(other)
+    pool.give(place)
+    assert pool._state.free == 2
+
+
+def test_a_kept_connection_that_is_not_fit_is_closed_and_its_place_is_free(
+    pool: ConnectionPool, clock: ManualClock
+) -> None:
+    stream = keep(pool)
+    stream.quiet = False
+    assert pool.take_now() is None
+    assert stream.closed
+    old = keep(pool)
+    clock.elapsed = MAX_IDLE + 1
+    assert pool.take_now() is None
+    assert old.closed
+    assert (pool._state.free, pool._state.connections) == (2, set())
+
+
+def test_nothing_is_taken_at_once_while_somebody_waits_or_when_it_is_closed() -> None:
+    pool = ConnectionPool(1, clock=ManualClock())
+    keep(pool)
+    held = pool.take(late())
+    waiting = queue_up(pool, lambda: pool.give(pool.take(late())))
+    assert pool.take_now() is None
+    pool.give(held)
+    waiting.join(TEST_TIMEOUT)
+    pool.close()
+    assert pool.take_now() is None
+
+
+# What is not used again.
+
+
+def test_renewing_closes_what_is_idle_now_and_the_rest_when_it_comes_back(
+    pool: ConnectionPool,
+) -> None:
+    for _ in range(3):  # It is renewed more than once.
+        idle, busy = FakeStream(), FakeStream()
+        places = [pool.take(late()), pool.take(late())]
+        for place, stream in zip(places, (busy, idle), strict=True):
+            assert place.connection is None
+            place.fill(HttpConnection(stream))
+        pool.give(places[1])
+        pool.renew()
+        assert (idle.closed, busy.closed) == (True, False)
+        pool.give(places[0])
+        assert busy.closed
+    stream = keep(pool)
+    assert not stream.closed
+    connection = pool.take(late()).connection
+    assert connection is not None
+    assert connection._stream is stream
+
+
+def test_the_state_after_a_fork(pool: ConnectionPool) -> None:
+    """The same in this process, for what a forked one cannot be asked."""
+    idle, opened_later = keep(pool), FakeStream()
+    without, held = pool.take(late()), pool.take(late())
+    if without.connection is not None:
+        without, held = held, without
+    pool._after_fork()
+    assert idle.closed
+    assert pool._state.free == 2
+    without.connection = None
+    pool.give(without)
+    held.fill(HttpConnection(opened_later))
+    pool.give(held)
+    assert opened_later.closed
+    assert pool._state.free == 2
+    pool.close()
+    pool._after_fork()
+    with pytest.raises(PoolClosedError):
+        pool.take(late())

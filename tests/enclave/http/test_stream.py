@@ -1,32 +1,24 @@
-"""Bytes until a deadline, and TLS that ends as TLS ends."""
+"""Bytes over a plain socket, until a deadline."""
 
 from __future__ import annotations
 
+import os
+import select
 import socket
-import ssl
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enclave.http.client import open_tls
-from enclave.http.errors import ConnectionLostError, HttpTimeoutError, TlsError
+from enclave.http import stream as module
+from enclave.http.errors import ConnectionLostError
 from enclave.http.stream import PlainStream
-from enclave_simulator.kms.tls import CertificateAuthority
-from tests.enclave.http.servers import ADDRESS, HOST, Server, until_the_client_leaves
+from tests.enclave.http.servers import Reluctant, late, soon
 from tests.waiting import TEST_TIMEOUT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def soon() -> float:
-    return time.monotonic() + 0.05
-
-
-def late() -> float:
-    return time.monotonic() + TEST_TIMEOUT
 
 
 def read_until(stream: PlainStream, deadline: float) -> None:
@@ -115,126 +107,87 @@ def test_a_closed_stream_is_not_quiet(pair: Pair) -> None:
         pair[0].send(b"x", late())
 
 
-# TLS.
+def test_the_reason_of_a_lost_connection_is_the_systems(pair: Pair) -> None:
+    stream, theirs = pair
+    theirs.close()
+    with pytest.raises(ConnectionLostError, match="Broken pipe"):
+        stream.send(b"x", late())
 
 
-def echo(connection: socket.socket) -> None:
-    while data := connection.recv(65_536):
-        connection.sendall(data)
+def test_a_lost_connection_without_a_reason() -> None:
+    ours, theirs = Reluctant.pair(failure=OSError())
+    with ours, theirs, pytest.raises(ConnectionLostError, match="the connection is closed"):
+        PlainStream(ours).send(b"x", late())
 
 
-def test_tls_carries_bytes_and_says_when_nothing_is_left(
-    authority: CertificateAuthority, trusting: ssl.SSLContext
-) -> None:
-    def handle(connection: socket.socket) -> None:
-        connection.sendall(connection.recv(10) + b"-1")
-        connection.sendall(b"2")
-        connection.recv(10)
-        connection.sendall(bytes(100_000))
-
-    with Server(handle, context=authority.server_context()) as server:
-        stream = open_tls(server, ADDRESS, trusting, HOST, late())
-        assert stream.version == "TLSv1.3"
-        stream.send(b"hello", late())
-        assert stream.receive(late()) == b"hello-1"
-        eventually(lambda: not stream.is_quiet())  # the second record, decrypted by nobody yet
-        assert stream.receive(late()) == b"2"
-        assert stream.is_quiet()
-        stream.send(b"more", late())
-        received = 0
-        while received < 100_000:
-            received += len(stream.receive(late()))
-        stream.close()
+def test_what_is_there_now_and_nothing_is_waited_for(pair: Pair) -> None:
+    stream, theirs = pair
+    assert stream.receive_now() is None
+    theirs.send(b"x")
+    assert stream.receive_now() == b"x"
+    assert stream.receive_now() is None
+    theirs.close()
+    assert stream.receive_now() == b""
+    stream.close()
+    with pytest.raises(ConnectionLostError):
+        stream.receive_now()
 
 
-def test_tls_that_ends_as_it_should(
-    authority: CertificateAuthority, trusting: ssl.SSLContext
-) -> None:
-    def handle(connection: socket.socket) -> None:
-        assert isinstance(connection, ssl.SSLSocket)
-        connection.sendall(b"all")
-        connection.unwrap()
-
-    with Server(handle, context=authority.server_context()) as server:
-        stream = open_tls(server, ADDRESS, trusting, HOST, late())
-        assert stream.receive(late()) == b"all"
-        assert stream.receive(late()) == b""
-        stream.close()
+def test_a_socket_that_seemed_ready_and_was_not_is_tried_again() -> None:
+    """Linux may report a socket as readable or writable that then blocks (select(2), BUGS)."""
+    ours, theirs = Reluctant.pair(times=3)
+    with ours, theirs:
+        stream = PlainStream(ours)
+        stream.send(b"all of it", late())
+        assert theirs.recv(100) == b"all of it"
+        theirs.send(b"all of this")
+        ours.times = 3
+        assert stream.receive(late()) == b"all of this"
 
 
-def test_tls_cut_off_is_not_an_end(
-    authority: CertificateAuthority, trusting: ssl.SSLContext
-) -> None:
-    """Whoever carries the bytes could end a response early otherwise."""
-    with Server(lambda c: c.sendall(b"half"), context=authority.server_context()) as server:
-        stream = open_tls(server, ADDRESS, trusting, HOST, late())
-        assert stream.receive(late()) == b"half"
-        with pytest.raises(ConnectionLostError):
-            stream.receive(late())
-        stream.close()
+def test_a_socket_that_is_full_is_not_tried_until_it_has_room() -> None:
+    ours, theirs = Reluctant.pair(times=0)
+    with ours, theirs:
+        theirs.send(b"readable, which does not matter")
+        with pytest.raises(TimeoutError):
+            PlainStream(ours).send(bytes(1 << 24), soon())
+    assert ours.calls < 20
 
 
-def test_a_changed_byte_breaks_tls(
-    authority: CertificateAuthority, trusting: ssl.SSLContext
-) -> None:
-    def handle(connection: socket.socket) -> None:
-        raw = socket.socket(fileno=socket.dup(connection.fileno()))
-        with raw:
-            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
-            until_the_client_leaves(connection)
-
-    with Server(handle, context=authority.server_context()) as server:
-        stream = open_tls(server, ADDRESS, trusting, HOST, late())
-        with pytest.raises(TlsError):
-            stream.receive(late())
-        stream.close()
+def test_a_descriptor_that_another_file_has_now_is_not_quiet(pair: Pair) -> None:
+    stream, theirs = pair
+    fd = stream.fileno()
+    stream.close()
+    os.dup2(theirs.fileno(), fd)  # An open socket, with nothing to read.
+    try:
+        assert not stream.is_quiet()
+    finally:
+        os.close(fd)
 
 
-@pytest.mark.parametrize(
-    ("greeting", "error"),
-    [
-        (b"", ConnectionLostError),
-        (b"\x16\x03\x03", ConnectionLostError),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", TlsError),
-    ],
-)
-def test_a_server_without_tls(
-    greeting: bytes, error: type[Exception], trusting: ssl.SSLContext
-) -> None:
-    with (
-        Server(lambda c: c.sendall(c.recv(65_536)[:0] + greeting)) as server,
-        pytest.raises((ConnectionLostError, TlsError)) as caught,
-    ):
-        open_tls(server, ADDRESS, trusting, HOST, late())
-    assert type(caught.value) is error
+class Polled:
+    """A poll object; it keeps the milliseconds that it was asked to wait."""
+
+    def __init__(self, *, ready_after: int) -> None:
+        self.waits: list[int] = []
+        self._ready_after = ready_after
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        self.waits.append(milliseconds)
+        return [(0, select.POLLIN)] if len(self.waits) > self._ready_after else []
 
 
-def test_a_server_that_is_silent_in_the_handshake(trusting: ssl.SSLContext) -> None:
-    with Server(until_the_client_leaves) as server, pytest.raises(HttpTimeoutError) as caught:
-        open_tls(server, ADDRESS, trusting, HOST, soon())
-    assert caught.value.stage == "connect"
+def test_a_wait_is_for_all_the_time_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter((100.0, 102.5, 104.9996, 105.0))
+    monkeypatch.setattr(module, "monotonic", lambda: next(now))
+    polled: Any = Polled(ready_after=10)
+    with pytest.raises(TimeoutError):
+        module._wait(polled, 105.0)
+    assert polled.waits == [5000, 2500, 1]
 
 
-def test_a_certificate_of_another_host(
-    authority: CertificateAuthority, trusting: ssl.SSLContext
-) -> None:
-    with (
-        Server(echo, context=authority.server_context()) as server,
-        pytest.raises(TlsError, match="ostname mismatch") as caught,
-    ):
-        open_tls(server, ADDRESS, trusting, "kms.example.org", late())
-    assert caught.value.unverified
-
-
-def test_a_server_that_wants_a_client_certificate() -> None:
-    authority = CertificateAuthority()
-    trusting = ssl.create_default_context(cadata=authority.certificate_pem.decode())
-    context = authority.server_context()
-    context.sni_callback = None
-    context.verify_mode = ssl.CERT_REQUIRED
-    with Server(echo, context=context) as server:
-        stream = open_tls(server, ADDRESS, trusting, HOST, late())  # TLS 1.3 tells it afterwards
-        with pytest.raises(TlsError, match="certificate required") as caught:
-            stream.receive(late())
-        stream.close()
-    assert not caught.value.unverified
+def test_a_wait_ends_when_the_socket_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "monotonic", lambda: 100.0)
+    polled: Any = Polled(ready_after=1)
+    module._wait(polled, 100.5)
+    assert polled.waits == [500, 500]

@@ -38,8 +38,14 @@ MODULES: dict[str, Module] = {
         ),
     ),
     "response": Module(("enclave/http/response.py",), ("tests/enclave/http/test_response.py",)),
-    "stream": Module(("enclave/http/stream.py",), ("tests/enclave/http/test_stream.py",)),
-    "pool": Module(("enclave/http/pool.py",), ("tests/enclave/http/test_pool.py",)),
+    "stream": Module(
+        ("enclave/http/stream.py",),
+        ("tests/enclave/http/test_stream.py", "tests/enclave/http/test_tls_stream.py"),
+    ),
+    "pool": Module(
+        ("enclave/http/pool.py",),
+        ("tests/enclave/http/test_pool.py", "tests/enclave/http/test_pool_waits.py"),
+    ),
     "request": Module(("enclave/http/request.py",), ("tests/enclave/http/test_request.py",)),
     "evaluate": Module(
         ("parent/policy/evaluate.py",),
