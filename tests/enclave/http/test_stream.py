@@ -154,15 +154,17 @@ def test_a_socket_that_is_full_is_not_tried_until_it_has_room() -> None:
     assert ours.calls < 20
 
 
-def test_a_descriptor_that_another_file_has_now_is_not_quiet(pair: Pair) -> None:
-    stream, theirs = pair
-    fd = stream.fileno()
-    stream.close()
-    os.dup2(theirs.fileno(), fd)  # An open socket, with nothing to read.
-    try:
-        assert not stream.is_quiet()
-    finally:
-        os.close(fd)
+def test_a_descriptor_that_another_socket_has_now_is_not_quiet(pair: Pair) -> None:
+    stream, _ = pair
+    open_socket, its_peer = socket.socketpair()
+    with open_socket, its_peer:
+        fd = stream.fileno()
+        stream.close()
+        os.dup2(open_socket.fileno(), fd)  # Open, with nothing to read.
+        try:
+            assert not stream.is_quiet()
+        finally:
+            os.close(fd)
 
 
 class Polled:
