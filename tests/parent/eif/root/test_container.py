@@ -8,7 +8,9 @@ import json
 import lzma
 import os
 import shutil
+import stat
 import subprocess
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +90,37 @@ def test_a_hard_link_to_what_the_same_layer_removes(
     found = contents(tree)
     assert (found["kept"], found["too"]) == (b"lower b", b"lower a")
     assert "etc/a" not in found
+
+
+# What a layer has where the layers below have something else: a directory that overlayfs marks as
+# opaque because it is new, with what a link there led to untouched.
+@pytest.mark.parametrize(
+    ("items", "kept"),
+    [
+        ([folder("lib"), member("lib/.wh..wh..opq"), member("lib/x")], True),
+        ([member("./lib/.wh..wh..opq"), folder("./lib/"), member("./lib/x")], True),
+        ([folder("lib"), member("lib/.wh.so")], True),
+        ([member("lib/.wh.so")], False),
+        ([folder("usr/lib"), member("usr/lib/.wh..wh..opq")], False),
+        ([member("usr/lib/so", type=tarfile.CHRTYPE)], False),
+        ([member("lib", type=tarfile.CHRTYPE)], True),
+        ([member("nowhere", type=tarfile.CHRTYPE), member("none/.wh..wh..opq")], True),
+    ],
+)
+def test_what_is_removed_is_of_the_layers_below(
+    items: list[Item], kept: bool, tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
+    files = archives.docker_files(LOWER, archives.tar(*items))
+    tree, _ = read(archives.write(files, tmp_path / "i.tar"), stack)
+    assert ("usr/lib/so" in contents(tree)) is kept
+    assert not any(node.device == (0, 0) and stat.S_ISCHR(node.mode) for _, node in tree.walk())
+
+
+@pytest.mark.parametrize("base", [".wh.", ".wh..", ".wh..."])
+def test_a_whiteout_names_something(base: str, tmp_path: Path, stack: contextlib.ExitStack) -> None:
+    files = archives.docker_files(LOWER, archives.tar(member(f"usr/lib/{base}")))
+    with pytest.raises(ConfigurationError, match="whiteout of nothing"):
+        read(archives.write(files, tmp_path / "i.tar"), stack)
 
 
 def test_newer_docker_writes_both(tmp_path: Path, stack: contextlib.ExitStack) -> None:

@@ -106,6 +106,9 @@ def test_what_a_ramdisk_has_no_room_for_is_told() -> None:
     ]
 
 
+OPAQUE = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+
+
 @pytest.mark.parametrize(
     ("items", "reason"),
     [
@@ -114,6 +117,8 @@ def test_what_a_ramdisk_has_no_room_for_is_told() -> None:
         ([member("a", type=b"M")], "unknown kind"),
         ([member("../a")], "cannot be a path"),
         ([member("usr/.wh.bin")], "one layer of a container image"),
+        ([member("a", type=tarfile.CHRTYPE)], "'a' is a whiteout"),
+        ([member("a", pax_headers=OPAQUE)], "one layer of a container image"),
         ([member("a"), member("a/b")], "'a' is not a directory"),
         ([symlink("a", "")], "the target of the symbolic link 'a' has 0 bytes"),
     ],
