@@ -279,5 +279,5 @@ def test_what_is_no_file_is_not_replaced(
     path = {"dot": Path(), "root": Path("/")}.get(kind, Path(kind))
     with pytest.raises(ConfigurationError, match="cannot write"), files.replacing(path):
         pytest.fail("it began to write")
-    assert sorted(os.listdir()) == ["fifo", "folder", "link", "loop"]
-    assert stat.S_ISFIFO(os.stat("fifo").st_mode)
+    assert sorted(map(str, Path().iterdir())) == ["fifo", "folder", "link", "loop"]
+    assert stat.S_ISFIFO(Path("fifo").stat().st_mode)

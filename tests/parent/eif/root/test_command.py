@@ -238,7 +238,9 @@ def test_a_working_directory_that_is_missing_is_made() -> None:
     ],
 )
 def test_a_working_directory_that_the_shell_cannot_enter(place: str, reason: str) -> None:
-    files = {"app": STATIC, "bin/sh": STATIC, "work": "tmp/work", "tmp/work": 0o755}
+    files: dict[str, bytes | str | int] = {
+        "app": STATIC, "bin/sh": STATIC, "work": "tmp/work", "tmp/work": 0o755,
+    }  # fmt: skip
     container = Container((), ("/app",), working_directory=place)
     with pytest.raises(ConfigurationError, match=reason) as caught:
         resolve(files, container=container)
