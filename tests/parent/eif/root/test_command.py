@@ -117,11 +117,12 @@ def test_commands_that_could_not_start(word: str, reason: str) -> None:
 
 
 def test_a_hint_says_what_is_known() -> None:
+    below: dict[str, bytes | str | int] = {"rootfs/bin/app": STATIC}
     for files, word, hint in (
         (FILES, "/dos", "line ends of Windows"),
-        ({"rootfs/bin/app": STATIC}, "/bin/app", "it is in 'rootfs'"),
-        ({"rootfs/bin/app": STATIC}, "/bin/other", "nitro-cli reports a start"),
-        ({"rootfs/bin/app": STATIC, "etc": 0o755}, "/bin/app", "nitro-cli reports a start"),
+        (below, "/bin/app", "it is in 'rootfs'"),
+        (below, "/bin/other", "nitro-cli reports a start"),
+        ({**below, "etc": 0o755}, "/bin/app", "nitro-cli reports a start"),
     ):
         with pytest.raises(ConfigurationError) as caught:
             resolve(files, [word])

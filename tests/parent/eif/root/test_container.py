@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import json
 import lzma
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parent.eif.root import container, source
+from parent.eif.root import container, layers, source
 from parent.eif.root.container import Container
 from parent.eif.root.notes import Notes
 from tests.parent.eif import archives
@@ -186,6 +187,7 @@ def blob(files: dict[str, bytes], number: int) -> str:
 
 GOOD = archives.oci_files(LOWER, UPPER, **RUN)
 DOCKER = archives.docker_files(LOWER, UPPER)
+AGAIN = {"x": json.dumps(archives.config([LOWER, UPPER])).encode()}
 
 
 def endless() -> dict[str, bytes]:
@@ -233,13 +235,21 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "layer damaged": (GOOD | {blob(GOOD, 0): gzip.compress(UPPER, mtime=0)}, "was damaged"),
     "layer cut short": (GOOD | {blob(GOOD, 0): GOOD[blob(GOOD, 0)][:-20]}, "be decompressed"),
     "an endless index": (endless(), "an index that ends"),
-    "docker: two": (changed(DOCKER, "manifest.json",
+    "docker: two": (changed(DOCKER | AGAIN, "manifest.json",
                             lambda d: d.append({**d[0], "Config": "x", "RepoTags": ["b:2"]})),
                     "2 container images: app:1, b:2"),
-    "docker: two with odd tags": (changed(DOCKER, "manifest.json",
+    "docker: two with odd tags": (changed(DOCKER | AGAIN, "manifest.json",
                                           lambda d: d.append({**d[0], "Config": "x",
                                                               "RepoTags": 5})),
                                   "2 container images: app:1, x"),
+    "docker: two, of which one has no configuration": (
+        changed(DOCKER, "manifest.json", lambda d: d.append({**d[0], "Config": "x"})),
+        "a file 'x'"),
+    "docker: two, none for this architecture": (
+        changed(archives.docker_files(LOWER, architecture="arm64")
+                | {"x": json.dumps(archives.config([LOWER], "arm64")).encode()},
+                "manifest.json", lambda d: d.append({**d[0], "Config": "x"})),
+        "is not there for x86_64"),
     "docker: a layer too few": (changed(DOCKER, "manifest.json", lambda d: d[0]["Layers"].pop()),
                                 "as many layers"),
     "docker: a layer is missing": (changed(DOCKER, "manifest.json",
@@ -270,7 +280,7 @@ def test_images_that_are_none(name: str, tmp_path: Path, stack: contextlib.ExitS
 def test_a_layer_that_unpacks_for_ever(
     tmp_path: Path, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(layers, "MAX_UNPACKED", 1 << 20)
     layer = archives.tar(member("zeros", bytes(2 << 20)))
     with pytest.raises(ConfigurationError, match="has more than 1048576 bytes"):
         read(archives.write(archives.oci_files(layer), tmp_path / "image.tar"), stack)
@@ -279,9 +289,33 @@ def test_a_layer_that_unpacks_for_ever(
         read(tmp_path / "root.tar.gz", stack)
 
 
+def zstandard() -> Any:
+    """The module that knows Zstandard; None if there is none."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    return None
+
+
+def test_with_zstandard(tmp_path: Path, stack: contextlib.ExitStack) -> None:
+    module = zstandard()
+    if module is None:
+        pytest.skip("this Python does not know Zstandard: pip install backports.zstd")
+    skipped = b"\x50\x2a\x4d\x18\x03\0\0\0xyz"
+    (path,) = (path for path in DOCKER if DOCKER[path] == LOWER)
+    packed = skipped + module.compress(LOWER[:999]) + skipped + module.compress(LOWER[999:])
+    files = DOCKER | {path: packed}
+    assert read(archives.write(files, tmp_path / "image.tar"), stack)[1]
+    for content in (packed[:-9], packed[:30] + b"\xff" * 60 + packed[90:]):
+        with pytest.raises(ConfigurationError, match=r"cannot be decompressed|was damaged"):
+            read(archives.write(files | {path: content}, tmp_path / "bad.tar"), stack)
+        (tmp_path / "root.tar.zst").write_bytes(content)
+        with pytest.raises(ConfigurationError, match="cannot be decompressed"):
+            read(tmp_path / "root.tar.zst", stack)
+
+
 def test_zstandard(tmp_path: Path, stack: contextlib.ExitStack) -> None:
-    with contextlib.suppress(ImportError):
-        __import__("compression.zstd")
+    if zstandard() is not None:
         pytest.skip("this Python knows Zstandard")
     (tmp_path / "root.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
     with pytest.raises(ConfigurationError, match="compressed with Zstandard") as caught:
