@@ -25,6 +25,7 @@ MAX_OUTPUT = 4096
 """Characters of a command's output."""
 
 _TIMEOUT = 10.0
+_SOURCE_TIMEOUT = 18.0  # Less than a check has: the process is ended, and its error told.
 
 
 class Machine(Protocol):
@@ -123,9 +124,10 @@ class ThisMachine:
 
     def credentials(self, profile: str | None) -> Credentials:
         """See `Machine.credentials`."""
-        from parent.credentials.source import load  # noqa: PLC0415 (botocore)
+        # As the daemon does it: without a terminal, on which botocore would ask for an MFA code.
+        from parent.credentials.source_process import SourceProcess  # noqa: PLC0415 (not for --help)
 
-        return load(profile, now=self.now())
+        return SourceProcess(_SOURCE_TIMEOUT).load(profile, now=self.now())
 
     def daemon(self, address: Address) -> dict[str, Any]:
         """See `Machine.daemon`."""
