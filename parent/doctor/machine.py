@@ -47,8 +47,8 @@ class Machine(Protocol):
         """Return the names in a folder."""
         ...
 
-    def size(self, path: Path) -> int:
-        """Return how many bytes a file has that this user may read."""
+    def image_size(self, path: Path) -> int:
+        """Return how many bytes an enclave image has; its headers are read, not its content."""
         ...
 
     def may_use(self, path: str) -> bool:
@@ -104,9 +104,12 @@ class ThisMachine:
         """See `Machine.names`."""
         return sorted(os.listdir(path))  # noqa: PTH208 (names, not paths)
 
-    def size(self, path: Path) -> int:
-        """See `Machine.size`."""
+    def image_size(self, path: Path) -> int:
+        """See `Machine.image_size`."""
+        from parent.eif.image import read  # noqa: PLC0415 (not for --help)
+
         with path.open("rb") as f:
+            read(f)
             return os.fstat(f.fileno()).st_size
 
     def may_use(self, path: str) -> bool:
@@ -171,6 +174,15 @@ def pool_size(text: str) -> int:
         if part:
             count += int(last if dash else first) - int(first) + 1
     return count
+
+
+def in_pool(text: str, cpu: int) -> bool:
+    """Return whether a CPU is in a list that `pool_size` takes."""
+    for part in filter(None, text.strip().split(",")):
+        first, dash, last = part.partition("-")
+        if int(first) <= cpu <= int(last if dash else first):
+            return True
+    return False
 
 
 def integer(text: str) -> int:
