@@ -51,9 +51,10 @@ def translated(error: Exception, source: str) -> CredentialsError:
 
     Args:
         error: anything: files, HTTP, JSON and other programs are behind it.
-        source: botocore's name of the source that it was asking; empty if it was asking none.
+        source: botocore's name of the source that it was asking; empty if that is not known.
     """
     text = str(error)[:_MAX_TEXT]
+    named = f"the source {source}" if source else "the source of credentials"
     hint = _SET_BY.get(source, _FILES_HINT if not source else "")
     match error:
         case exceptions.ClientError():
@@ -61,7 +62,7 @@ def translated(error: Exception, source: str) -> CredentialsError:
         case EOFError():
             # What a prompt reads without a terminal.
             return CredentialsError(
-                "the profile asks for the code of an MFA device, which a daemon cannot type",
+                "the profile asks for the code of an MFA device, and nobody is there to type it",
                 kind="interactive",
                 hint="use a role without mfa_serial, such as that of the instance",
             )
@@ -98,8 +99,8 @@ def translated(error: Exception, source: str) -> CredentialsError:
             return CredentialsError(
                 f"{text!a}",
                 kind="unreachable",
-                hint="AWS_ENDPOINT_URL_STS, AWS_CA_BUNDLE, HTTPS_PROXY and NO_PROXY, and their "
-                "like in the profile, say how it is reached",
+                hint="AWS_ENDPOINT_URL and its like, AWS_CA_BUNDLE, HTTPS_PROXY and NO_PROXY, and "
+                "what the profile has of them, say how it is reached",
             )
         case exceptions.CredentialRetrievalError():
             return CredentialsError(f"{text!a}", kind="no-response", hint=hint)
@@ -107,24 +108,27 @@ def translated(error: Exception, source: str) -> CredentialsError:
             # A container endpoint's response without this field.
             return CredentialsError(f"a response without {text}", kind="half-written", hint=hint)
         case json.JSONDecodeError():
-            return CredentialsError(f"what {source} gave is not JSON", kind="malformed", hint=hint)
+            return CredentialsError(f"what {named} gave is not JSON", kind="malformed", hint=hint)
         case FileNotFoundError() | PermissionError():
             # Of a program or a token: the text holds nothing of a file's content.
             return CredentialsError(f"{text!a}", kind="no-response", hint=hint)
         case RuntimeError() if "still expired" in text:
             return CredentialsError(
-                f"the credentials from {source} have expired", kind="expired", hint=_CLOCK_HINT
+                f"{named} has none that have not expired", kind="expired", hint=_CLOCK_HINT
+            )
+        case ValueError() if text.startswith("Invalid endpoint: "):
+            return CredentialsError(
+                f"{text!a}",
+                kind="configuration",
+                hint="see AWS_ENDPOINT_URL and its like, and endpoint_url of the profile",
             )
     # Its text may hold what was read, and so a secret.
-    name = type(error).__name__
-    if source:
-        return CredentialsError(
-            f"the source {source} cannot be used: what it is set to, or what it gave, is not valid "
-            f"({name})",
-            kind="malformed",
-            hint=hint,
-        )
-    return CredentialsError(f"internal error: {name}", kind="internal")
+    return CredentialsError(
+        f"{named} cannot be used: what it is set to, or what it gave, is not valid "
+        f"({type(error).__name__})",
+        kind="malformed",
+        hint=hint,
+    )
 
 
 def _refused(error: exceptions.ClientError) -> CredentialsError:
