@@ -120,6 +120,11 @@ def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
     members = []
     try:
         for member in archive:
+            # The library takes the last record that has a name. That of a long one is of a folder
+            # with the number of GNU tar's process in it.
+            sparse = member.pax_headers.get("GNU.sparse.name")
+            if sparse is not None:
+                member.name = sparse.rstrip("/")
             if member.type != _LABEL:
                 members.append(member)
             if len(members) > MAX_ENTRIES:
