@@ -30,7 +30,7 @@ LITTLE_TIME: Final = 300.0
 _NO_SUCH_UNIT: Final = 4
 """Exit code of systemctl (LSB's for `status`), which says "inactive" nevertheless."""
 
-_RESTART: Final = f"edit {ALLOCATOR_FILE}, then systemctl restart {ALLOCATOR}"
+_RESTART: Final = f"edit {ALLOCATOR_FILE}, end all enclaves, then systemctl restart {ALLOCATOR}"
 _HUGE: Final = re.compile(r"hugepages-(\d+)kB")
 
 

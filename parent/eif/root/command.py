@@ -87,6 +87,9 @@ def resolve(
             notes.say(
                 "CMD follows ENTRYPOINT, as Docker starts it; nitro-cli leaves ENTRYPOINT out"
             )
+        for volume in container.volumes:
+            if not tree.find(volume):
+                notes.say(f"VOLUME {volume} is not there: Docker makes it at the start, init not")
         if container.user not in _ROOT_USERS:
             notes.say(f"USER {container.user} is not used: init starts the command as root")
     if not chosen or not chosen[0]:

@@ -63,6 +63,7 @@ class Container:
         environment: ``NAME=VALUE`` each.
         working_directory: where the command starts.
         user: who it runs as; empty: root.
+        volumes: directories that Docker makes when a container starts.
         architecture: ``x86_64`` or ``aarch64``.
     """
 
@@ -71,6 +72,7 @@ class Container:
     environment: tuple[str, ...] = ()
     working_directory: str = "/"
     user: str = ""
+    volumes: tuple[str, ...] = ()
     architecture: str = ""
 
 
@@ -304,6 +306,7 @@ def _container(config: dict[str, Any]) -> Container:
         environment=_words(run, "Env"),
         working_directory=str(run.get("WorkingDir") or "/"),
         user=str(run.get("User") or ""),
+        volumes=_names(run, "Volumes"),
         architecture=ARCHITECTURES.get(str(config.get("architecture")), ""),
     )
 
@@ -313,6 +316,13 @@ def _words(run: dict[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise _malformed(f"a list of words as {name}")
     return tuple(words)
+
+
+def _names(run: dict[str, Any], name: str) -> tuple[str, ...]:
+    found = run.get(name) or {}
+    if not isinstance(found, dict):
+        raise _malformed(f"an object as {name}")
+    return tuple(found)
 
 
 def _file(tree: Tree, path: str) -> Node | None:

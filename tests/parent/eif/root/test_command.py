@@ -264,6 +264,13 @@ def test_another_user_is_told() -> None:
     assert resolve({"app": STATIC}, container=Container((), ("/app",), user="0:0"))[1] == []
 
 
+def test_a_volume_that_is_not_there_is_told() -> None:
+    container = Container((), ("/app",), volumes=("/data", "/var/lib/app"))
+    assert resolve({"app": STATIC, "data": 0o755}, container=container)[1] == [
+        "VOLUME /var/lib/app is not there: Docker makes it at the start, init not"
+    ]
+
+
 @pytest.mark.parametrize(
     ("variable", "reason"), [("SECRET", "'SECRET' has no value"), ("=x", "'' has no name")]
 )

@@ -49,7 +49,7 @@ def contents(tree: Tree) -> dict[str, bytes]:
 
 RUN: dict[str, Any] = {
     "Entrypoint": ["/app"], "Cmd": ["-v"], "Env": ["PATH=/bin", "A=1"], "WorkingDir": "/srv",
-    "User": "app",
+    "User": "app", "Volumes": {"/data": {}},
 }  # fmt: skip
 LOWER = archives.tar(
     folder("etc"), member("etc/a", b"lower a"), member("etc/b", b"lower b"),
@@ -78,7 +78,9 @@ def test_layers_are_merged(
         files = archives.oci_files(LOWER, UPPER, compress=kind == "oci", **RUN)
     tree, told = read(archives.write(files, tmp_path / name), stack)
     assert contents(tree) == MERGED
-    assert told == Container(("/app",), ("-v",), ("PATH=/bin", "A=1"), "/srv", "app", "x86_64")
+    assert told == Container(
+        ("/app",), ("-v",), ("PATH=/bin", "A=1"), "/srv", "app", ("/data",), "x86_64"
+    )
     stack.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]  # Nothing is left behind.
 
@@ -263,6 +265,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
                    "for an unknown architecture"),
     "for Windows": (archives.oci_files(
         LOWER, configuration={**archives.config([LOWER]), "os": "windows"}), "not for Linux"),
+    "VOLUME is no object": (archives.oci_files(LOWER, Volumes=["/data"]), "an object as Volumes"),
     "CMD is no list": (archives.oci_files(LOWER, Cmd="app"), "a list of words as Cmd"),
     "a layer that is none": (archives.oci_files(b"no tar" * 200), "is not a tar"),
 }  # fmt: skip
