@@ -161,13 +161,17 @@ def _attributes(source: bytes) -> Iterator[str]:
 def _mount_points(folder: Path) -> frozenset[bytes]:
     """Return where other file systems are mounted in a folder, as paths that begin with it."""
     try:
-        lines = _MOUNTS.read_bytes().splitlines()
+        # The kernel escapes line ends, and not carriage returns.
+        lines = _MOUNTS.read_bytes().removesuffix(b"\n").split(b"\n")
     except OSError:
         return frozenset()  # Not Linux, or no /proc.
     real = os.fsencode(os.path.realpath(folder))
     found = set()
     for line in lines:
-        point = _unescape(line.split(b" ")[4])
+        fields = line.split(b" ")
+        if len(fields) < 5:
+            continue
+        point = _unescape(fields[4])
         if point.startswith(real.rstrip(b"/") + b"/"):
             inside = os.path.relpath(point, real)
             # As scandir writes it: a Path would drop the dot of ".".
