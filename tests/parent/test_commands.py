@@ -250,6 +250,29 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["diff-eif", "good.eif", "bad.eif"],
+        ["diff-eif", "bad.eif", "good.eif"],
+        ["describe-eif", "bad.eif"],
+        ["sign-eif", "bad.eif", "--signing-certificate", "certificate.pem", "--private-key",
+         "key.pem"],
+        ["key-policy", "generate", "good.eif", "bad.eif", "--role",
+         "arn:aws:iam::111122223333:role/r"],
+    ],
+)  # fmt: skip
+def test_an_image_that_is_none_is_named(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several, which one is it?"""
+    image = eifs.eif()
+    (folder / "good.eif").write_bytes(image)
+    (folder / "bad.eif").write_bytes(image[:-1])
+    assert cli.main(command) == 1
+    assert "error: bad.eif: not a valid enclave image: " in capsys.readouterr().err
+
+
 def test_a_file_behind_a_link_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target, link, new = tmp_path / "real/target", tmp_path / "link", tmp_path / "new"
