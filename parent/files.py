@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import sys
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from vsock_proxy.errors import ConfigurationError
@@ -15,7 +17,6 @@ from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (exporte
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def size(path: Path) -> int:
@@ -45,22 +46,43 @@ def read_small(path: Path, limit: int) -> bytes:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file completely or not at all.
 
-    The data goes to a file beside it, which replaces it if the block ends without an error.
+    The data goes to a file beside it, which replaces it if the block ends without an error. A
+    symbolic link stays, and what it leads to is replaced; a file keeps its permissions.
 
     Raises:
-        ConfigurationError: it cannot be written.
+        ConfigurationError: it cannot be written, or is there and no regular file: /dev/null would
+            be one from then on.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with named(path, "write"):
+        permissions = _permissions(path)
+        real = Path(os.path.realpath(path))
+        beside = real.with_name(f".{real.name}.{os.getpid()}.tmp")
         try:
             with beside.open("xb+") as stream:
+                if permissions is not None:
+                    beside.chmod(permissions)
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            beside.replace(path)
+            beside.replace(real)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def _permissions(path: Path) -> int | None:
+    """Return the permissions of the file that is to be replaced; None if there is none."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise ConfigurationError(
+            f"cannot write {path}: it is {kind}",
+            hint="name a regular file, or one that is not there yet",
+        )
+    return stat.S_IMODE(mode)
 
 
 def print_json(document: Any) -> None:

@@ -190,7 +190,10 @@ class Doctor:
 
     def entropy(self) -> Finding:
         """Look at the kernel's entropy pool."""
-        bits = int(self._machine.read(_ENTROPY))
+        try:
+            bits = int(self._machine.read(_ENTROPY))
+        except (OSError, ValueError):
+            return skipped(f"{_ENTROPY} does not tell: is /proc mounted?")
         if bits < FEW_BITS:
             return warned(
                 f"{bits} bits in the kernel's pool", "enclave-agent serve adds the NSM's and KMS's"
@@ -222,19 +225,30 @@ class Doctor:
 
     def memory(self) -> Finding:
         """Look at the memory that is left."""
-        for line in self._machine.read("/proc/meminfo").splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                left = int(value.split()[0])
-                text = f"{left >> 10} MiB available"
-                if left < LITTLE_MEMORY:
-                    return warned(text, "give the enclave more: nitro-cli run-enclave --memory")
-                return passed(text)
-        return skipped("not in /proc/meminfo")
+        try:
+            told = dict(
+                line.split(":", 1)
+                for line in self._machine.read("/proc/meminfo").splitlines()
+                if ":" in line
+            )
+            left = int(told["MemAvailable"].split()[0])
+        except (OSError, KeyError, ValueError, IndexError):
+            return skipped("not in /proc/meminfo: is /proc mounted?")
+        text = f"{left >> 10} MiB available"
+        if left < LITTLE_MEMORY:
+            return warned(
+                text,
+                "give it more: an enclave by memory_mib or nitro-cli run-enclave --memory, a pod "
+                "or task by its limit",
+            )
+        return passed(text)
 
     def descriptors(self) -> Finding:
         """Look at the limit of descriptors."""
-        limit, used = self._machine.descriptors()
+        try:
+            limit, used = self._machine.descriptors()
+        except OSError:
+            return skipped("/proc/self/fd does not tell: is /proc mounted?")
         text = f"{used} of {limit} used by this process"
         if limit < FEW_DESCRIPTORS:
             return warned(text, f"ulimit -n {FEW_DESCRIPTORS}: each connection of serve needs one")

@@ -75,6 +75,9 @@ def checked_credentials(
     }
     for name, value in named.items():
         # Some Python programs send None for what they do not have.
+        # A program of a profile may print numbers.
+        if value and not isinstance(value, str):
+            raise CredentialsError(f"{name} from {source} is no text", kind="malformed")
         if value and (not value.isascii() or not value.isprintable() or len(value) > MAX_VALUE):
             raise CredentialsError(
                 f"{name} from {source} has characters or a length that no key has",

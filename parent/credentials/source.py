@@ -18,12 +18,14 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 
+from parent.credentials.failures import translated
 from parent.credentials.metadata import diagnose
 from parent.credentials.model import Credentials, CredentialsError, checked_credentials
 
@@ -42,7 +44,7 @@ _IMDS: Final = {
     # IMDSv1 gives credentials to any proxy or server that can be made to fetch a URL.
     "ec2_metadata_v1_disabled": True,
 }
-_MAX_TEXT: Final = 300
+_METADATA_HOSTS: Final = ("169.254.169.254", "[fd00:ec2::254]")
 
 LONGEST: Final = 90
 """Seconds after which the process ends itself, if the daemon that would kill it is gone."""
@@ -63,28 +65,26 @@ def load(profile: str | None, *, now: datetime) -> Credentials:
     Raises:
         CredentialsError: there are none, or invalid ones.
     """
+    source = ""
     try:
-        return _ask(profile, now)
+        session = _session(profile)
+        found = None
+        # As botocore's own loop, which does not tell what it was asking when it failed.
+        for provider in session.get_component("credential_provider").providers:
+            source = provider.METHOD
+            found = provider.load()
+            if found is not None:
+                break
+        frozen = found.get_frozen_credentials() if found else None
     except CredentialsError:
         raise
-    except Exception as e:  # noqa: BLE001 (files, HTTP, JSON, other programs: anything can come)
-        raise _translated(e) from None
-
-
-def _ask(profile: str | None, now: datetime) -> Credentials:
-    session = botocore.session.Session(profile=profile)
-    for name, value in _IMDS.items():
-        session.set_config_variable(name, value)
-    session.set_default_client_config(_STS)
-    try:
-        found = session.get_credentials()
-    except exceptions.MetadataRetrievalError as e:
-        if "IMDSv2" not in str(e):
-            raise
-        raise _no_metadata(session) from e
-    if found is None:
+    except Exception as e:
+        # Files, HTTP, JSON, other programs: anything can come.
+        if isinstance(e, exceptions.MetadataRetrievalError) and "IMDSv2" in str(e):
+            raise _no_metadata(session) from e
+        raise translated(e, source) from None
+    if found is None or frozen is None:
         raise _no_credentials(session)
-    frozen = found.get_frozen_credentials()
     return checked_credentials(
         frozen.access_key,
         frozen.secret_key,
@@ -94,6 +94,14 @@ def _ask(profile: str | None, now: datetime) -> Credentials:
         source=found.method,
         now=now,
     )
+
+
+def _session(profile: str | None) -> botocore.session.Session:
+    session = botocore.session.Session(profile=profile)
+    for name, value in _IMDS.items():
+        session.set_config_variable(name, value)
+    session.set_default_client_config(_STS)
+    return session
 
 
 def _no_metadata(session: botocore.session.Session) -> CredentialsError:
@@ -112,60 +120,23 @@ def _no_credentials(session: botocore.session.Session) -> CredentialsError:
     )
 
 
-def _translated(error: Exception) -> CredentialsError:
-    text = str(error)[:_MAX_TEXT]
-    match error:
-        case exceptions.ClientError():
-            refused: dict[str, Any] = error.response.get("Error", {})
-            return CredentialsError(
-                f"{error.operation_name} refused: {refused.get('Code')}: "
-                f"{str(refused.get('Message'))[:_MAX_TEXT]!a}",
-                kind="refused",
-                hint="does the role's trust policy allow this caller?",
-            )
-        case EOFError():
-            # What a prompt reads without a terminal.
-            return CredentialsError(
-                "the profile asks for the code of an MFA device, which a daemon cannot type",
-                kind="interactive",
-                hint="use a role without mfa_serial, such as that of the instance",
-            )
-        case exceptions.SSOError() | exceptions.LoginError() | exceptions.TokenRetrievalError():
-            return CredentialsError(
-                f"not logged in: {text!a}",
-                kind="interactive",
-                hint="a login ends within hours, and takes a person (aws sso login, as this user); "
-                "give the instance a role instead",
-            )
-        case (
-            exceptions.ProfileNotFound()
-            | exceptions.ConfigParseError()
-            | exceptions.InvalidConfigError()
-        ):
-            return CredentialsError(f"{text!a}", kind="configuration", hint="see ~/.aws/config")
-        case exceptions.PartialCredentialsError():
-            return CredentialsError(f"{text!a}", kind="half-written")
-        case exceptions.HTTPClientError() | exceptions.EndpointConnectionError():
-            return CredentialsError(f"{text!a}", kind="unreachable")
-        case exceptions.CredentialRetrievalError():
-            return CredentialsError(f"{text!a}", kind="no-response")
-        case KeyError():
-            # A container endpoint's response without this field.
-            return CredentialsError(f"a response without {text}", kind="half-written")
-        case json.JSONDecodeError():
-            return CredentialsError("a response that is not JSON", kind="malformed")
-        case FileNotFoundError() | PermissionError():
-            # Of a program or a token: the text holds nothing of a file's content.
-            return CredentialsError(f"{text!a}", kind="no-response")
-        case RuntimeError() if "still expired" in text:
-            return CredentialsError("the credentials have expired", kind="expired")
-    # Its text may hold what was read, and so a secret.
-    return CredentialsError(f"internal error: {type(error).__name__}", kind="internal")
+def _without_proxies() -> None:
+    """Let no proxy variable take requests for instance metadata, whose tokens the proxy would get.
+
+    botocore obeys the variables there, and would say that there are no credentials.
+    """
+    now = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    if now.strip() == "*":
+        return
+    own = urlsplit(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).netloc
+    hosts = [host for host in (now, *_METADATA_HOSTS, own) if host]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print credentials, or an error, as JSON."""
     signal.alarm(LONGEST)
+    _without_proxies()
     output: dict[str, str | None]
     try:
         found = load(arguments[0] if arguments else None, now=datetime.now(UTC))

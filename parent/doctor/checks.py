@@ -6,7 +6,8 @@ import errno
 import re
 from typing import TYPE_CHECKING, Final
 
-from parent.doctor.machine import integer, pool_size
+from parent.doctor.machine import in_pool, integer, pool_size
+from parent.eif.errors import EifError
 from parent.enclaves.settings import check_memory
 from vsock_proxy.errors import ConfigurationError, DialError
 from vsock_proxy.service.checkup import Check, Finding, failed, passed, skipped, warned
@@ -29,7 +30,7 @@ LITTLE_TIME: Final = 300.0
 _NO_SUCH_UNIT: Final = 4
 """Exit code of systemctl (LSB's for `status`), which says "inactive" nevertheless."""
 
-_RESTART: Final = f"edit {ALLOCATOR_FILE}, then systemctl restart {ALLOCATOR}"
+_RESTART: Final = f"edit {ALLOCATOR_FILE}, end all enclaves, then systemctl restart {ALLOCATOR}"
 _HUGE: Final = re.compile(r"hugepages-(\d+)kB")
 
 
@@ -103,11 +104,14 @@ class Doctor:
         try:
             usable = self._machine.may_use(VSOCK)
         except FileNotFoundError:
-            usable = False
+            return warned(
+                f"AF_VSOCK, but no {VSOCK}",
+                "the module vsock makes it, and a container is given it with --device",
+            )
         if not usable:
             return warned(
-                f"AF_VSOCK, but no {VSOCK} that this user may use",
-                "the module vhost_vsock or vmw_vsock_virtio_transport makes it",
+                f"AF_VSOCK, and {VSOCK}, which this user may not use",
+                f"chmod 0666 {VSOCK}, as udev has it; connections work without",
             )
         return passed(f"AF_VSOCK, and {VSOCK}")
 
@@ -179,6 +183,17 @@ class Doctor:
                 f"{count} CPUs are set aside; the enclaves need {needed}",
                 f"cpu_count: {_RESTART}; whole cores only",
             )
+        missing = sorted(
+            f"{cpu} (of {enclave.name})"
+            for enclave in self._enclaves()
+            for cpu in enclave.cpu_ids
+            if not in_pool(pool, cpu)
+        )
+        if missing:
+            return failed(
+                f"CPUs {pool} are set aside; not among them: {', '.join(missing)}",
+                f"name others as cpus, a number of them, or add them as cpu_pool: {_RESTART}",
+            )
         if not count:
             return warned("no CPU is set aside", f"cpu_count: {_RESTART}")
         return passed(f"CPUs {pool} are set aside")
@@ -186,16 +201,24 @@ class Doctor:
     # What the configuration names
 
     def images(self) -> Finding:
-        """Look whether each enclave's image can be read, and fits into its memory."""
+        """Look whether each enclave's image is one that can be read, and fits into its memory."""
         enclaves = self._enclaves()
         if not enclaves:
             return skipped("the configuration has no enclaves")
+        wrong, hint = [], ""
         for enclave in enclaves:
             try:
-                size = self._machine.size(enclave.eif)
+                check_memory(enclave, self._machine.image_size(enclave.eif))
             except OSError as e:
-                return failed(f"enclave {enclave.name}: cannot read {enclave.eif}: {e.strerror}")
-            check_memory(enclave, size)
+                wrong.append(f"enclave {enclave.name}: cannot read {enclave.eif}: {e.strerror}")
+            except EifError as e:
+                wrong.append(f"enclave {enclave.name}: {enclave.eif}: {e}")
+                hint = hint or e.hint
+            except ConfigurationError as e:
+                wrong.append(str(e))
+                hint = hint or e.hint
+        if wrong:
+            return failed("; ".join(wrong), hint)
         return passed(f"{len(enclaves)} can be read, and fit into their memory")
 
     def credentials(self) -> Finding:

@@ -25,6 +25,7 @@ MAX_OUTPUT = 4096
 """Characters of a command's output."""
 
 _TIMEOUT = 10.0
+_SOURCE_TIMEOUT = 18.0  # Less than a check has: the process is ended, and its error told.
 
 
 class Machine(Protocol):
@@ -46,8 +47,8 @@ class Machine(Protocol):
         """Return the names in a folder."""
         ...
 
-    def size(self, path: Path) -> int:
-        """Return how many bytes a file has that this user may read."""
+    def image_size(self, path: Path) -> int:
+        """Return how many bytes an enclave image has; its headers are read, not its content."""
         ...
 
     def may_use(self, path: str) -> bool:
@@ -103,9 +104,12 @@ class ThisMachine:
         """See `Machine.names`."""
         return sorted(os.listdir(path))  # noqa: PTH208 (names, not paths)
 
-    def size(self, path: Path) -> int:
-        """See `Machine.size`."""
+    def image_size(self, path: Path) -> int:
+        """See `Machine.image_size`."""
+        from parent.eif.image import read  # noqa: PLC0415 (not for --help)
+
         with path.open("rb") as f:
+            read(f)
             return os.fstat(f.fileno()).st_size
 
     def may_use(self, path: str) -> bool:
@@ -123,9 +127,10 @@ class ThisMachine:
 
     def credentials(self, profile: str | None) -> Credentials:
         """See `Machine.credentials`."""
-        from parent.credentials.source import load  # noqa: PLC0415 (botocore)
+        # As the daemon does it: without a terminal, on which botocore would ask for an MFA code.
+        from parent.credentials.source_process import SourceProcess  # noqa: PLC0415 (not for --help)
 
-        return load(profile, now=self.now())
+        return SourceProcess(_SOURCE_TIMEOUT).load(profile, now=self.now())
 
     def daemon(self, address: Address) -> dict[str, Any]:
         """See `Machine.daemon`."""
@@ -169,6 +174,15 @@ def pool_size(text: str) -> int:
         if part:
             count += int(last if dash else first) - int(first) + 1
     return count
+
+
+def in_pool(text: str, cpu: int) -> bool:
+    """Return whether a CPU is in a list that `pool_size` takes."""
+    for part in filter(None, text.strip().split(",")):
+        first, dash, last = part.partition("-")
+        if int(first) <= cpu <= int(last if dash else first):
+            return True
+    return False
 
 
 def integer(text: str) -> int:

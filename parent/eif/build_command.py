@@ -130,10 +130,11 @@ def run(arguments: argparse.Namespace) -> int:
     kernel = _kernel(arguments)
     metadata = _metadata(arguments, kernel)
     with contextlib.ExitStack() as stack:
+        # First: unpacking takes long, and an output that cannot be is told before.
+        output = stack.enter_context(replacing(arguments.output))
         parts = _parts(arguments, kernel, base, stack)
         for line in parts.notes.lines():
             warn(line)
-        output = stack.enter_context(replacing(arguments.output))
         with progress(parts.size + size(arguments.kernel), "building") as advance:
             pcrs = build(
                 output,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from parent.eif.console import warn
 from parent.eif.describe import as_nitro_cli, describe
-from parent.eif.errors import EifError
+from parent.eif.errors import EifError, of_image
 from parent.eif.measurement import PLAIN_RULE
 from parent.files import opened, print_json, progress, size
 
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Describe an image."""
     path = arguments.image
-    with opened(path) as stream, progress(size(path), "measuring") as advance:
+    with of_image(path), opened(path) as stream, progress(size(path), "measuring") as advance:
         description = describe(stream, progress=advance)
     print_json(as_nitro_cli(description))
     now = datetime.now(UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import stat
 from collections import Counter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _BOOT, _APPLICATION, _NONE = (0, 1), (0, 2), ()
 _UNMEASURED = "nothing measures it"
 """Why a difference moves no PCR."""
+
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 
 _TYPES = {
     stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symbolic link",
@@ -240,7 +243,7 @@ def _attributes(one: Member, other: Member) -> Iterator[tuple[str, str, str]]:
 def _lines(one: Member, other: Member) -> Iterator[tuple[str, str, str]]:
     """Compare what init reads. Of variables only the names are told: values may be secrets."""
     if one.path == "cmd":
-        yield "command", shlex.join(one.text.splitlines()), shlex.join(other.text.splitlines())
+        yield "command", _command(one.text), _command(other.text)
         return
     first, second = (_variables(member.text) for member in (one, other))
     for name in sorted(first.keys() - second.keys()):
@@ -254,8 +257,29 @@ def _lines(one: Member, other: Member) -> Iterator[tuple[str, str, str]]:
         yield "order of variables", ", ".join(first), ", ".join(second)
 
 
+def _command(text: str) -> str:
+    # A line feed alone ends a word to init.
+    return shlex.join(text.removesuffix("\n").split("\n"))
+
+
 def _variables(text: str) -> dict[str, str]:
-    return dict(line.partition("=")[::2] for line in text.splitlines())
+    """Return the values by their names.
+
+    A line that is no variable goes with the one before it: nitro-cli writes the line ends of values
+    as they are, and what follows them, such as the lines of a private key, is as secret.
+    """
+    found: dict[str, str] = {}
+    name, is_whole = "(no variable)", True
+    for line in text.removesuffix("\n").split("\n") if text else ():
+        matched = _VARIABLE.fullmatch(line)
+        # The last line of base64 looks like a variable with no value, or with one of "=".
+        if matched and (is_whole or matched[2].strip("=")):
+            name, is_whole = matched[1], True
+            found[name] = matched[2]
+        else:
+            is_whole = False
+            found[name] = f"{found.get(name, '')}\n{line}"
+    return found
 
 
 def _order(

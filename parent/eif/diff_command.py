@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from parent.eif import cpio_reader, image, layout
 from parent.eif.describe import describe
 from parent.eif.diff import Contents, Section, compare
+from parent.eif.errors import of_image
 from parent.eif.layout import SectionType
 from parent.files import opened, print_json, progress, size
 from vsock_proxy.service.console import printable
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _contents(path: Path, advance: Callable[[int], None]) -> Contents:
-    with opened(path) as stream:
+    with of_image(path), opened(path) as stream:
         description = describe(stream, progress=advance)
         sections: dict[SectionType, list[Section]] = defaultdict(list)
         for section in description.image.sections:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 from vsock_proxy.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 class EifError(AgentError):
@@ -18,3 +25,13 @@ class EifError(AgentError):
         super().__init__(f"not a valid enclave image: {reason} (offset {offset})", hint=hint)
         self.reason = reason
         self.offset = offset
+
+
+@contextlib.contextmanager
+def of_image(path: Path) -> Iterator[None]:
+    """Put the name of the file into an `EifError`: where there are several, which one is it?"""
+    try:
+        yield
+    except EifError as e:
+        e.args = (f"{path}: {e}",)
+        raise

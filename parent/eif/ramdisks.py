@@ -49,7 +49,8 @@ def application_ramdisk(
     for word in command:
         if not _fits(word):
             raise ConfigurationError(
-                f"the word {word!r} does not fit on one line, as init reads it"
+                f"the word {word!r} does not fit on one line, as init reads it",
+                hint="put what it says into a script in the root file system, and start that",
             )
     for variable in environment:
         if not _fits(variable):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from parent.eif.build import sign
 from parent.eif.console import warn
 from parent.eif.describe import measurements
+from parent.eif.errors import of_image
 from parent.eif.signer import Signer, load_key
 from parent.files import opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     signer = read_signer(arguments)
     assert signer  # noqa: S101 (argparse requires both options)
     with (
+        of_image(arguments.image),
         opened(arguments.image) as source,
         replacing(arguments.output or arguments.image) as output,
         progress(size(arguments.image), "signing") as advance,

@@ -180,7 +180,10 @@ def load_certificate(pem: bytes) -> x509.Certificate:
             certificate = x509.load_pem_x509_certificate(pem)
             key = certificate.public_key()
     except Exception:  # noqa: BLE001 (what the library raises for bad DER is no fixed list)
-        raise ConfigurationError("the signing certificate is not a certificate in PEM") from None
+        raise ConfigurationError(
+            "the signing certificate is not a certificate in PEM",
+            hint="openssl x509 -in CERT -out CERT.pem writes one, of DER too",
+        ) from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in ALGORITHMS:
         raise ConfigurationError("the signing certificate's key is not on P-256, P-384 or P-521")
     return certificate

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from parent.eif import signature
 from parent.eif.signature import ALGORITHMS, MAX_SIGNATURE, load_certificate
+from parent.kms_calls import call_kms
 from vsock_proxy.errors import AgentError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class FileKey:
             # The library's own words could quote the key.
             raise ConfigurationError(
                 "the private key is not an unencrypted one in PEM",
-                hint="or name a key in KMS: arn:aws:kms:REGION:ACCOUNT:key/ID",
+                hint="openssl pkey -in KEY -out KEY.pem writes one, of DER too; or name a key in "
+                "KMS: arn:aws:kms:REGION:ACCOUNT:key/ID",
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in ALGORITHMS:
             raise ConfigurationError("the private key is not on P-256, P-384 or P-521")
@@ -172,25 +174,21 @@ class KmsKey:
 
     def sign(self, message: bytes, algorithm: Algorithm) -> bytes:
         """See `SigningKey.sign`."""
-        # It takes half a second to load, and few need it.
-        import botocore.exceptions  # noqa: PLC0415
-
         digest = hashes.Hash(algorithm.hash)
         digest.update(message)
-        try:
-            response = self._client().sign(
-                KeyId=self._arn,
-                Message=digest.finalize(),
-                MessageType="DIGEST",
-                SigningAlgorithm=algorithm.kms,
-            )
-        except botocore.exceptions.ClientError as e:
-            raise _refused(e.response, self._arn) from e
-        except botocore.exceptions.BotoCoreError as e:
-            raise SigningError(
-                f"cannot sign with {self._arn}: {e}",
-                hint="credentials and network as for: aws kms describe-key --key-id ...",
-            ) from e
+        parameters = {
+            "KeyId": self._arn,
+            "Message": digest.finalize(),
+            "MessageType": "DIGEST",
+            "SigningAlgorithm": algorithm.kms,
+        }
+        response = call_kms(
+            self._client,
+            "Sign",
+            parameters,
+            failed=lambda text, hint: SigningError(text, hint=hint),
+            usage_hint="the key must be for SIGN_VERIFY, on the certificate's curve",
+        )
         signed = response.get("Signature")
         if not isinstance(signed, bytes) or not signed:
             raise SigningError(f"KMS's response has no signature by {self._arn}")
@@ -208,24 +206,6 @@ class KmsKey:
         return botocore.session.get_session().create_client(
             "kms", region_name=self._region, config=config
         )
-
-
-def _refused(response: Any, arn: str) -> SigningError:
-    error = response.get("Error", {})
-    request = response.get("ResponseMetadata", {}).get("RequestId", "")
-    hints = {
-        "AccessDeniedException": "the caller needs kms:Sign on the key",
-        "NotFoundException": "look at the key's ARN: region and account",
-        "KMSInvalidStateException": "the key must be enabled",
-        "DisabledException": "the key must be enabled",
-        "InvalidKeyUsageException": "the key must be for SIGN_VERIFY, on the certificate's curve",
-    }
-    code = str(error.get("Code", "an error"))
-    told = f" (request {request})" if request else ""
-    return SigningError(
-        f"KMS refused to sign with {arn}: {code}: {error.get('Message', '')}{told}",
-        hint=hints.get(code, ""),
-    )
 
 
 def load_key(text: str, read: Any) -> SigningKey:

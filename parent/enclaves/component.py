@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from parent.component import ComponentStatus
 from parent.eif.describe import describe
+from parent.eif.errors import of_image
 from parent.enclaves.agent import DIAL_TIMEOUT, RESPONSE_TIMEOUT, VsockAgent
 from parent.enclaves.commands import list_enclaves, run_enclave, terminate_enclave
 from parent.enclaves.lifecycle import LEAVING, Ask, Done, Lifecycle, Look, Run, Terminate, Wait
@@ -252,7 +253,7 @@ class EnclaveComponent:
             ConfigurationError: it is not an image, was damaged, or needs more memory.
         """
         eif = self.settings.eif
-        with opened(eif) as stream:
+        with of_image(eif), opened(eif) as stream:
             described = describe(stream)
             size = stream.seek(0, 2)
         failures = list(described.signature_failures)
@@ -269,7 +270,7 @@ class EnclaveComponent:
         self._shown = after
         if (before[0], before[2]) != (after[0], after[2]):
             told = after[0] in (
-                State.STARTING, State.RESTARTING, State.STOPPING, State.STOPPED,
+                State.READY, State.STARTING, State.RESTARTING, State.STOPPING, State.STOPPED,
             )  # fmt: skip
             level = logging.INFO if after[1] or told else logging.WARNING
             log.log(level, "%s: %s", self.name, after[2])

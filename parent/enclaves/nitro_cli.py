@@ -31,7 +31,8 @@ _ID = re.compile(r"[A-Za-z0-9-]{1,128}-enc[0-9a-f]{1,16}")
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 
 _ALLOCATOR = (
-    "edit /etc/nitro_enclaves/allocator.yaml, then systemctl restart nitro-enclaves-allocator"
+    "edit /etc/nitro_enclaves/allocator.yaml, then systemctl restart nitro-enclaves-allocator, "
+    "which fails while an enclave runs"
 )
 _HUGE_PAGES = (
     "are enough huge pages free (grep Huge /proc/meminfo; in a pod: its limit of hugepages-2Mi)? "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import logging.handlers
+import os
 import socket
 import sys
 import time
@@ -14,6 +17,8 @@ from vsock_proxy.errors import ConfigurationError
 
 JOURNAL = "/run/systemd/journal/socket"
 """systemd's "Native Journal Protocol", with a field a line."""
+
+_GONE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN)
 
 enclave_log = logging.getLogger("parent.logs.enclave")
 
@@ -75,8 +80,11 @@ class Journal:
         datagram = "".join(f"{field}\n" for field in fields).encode()
         try:
             self._socket.send(datagram)
-        except (ConnectionRefusedError, ConnectionResetError):
-            # journald was restarted: its socket is another one.
+        except OSError as e:
+            if e.errno not in _GONE:
+                raise
+            # journald was restarted: its socket is another one, and may not be there yet. From the
+            # second failure on Linux says that this one is not connected.
             self._socket.connect(self._path)
             self._socket.send(datagram)
 
@@ -88,6 +96,8 @@ class Journal:
 class _File:
     def __init__(self, to: LogFile) -> None:
         try:
+            if to.path.is_fifo():  # Opening it would wait for a reader.
+                raise ConfigurationError(f"cannot write {to.path}: it is a FIFO")
             self._handler = _Rotating(
                 to.path, maxBytes=to.size, backupCount=to.keep, encoding="utf-8"
             )
@@ -102,10 +112,28 @@ class _File:
         self._handler.emit(logging.LogRecord("enclave", logging.INFO, "", 0, message, None, None))
 
     def close(self) -> None:
-        self._handler.close()
+        # On a full disk it cannot write what is left over from lines that are counted as lost.
+        with contextlib.suppress(OSError):
+            self._handler.close()
 
 
 class _Rotating(logging.handlers.RotatingFileHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; into a new file if somebody has moved or deleted this one."""
+        stream = self.stream
+        if stream and not self._is_there(stream.fileno()):
+            self.stream = None
+            with contextlib.suppress(OSError):  # What was not written is counted already.
+                stream.close()
+        super().emit(record)
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            now = os.stat(self.baseFilename)  # noqa: PTH116 (a str)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(now, os.fstat(descriptor))
+
     def handleError(self, record: logging.LogRecord) -> NoReturn:  # noqa: ARG002, N802
         """Raise the error, such as a full disk: the caller counts it."""
         error = sys.exception()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parent.eif.describe import check
+from parent.eif.errors import of_image
 from parent.eif.layout import MAGIC
 from parent.eif.signature import load_certificate, measure_certificate
 from parent.files import opened, print_json, progress, read_small, size
@@ -356,7 +357,7 @@ def _measured(source: str, platform: Platform | None, enclave: str | None) -> Me
         return measured.of_values(source, platform=platform)
     path = Path(source)
     if source != "-":
-        with opened(path) as stream:
+        with of_image(path), opened(path) as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 with progress(size(path), "measuring") as advance:
                     description = check(stream, at=datetime.now(UTC), progress=advance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from parent.kms_calls import call_kms
 from parent.secrets.plain import SealError
 
 if TYPE_CHECKING:
@@ -49,30 +50,27 @@ class Kms:
         self, key_id: str, plaintext: bytes | bytearray, context: Mapping[str, str]
     ) -> Encrypted:
         """See `Encrypter.encrypt`."""
-        # 60 ms to import, for this command alone.
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-        try:
-            response = self._client(key_id).encrypt(
-                KeyId=key_id,
-                Plaintext=bytes(plaintext),
+        response = call_kms(
+            lambda: self._client(key_id),
+            "Encrypt",
+            {
+                "KeyId": key_id,
+                "Plaintext": bytes(plaintext),
                 **({"EncryptionContext": dict(context)} if context else {}),
+            },
+            failed=lambda text, hint: SealError(text, hint=hint),
+            usage_hint="the key must be symmetric, for ENCRYPT_DECRYPT",
+        )
+        arn, ciphertext = response.get("KeyId"), response.get("CiphertextBlob")
+        if not isinstance(arn, str) or not isinstance(ciphertext, bytes) or not ciphertext:
+            raise SealError(
+                f"the response to Encrypt with {key_id} has no key or no ciphertext",
+                hint="is it KMS that responds? See AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_KMS",
             )
-        except ClientError as e:
-            error = e.response.get("Error", {})
-            raise SealError(
-                f"KMS refused Encrypt with {key_id}: {error.get('Code')}: {error.get('Message')}",
-                hint="these credentials need kms:Encrypt on the key, in its region",
-            ) from None
-        except BotoCoreError as e:
-            raise SealError(
-                f"no response from KMS: {e}",
-                hint="credentials, region and endpoint are found as by the AWS CLI",
-            ) from None
-        return Encrypted(response["KeyId"], response["CiphertextBlob"])
+        return Encrypted(arn, ciphertext)
 
     def _client(self, key_id: str) -> Any:
-        import botocore.session  # noqa: PLC0415 (as above)
+        import botocore.session  # noqa: PLC0415 (60 ms, for this command alone)
         from botocore.config import Config  # noqa: PLC0415
 
         match = _ARN.match(key_id)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import sys
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +21,6 @@ from tests.parent.eif import archives, eifs
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.parent.conftest import Identity
 
 
@@ -248,3 +248,59 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
     with pytest.raises(ConfigurationError, match="cannot write"), files.replacing(tmp_path / "a/b"):
         pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["diff-eif", "good.eif", "bad.eif"],
+        ["diff-eif", "bad.eif", "good.eif"],
+        ["describe-eif", "bad.eif"],
+        ["sign-eif", "bad.eif", "--signing-certificate", "certificate.pem", "--private-key",
+         "key.pem"],
+        ["key-policy", "generate", "good.eif", "bad.eif", "--role",
+         "arn:aws:iam::111122223333:role/r"],
+    ],
+)  # fmt: skip
+def test_an_image_that_is_none_is_named(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several, which one is it?"""
+    image = eifs.eif()
+    (folder / "good.eif").write_bytes(image)
+    (folder / "bad.eif").write_bytes(image[:-1])
+    assert cli.main(command) == 1
+    assert "error: bad.eif: not a valid enclave image: " in capsys.readouterr().err
+
+
+def test_a_file_behind_a_link_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    target, link, new = tmp_path / "real/target", tmp_path / "link", tmp_path / "new"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to("real/target")
+    new.symlink_to("real/new")
+    for path in (link, new):
+        with files.replacing(path) as stream:
+            stream.write(b"new")
+        assert path.is_symlink()
+        assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert sorted(path.name for path in target.parent.iterdir()) == ["new", "target"]
+
+
+# Root writes images: /dev/null would be a file from then on.
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "dot", "root", "link"])
+def test_what_is_no_file_is_not_replaced(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    Path("folder").mkdir()
+    Path("link").symlink_to("fifo")
+    Path("loop").symlink_to("loop")
+    path = {"dot": Path(), "root": Path("/")}.get(kind, Path(kind))
+    with pytest.raises(ConfigurationError, match="cannot write"), files.replacing(path):
+        pytest.fail("it began to write")
+    assert sorted(map(str, Path().iterdir())) == ["fifo", "folder", "link", "loop"]
+    assert stat.S_ISFIFO(Path("fifo").stat().st_mode)

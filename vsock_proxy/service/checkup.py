@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import textwrap
 import threading
 import time
@@ -119,7 +120,8 @@ def _look(check: Check, timeout: float) -> Finding:
         except AgentError as e:
             found.append(failed(str(e), e.hint))
         except OSError as e:
-            found.append(failed(e.strerror or type(e).__name__))
+            name = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes) else ""
+            found.append(failed(f"{name}{e.strerror or type(e).__name__}"))
         except Exception as e:  # noqa: BLE001 (one check must not end the others)
             # Its text could be anything: only the type is told.
             found.append(failed(f"internal error: {type(e).__name__}", "please report this"))

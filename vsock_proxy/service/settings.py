@@ -381,6 +381,8 @@ def load_settings(path: Path, *, hint: str = "") -> Setting:
     except ConfigurationError as e:
         if isinstance(e.__cause__, FileNotFoundError):
             e.hint = e.hint or hint
+        if isinstance(e.__cause__, PermissionError):
+            e.hint = e.hint or "run it as the user whose file it is, or who may read it"
         raise
     return parse_settings(data, source=str(path))
 

@@ -8,6 +8,7 @@ Source: aws-nitro-enclaves-sdk-bootstrap, ``init/init.c``.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ _GONE = (
     "then there is no enclave"
 )
 _ROOT_USERS = ("", "0", "root", "0:0", "root:root", "0:root", "root:0")
+_CARRIAGE_RETURN = "the script has line ends of Windows: write it anew with those of Linux"
 _ENTER = 'cd "$0" && exec "$@"'
 
 
@@ -85,6 +87,9 @@ def resolve(
             notes.say(
                 "CMD follows ENTRYPOINT, as Docker starts it; nitro-cli leaves ENTRYPOINT out"
             )
+        for volume in container.volumes:
+            if not tree.find(volume):
+                notes.say(f"VOLUME {volume} is not there: Docker makes it at the start, init not")
         if container.user not in _ROOT_USERS:
             notes.say(f"USER {container.user} is not used: init starts the command as root")
     if not chosen or not chosen[0]:
@@ -191,8 +196,9 @@ def _check_program(
             raise ConfigurationError(
                 f"{of} {path!r}: too many scripts, one for another", hint=_GONE
             )
-        line = head[2:258].split(b"\n")[0].strip(b" \t").decode("utf-8", "surrogateescape")
-        interpreter, _, argument = line.partition(" ")
+        # As Linux: 256 bytes, one interpreter and one argument, between spaces and tabs.
+        line = head[2:256].split(b"\n")[0].strip(b" \t").decode("utf-8", "surrogateescape")
+        interpreter, argument = [*re.split(r"[ \t]+", line, maxsplit=1), ""][:2]
         _check_program(
             tree, interpreter, architecture, environment, notes, depth + 1,
             f"the interpreter of {path!r},",
@@ -224,26 +230,46 @@ def _executable(tree: Tree, path: str, of: str) -> Node:
         link = tree.find(path, follow=False)
         target = f": it is a link to {link[1].target.decode(errors='replace')!r}" if link else ""
         raise ConfigurationError(
-            f"{of} {path!r} is not in the root file system{target}", hint=_GONE
+            f"{of} {path!r} is not in the root file system{target}", hint=_where(tree, path)
         )
     place, node = found
     if not node.is_file:
         raise ConfigurationError(f"{of} {path!r} is not a file", hint=_GONE)
     if not node.mode & 0o111:
         raise ConfigurationError(f"{of} {path!r} is not executable", hint=f"chmod +x; {_GONE}")
-    top = place.split("/")[0]
-    if top in MOUNT_POINTS:
+    mounted = _mounted(tree, place)
+    if mounted:
         raise ConfigurationError(
-            f"{of} {path!r} is hidden by what init mounts on /{top}", hint="put it elsewhere"
+            f"{of} {path!r} is hidden by what init mounts on /{mounted}", hint="put it elsewhere"
         )
     return node
+
+
+def _where(tree: Tree, path: str) -> str:
+    """Return what is known of a file that is not there."""
+    if path.endswith("\r"):
+        return _CARRIAGE_RETURN
+    if len(tree.root.children) == 1:
+        (name,) = tree.root.children
+        if tree.find(f"{name}/{path}", follow=False):
+            return f"it is in {name!r}, as everything is: that is the root file system, not this"
+    return _GONE
+
+
+def _mounted(tree: Tree, place: str) -> str:
+    """Return the mount point of init that something is below; nothing if it is below none."""
+    for name in MOUNT_POINTS:
+        found = tree.find(name)
+        if place.startswith(f"{found[0] if found else name}/"):
+            return name
+    return ""
 
 
 def _check_env(
     tree: Tree, path: str, argument: str, environment: Sequence[str], notes: Notes
 ) -> None:
-    words = [word for word in argument.split() if word != "-S" and "=" not in word]
-    if not words or words[0].startswith("-"):
+    words = [word for word in re.split(r"[ \t]+", argument) if word != "-S" and "=" not in word]
+    if not words or not words[0] or words[0].startswith("-"):
         return
     # Without PATH, the C library looks in these.
     search = _variable(environment, "PATH") or "/bin:/usr/bin"
@@ -270,6 +296,15 @@ def _enter(tree: Tree, directory_: str, words: tuple[str, ...], notes: Notes) ->
     if not shell or not shell[1].is_file or not shell[1].mode & 0o111:
         notes.say(f"WORKDIR {directory_} is not used: there is no /bin/sh; the command starts in /")
         return words
+    if found and not found[1].is_dir:
+        raise ConfigurationError(
+            f"WORKDIR {directory_} of the container image is not a directory", hint=_GONE
+        )
+    if _mounted(tree, found[0] if found else directory_.lstrip("/")) in ("run", "tmp"):
+        raise ConfigurationError(
+            f"WORKDIR {directory_} of the container image is hidden by init's tmpfs",
+            hint=f"choose another one; {_GONE}",
+        )
     return ("/bin/sh", "-c", _ENTER, directory_, *words)
 
 

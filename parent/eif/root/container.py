@@ -7,25 +7,19 @@ is in the enclave is what the image's name stands for.
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
 import hashlib
-import importlib
-import lzma
 import tarfile
-import tempfile
-import zlib
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from parent.eif.cpio import CHUNK
 from parent.eif.metadata import parse_json
+from parent.eif.root.layers import Layer, damaged, unpack
 from parent.eif.root.tar import apply_layer, open_tar
 from parent.eif.root.tree import Tree
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -39,15 +33,22 @@ MAX_LAYERS = 512
 MAX_JSON = 4 << 20
 """Bytes in a manifest or configuration, as registries have it."""
 
-MAX_UNPACKED = 64 << 30
-"""Bytes in an unpacked layer: a compressed one may claim anything."""
-
+_DIRECTORY = b"Directory Transport Version"
+_OTHER_FORM = "write it anew: skopeo copy ... oci-archive:FILE, docker save, podman save"
 _OCI_MARK, _OCI_INDEX, _DOCKER_MANIFEST = "oci-layout", "index.json", "manifest.json"
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+_CONFIGURATIONS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
 _MAX_NESTING = 4
+_NOT_SAVED = (
+    "was a part of it saved, or only what is for another architecture? docker save --platform, "
+    "skopeo copy --override-arch"
+)
 _REFERENCE = "org.opencontainers.image.ref.name"
 _CONTAINERD_REFERENCE = "io.containerd.image.name"
 
@@ -62,6 +63,7 @@ class Container:
         environment: ``NAME=VALUE`` each.
         working_directory: where the command starts.
         user: who it runs as; empty: root.
+        volumes: directories that Docker makes when a container starts.
         architecture: ``x86_64`` or ``aarch64``.
     """
 
@@ -70,14 +72,8 @@ class Container:
     environment: tuple[str, ...] = ()
     working_directory: str = "/"
     user: str = ""
+    volumes: tuple[str, ...] = ()
     architecture: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    node: Node = field(repr=False)
-    name: str
-    diff_id: str
 
 
 def is_image(tree: Tree) -> bool:
@@ -96,6 +92,36 @@ def is_image(tree: Tree) -> bool:
         and bool(entries)
         and all(isinstance(each, dict) and "Layers" in each for each in entries)
     )
+
+
+def check_no_other_form(tree: Tree) -> None:
+    """Check that what is not taken for a container image is none of another form.
+
+    Raises:
+        ConfigurationError: it is one, and no root file system.
+    """
+    version = _file(tree, "version")
+    reason = ""
+    if version and version.read(len(_DIRECTORY)) == _DIRECTORY:
+        reason = "skopeo's or buildah's form dir:"
+    elif tree.find("blobs/sha256") and (_file(tree, _OCI_MARK) or _file(tree, _OCI_INDEX)):
+        missing = _OCI_INDEX if _file(tree, _OCI_MARK) else _OCI_MARK
+        reason = f"an OCI layout without its file {missing}"
+    elif _file(tree, "repositories") and any(
+        _file(tree, f"{name}/layer.tar") for name in tree.root.children
+    ):
+        reason = "what docker save wrote before version 1.10"
+    if reason:
+        raise ConfigurationError(
+            f"it is a container image in a form that is not read: {reason}", hint=_OTHER_FORM
+        )
+    if len(tree.root.children) == 1:
+        ((name, inner),) = tree.root.children.items()
+        if inner.is_dir and is_image(Tree(inner)):
+            raise ConfigurationError(
+                f"it is a container image, but all of it is in {name!r}",
+                hint=f"give that folder, or make the tar in it: tar -C {name} -cf image.tar .",
+            )
 
 
 def read(
@@ -133,7 +159,7 @@ def read(
         raise ConfigurationError(f"the container image has {len(layers)} layers")
     tree = Tree()
     for layer in layers:
-        stream = _unpack(layer, stack, spool, progress)
+        stream = unpack(layer, stack, spool, progress)
         try:
             apply_layer(stack.enter_context(open_tar(stream)), tree, notes)
         except tarfile.TarError as e:
@@ -148,9 +174,12 @@ class _OciLayout:
         self._archive = archive
         self._seen: set[str] = set()
 
-    def image(self, architecture: str) -> tuple[dict[str, Any], list[_Layer]]:
+    def image(self, architecture: str) -> tuple[dict[str, Any], list[Layer]]:
         index = self._json(_need(self._archive, _OCI_INDEX), _OCI_INDEX)
         found = dict(self._manifests(index, architecture, 0))
+        if len(found) > 1:
+            # Not all indexes name platforms, and signatures and the like stand among the images.
+            found = {each: name for each, name in found.items() if self._is_for(each, architecture)}
         if len(found) != 1:
             raise _several(sorted(found.values()), architecture)
         (digest,) = found
@@ -165,8 +194,17 @@ class _OciLayout:
             if "encrypted" in _text(descriptor, "mediaType"):
                 raise ConfigurationError("the container image has an encrypted layer")
             digest = _text(descriptor, "digest")
-            layers.append(_Layer(self._blob(digest), digest, str(diff_id)))
+            layers.append(Layer(self._blob(digest), digest, str(diff_id)))
         return config, layers
+
+    def _is_for(self, digest: str, architecture: str) -> bool:
+        """Return whether a manifest is of an image for an architecture."""
+        manifest = self._blob_json(digest)
+        told = _dict(manifest, "config")
+        kind = told.get("mediaType", _CONFIGURATIONS[0])
+        if manifest.get("artifactType") or kind not in _CONFIGURATIONS:
+            return False
+        return _is_for(self._blob_json(_text(told, "digest")), architecture)
 
     def _manifests(
         self, index: dict[str, Any], architecture: str, depth: int
@@ -198,13 +236,13 @@ class _OciLayout:
         algorithm, _, value = digest.partition(":")
         if algorithm != "sha256" or len(value) != 64 or not value.isalnum():
             raise ConfigurationError(f"the container image has the unknown digest {digest[:80]!r}")
-        return _need(self._archive, f"blobs/sha256/{value}")
+        return _need(self._archive, f"blobs/sha256/{value}", hint=_NOT_SAVED)
 
     def _blob_json(self, digest: str) -> dict[str, Any]:
         node = self._blob(digest)
         data = _small(node, digest)
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
-            raise _damaged(digest)
+            raise damaged(digest)
         return _object(data, digest)
 
     def _json(self, node: Node, name: str) -> dict[str, Any]:
@@ -217,97 +255,43 @@ class _DockerArchive:
     def __init__(self, archive: Tree) -> None:
         self._archive = archive
 
-    def image(self, architecture: str) -> tuple[dict[str, Any], list[_Layer]]:
-        del architecture
+    def image(self, architecture: str) -> tuple[dict[str, Any], list[Layer]]:
         manifest = _small(_need(self._archive, _DOCKER_MANIFEST), _DOCKER_MANIFEST)
         try:
             images = parse_json(manifest)
         except ValueError as e:
             raise ConfigurationError(f"{_DOCKER_MANIFEST} of the container image: {e}") from None
         configs = {_text(each, "Config"): each for each in images}
+        if len(configs) > 1:
+            configs = {
+                name: each
+                for name, each in configs.items()
+                if _is_for(self._config(name), architecture)
+            }
         if len(configs) != 1:
-            raise _several(sorted(_tags(each) or name for name, each in configs.items()), "")
+            names = sorted(_tags(each) or name for name, each in configs.items())
+            raise _several(names, architecture)
         ((name, image),) = configs.items()
-        config = _object(_small(_need(self._archive, name), name), name)
+        config = self._config(name)
         diff_ids, paths = _list(_dict(config, "rootfs"), "diff_ids"), _list(image, "Layers")
         if len(diff_ids) != len(paths):
             raise _malformed("as many layers as its configuration says")
         return config, [
-            _Layer(_need(self._archive, str(path)), str(path), str(diff_id))
+            Layer(_need(self._archive, str(path)), str(path), str(diff_id))
             for path, diff_id in zip(paths, diff_ids, strict=True)
         ]
+
+    def _config(self, name: str) -> dict[str, Any]:
+        return _object(_small(_need(self._archive, name), name), name)
+
+
+def _is_for(config: dict[str, Any], architecture: str) -> bool:
+    return ARCHITECTURES.get(str(config.get("architecture"))) == architecture
 
 
 def _tags(image: dict[str, Any]) -> str:
     tags = image.get("RepoTags")
     return " ".join(map(str, tags)) if isinstance(tags, list) else ""
-
-
-def _unpack(
-    layer: _Layer,
-    stack: contextlib.ExitStack,
-    spool: Path | None,
-    progress: Callable[[int], None] | None,
-) -> IO[bytes]:
-    """Return a layer as an uncompressed stream that can seek, once its digest is checked."""
-    packed = stack.enter_context(layer.node.open())
-    head = packed.read(6)
-    packed.seek(0)
-    plain = stack.enter_context(decompressed(packed, head))
-    unpacked = packed
-    if plain is not packed:
-        unpacked = stack.enter_context(tempfile.TemporaryFile(dir=spool))  # noqa: SIM115 (the stack does)
-    digest, size = hashlib.sha256(), 0
-    try:
-        while chunk := plain.read(CHUNK):
-            size += len(chunk)
-            if size > MAX_UNPACKED:
-                raise ConfigurationError(f"layer {layer.name} has more than {MAX_UNPACKED} bytes")
-            digest.update(chunk)
-            if unpacked is not packed:
-                unpacked.write(chunk)
-            if progress:
-                progress(len(chunk))
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as e:
-        raise ConfigurationError(f"layer {layer.name} cannot be decompressed: {e}") from e
-    # The digest of what is compressed need not be checked: the configuration names this one.
-    if f"sha256:{digest.hexdigest()}" != layer.diff_id:
-        raise _damaged(f"layer {layer.name}")
-    unpacked.seek(0)
-    return unpacked
-
-
-def decompressed(stream: IO[bytes], head: bytes) -> IO[bytes]:
-    """Return a stream of what is in a compressed one; the same if it is not compressed.
-
-    Args:
-        stream: at its start.
-        head: its first six bytes.
-
-    Raises:
-        ConfigurationError: it needs a Python that knows Zstandard.
-    """
-    if head.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
-    if head.startswith(b"BZh"):
-        return bz2.BZ2File(stream)
-    if head.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(stream)
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return _zstandard(stream)
-    return stream
-
-
-def _zstandard(stream: IO[bytes]) -> IO[bytes]:
-    for name in ("compression.zstd", "backports.zstd"):
-        with contextlib.suppress(ImportError):
-            opened: IO[bytes] = importlib.import_module(name).ZstdFile(stream)
-            return opened
-    raise ConfigurationError(
-        "compressed with Zstandard, which Python knows from 3.14 on",
-        hint="pip install backports.zstd; or write it with another compression: "
-        "skopeo copy --dest-compress-format gzip ...",
-    )
 
 
 def _container(config: dict[str, Any]) -> Container:
@@ -322,6 +306,7 @@ def _container(config: dict[str, Any]) -> Container:
         environment=_words(run, "Env"),
         working_directory=str(run.get("WorkingDir") or "/"),
         user=str(run.get("User") or ""),
+        volumes=_names(run, "Volumes"),
         architecture=ARCHITECTURES.get(str(config.get("architecture")), ""),
     )
 
@@ -333,15 +318,25 @@ def _words(run: dict[str, Any], name: str) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _names(run: dict[str, Any], name: str) -> tuple[str, ...]:
+    found = run.get(name) or {}
+    if not isinstance(found, dict):
+        raise _malformed(f"an object as {name}")
+    return tuple(found)
+
+
 def _file(tree: Tree, path: str) -> Node | None:
     found = tree.find(path)
     return found[1] if found and found[1].is_file else None
 
 
-def _need(tree: Tree, path: str) -> Node:
+def _need(tree: Tree, path: str, *, hint: str = "") -> Node:
     node = _file(tree, path)
     if not node:
-        raise _malformed(f"a file {path[:100]!r}")
+        link = tree.find(path, follow=False)
+        if link and link[1].is_link:
+            hint = "it is a link that leads nowhere in the image: copy it with its files, cp -rL"
+        raise _malformed(f"a file {path[:100]!r}", hint)
     return node
 
 
@@ -382,15 +377,8 @@ def _text(value: Any, name: str) -> str:
     return found
 
 
-def _malformed(missing: str) -> ConfigurationError:
-    return ConfigurationError(f"the container image does not have {missing}")
-
-
-def _damaged(name: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{name} of the container image was damaged: its digest is another",
-        hint="save the image again",
-    )
+def _malformed(missing: str, hint: str = "") -> ConfigurationError:
+    return ConfigurationError(f"the container image does not have {missing}", hint=hint)
 
 
 def _several(names: list[str], architecture: str) -> ConfigurationError:

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parent.eif.root.notes import is_of_a_layer
 from parent.eif.root.tree import Node, Tree
 from parent.files import opened
 from vsock_proxy.errors import ConfigurationError
@@ -100,15 +101,14 @@ class _Reader:
         if name.rpartition("/")[2].startswith(".wh.") or (
             stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
         ):
-            raise ConfigurationError(
-                f"{name!r} is a whiteout: the folder is one layer of a container image",
-                hint="give the whole image, as docker save or skopeo writes it",
-            )
+            raise _one_layer(name)
         if stat.S_ISREG(status.st_mode):
             if source in self._mounts:
                 self._notes.mounted_file(name)
             self._notes.sparse(name, status.st_size, getattr(status, "st_blocks", 0) * 512)
         for attribute in _attributes(source):
+            if is_of_a_layer(attribute):
+                raise _one_layer(name)
             self._notes.attribute(name, attribute)
 
     def _owner(self, name: str, status: os.stat_result, mode: int) -> tuple[tuple[int, int], int]:
@@ -124,6 +124,14 @@ class _Reader:
         if mode & dropped:
             self._notes.setuid(name, owner)
         return (0, 0), mode & ~dropped
+
+
+def _one_layer(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name!r} is a whiteout, or what overlayfs keeps in several layers: the folder is one "
+        "layer of a container image",
+        hint="give the whole image, as docker save or skopeo writes it",
+    )
 
 
 def _opener(source: bytes) -> Callable[[], AbstractContextManager[IO[bytes]]]:
@@ -153,13 +161,17 @@ def _attributes(source: bytes) -> Iterator[str]:
 def _mount_points(folder: Path) -> frozenset[bytes]:
     """Return where other file systems are mounted in a folder, as paths that begin with it."""
     try:
-        lines = _MOUNTS.read_bytes().splitlines()
+        # The kernel escapes line ends, and not carriage returns.
+        lines = _MOUNTS.read_bytes().removesuffix(b"\n").split(b"\n")
     except OSError:
         return frozenset()  # Not Linux, or no /proc.
     real = os.fsencode(os.path.realpath(folder))
     found = set()
     for line in lines:
-        point = _unescape(line.split(b" ")[4])
+        fields = line.split(b" ")
+        if len(fields) < 5:
+            continue
+        point = _unescape(fields[4])
         if point.startswith(real.rstrip(b"/") + b"/"):
             inside = os.path.relpath(point, real)
             # As scandir writes it: a Path would drop the dot of ".".

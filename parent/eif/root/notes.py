@@ -15,6 +15,20 @@ _UNIMPORTANT = ("security.selinux", "security.ima", "security.evm", "trusted.ove
 of its own. No kernel for enclaves enforces SELinux or IMA."""
 
 
+_OF_A_LAYER = tuple(
+    f"{space}.overlay.{name}"
+    for space in ("trusted", "user")
+    for name in ("opaque", "redirect", "metacopy", "whiteout")
+)
+"""Extended attributes by which overlayfs marks what is not whole in one layer alone (Linux,
+``Documentation/filesystems/overlayfs.rst``)."""
+
+
+def is_of_a_layer(attribute: str) -> bool:
+    """Return whether a file with this extended attribute is not whole without other layers."""
+    return attribute in _OF_A_LAYER
+
+
 @dataclass(slots=True)
 class Notes:
     """Collects differences by kind, so that a thousand files are one line.

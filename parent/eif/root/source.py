@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import tarfile
 import tempfile
-import zlib
 from typing import IO, TYPE_CHECKING
 
 from parent.eif.cpio import CHUNK
-from parent.eif.root import container, folder, tar
+from parent.eif.root import container, folder, layers, tar
 from parent.eif.root.notes import Notes
 from parent.eif.root.tree import Tree
 from parent.files import opened, size
@@ -78,6 +75,7 @@ def _read(
         return container.read(
             tree, architecture, notes, stack, spool=spool, progress=progress
         )  # fmt: skip
+    container.check_no_other_form(tree)
     notes.take(here)
     return tree, None
 
@@ -113,18 +111,18 @@ def _seekable(
 ) -> IO[bytes]:
     head = stream.read(6)
     stream.seek(0)
-    plain = container.decompressed(stream, head)
+    plain = layers.decompressed(stream, head)
     if plain is stream:
         return stream
     unpacked = stack.enter_context(tempfile.TemporaryFile(dir=spool))  # noqa: SIM115 (the stack does)
     try:
         while chunk := plain.read(CHUNK):
             unpacked.write(chunk)
-            if unpacked.tell() > container.MAX_UNPACKED:
-                raise ConfigurationError(f"{path} unpacks to over {container.MAX_UNPACKED} bytes")
+            if unpacked.tell() > layers.MAX_UNPACKED:
+                raise ConfigurationError(f"{path} unpacks to over {layers.MAX_UNPACKED} bytes")
             if progress:
                 progress(len(chunk))
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as e:
+    except layers.damage() as e:
         raise ConfigurationError(f"{path} cannot be decompressed: {e}") from e
     unpacked.seek(0)
     return unpacked

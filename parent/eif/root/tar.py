@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import stat
 import tarfile
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
+from parent.eif.root.notes import is_of_a_layer
 from parent.eif.root.tree import MAX_ENTRIES, Node
 from vsock_proxy.errors import ConfigurationError
 
@@ -31,6 +33,7 @@ _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 _LABEL = b"V"  # GNU tar's name of the archive: not a file.
 _XATTRS = ("SCHILY.xattr.", "LIBARCHIVE.xattr.")
 _ACLS = ("SCHILY.acl.access", "SCHILY.acl.default")
+_NOTHING = ("", ".", "..")
 _DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, IndexError)
 """What the library raises for what is not a tar: it has no list of its own."""
 
@@ -76,9 +79,10 @@ def read(archive: tarfile.TarFile, tree: Tree, notes: Notes) -> None:
         ConfigurationError: it is damaged, or has something in it that no image can hold.
     """
     for member in _members(archive):
-        if _is_whiteout(member):
+        if _is_whiteout(member) or any(map(is_of_a_layer, _attributes(member))):
             raise ConfigurationError(
-                f"{member.name!r} is a whiteout: the tar is one layer of a container image",
+                f"{member.name!r} is a whiteout, or what overlayfs keeps in several layers: the "
+                "tar is one layer of a container image",
                 hint="give the whole image, as docker save or skopeo writes it",
             )
         _add(archive, member, tree, notes)
@@ -88,7 +92,9 @@ def apply_layer(archive: tarfile.TarFile, tree: Tree, notes: Notes) -> None:
     """Change a tree as one layer of a container image says.
 
     Source: OCI image specification, ``layer.md``. Whiteouts go first, wherever they stand: they
-    remove what layers below made, and never what is in their own layer.
+    remove what layers below made, and never what is in their own layer. Where this layer has a
+    directory and the layers below have none, nothing is below it: what a symbolic link there led
+    to stays. A character device 0:0 is a whiteout as overlayfs writes it.
 
     Raises:
         ConfigurationError: see `read`.
@@ -100,14 +106,11 @@ def apply_layer(archive: tarfile.TarFile, tree: Tree, notes: Notes) -> None:
         for member in members
         if member.islnk() and (found := tree.find(member.linkname, follow=False))
     }
+    made = {"/".join(_parts(member.name)) for member in members if member.isdir()}
     for member in filter(_is_whiteout, members):
-        folder, _, base = member.name.rpartition("/")
-        if base == _OPAQUE:
-            found = tree.find(folder)
-            if found:
-                found[1].children.clear()
-        elif not base.startswith(WHITEOUT * 2):  # AUFS's own files mean nothing elsewhere.
-            tree.remove(f"{folder}/{base[len(WHITEOUT) :]}")
+        *folder, base = _parts(member.name)
+        if _is_below(tree, folder, made):
+            _white_out(tree, "/".join(folder), base)
     for member in members:
         if not _is_whiteout(member):
             _add(archive, member, tree, notes, below)
@@ -117,6 +120,11 @@ def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
     members = []
     try:
         for member in archive:
+            # The library takes the last record that has a name. That of a long one is of a folder
+            # with the number of GNU tar's process in it.
+            sparse = member.pax_headers.get("GNU.sparse.name")
+            if sparse is not None:
+                member.name = sparse.rstrip("/")
             if member.type != _LABEL:
                 members.append(member)
             if len(members) > MAX_ENTRIES:
@@ -136,8 +144,37 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError(f"no header at byte {archive.offset}")
 
 
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
 def _is_whiteout(member: tarfile.TarInfo) -> bool:
+    if member.type == tarfile.CHRTYPE and not (member.devmajor or member.devminor):
+        return bool(_parts(member.name))
     return member.name.rpartition("/")[2].startswith(WHITEOUT)
+
+
+def _is_below(tree: Tree, folder: list[str], made: set[str]) -> bool:
+    """Return whether a directory of a layer is merged with one of the layers below."""
+    for path in itertools.accumulate(folder, lambda above, name: f"{above}/{name}"):
+        found = tree.find(path, follow=False)
+        if path in made and (found is None or not found[1].is_dir):
+            return False
+    return True
+
+
+def _white_out(tree: Tree, folder: str, base: str) -> None:
+    if base == _OPAQUE:
+        found = tree.find(folder)
+        if found:
+            found[1].children.clear()
+        return
+    if base.startswith(WHITEOUT * 2):
+        return  # AUFS's own files mean nothing elsewhere.
+    name = base.removeprefix(WHITEOUT)
+    if name in _NOTHING:
+        raise ConfigurationError(f"{f'{folder}/{base}'!r} in the layer is a whiteout of nothing")
+    tree.remove(f"{folder}/{name}")
 
 
 def _add(
@@ -161,12 +198,18 @@ def _add(
             ) from None
         return
     name = tree.add(member.name, _node(archive, member))
+    for attribute in _attributes(member):
+        notes.attribute(name, attribute)
+
+
+def _attributes(member: tarfile.TarInfo) -> Iterator[str]:
+    """Yield the names of a member's extended attributes and ACLs."""
     for header in member.pax_headers:
         for prefix in _XATTRS:
             if header.startswith(prefix):
-                notes.attribute(name, header.removeprefix(prefix))
+                yield header.removeprefix(prefix)
         if header in _ACLS:
-            notes.attribute(name, header.removeprefix("SCHILY."))
+            yield header.removeprefix("SCHILY.")
 
 
 def _node(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Node:

@@ -81,10 +81,14 @@ def directory(permissions: int = 0o755) -> Node:
 
 
 class Tree:
-    """A root file system, empty at first."""
+    """A root file system, empty at first.
 
-    def __init__(self) -> None:
-        self.root = directory()
+    Args:
+        root: a directory of another tree, to look into; None: a new one.
+    """
+
+    def __init__(self, root: Node | None = None) -> None:
+        self.root = root or directory()
         self._count = 0
 
     def add(self, path: str, node: Node) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from parent.credentials.model import CredentialsError
 from parent.credentials.source import load
+from parent.credentials.source_process import SourceProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -389,3 +390,34 @@ def test_the_environment(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
     assert failure().kind == "expired"
     assert not aws.asked
+
+
+# Proxies
+
+
+@pytest.mark.parametrize("spared", ["", "example.com", "*"])
+def test_no_proxy_gets_requests_for_metadata(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, spared: str
+) -> None:
+    """In the process that the daemon and the doctor start: a proxy would get the token."""
+    aws.imds(whole())
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, aws.url.replace("127.0.0.1", "proxy.invalid"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, spared)
+    assert SourceProcess().load(None, now=datetime.now(UTC)).source == "iam-role"
+    assert all(line.split()[1].startswith("/latest/") for line in aws.asked)
+
+
+def test_sts_is_reached_through_a_proxy_alone(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    profile(tmp_path)
+    aws.sts(200, assumed("AssumeRole"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://sts.invalid")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", aws.url)
+    monkeypatch.setenv("http_proxy", aws.url)
+    aws.replies = {"POST http://sts.invalid/": lambda: (200, assumed("AssumeRole"))}
+    assert SourceProcess().load("enclave", now=datetime.now(UTC)).access_key_id == "ASIASTS"

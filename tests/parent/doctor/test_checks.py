@@ -17,9 +17,11 @@ from parent.doctor import checks
 from parent.doctor.checks import Doctor
 from parent.doctor.command import report
 from parent.doctor.machine import ThisMachine, integer, pool_size, run_command
+from parent.eif.errors import EifError
+from tests.parent.eif import eifs
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import DialError
-from vsock_proxy.service.checkup import Finding, Verdict, examine
+from vsock_proxy.service.checkup import Check, Finding, Verdict, examine, failed, passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +96,7 @@ class FakeMachine:
         assert path == checks.HUGE_PAGES
         return ["hugepages-2048kB", "other"]
 
-    def size(self, path: Path) -> Any:
+    def image_size(self, path: Path) -> Any:
         assert path == Path("/opt/worker.eif")
         return raised_or(self.image)
 
@@ -181,6 +183,12 @@ NO_DAEMON = DialError("unix:/run/x", "No such file or directory")
         ("vsock", "fail", "no AF_VSOCK", put(no_vsock=OSError(errno.EAFNOSUPPORT, "no"))),
         ("vsock", "fail", "not permitted", put(no_vsock=OSError(errno.EPERM, "not permitted"))),
         ("vsock", "warn", "no /dev/vsock", put(devices={checks.DEVICE: True})),
+        (
+            "vsock",
+            "warn",
+            "this user may not use",
+            put(devices={checks.DEVICE: True, checks.VSOCK: False}),
+        ),
         ("nitro-cli", "fail", "not in PATH", said_by("nitro-cli", None)),
         ("nitro-cli", "fail", "exit code 1: oh", said_by("nitro-cli", (1, "oh"))),
         ("allocator", "fail", "is failed", said_by("systemctl", (3, "failed"))),
@@ -195,6 +203,12 @@ NO_DAEMON = DialError("unix:/run/x", "No such file or directory")
         ("CPU pool", "skip", "not a list", files(checks.CPU_POOL, "many")),
         ("images", "fail", "cannot read", put(image=PermissionError(13, "Permission denied"))),
         ("images", "fail", "too few", put(image=1 << 30)),
+        (
+            "images",
+            "fail",
+            "/opt/worker.eif: not a valid enclave image: no magic",
+            put(image=EifError("no magic", offset=0)),
+        ),
         ("credentials", "fail", "no response", put(given=NO_METADATA)),
         ("credentials", "warn", "1 min left", expiring(61)),
         ("credentials", "pass", "not known", expiring(None)),
@@ -235,6 +249,40 @@ def test_what_a_configuration_does_not_need(
     change(machine)
     found = look(machine)[name]
     assert (found.verdict.value, said in found.text) == (verdict, True), found
+
+
+def test_every_image_and_every_cpu_is_told(tmp_path: Path) -> None:
+    (tmp_path / "parent.yaml").write_text(
+        "enclaves:\n"
+        f"- {{name: a, eif: {tmp_path}/root.tar, memory_mib: 64, cpus: [1, 5, 7], cid: 16}}\n"
+        f"- {{name: b, eif: {tmp_path}/none, memory_mib: 64, cpus: [2], cid: 17}}\n"
+    )
+    (tmp_path / "root.tar").write_bytes(b"no image" * 200)
+    machine = FakeMachine(None, files={checks.CPU_POOL: "0-1,3,6-9"})
+    this = ThisMachine(tmp_path / "parent.yaml")
+    machine.configuration = this.configuration  # type: ignore[method-assign]
+    machine.image_size = this.image_size  # type: ignore[method-assign]
+    found = look(machine)
+    assert "root.tar: not a valid enclave image: it does not start with '.eif'" in (
+        found["images"].text
+    )
+    assert f"enclave b: cannot read {tmp_path}/none: No such file" in found["images"].text
+    assert "not among them: 2 (of b), 5 (of a)" in found["CPU pool"].text
+
+
+def test_an_image_is_measured_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.eif").write_bytes(eifs.eif())
+    size = ThisMachine(tmp_path / "parent.yaml").image_size(tmp_path / "a.eif")
+    assert size == len(eifs.eif())
+
+
+def test_an_error_of_the_system_names_its_file() -> None:
+    def look() -> Finding:
+        Path("/no/such/file").read_text()
+        return passed("")
+
+    (found,) = examine([Check("it", look)], timeout=TEST_TIMEOUT)
+    assert found.finding == failed("/no/such/file: No such file or directory")
 
 
 def test_every_mistake_of_the_configuration_is_told(tmp_path: Path) -> None:

@@ -257,6 +257,43 @@ def test_values_of_variables_are_not_told(
     assert "secr" not in capsys.readouterr().out
 
 
+PEM = (
+    "-----BEGIN EC PRIVATE KEY-----\n{}\nMHcCAQEEIsecret\nAwEHoUQDQgAE_secret==\n"
+    "-----END EC PRIVATE KEY-----"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        # nitro-cli writes line ends as they are.
+        (f"KEY={PEM.format('a')}\nA=1\n", f"KEY={PEM.format('b')}\nA=1\n", {"changed": ["KEY"]}),
+        (f"KEY={PEM.format('a')}\n", "A=1\n", {"removed": ["KEY"], "added": ["A"]}),
+        ("secret\nA=1\n", "A=1\n", {"removed": ["(no variable)"]}),
+        # Neither is the end of a line to init.
+        ("A=1\rsecret=2\n", "A=1\rsecret=3\n", {"changed": ["A"]}),
+        ("A=1\x0bsecret=2\u2028secret\n", "B=1\n", {"removed": ["A"], "added": ["B"]}),
+        ("", "A=secret\n", {"added": ["A"]}),
+    ],
+)
+def test_what_follows_a_line_end_in_a_variable_is_its_value(
+    before: str, after: str, told: dict[str, list[str]],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    images = [
+        with_file("env", size=len(text.encode()), content=lambda text=text: [text.encode()]).eif()
+        for text in (before, after)
+    ]
+    cli.main(["diff-eif", "--output", "json", *diff(tmp_path, *images)])
+    printed = capsys.readouterr().out
+    assert "secret" not in printed
+    found: dict[str, list[str]] = {}
+    for each in json.loads(printed)["Differences"]:
+        kind = each["What"].removeprefix("variable ")
+        found.setdefault(kind, []).append(each["Before"] or each["After"])
+    assert found == told
+
+
 def signed(picture: Picture, identity: Identity) -> bytes:
     pcr0 = eifs.pcrs([(KERNEL, picture.kernel), (CMDLINE, picture.cmdline),
                       (RAMDISK, b"".join(archive(picture.boot))),

@@ -236,7 +236,7 @@ def test_an_invalid_image_is_rejected_before_anything_runs(host: Host, identity:
     with pytest.raises(AgentError, match="cannot read"):
         host.component(eif=host.folder / "none.eif").start()
     host.eif.write_bytes(b"nothing")
-    with pytest.raises(AgentError):
+    with pytest.raises(AgentError, match=f"{host.eif}: not a valid enclave image"):
         host.component().start()
     host.eif.write_bytes(eifs.eif()[:-1] + b"\0")
     with pytest.raises(AgentError, match="the CRC is wrong"):

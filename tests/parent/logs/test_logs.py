@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import os
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,6 @@ from vsock_proxy.service.settings import parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 class Kept:
@@ -310,6 +311,24 @@ def test_a_full_journal_does_not_block(journal: tuple[socket.socket, str]) -> No
     sink.close()
 
 
+def test_a_journal_that_is_away_for_a_while(tmp_path: Path) -> None:
+    """Lines are lost meanwhile; those that come later are not."""
+    path = tmp_path / "journal"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
+        first.bind(str(path))
+        sink = Journal(str(path))
+    path.unlink()
+    for _ in range(3):
+        with pytest.raises(OSError, match="No such file"):
+            sink.write("worker", 16, "lost")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as second:
+        second.settimeout(TEST_TIMEOUT)
+        second.bind(str(path))
+        sink.write("worker", 16, "again")
+        assert b"MESSAGE=again\n" in second.recv(1000)
+    sink.close()
+
+
 def test_a_restarted_journal_is_reconnected(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     first = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -342,10 +361,35 @@ def test_a_file_has_a_bounded_size(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot write"):
         open_sink(LogFile(tmp_path / "none" / "log"))
-    full = open_sink(LogFile(tmp_path / "log"))
-    full._handler.stream.close()  # type: ignore[attr-defined]
-    with pytest.raises(OSError, match="closed file"):
-        full.write("worker", 16, "lost")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigurationError, match="it is a FIFO"):
+        open_sink(LogFile(tmp_path / "fifo"))
+    full = open_sink(LogFile(Path("/dev/full")))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            full.write("worker", 16, "lost")
+    full.close()
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_file_that_somebody_moves_or_deletes_is_made_anew(how: str, tmp_path: Path) -> None:
+    """As logrotate does it; into a deleted file lines would go unseen, and take space."""
+    path, old = tmp_path / "log", tmp_path / "old"
+    sink = open_sink(LogFile(path))
+    sink.write("worker", 16, "one")
+    path.rename(old) if how == "moved" else path.unlink()
+    sink.write("worker", 16, "two")
+    sink.write("worker", 16, "three")
+    assert [line.split(": ")[1] for line in path.read_text().splitlines()] == ["two", "three"]
+    assert not old.exists() or old.read_text().endswith(": one\n")
+    path.unlink()
+    tmp_path.rename(tmp_path.with_name("gone"))
+    with pytest.raises(OSError, match="No such file"):
+        sink.write("worker", 16, "lost")
+    tmp_path.mkdir()
+    sink.write("worker", 16, "four")
+    assert path.read_text().endswith(": four\n")
+    sink.close()
 
 
 def test_the_daemons_own_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -373,7 +417,7 @@ def test_the_section_is_read(tmp_path: Path) -> None:
     assert settings == LogSettings(
         cids=None,
         listen=UnixAddress("/run/logs"),
-        to=LogFile(type(tmp_path)("/var/log/e.log"), 1 << 20, 3),
+        to=LogFile(Path("/var/log/e.log"), 1 << 20, 3),
         lines_per_second=5,
         bytes_per_second=8192,
         connections=2,

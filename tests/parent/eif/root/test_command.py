@@ -83,7 +83,9 @@ FILES: dict[str, bytes | str | int] = {
     "folder": 0o755,
     "tmp/app": STATIC,
     "link": "run/app",
-    "run/app": STATIC,
+    "var/volatile": 0o755,
+    "var/volatile/app": STATIC,
+    "run": "var/volatile",
     "again": b"#!/again\n",
 }
 
@@ -100,6 +102,7 @@ FILES: dict[str, bytes | str | int] = {
         ("/dynamic", f"the loader of '/dynamic', '{LOADER}' is not in"),
         ("/script", "the interpreter of '/script', '/bin/bash' is not in"),
         ("/dos", r"'/app\\r' is not in"),
+        ("/var/volatile/app", "is hidden by what init mounts on /run"),
         ("/text", "is neither ELF nor a script"),
         ("/tmp/app", "is hidden by what init mounts on /tmp"),  # noqa: S108
         ("/link", "is hidden by what init mounts on /run"),
@@ -111,6 +114,19 @@ def test_commands_that_could_not_start(word: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason) as caught:
         resolve(FILES, [word])
     assert caught.value.hint
+
+
+def test_a_hint_says_what_is_known() -> None:
+    below: dict[str, bytes | str | int] = {"rootfs/bin/app": STATIC}
+    for files, word, hint in (
+        (FILES, "/dos", "line ends of Windows"),
+        (below, "/bin/app", "it is in 'rootfs'"),
+        (below, "/bin/other", "nitro-cli reports a start"),
+        ({**below, "etc": 0o755}, "/bin/app", "nitro-cli reports a start"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            resolve(files, [word])
+        assert hint in caught.value.hint
 
 
 def test_a_command_that_is_not_executable() -> None:
@@ -142,6 +158,10 @@ def test_libraries_that_are_nowhere_are_told() -> None:
         (b"#!/usr/bin/env -S app -x", ["PATH=/usr/bin:/opt/bin"], False),
         (b"#!/usr/bin/env", [], False),
         (b"#! /usr/bin/env /opt/bin/app", [], False),
+        (b"#!/usr/bin/env\tapp", [], True),
+        (b"#!\t/usr/bin/env \t app\t", ["PATH=/opt/bin"], False),
+        (b"#!/usr/bin/env app\r", ["PATH=/opt/bin"], True),
+        (b"#!/usr/bin/env -S", [], False),
     ],
 )
 def test_env_looks_in_path(line: bytes, environment: list[str], told: bool) -> None:
@@ -209,12 +229,46 @@ def test_a_working_directory_that_is_missing_is_made() -> None:
     assert tree.find("/srv")
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("/tmp/work", "hidden by init's tmpfs"),  # noqa: S108
+        ("/run/user/0", "hidden by init's tmpfs"),
+        ("/work", "hidden by init's tmpfs"),
+        ("/app", "is not a directory"),
+    ],
+)
+def test_a_working_directory_that_the_shell_cannot_enter(place: str, reason: str) -> None:
+    files: dict[str, bytes | str | int] = {
+        "app": STATIC, "bin/sh": STATIC, "work": "tmp/work", "tmp/work": 0o755,
+    }  # fmt: skip
+    container = Container((), ("/app",), working_directory=place)
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        resolve(files, container=container)
+    assert "there is no enclave" in caught.value.hint
+    del files["bin/sh"]
+    assert resolve(files, container=container)[0].words == ("/app",)
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/run/", "/dev/shm", "/sys", "/"])  # noqa: S108
+def test_where_init_mounts_the_shell_can_enter(place: str) -> None:
+    container = Container((), ("/app",), working_directory=place)
+    assert resolve({"app": STATIC, "bin/sh": STATIC}, container=container)[0].words[-1] == "/app"
+
+
 def test_another_user_is_told() -> None:
     container = Container((), ("/app",), user="nobody")
     assert resolve({"app": STATIC}, container=container)[1] == [
         "USER nobody is not used: init starts the command as root"
     ]
     assert resolve({"app": STATIC}, container=Container((), ("/app",), user="0:0"))[1] == []
+
+
+def test_a_volume_that_is_not_there_is_told() -> None:
+    container = Container((), ("/app",), volumes=("/data", "/var/lib/app"))
+    assert resolve({"app": STATIC, "data": 0o755}, container=container)[1] == [
+        "VOLUME /var/lib/app is not there: Docker makes it at the start, init not"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import json
 import lzma
 import os
 import shutil
+import stat
 import subprocess
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parent.eif.root import container, source
+from parent.eif.root import container, layers, source
 from parent.eif.root.container import Container
 from parent.eif.root.notes import Notes
 from tests.parent.eif import archives
@@ -46,7 +49,7 @@ def contents(tree: Tree) -> dict[str, bytes]:
 
 RUN: dict[str, Any] = {
     "Entrypoint": ["/app"], "Cmd": ["-v"], "Env": ["PATH=/bin", "A=1"], "WorkingDir": "/srv",
-    "User": "app",
+    "User": "app", "Volumes": {"/data": {}},
 }  # fmt: skip
 LOWER = archives.tar(
     folder("etc"), member("etc/a", b"lower a"), member("etc/b", b"lower b"),
@@ -75,7 +78,9 @@ def test_layers_are_merged(
         files = archives.oci_files(LOWER, UPPER, compress=kind == "oci", **RUN)
     tree, told = read(archives.write(files, tmp_path / name), stack)
     assert contents(tree) == MERGED
-    assert told == Container(("/app",), ("-v",), ("PATH=/bin", "A=1"), "/srv", "app", "x86_64")
+    assert told == Container(
+        ("/app",), ("-v",), ("PATH=/bin", "A=1"), "/srv", "app", ("/data",), "x86_64"
+    )
     stack.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]  # Nothing is left behind.
 
@@ -88,6 +93,37 @@ def test_a_hard_link_to_what_the_same_layer_removes(
     found = contents(tree)
     assert (found["kept"], found["too"]) == (b"lower b", b"lower a")
     assert "etc/a" not in found
+
+
+# What a layer has where the layers below have something else: a directory that overlayfs marks as
+# opaque because it is new, with what a link there led to untouched.
+@pytest.mark.parametrize(
+    ("items", "kept"),
+    [
+        ([folder("lib"), member("lib/.wh..wh..opq"), member("lib/x")], True),
+        ([member("./lib/.wh..wh..opq"), folder("./lib/"), member("./lib/x")], True),
+        ([folder("lib"), member("lib/.wh.so")], True),
+        ([member("lib/.wh.so")], False),
+        ([folder("usr/lib"), member("usr/lib/.wh..wh..opq")], False),
+        ([member("usr/lib/so", type=tarfile.CHRTYPE)], False),
+        ([member("lib", type=tarfile.CHRTYPE)], True),
+        ([member("nowhere", type=tarfile.CHRTYPE), member("none/.wh..wh..opq")], True),
+    ],
+)
+def test_what_is_removed_is_of_the_layers_below(
+    items: list[Item], kept: bool, tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
+    files = archives.docker_files(LOWER, archives.tar(*items))
+    tree, _ = read(archives.write(files, tmp_path / "i.tar"), stack)
+    assert ("usr/lib/so" in contents(tree)) is kept
+    assert not any(node.device == (0, 0) and stat.S_ISCHR(node.mode) for _, node in tree.walk())
+
+
+@pytest.mark.parametrize("base", [".wh.", ".wh..", ".wh..."])
+def test_a_whiteout_names_something(base: str, tmp_path: Path, stack: contextlib.ExitStack) -> None:
+    files = archives.docker_files(LOWER, archives.tar(member(f"usr/lib/{base}")))
+    with pytest.raises(ConfigurationError, match="whiteout of nothing"):
+        read(archives.write(files, tmp_path / "i.tar"), stack)
 
 
 def test_newer_docker_writes_both(tmp_path: Path, stack: contextlib.ExitStack) -> None:
@@ -153,6 +189,7 @@ def blob(files: dict[str, bytes], number: int) -> str:
 
 GOOD = archives.oci_files(LOWER, UPPER, **RUN)
 DOCKER = archives.docker_files(LOWER, UPPER)
+AGAIN = {"x": json.dumps(archives.config([LOWER, UPPER])).encode()}
 
 
 def endless() -> dict[str, bytes]:
@@ -200,13 +237,21 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "layer damaged": (GOOD | {blob(GOOD, 0): gzip.compress(UPPER, mtime=0)}, "was damaged"),
     "layer cut short": (GOOD | {blob(GOOD, 0): GOOD[blob(GOOD, 0)][:-20]}, "be decompressed"),
     "an endless index": (endless(), "an index that ends"),
-    "docker: two": (changed(DOCKER, "manifest.json",
+    "docker: two": (changed(DOCKER | AGAIN, "manifest.json",
                             lambda d: d.append({**d[0], "Config": "x", "RepoTags": ["b:2"]})),
                     "2 container images: app:1, b:2"),
-    "docker: two with odd tags": (changed(DOCKER, "manifest.json",
+    "docker: two with odd tags": (changed(DOCKER | AGAIN, "manifest.json",
                                           lambda d: d.append({**d[0], "Config": "x",
                                                               "RepoTags": 5})),
                                   "2 container images: app:1, x"),
+    "docker: two, of which one has no configuration": (
+        changed(DOCKER, "manifest.json", lambda d: d.append({**d[0], "Config": "x"})),
+        "a file 'x'"),
+    "docker: two, none for this architecture": (
+        changed(archives.docker_files(LOWER, architecture="arm64")
+                | {"x": json.dumps(archives.config([LOWER], "arm64")).encode()},
+                "manifest.json", lambda d: d.append({**d[0], "Config": "x"})),
+        "is not there for x86_64"),
     "docker: a layer too few": (changed(DOCKER, "manifest.json", lambda d: d[0]["Layers"].pop()),
                                 "as many layers"),
     "docker: a layer is missing": (changed(DOCKER, "manifest.json",
@@ -220,6 +265,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
                    "for an unknown architecture"),
     "for Windows": (archives.oci_files(
         LOWER, configuration={**archives.config([LOWER]), "os": "windows"}), "not for Linux"),
+    "VOLUME is no object": (archives.oci_files(LOWER, Volumes=["/data"]), "an object as Volumes"),
     "CMD is no list": (archives.oci_files(LOWER, Cmd="app"), "a list of words as Cmd"),
     "a layer that is none": (archives.oci_files(b"no tar" * 200), "is not a tar"),
 }  # fmt: skip
@@ -237,7 +283,7 @@ def test_images_that_are_none(name: str, tmp_path: Path, stack: contextlib.ExitS
 def test_a_layer_that_unpacks_for_ever(
     tmp_path: Path, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(layers, "MAX_UNPACKED", 1 << 20)
     layer = archives.tar(member("zeros", bytes(2 << 20)))
     with pytest.raises(ConfigurationError, match="has more than 1048576 bytes"):
         read(archives.write(archives.oci_files(layer), tmp_path / "image.tar"), stack)
@@ -246,9 +292,33 @@ def test_a_layer_that_unpacks_for_ever(
         read(tmp_path / "root.tar.gz", stack)
 
 
+def zstandard() -> Any:
+    """The module that knows Zstandard; None if there is none."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    return None
+
+
+def test_with_zstandard(tmp_path: Path, stack: contextlib.ExitStack) -> None:
+    module = zstandard()
+    if module is None:
+        pytest.skip("this Python does not know Zstandard: pip install backports.zstd")
+    skipped = b"\x50\x2a\x4d\x18\x03\0\0\0xyz"
+    (path,) = (path for path in DOCKER if DOCKER[path] == LOWER)
+    packed = skipped + module.compress(LOWER[:999]) + skipped + module.compress(LOWER[999:])
+    files = DOCKER | {path: packed}
+    assert read(archives.write(files, tmp_path / "image.tar"), stack)[1]
+    for content in (packed[:-9], packed[:30] + b"\xff" * 60 + packed[90:]):
+        with pytest.raises(ConfigurationError, match=r"cannot be decompressed|was damaged"):
+            read(archives.write(files | {path: content}, tmp_path / "bad.tar"), stack)
+        (tmp_path / "root.tar.zst").write_bytes(content)
+        with pytest.raises(ConfigurationError, match="cannot be decompressed"):
+            read(tmp_path / "root.tar.zst", stack)
+
+
 def test_zstandard(tmp_path: Path, stack: contextlib.ExitStack) -> None:
-    with contextlib.suppress(ImportError):
-        __import__("compression.zstd")
+    if zstandard() is not None:
         pytest.skip("this Python knows Zstandard")
     (tmp_path / "root.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
     with pytest.raises(ConfigurationError, match="compressed with Zstandard") as caught:

@@ -106,6 +106,9 @@ def test_what_a_ramdisk_has_no_room_for_is_told() -> None:
     ]
 
 
+OPAQUE = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+
+
 @pytest.mark.parametrize(
     ("items", "reason"),
     [
@@ -114,6 +117,8 @@ def test_what_a_ramdisk_has_no_room_for_is_told() -> None:
         ([member("a", type=b"M")], "unknown kind"),
         ([member("../a")], "cannot be a path"),
         ([member("usr/.wh.bin")], "one layer of a container image"),
+        ([member("a", type=tarfile.CHRTYPE)], "'a' is a whiteout"),
+        ([member("a", pax_headers=OPAQUE)], "one layer of a container image"),
         ([member("a"), member("a/b")], "'a' is not a directory"),
         ([symlink("a", "")], "the target of the symbolic link 'a' has 0 bytes"),
     ],
@@ -262,16 +267,24 @@ def test_as_gnu_tar_packs_it(tmp_path: Path) -> None:
         stream.truncate(3 << 20)
         stream.seek(1 << 20)
         stream.write(b"middle")
+    for name in ("sparse, with a long name: " + "x" * 130, "usr/bin/at the end"):
+        with (top / name).open("wb") as stream:
+            stream.seek(2 << 20)
+            stream.write(b"last")
     (top / "usr/bin/app").write_bytes(b"app")
     (top / "usr/bin/hard").hardlink_to(top / "usr/bin/app")
     (top / "link").symlink_to("x" * 150)
     (top / os.fsdecode(b"\xe9" * 120)).write_bytes(b"latin")
     os.utime(top / "usr/bin/app", (-1e9, -1e9))
     ours = shape(folder.read(top, Notes(os.geteuid())))
-    for kind in ("gnu", "posix", "oldgnu"):
+    versions = [("posix", f"--sparse-version={version}") for version in ("0.0", "0.1", "1.0")]
+    for kind, *more in (("gnu",), ("oldgnu",), *versions):
         done = subprocess.run(
-            ["tar", "-c", "-S", f"--format={kind}", "-V", "label", "-C", str(top), "."],
+            ["tar", "-c", "-S", f"--format={kind}", *more, "-V", "label", "-C", str(top), "."],
             capture_output=True, check=True, timeout=TEST_TIMEOUT,
         )  # fmt: skip
-        theirs = shape(read(done.stdout)[0])
-        assert theirs == ours, kind
+        tree = read(done.stdout)[0]
+        assert shape(tree) == ours, (kind, more)
+        for path, node in tree.walk():
+            if node.is_file:  # Whole: what is behind the holes.
+                assert node.read(node.size) == (top / path).read_bytes(), (path, kind, more)
