@@ -6,11 +6,11 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.attack.model import DEADLINE
+from enclave_simulator.parent.processes import exit_on_signals
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import complain, terminal_width
@@ -91,8 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         )
     attacks = choose([name for name in names if name])
     logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.ERROR)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)
+    exit_on_signals()
     child.adopt_orphans()
     argv = [options.command, *options.arguments]
     runner = Runner(
@@ -136,8 +135,3 @@ def _jobs(text: str) -> int:
     if number is None:
         raise argparse.ArgumentTypeError(f"not a whole number from 1 to {_MOST_JOBS}: {text!r}")
     return number
-
-
-def _exit(number: int, _frame: object) -> None:
-    """End as by this signal, but through every `finally`."""
-    sys.exit(128 + number)

@@ -172,7 +172,9 @@ def run(options: argparse.Namespace) -> int:
         stack.enter_context(child.in_front())
         try:
             session = stack.enter_context(
-                launcher.start(argv, env=env, own_group=False, die_with_thread=True)
+                launcher.start(
+                    argv, env=env, own_group=False, die_with_thread=True, pass_descriptors=True
+                )
             )
         except CommandError as e:
             complain("enclave-simulator", e)

@@ -110,6 +110,7 @@ class Launcher:
         stderr: Stream = None,
         own_group: bool = True,
         die_with_thread: bool = False,
+        pass_descriptors: bool = False,
     ) -> Session:
         """Start a program; it runs when this returns.
 
@@ -124,6 +125,8 @@ class Launcher:
                 session. A command line that leaves job control to the terminal does not.
             die_with_thread: kill it when the thread that called this ends, however it ends
                 (PR_SET_PDEATHSIG).
+            pass_descriptors: give it all inheritable descriptors of this process, as a shell does
+                (``3<FILE``). For a process that starts no other one at the same time.
 
         Raises:
             LaunchError: the kernel refuses (the hint says what is missing), or `cwd` is wrong.
@@ -159,8 +162,9 @@ class Launcher:
                     env_without=dict(self.env_without),
                 )
                 return self._attempt(
-                    held, architecture, plan, folder, own_group=own_group, cwd=cwd, **streams
-                )
+                    held, architecture, plan, folder, own_group=own_group,
+                    pass_descriptors=pass_descriptors, cwd=cwd, **streams,
+                )  # fmt: skip
 
             try:
                 child, report = attempt(namespaces=self.namespaces is not False)
@@ -180,6 +184,7 @@ class Launcher:
         folder: Path,
         *,
         own_group: bool,
+        pass_descriptors: bool,
         cwd: str | os.PathLike[str] | None,
         stdin: Stream,
         stdout: Stream,
@@ -190,10 +195,12 @@ class Launcher:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
+                    theirs.set_inheritable(True)
                     try:
                         child = subprocess.Popen(  # noqa: S603 (it runs what it is given)
                             [sys.executable, "-I", "-S", str(_TRAMPOLINE), str(theirs.fileno())],
-                            pass_fds=[theirs.fileno()],
+                            close_fds=not pass_descriptors,
+                            pass_fds=() if pass_descriptors else [theirs.fileno()],
                             cwd=cwd,
                             process_group=0 if own_group else None,
                             stdin=stdin,
