@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.names import partition_of
 from enclave_simulator.kms.operations.lists import metadata
 from enclave_simulator.kms.operations.policies import check_lockout
 from enclave_simulator.kms.policy import parse_policy
@@ -40,8 +41,11 @@ class RegionOperations:
         if "Policy" in given:
             policy = parse_policy(given["Policy"])
             check_lockout(self._store, call, policy, key)
+        name = given["ReplicaRegion"]
         try:
-            region = self._store.region(given["ReplicaRegion"], call.now)
+            if partition_of(name) != partition_of(key.region):
+                raise UnknownRegionError(name)
+            region = self._store.region(name, call.now)
         except UnknownRegionError as e:
             raise KmsError("ValidationException", f"{e} is not a Region of this partition") from e
         replica = self._store.replicate(key, region, policy=policy, now=call.now)

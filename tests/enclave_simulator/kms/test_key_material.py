@@ -227,6 +227,9 @@ def test_related_multi_region_keys_decrypt_each_others_ciphertexts(
     assert refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion="us-west-2")[0] == (
         "AlreadyExistsException"
     )
+    for foreign in ("cn-north-1", "us-gov-west-1"):  # of other partitions
+        error = refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion=foreign)
+        assert error[0] == "ValidationException"
     assert refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion="nowhere")[0] == (
         "ValidationException"
     )
