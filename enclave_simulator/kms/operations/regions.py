@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.messages import KmsError
@@ -41,13 +42,12 @@ class RegionOperations:
         if "Policy" in given:
             policy = parse_policy(given["Policy"])
             check_lockout(self._store, call, policy, key)
-        name = given["ReplicaRegion"]
-        try:
-            if partition_of(name) != partition_of(key.region):
-                raise UnknownRegionError(name)
-            region = self._store.region(name, call.now)
-        except UnknownRegionError as e:
-            raise KmsError("ValidationException", f"{e} is not a Region of this partition") from e
+        name, region = given["ReplicaRegion"], None
+        with contextlib.suppress(UnknownRegionError):
+            if partition_of(name) == partition_of(key.region):
+                region = self._store.region(name, call.now)
+        if region is None:
+            raise KmsError("ValidationException", f"{name} is not a Region of this partition")
         replica = self._store.replicate(key, region, policy=policy, now=call.now)
         replica.description, replica.tags = given.get("Description", ""), tags
         # KMS replies while it is still at it.
