@@ -121,10 +121,24 @@ for port, waits, blocking in ((700, False, True), (701, False, False), (702, Tru
                 rest = b""
             assert rest == b"", rest
         else:
-            assert waits or poll.poll(1000 * TIMEOUT)
+            assert poll.poll(1000 * TIMEOUT)
             client.sendall(b"here")
-            server.setblocking(True)
-            assert server.accept()[0].recv(4) == b"here"
+            later = socket.socket(socket.AF_VSOCK)
+            later.settimeout(TIMEOUT)
+            later.connect((16, port))
+            later.sendall(b"next")
+            server.setblocking(False)
+            for expected in (b"here", b"next"):
+                assert poll.poll(1000 * TIMEOUT)
+                accepted, _ = server.accept()
+                accepted.setblocking(True)
+                assert accepted.recv(4) == expected
+            assert not poll.poll(0)
+            try:
+                server.accept()
+            except BlockingIOError:
+                continue
+            raise AssertionError("a connection that nobody made")
 print(failed)
 """
 
