@@ -44,6 +44,9 @@ DEFAULT_CID = 16
 
 _TRAMPOLINE = Path(__file__).with_name("trampoline.py")
 _LONGEST_NAME = len("/4294967295_4294967295")
+Word = str | bytes | os.PathLike[str]
+"""What `subprocess.Popen` takes for an argument."""
+
 Stream = int | IO[Any] | None
 """What `subprocess.Popen` takes for stdin, stdout and stderr."""
 
@@ -86,7 +89,7 @@ class Launcher:
 
     def run(
         self,
-        argv: Sequence[str],
+        argv: Sequence[Word],
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -94,14 +97,14 @@ class Launcher:
         """Run a program to its end and return its exit code, 128+N if signal N ended it.
 
         Raises:
-            LaunchError, CommandError: see `start`.
+            LaunchError, CommandError, ConfigurationError: see `start`.
         """
         with self.start(argv, env=env, cwd=cwd) as session:
             return session.wait()
 
     def start(
         self,
-        argv: Sequence[str],
+        argv: Sequence[Word],
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -131,8 +134,10 @@ class Launcher:
         Raises:
             LaunchError: the kernel refuses (the hint says what is missing), or `cwd` is wrong.
             CommandError: there is no such program, or it cannot be executed.
-            ConfigurationError: the folder does not exist, or its path is too long.
+            ConfigurationError: the folder does not exist, or its path is too long; `argv` is no
+                list of words.
         """
+        words = words_of(argv)
         architecture = ARCHITECTURES.get(os.uname().machine)
         if architecture is None or sys.platform != "linux":
             raise LaunchError(
@@ -149,7 +154,7 @@ class Launcher:
                 if self.tpm is not None:
                     rules += bpf.TPM_READ_RULES + (bpf.TPM_RULES if namespaces else ())
                 plan = Plan(
-                    argv=list(argv),
+                    argv=words,
                     env=dict(os.environ if env is None else env),
                     filter=bpf.assemble(architecture, rules).hex(),
                     namespaces=namespaces,
@@ -314,6 +319,22 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def words_of(argv: Sequence[Word]) -> list[str]:
+    """Return a program and its arguments as text.
+
+    Raises:
+        ConfigurationError: they are one text, or nothing.
+    """
+    if isinstance(argv, str | bytes):
+        raise ConfigurationError(
+            f"a text, not a list of words: {os.fsdecode(argv)!r:.100}",
+            hint="write a list: the program, then each argument; shlex.split makes one of a text",
+        )
+    if not argv:
+        raise ConfigurationError("no program to run", hint="its name is the first of the words")
+    return [os.fsdecode(word) for word in argv]
 
 
 def _log_ways(report: Report, *, wanted: bool) -> None:

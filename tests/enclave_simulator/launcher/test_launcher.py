@@ -449,3 +449,23 @@ for mode in ("nsm", "threads", "children"):
         )
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode().split() == ["65534", "0" * 16, "good", "good", "good"]
+
+
+@pytest.mark.parametrize("argv", ["echo text", b"echo", [], ()])
+def test_what_is_no_list_of_words(launcher: Launcher, argv: Any) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        launcher.run(argv)
+    assert refused.value.hint
+
+
+def test_words_may_be_paths_and_bytes(launcher: Launcher) -> None:
+    argv: list[Any] = [
+        Path(sys.executable),
+        "-c",
+        b"import sys; print(sys.argv[1:])",
+        b"\xff",
+        Path("x"),
+    ]
+    with launcher.start(argv, stdout=subprocess.PIPE) as session:
+        out, _ = session.process.communicate(timeout=TEST_TIMEOUT)
+    assert out == b"['\\udcff', 'x']\n"
