@@ -89,9 +89,9 @@ def add_parser(subparsers: Any) -> None:
         f"enclave's default); parent: at vsock://3:{CREDENTIALS_PORT}; pod (a sandbox's default) "
         "and task: the container credentials of EKS Pod Identity and of ECS; instance (an "
         "instance's default): IMDSv2")  # fmt: skip
-    add("--metadata-hops", type=int, default=1, metavar="N",
+    add("--metadata-hops", type=int, metavar="N",
         help="hops to the instance metadata, whose HttpPutResponseHopLimit is 1: 2 is a container "
-        "on the instance, which gets no token (default: %(default)s)")  # fmt: skip
+        "on the instance, which gets no token (default: 1)")  # fmt: skip
     parent_services.add_options(parser)
     add("--verbose", action="store_true", help="log to stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
@@ -113,6 +113,7 @@ def run(options: argparse.Namespace) -> int:
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
+    parent_services.check_options(options)
     credentials = _credentials(options)
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(format="enclave-simulator: %(message)s", level=level)
@@ -145,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
             if credentials in (POD, TASK, INSTANCE):
                 network.add_credentials(
                     credentials, stack, private=private, region=env["AWS_REGION"],
-                    hops=options.metadata_hops,
+                    hops=options.metadata_hops or 1,
                 )  # fmt: skip
         nsm: SimulatedNsm | None = None
         tpm: SimulatedNitroTpm | None = None
@@ -196,6 +197,15 @@ def _credentials(options: argparse.Namespace) -> str:
         raise ConfigurationError(
             f"--credentials {given} with --platform {options.platform}",
             hint=f"there it is one of {', '.join(allowed)}",
+        )
+    if options.credentials and options.no_services:
+        raise ConfigurationError(
+            f"--credentials {given} with --no-services: COMMAND's environment stays as it is",
+            hint="leave one of them out",
+        )
+    if options.metadata_hops is not None and given != INSTANCE:
+        raise ConfigurationError(
+            "--metadata-hops without an instance's metadata", hint="add --platform instance"
         )
     if options.debug_mode and options.platform != "enclave":
         raise ConfigurationError(

@@ -126,6 +126,22 @@ def kms_options(options: argparse.Namespace) -> list[str]:
     return [*faults, *kms.key_option_words(options)]
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Check what the options of `add_options` say beside ``--no-services`` and ``--folder``.
+
+    Raises:
+        ConfigurationError: one of them would have no effect, or there is no such folder.
+    """
+    given = kms_options(options)
+    if options.no_services and given:
+        raise ConfigurationError(
+            f"{given[0].partition('=')[0]} with --no-services: there is no simulated KMS",
+            hint="leave one of them out",
+        )
+    if options.folder is not None and not options.folder.is_dir():
+        raise ConfigurationError(f"no such folder: {options.folder}")
+
+
 def check_cid(cid: int) -> None:
     """Check the context id of an enclave.
 

@@ -164,6 +164,24 @@ def test_options_that_cannot_be(options: list[str]) -> None:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--no-services", "--key", "alias/x"], "--key with --no-services"),
+        (["--no-services", "--fault", "refuse"], "--fault with --no-services"),
+        (["--no-services", "--seed", "1"], "--seed with --no-services"),
+        (["--no-services", "--credentials", "parent"], "--credentials parent with --no-services"),
+        (["--metadata-hops", "2"], "--metadata-hops without an instance's metadata"),
+        (["--folder", "/nonexistent"], "no such folder: /nonexistent"),
+        (["--folder", "/etc/passwd"], "no such folder: /etc/passwd"),
+    ],
+)
+def test_options_that_would_have_no_effect(options: list[str], error: str) -> None:
+    ran = run(*options, "--", "true")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"enclave-simulator: error: {error}")
+
+
 def test_a_signal_is_passed_on() -> None:
     with begin("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.01; done") as ran:
         assert line(ran) == "ready"
