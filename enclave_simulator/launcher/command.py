@@ -115,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
     parent_services.check_cid(options.cid)
     parent_services.check_options(options)
     credentials = _credentials(options)
+    _check_effect(options, credentials)
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(format="enclave-simulator: %(message)s", level=level)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # its tables of Regions are read
@@ -198,20 +199,28 @@ def _credentials(options: argparse.Namespace) -> str:
             f"--credentials {given} with --platform {options.platform}",
             hint=f"there it is one of {', '.join(allowed)}",
         )
-    if options.credentials and options.no_services:
-        raise ConfigurationError(
-            f"--credentials {given} with --no-services: COMMAND's environment stays as it is",
-            hint="leave one of them out",
-        )
-    if options.metadata_hops is not None and given != INSTANCE:
-        raise ConfigurationError(
-            "--metadata-hops without an instance's metadata", hint="add --platform instance"
-        )
     if options.debug_mode and options.platform != "enclave":
         raise ConfigurationError(
             f"--debug-mode with --platform {options.platform}", hint="only an enclave has one"
         )
     return given
+
+
+def _check_effect(options: argparse.Namespace, credentials: str) -> None:
+    """Check that no option is given that would have no effect.
+
+    Raises:
+        ConfigurationError: one is.
+    """
+    if options.credentials and options.no_services:
+        raise ConfigurationError(
+            f"--credentials {credentials} with --no-services: COMMAND's environment stays as it is",
+            hint="leave one of them out",
+        )
+    if options.metadata_hops is not None and credentials != INSTANCE:
+        raise ConfigurationError(
+            "--metadata-hops without an instance's metadata", hint="add --platform instance"
+        )
 
 
 def program_environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:
