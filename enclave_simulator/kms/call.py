@@ -229,12 +229,16 @@ def _of_principal(arn: str) -> dict[str, tuple[str, ...]]:
         context["aws:principaltype"] = ("FederatedUser",)
     elif service == "iam" and kind == "user":
         context["aws:username"] = (name.rpartition("/")[2],)
+    if service == "sts":
+        # Temporary credentials tell of MFA, others do not; the simulator knows none.
+        context["aws:multifactorauthpresent"] = ("false",)
     return context
 
 
 def _of_key(key: Key) -> dict[str, tuple[str, ...]]:
     """Return the condition keys that tell of the key itself."""
     context: dict[str, tuple[str, ...]] = {
+        "aws:resourceaccount": (key.arn.split(":")[4],),
         "kms:customermasterkeyspec": (key.spec,),
         "kms:customermasterkeyusage": (key.usage,),
         "kms:keyorigin": (key.origin,),

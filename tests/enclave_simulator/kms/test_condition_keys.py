@@ -47,6 +47,11 @@ CALLERS = [
     (USER, {"StringEquals": {"aws:PrincipalType": "User"}}, True),
     (USER, {"StringEquals": {"aws:PrincipalAccount": ACCOUNT}}, True),
     (ROOT, {"StringEquals": {"aws:PrincipalType": "Account"}}, True),
+    (SESSION, {"Bool": {"aws:MultiFactorAuthPresent": "false"}}, True),
+    (USER, {"Bool": {"aws:MultiFactorAuthPresent": "false"}}, False),
+    (USER, {"BoolIfExists": {"aws:MultiFactorAuthPresent": "true"}}, True),
+    (USER, {"StringEquals": {"aws:ResourceAccount": ACCOUNT}}, True),
+    (USER, {"StringEquals": {"aws:ResourceAccount": "444455556666"}}, False),
 ]
 
 
