@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 
 from vsock_proxy.errors import AgentError
 from vsock_proxy.service.arguments import Parser
 from vsock_proxy.service.completion import add_completion
-from vsock_proxy.service.console import complain, keep_exit_status
+from vsock_proxy.service.console import complain, keep_exit_status, output_lost
 from vsock_proxy.service.extras import require
 from vsock_proxy.service.platforms import require_linux
 from vsock_proxy.version import VERSION
@@ -57,6 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     except AgentError as e:
         complain(PROGRAM, e)
         return 1
+    except BrokenPipeError:
+        return 1  # the reader of the output knows that it has gone
+    except OSError as e:
+        if e.errno != errno.EBADF:
+            raise
+        return output_lost(e)
     return status
 
 

@@ -73,11 +73,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     timeout = 10.0
 
-    def respond(self, status: int, body: bytes, kind: str = "text/plain") -> None:
-        """Send a whole response."""
+    def respond(self, status: int, body: bytes, kind: str = "text/plain", **headers: str) -> None:
+        """Send a whole response; in the names of further headers, ``_`` stands for ``-``."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
 

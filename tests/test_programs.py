@@ -6,6 +6,7 @@ Called in this process, but for what only a process has: its streams and its exi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from enclave.cli import main as enclave_agent
 from enclave_simulator.cli import main as enclave_simulator
 from parent.cli import main as enclave_parent
 from tests.waiting import TEST_TIMEOUT
+from vsock_proxy.errors import AgentError
 from vsock_proxy.proxy.command import main as vsock_proxy
 from vsock_proxy.service.arguments import Parser
 
@@ -156,10 +158,9 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(each)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_help_of_every_command_fits_80_columns(
-    call: Caller, monkeypatch: pytest.MonkeyPatch, program: str
-) -> None:
+def parser_of(
+    program: str, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> argparse.ArgumentParser:
     made: list[argparse.ArgumentParser] = []
 
     def parse(self: Parser, *_: object) -> None:
@@ -169,9 +170,31 @@ def test_help_of_every_command_fits_80_columns(
     with monkeypatch.context() as patched:
         patched.setattr(Parser, "parse_args", parse)
         call(program)
+    return made[0]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_values_of_options_are_rejected_in_words(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """argparse would name the function that reads the value: "invalid _jobs value"."""
+    for each in parsers(parser_of(program, call, monkeypatch)):
+        for action in each._actions:
+            read = action.type
+            if not callable(read) or read in (int, float):  # argparse has words for these
+                continue
+            for text in ("", "x", "-1", "0", "9" * 5000, "²", "1\x00", "nan", "a=b=c", "\udcff"):
+                with contextlib.suppress(argparse.ArgumentTypeError, AgentError):
+                    read(text)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_of_every_command_fits_80_columns(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
     too_wide = [
         f"{each.prog}: {line}"
-        for each in parsers(made[0])
+        for each in parsers(parser_of(program, call, monkeypatch))
         for line in each.format_help().splitlines()
         if len(line) > 80
     ]

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """
     from enclave.logs import child  # noqa: PLC0415 (--help needs none of it)
     from enclave.logs.follow import follow, send_error  # noqa: PLC0415
+    from vsock_proxy.service.child import EXEC_HINTS  # noqa: PLC0415
 
     options = LogOptions.from_args(arguments)
     assert options  # noqa: S101 (there is a default)
@@ -51,7 +52,10 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         program = child.spawn(command, environment.environ)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
-        error = ConfigurationError(f"cannot run {command[0]!r}: {reason}")
+        error = ConfigurationError(
+            f"cannot run {command[0]!r}: {reason}",
+            hint=EXEC_HINTS.get(getattr(e, "errno", None) or 0, ""),
+        )
         send_error(error, options)
         raise error from e
     return follow(program, options)

@@ -6,14 +6,15 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.attack.model import DEADLINE
+from enclave_simulator.parent.processes import exit_on_signals
 from vsock_proxy.errors import AgentError, ConfigurationError
 from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.console import complain, terminal_width
+from vsock_proxy.service.quantities import whole_number
 
 if TYPE_CHECKING:
     from enclave_simulator.attack.running import Result
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # cryptography and botocore take a moment to load; the other commands do without.
-    from enclave_simulator.attack.report import as_json, heading, listing, row, summary  # noqa: PLC0415
+    from enclave_simulator.attack import report  # noqa: PLC0415
     from enclave_simulator.attack.running import Runner, Target  # noqa: PLC0415
     from enclave_simulator.attack.table import choose  # noqa: PLC0415
     from enclave_simulator.attack.world import CONTEXT  # noqa: PLC0415
@@ -76,16 +77,21 @@ def _run(options: argparse.Namespace) -> int:
 
     width = terminal_width(100)
     if options.list:
-        sys.stdout.write(listing(width))
+        listed = report.listing_as_json() if options.json else None
+        _show(json.dumps(listed, indent=2) + "\n" if listed else report.listing(width))
         return 0
     if options.command is None:
         raise ConfigurationError(
             "no COMMAND to attack", hint="write enclave-simulator attack -- COMMAND"
         )
-    attacks = choose([name for names in options.only for name in names.split(",") if name])
+    names = [name.strip() for names in options.only for name in names.split(",")]
+    if options.only and not any(names):
+        raise ConfigurationError(
+            "--only names no attack", hint="leave it out for all, or see --list for their names"
+        )
+    attacks = choose([name for name in names if name])
     logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.ERROR)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)
+    exit_on_signals()
     child.adopt_orphans()
     argv = [options.command, *options.arguments]
     runner = Runner(
@@ -104,17 +110,17 @@ def _run(options: argparse.Namespace) -> int:
     colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     try:
         if not options.json:
-            _show(heading())
+            _show(report.heading())
         for result in runner.attack_all(attacks, jobs=options.jobs):
             results.append(result)
             if not options.json:
-                _show(row(result, width=width if on_terminal else None, colour=colour))
+                _show(report.row(result, width=width if on_terminal else None, colour=colour))
     finally:
         child.end_orphans(set())
     if options.json:
-        _show(json.dumps(as_json(argv, results), indent=2) + "\n")
+        _show(json.dumps(report.as_json(argv, results), indent=2) + "\n")
     else:
-        _show(summary(results))
+        _show(report.summary(results))
     return _FAILED if any(each.finding.verdict.is_failure for each in results) else 0
 
 
@@ -125,12 +131,7 @@ def _show(text: str) -> None:
 
 
 def _jobs(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= _MOST_JOBS:
-        raise argparse.ArgumentTypeError(f"from 1 to {_MOST_JOBS}")
+    number = whole_number(text, 1, _MOST_JOBS)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"not a whole number from 1 to {_MOST_JOBS}: {text!r}")
     return number
-
-
-def _exit(number: int, _frame: object) -> None:
-    """End as by this signal, but through every `finally`."""
-    sys.exit(128 + number)

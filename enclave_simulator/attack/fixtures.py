@@ -11,6 +11,7 @@ from enclave_simulator.attack.hostile import HostileParent
 from enclave_simulator.attack.running import Runner, Target
 from enclave_simulator.attack.table import choose
 from enclave_simulator.attack.world import CONTEXT
+from enclave_simulator.launcher.launch import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +74,9 @@ def prepare(argv: Sequence[str], *, deadline: float) -> Callable[[str], Finding]
     Raises:
         ControlError: the program fails without an attack.
         LaunchError, CommandError: it cannot be started.
+        ConfigurationError: `argv` is no list of words.
     """
-    runner = Runner(Target(argv=list(argv), deadline=deadline))
+    runner = Runner(Target(argv=words_of(argv), deadline=deadline))
     runner.control()
 
     def run(name: str) -> Finding:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from enclave_simulator.attack.transcript import Transcript
+
 if TYPE_CHECKING:
     import socket
 
@@ -13,10 +15,10 @@ _READ: Final = 1 << 16
 
 
 class LogSink:
-    """Keeps the beginning of what several connections send, line by line. Thread-safe."""
+    """Keeps a `Transcript` of what several connections send, line by line. Thread-safe."""
 
     def __init__(self) -> None:
-        self._kept = bytearray()
+        self._kept = Transcript(_MOST)
         self._reading = 0
         self._changed = threading.Condition()
 
@@ -34,14 +36,14 @@ class LogSink:
                 lines, newline, line = (line + part)[-_MOST:].rpartition(b"\n")
                 self._keep(lines + newline)
         finally:
-            self._keep(line)
+            self._keep(line + b"\n" if line else b"")
             with self._changed:
                 self._reading -= 1
                 self._changed.notify_all()
 
     def _keep(self, data: bytes) -> None:
         with self._changed:
-            self._kept += data[: _MOST - len(self._kept)]
+            self._kept.add(data)
 
     def logged(self, within: float) -> bytes:
         """Return what was sent, when all connections have ended or after `within` seconds."""

@@ -51,7 +51,7 @@ def summary(results: Sequence[Result]) -> str:
     """Return the last line."""
     counts = Counter(result.finding.verdict for result in results)
     told = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
-    return f"{len(results)} attacks: {told}\n"
+    return f"{len(results)} attack{'s' * (len(results) != 1)}: {told}\n"
 
 
 def as_json(program: Sequence[str], results: Sequence[Result]) -> dict[str, Any]:
@@ -71,6 +71,17 @@ def as_json(program: Sequence[str], results: Sequence[Result]) -> dict[str, Any]
         ],
         "failed": [r.attack.name for r in results if r.finding.verdict.is_failure],
         "unmet": [r.attack.name for r in results if r.finding.verdict is Verdict.UNMET],
+    }
+
+
+def listing_as_json() -> dict[str, Any]:
+    """Return every attack, and what no client can refuse, as JSON types."""
+    return {
+        "attacks": [
+            {"name": attack.name, "place": attack.place.value, "effect": attack.effect}
+            for attack in ATTACKS.values()
+        ],
+        "beyond": [{"name": name, "reason": reason} for name, reason in BEYOND.items()],
     }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
+import select
 import signal
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +22,14 @@ from enclave_simulator.attack.certificates import Certificates
 from enclave_simulator.attack.hostile import HostileParent
 from enclave_simulator.attack.model import DEADLINE, Place, Recorded
 from enclave_simulator.attack.table import CONTROL
-from enclave_simulator.attack.verdict import Finding, Outcome, judge, judge_control
+from enclave_simulator.attack.transcript import Transcript
+from enclave_simulator.attack.verdict import (
+    Finding,
+    Outcome,
+    judge,
+    judge_control,
+    read_results,
+)
 from enclave_simulator.attack.world import CONTEXT
 from enclave_simulator.authority import Authority
 from enclave_simulator.launcher.command import program_environment
@@ -81,7 +92,7 @@ class Runner:
         self._authority = Authority.generate()
         self._certificates = Certificates()
         self._recorded: Recorded | None = None
-        self._controlled = False
+        self._controlled = self._by_lines = False
         self._lock = threading.Lock()
         self._stopped = False
         self._running: set[int] = set()
@@ -95,6 +106,7 @@ class Runner:
         """
         with self._run(CONTROL) as (parent, outcome):
             reason = judge_control(outcome, parent.world.secrets(), attested=parent.attested > 0)
+            self._by_lines = bool(read_results(outcome.output))
             self._recorded = parent.world.recorded
         if reason:
             raise ControlError(
@@ -109,7 +121,7 @@ class Runner:
             self.control()
         started = time.monotonic()
         with self._run(attack) as (parent, outcome):
-            finding = judge(attack, outcome, parent.world.secrets())
+            finding = judge(attack, outcome, parent.world.secrets(), by_lines=self._by_lines)
         return Result(attack, finding, time.monotonic() - started)
 
     def attack_all(self, attacks: Iterable[Attack], *, jobs: int = 1) -> Iterator[Result]:
@@ -248,33 +260,62 @@ def _kill(group: int) -> None:
 
 
 class _Reader:
-    """Reads a pipe to its end in a thread, and keeps the beginning or the end of it."""
+    """Reads a pipe in a thread until its program has ended; keeps a `Transcript` or the end."""
 
-    _WITHIN = 5.0
+    _WITHIN = 5.0  # seconds; only what is shown on a full pipe takes as long
 
     def __init__(
         self, stream: IO[bytes], most: int, *, tail: bool = False, show: bool = False
     ) -> None:
-        self._kept = bytearray()
-        self._most, self._tail, self._show = most, tail, show
-        self._stream = stream
+        self._most, self._show = most, show
+        self._end = bytearray() if tail else None
+        self._transcript = Transcript(most)
+        self._fd = stream.fileno()
+        self._ended = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while part := os.read(self._stream.fileno(), _READ):
-                if self._show:
-                    os.write(2, part)
-                if self._tail:
-                    self._kept = (self._kept + part)[-self._most :]
-                else:
-                    self._kept += part[: self._most - len(self._kept)]
+        poll = select.poll()
+        for fd in (self._fd, self._ended):
+            poll.register(fd, select.POLLIN)
+        left = None
+        with contextlib.suppress(OSError):
+            while left is None or left > 0:
+                if left is None and (self._ended, select.POLLIN) in poll.poll():
+                    left = _readable_bytes(self._fd)
+                    continue
+                part = os.read(self._fd, _READ if left is None else min(left, _READ))
+                if not part:
+                    return
+                left = None if left is None else left - len(part)
+                self._keep(part)
+
+    def _keep(self, part: bytes) -> None:
+        if self._show:
+            os.write(2, part)
+        if self._end is not None:
+            self._end = (self._end + part)[-self._most :]
+        else:
+            self._transcript.add(part)
 
     def wait(self) -> bytes:
-        # A process that left its group may hold the pipe: it is not waited for.
+        """Return what is kept, once the program has ended.
+
+        All that it wrote is in the pipe then. A process that it left behind in a group of its own
+        may hold the pipe: its end is not waited for.
+        """
+        os.eventfd_write(self._ended, 1)
         self._thread.join(self._WITHIN)
-        return bytes(self._kept)
+        if not self._thread.is_alive():
+            os.close(self._ended)
+        return bytes(self._transcript if self._end is None else self._end)
+
+
+def _readable_bytes(fd: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 def _last_line(errors: bytes) -> str:

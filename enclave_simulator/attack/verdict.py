@@ -110,12 +110,20 @@ class CallResult:
     exit_code: int = 0
 
 
-def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
-    """Return the verdict on one run of a program."""
+def judge(attack: Attack, outcome: Outcome, secrets: Secrets, *, by_lines: bool = False) -> Finding:
+    """Return the verdict on one run of a program.
+
+    Args:
+        attack: what it was run under.
+        outcome: how it ended.
+        secrets: what it may print.
+        by_lines: without an attack it printed a line for each result: without one it has none.
+    """
     if outcome.evidence:
         return Finding(Verdict.ACCEPTED, outcome.evidence)
     results = read_results(outcome.output)
-    wrong = _wrong(results, secrets) if results else _printed(outcome.output, secrets.planted)
+    # A secret counts wherever it is printed: another line than ours may have something before it.
+    wrong = _wrong(results, secrets) or _printed(outcome.output, secrets.planted)
     if wrong:
         return Finding(Verdict.ACCEPTED, wrong)
     if attack.success is Success.NONE and outcome.met:
@@ -134,6 +142,8 @@ def judge(attack: Attack, outcome: Outcome, secrets: Secrets) -> Finding:
     if results:
         return Finding(Verdict.REFUSED, _refusal(results, outcome))
     if code == 0:
+        if by_lines and attack.success is not Success.UNSEEN:
+            return Finding(Verdict.REFUSED, "exit code 0, and no ATTACK-RESULT line")
         if attack.success is Success.NONE:
             return Finding(Verdict.ACCEPTED, "exit code 0")
         if attack.success is Success.UNSEEN:
@@ -167,17 +177,46 @@ def judge_control(outcome: Outcome, secrets: Secrets, *, attested: bool) -> str:
     if outcome.exit_code is None:
         return "it had not ended by the deadline"
     if outcome.exit_code:
-        return f"exit code {outcome.exit_code}: {outcome.complaint}"
+        ended = _crash(outcome.exit_code, outcome.errors) or f"exit code {outcome.exit_code}"
+        return f"{ended}: {outcome.complaint}".removesuffix(": ")
     if not attested:
         return "it made no attested call of KMS"
     results = read_results(outcome.output)
     if not results:
         known = _printed(outcome.output, secrets.right + secrets.issued)
-        return "" if known else "its output has neither ATTACK-RESULT lines nor a secret of KMS's"
+        return "" if known else _lineless(outcome)
+    for value in _LINE.findall(outcome.output):
+        mistake = _mistake(value)
+        if mistake:
+            return f"ATTACK-RESULT {_shortened(value.decode(errors='replace'))}: {mistake}"
     refused = [result for result in results if result.digest is None]
     if refused:
         return f"a call failed: {_reason(refused[0], outcome.complaint)}"
     return _wrong(results, secrets)
+
+
+def _lineless(outcome: Outcome) -> str:
+    """Return why a program that made its calls has no result."""
+    if _LINE.search(outcome.errors):
+        return "its ATTACK-RESULT lines are on standard error, not on standard output"
+    if b"ATTACK-RESULT" in outcome.output:
+        return "ATTACK-RESULT does not begin a line, with a space after it"
+    return "its output has neither ATTACK-RESULT lines nor a secret of KMS's"
+
+
+def _mistake(value: bytes) -> str:
+    """Return what is wrong with how a line tells a result; empty if nothing is."""
+    form, colon, text = value.partition(b":")
+    if form in _FORMS and colon:
+        try:
+            digest = _FORMS[form](text)
+        except ValueError:  # binascii.Error is one
+            return f"what follows {form.decode()}: is not {_FORM_NAMES[form]}"
+        wrong = form == b"sha256" and len(digest) != hashlib.sha256().digest_size
+        return f"what follows sha256: is not {_FORM_NAMES[form]}" if wrong else ""
+    if not colon and _BARE.fullmatch(value) and value != b"refused":
+        return "write sha256:, base64: or hex: before a result"
+    return ""
 
 
 def read_results(output: bytes) -> list[CallResult]:
@@ -201,6 +240,10 @@ def _read_result(value: bytes) -> CallResult:
     said = value.decode(errors="replace")
     return CallResult(None, said.removeprefix("refused").lstrip(": "))
 
+
+_FORM_NAMES = {b"sha256": "64 hex digits", b"base64": "base64", b"hex": "hex digits"}
+_BARE = re.compile(rb"(?=.*[0-9+/=])[0-9A-Za-z+/]{16,}={0,2}")
+"""What looks like a secret, or its digest, without its form."""
 
 _FORMS: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"sha256": lambda text: bytes.fromhex(text.decode()),

@@ -54,6 +54,7 @@ _DEFAULT_ALGORITHM = {
 }  # fmt: skip
 """Where EncryptionAlgorithm is SYMMETRIC_DEFAULT unless the caller sends another."""
 
+_OF_POLICIES = {"GetKeyPolicy", "PutKeyPolicy"}
 _OF_GRANTS = {"CreateGrant", "ListGrants", "RevokeGrant"}
 
 
@@ -72,6 +73,7 @@ class Call:
         request_id: of the response.
         event_id: of the CloudTrail event.
         source_ip: of the client; empty if unknown.
+        other_key: ARN of the other key of a ReEncrypt; empty if there is none.
     """
 
     operation: str
@@ -84,6 +86,7 @@ class Call:
     request_id: str = ""
     event_id: str = ""
     source_ip: str = ""
+    other_key: str = ""
 
     @property
     def encryption_context(self) -> dict[str, str]:
@@ -121,11 +124,10 @@ class Call:
         context = {
             "aws:currenttime": (self.now.isoformat(),),
             "aws:epochtime": (str(self.now.timestamp()),),
-            "aws:principalaccount": (self.caller.account,),
-            "aws:principalarn": (self.caller.principal,),
             "aws:requestedregion": (self.caller.region,),
             "aws:securetransport": ("true",),
             "kms:calleraccount": (self.caller.account,),
+            **_of_principal(self.caller.principal),
             **self._of_request(),
             **(_of_key(key) if key else {}),
         }
@@ -138,6 +140,10 @@ class Call:
             context |= self.recipient.condition_keys()
         if aliases:
             context["kms:resourcealiases"] = aliases
+        if (action or self.operation) in _OF_POLICIES:
+            context["kms:policyname"] = (self.parameters.get("PolicyName", "default"),)
+        if self.other_key and key is not None:
+            context["kms:reencryptonsamekey"] = (str(key.arn == self.other_key).lower(),)
         if self.source_ip:
             context["aws:sourceip"] = (self.source_ip,)
         resource = resource or (key.arn if key else "*")
@@ -158,6 +164,13 @@ class Call:
             context["kms:grantisforawsresource"] = ("false",)  # no AWS service calls the simulator
         if given.get("Constraints"):
             context["kms:grantconstrainttype"] = tuple(given["Constraints"])
+        if self.operation == "CreateKey":
+            multi_region = bool(given.get("MultiRegion"))
+            context["kms:multiregion"] = (str(multi_region).lower(),)
+            if multi_region:
+                context["kms:multiregionkeytype"] = ("PRIMARY",)
+        if "ValidTo" in given:
+            context["kms:validto"] = (str(given["ValidTo"]),)
         if "BypassPolicyLockoutSafetyCheck" in given:
             value = str(given["BypassPolicyLockoutSafetyCheck"]).lower()
             context["kms:bypasspolicylockoutsafetycheck"] = (value,)
@@ -193,9 +206,41 @@ class Call:
         return {"CiphertextForRecipient": encode(ciphertext)}
 
 
+def _of_principal(arn: str) -> dict[str, tuple[str, ...]]:
+    """Return the condition keys that tell who calls.
+
+    Source: IAM User Guide, "AWS global condition context keys".
+    """
+    prefix, _, resource = arn.rpartition(":")
+    _, partition, service, _, account = prefix.split(":")
+    kind, _, name = resource.partition("/")
+    context: dict[str, tuple[str, ...]] = {
+        "aws:principalaccount": (account,),
+        "aws:principalarn": (arn,),
+        "aws:principalisawsservice": ("false",),
+        "aws:principaltype": ("Account" if kind == "root" else "User",),
+        "aws:viaawsservice": ("false",),
+    }
+    if kind == "assumed-role":
+        # The role's, not the session's; the path of a role is not in its sessions' ARNs.
+        role = f"arn:{partition}:iam::{account}:role/{name.partition('/')[0]}"
+        context |= {"aws:principalarn": (role,), "aws:principaltype": ("AssumedRole",)}
+    elif kind == "federated-user":
+        context["aws:principaltype"] = ("FederatedUser",)
+    elif service == "iam" and kind == "user":
+        context["aws:username"] = (name.rpartition("/")[2],)
+    if service == "sts":
+        # Temporary credentials tell of MFA, others do not; the simulator knows none.
+        context["aws:multifactorauthpresent"] = ("false",)
+    return context
+
+
 def _of_key(key: Key) -> dict[str, tuple[str, ...]]:
     """Return the condition keys that tell of the key itself."""
     context: dict[str, tuple[str, ...]] = {
+        "aws:resourceaccount": (key.arn.split(":")[4],),
+        "kms:customermasterkeyspec": (key.spec,),
+        "kms:customermasterkeyusage": (key.usage,),
         "kms:keyorigin": (key.origin,),
         "kms:keyspec": (key.spec,),
         "kms:keyusage": (key.usage,),

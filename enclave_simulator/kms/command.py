@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from enclave_simulator.kms.faults import describe_faults, parse_fault
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.outputs import EventFile, report_lost_change, report_refusal, write_whole
+from enclave_simulator.kms.policy import parse_policy
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 
 _LONGEST_DELAY = 3600
+_MOST_READ = 64 << 20
+"""Bytes of a file: a state has 1,000 keys, with policies of 32 KiB, at most."""
+
 _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:(iam|sts)::\d{12}:\S+")
 
 
@@ -144,6 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"not a custom key store: {text!r}",
                 hint="write ID=CONNECTED, ID=DISCONNECTED or ID=EXTERNAL",
             )
+        if name in key_stores:
+            raise ConfigurationError(f"--key-store {name} is given twice")
         key_stores[name] = state
     credentials = SIMULATED_CREDENTIALS
     if arguments.credentials is not None:
@@ -246,16 +252,15 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
             raise ConfigurationError(
                 f"not a key policy: {text!r}", hint="write --key-policy alias/NAME=FILE"
             )
+        if alias in files:
+            raise ConfigurationError(f"--key-policy {alias} is given twice")
         files[alias] = file
     for text in keys:
         alias, _, spec = text.partition("=")
         file = files.pop(alias, "")
+        policy = _read_policy(file) if file else None
         try:
-            service.add_key(
-                alias,
-                spec=spec or "SYMMETRIC_DEFAULT",
-                policy=_read_text(file) if file else None,
-            )
+            service.add_key(alias, spec=spec or "SYMMETRIC_DEFAULT", policy=policy)
         except KmsError as e:
             raise ConfigurationError(
                 f"no key {text!r}: {e.message or e.type}",
@@ -265,6 +270,19 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
         raise ConfigurationError(
             f"a policy for {next(iter(files))!r}, but no such key", hint="make it with --key"
         )
+
+
+def _read_policy(path: str) -> str:
+    """Return the text of a key policy that KMS accepts."""
+    text = _read_text(path)
+    try:
+        parse_policy(text)
+    except KmsError as e:
+        raise ConfigurationError(
+            f"{path}: {e.message or e.type}",
+            hint="`enclave-parent key-policy lint` of it says more, and where",
+        ) from e
+    return text
 
 
 async def _serve(server: KmsServer, listener: socket.socket, address: Address) -> None:
@@ -315,6 +333,10 @@ def _read_text(path: str) -> str:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as f:
+            data = f.read(_MOST_READ + 1)
     except OSError as e:
         raise ConfigurationError(f"cannot read {path}: {e.strerror}") from e
+    if len(data) > _MOST_READ:
+        raise ConfigurationError(f"{path}: more than {_MOST_READ >> 20} MiB")
+    return data

@@ -35,6 +35,7 @@ _OF_SYMMETRIC_KEYS = _ENCRYPTION | {
     f"GenerateDataKey{rest}" for rest in ("", "WithoutPlaintext", "Pair", "PairWithoutPlaintext")
 }
 _TOKEN_SIZE = 16
+_MAX_PAIRS, _MAX_VALUE = 8, 384
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,24 @@ class Grant:
             for g in (self, other)
         )
         return bool(self.name) and mine == others
+
+
+def check_constraint(context: Mapping[str, str]) -> None:
+    """Check the size of an encryption context constraint (CreateGrant, Constraints).
+
+    Raises:
+        KmsError: ValidationException. Its text is not known to be KMS's.
+    """
+    if len(context) > _MAX_PAIRS:
+        raise KmsError(
+            "ValidationException",
+            f"An encryption context constraint has at most {_MAX_PAIRS} pairs.",
+        )
+    if any(len(value) > _MAX_VALUE for value in context.values()):
+        raise KmsError(
+            "ValidationException",
+            f"A value of an encryption context constraint has at most {_MAX_VALUE} characters.",
+        )
 
 
 def check_operations(

@@ -33,6 +33,14 @@ def regional_names() -> list[str]:
     return sorted(names)
 
 
+@functools.cache
+def partition_of(region: str) -> str | None:
+    """Return the partition that a Region is in, or would be in by its name; None if in none."""
+    return next(
+        (each["id"] for each in _partitions() if re.fullmatch(each["regionRegex"], region)), None
+    )
+
+
 def _partitions() -> list[dict[str, Any]]:
     partitions: list[dict[str, Any]]
     partitions = botocore.loaders.create_loader().load_data("partitions")["partitions"]

@@ -11,6 +11,8 @@ import operator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from enclave_simulator.kms.variables import as_pattern, as_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,11 +22,21 @@ if TYPE_CHECKING:
 
 def like(value: str, pattern: str) -> bool:
     """Return whether a value matches a pattern with IAM's wildcards, which are * and ? only."""
-    return pattern == "*" or fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
+    return pattern == "*" or fnmatch.fnmatchcase(value, as_pattern(pattern))
+
+
+def arn_like(value: str, pattern: str) -> bool:
+    """Return whether an ARN matches a pattern: each of its six parts, in which wildcards end."""
+    parts, patterns = value.split(":", 5), pattern.split(":", 5)
+    return len(parts) == len(patterns) == 6 and all(map(like, parts, patterns))
+
+
+def _equal(value: str, expected: str) -> bool:
+    return value == as_text(expected)
 
 
 def _equal_ignoring_case(value: str, expected: str) -> bool:
-    return value.lower() == expected.lower()
+    return value.lower() == as_text(expected).lower()
 
 
 def _date(text: str) -> float:
@@ -72,16 +84,16 @@ def _ordered(kind: str, read: Callable[[str], float]) -> dict[str, tuple[Compare
 
 
 OPERATORS: dict[str, tuple[Compare, bool]] = {
-    "StringEquals": (operator.eq, False),
-    "StringNotEquals": (operator.eq, True),
+    "StringEquals": (_equal, False),
+    "StringNotEquals": (_equal, True),
     "StringEqualsIgnoreCase": (_equal_ignoring_case, False),
     "StringNotEqualsIgnoreCase": (_equal_ignoring_case, True),
     "StringLike": (like, False),
     "StringNotLike": (like, True),
-    "ArnEquals": (like, False),
-    "ArnLike": (like, False),
-    "ArnNotEquals": (like, True),
-    "ArnNotLike": (like, True),
+    "ArnEquals": (arn_like, False),
+    "ArnLike": (arn_like, False),
+    "ArnNotEquals": (arn_like, True),
+    "ArnNotLike": (arn_like, True),
     "Bool": (_equal_ignoring_case, False),
     "BinaryEquals": (operator.eq, False),
     "IpAddress": (_in_network, False),

@@ -8,12 +8,15 @@ simulator does not know is absent from the request; an unknown operator is rejec
 from __future__ import annotations
 
 import enum
+import functools
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.operators import OPERATORS, like
+from enclave_simulator.kms.variables import expand
 from vsock_proxy.service.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -120,14 +123,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Action or NotAction, Resource or NotResource."""
+    """Action or NotAction, Resource or NotResource; without patterns it applies to nothing."""
 
     patterns: tuple[str, ...]
     negated: bool
 
     def applies(self, matches: Callable[[str], bool]) -> bool:
         """Return whether it applies, given whether a single pattern matches."""
-        return any(map(matches, self.patterns)) != self.negated
+        return bool(self.patterns) and any(map(matches, self.patterns)) != self.negated
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Statement:
         resources: Resource or NotResource.
         conditions: all of which must hold.
         sid: its Sid; empty for none.
+        has_variables: Resource may name variables.
     """
 
     allows: bool
@@ -149,18 +153,23 @@ class Statement:
     resources: Choice
     conditions: tuple[Condition, ...]
     sid: str = ""
+    has_variables: bool = False
 
     def verdict(self, access: Access) -> Verdict:
         """Return the statement's result for an access; SILENT if it does not apply."""
         applies = (
             self.is_about(access.action)
-            and self.resources.applies(lambda p: like(access.resource, p))
+            and self.resources.applies(lambda p: self._is_resource(p, access))
             and all(condition.holds(access.context) for condition in self.conditions)
         )
         if not applies:
             return Verdict.SILENT
         of_caller = self.names(access.principal)
         return Verdict.DENIED if of_caller and not self.allows else of_caller
+
+    def _is_resource(self, pattern: str, access: Access) -> bool:
+        expanded = expand(pattern, access.context) if self.has_variables else pattern
+        return expanded is not None and like(access.resource, expanded)
 
     def is_about(self, action: str) -> bool:
         """Return whether the statement is about an action."""
@@ -186,6 +195,7 @@ class Condition:
         key: in lower case: IAM ignores the case of keys.
         expected: the values, one of which must match.
         written: operator and key as the policy has them.
+        has_variables: the values may name variables, as ``${aws:username}``.
     """
 
     operator: str
@@ -194,20 +204,25 @@ class Condition:
     key: str
     expected: tuple[str, ...]
     written: str = ""
+    has_variables: bool = False
 
     def holds(self, context: Mapping[str, tuple[str, ...]]) -> bool:
         """Return whether the condition holds."""
         values = context.get(self.key)
         if self.operator == "Null":
-            return str(values is None).lower() in self.expected
+            return str(values is None).lower() in map(str.lower, self.expected)
         matches, negated = OPERATORS[self.operator]
         if values is None:
             absent_matches = negated and self.quantifier != "ForAnyValue"
             return self.if_exists or absent_matches or self.quantifier == "ForAllValues"
+        wanted = self.expected
+        if self.has_variables:
+            # One without a value matches nothing.
+            expanded = [expand(each, context) for each in wanted]
+            wanted = tuple(each for each in expanded if each is not None)
         every = all if self.quantifier == "ForAllValues" else any
         return every(
-            any(matches(value, expected) for expected in self.expected) != negated
-            for value in values
+            any(matches(value, expected) for expected in wanted) != negated for value in values
         )
 
 
@@ -235,6 +250,10 @@ _PRINCIPAL = re.compile(
     r"|sts::\d{12}:(?:assumed-role|federated-user)/[\w+=,.@/-]+)"
 )
 _ARN = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::\d{12}:.+")
+MAX_SIZE = 32 * 1024
+"""Bytes of a policy: the quota of key policies (PutKeyPolicy, Policy)."""
+
+_VERSIONS = ("2012-10-17", "2008-10-17")
 _ELEMENTS = {
     "Sid", "Effect", "Principal", "Action", "NotAction", "Resource", "NotResource", "Condition",
 }  # fmt: skip
@@ -248,25 +267,42 @@ def parse_policy(text: str, *, of_key: bool = True) -> Policy:
         of_key: its statements name principals; those of a caller's policy do not.
 
     Raises:
-        KmsError: MalformedPolicyDocumentException, or InvalidArnException.
+        KmsError: MalformedPolicyDocumentException, InvalidArnException or
+            LimitExceededException.
     """
+    if of_key and len(text.encode()) > MAX_SIZE:
+        raise KmsError("LimitExceededException", f"The policy has more than {MAX_SIZE} bytes.")
     try:
-        document = parse_json(text)
+        document = parse_json(text, _decode)
     except ValueError:
-        raise _malformed("it is not JSON") from None
+        raise _malformed("it is not JSON, or an object has a name twice") from None
     if not isinstance(document, dict) or not document.keys() <= {"Version", "Id", "Statement"}:
         raise _malformed("it is not an object of Version, Id and Statement")
-    if document.get("Version", "2008-10-17") not in ("2012-10-17", "2008-10-17"):
+    if document.get("Version", _VERSIONS[1]) not in _VERSIONS:
         raise _malformed("there is no such Version")
     statements = document.get("Statement")
     if isinstance(statements, dict):
         statements = [statements]
     if not isinstance(statements, list) or not statements:
         raise _malformed("it has no Statement")
-    return Policy(text, tuple(_statement(statement, of_key=of_key) for statement in statements))
+    # In the older language, variables are plain text.
+    variables = document.get("Version") == _VERSIONS[0]
+    return Policy(
+        text, tuple(_statement(each, of_key=of_key, variables=variables) for each in statements)
+    )
 
 
-def _statement(document: Any, *, of_key: bool) -> Statement:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; KMS accepts no element twice, and readers differ in which counts."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name twice")
+    return dict(pairs)
+
+
+_decode = functools.partial(json.loads, object_pairs_hook=_unique)
+
+
+def _statement(document: Any, *, of_key: bool, variables: bool) -> Statement:
     if not isinstance(document, dict) or not document.keys() <= _ELEMENTS:
         raise _malformed(f"a statement has other elements than {', '.join(sorted(_ELEMENTS))}")
     if document.get("Effect") not in ("Allow", "Deny"):
@@ -276,15 +312,19 @@ def _statement(document: Any, *, of_key: bool) -> Statement:
     return Statement(
         document["Effect"] == "Allow",
         _principals(document["Principal"]) if of_key else None,
-        _choice(document, "Action"),
-        _choice(document, "Resource"),
-        tuple(_conditions(document.get("Condition", {}))),
+        _choice(document, "Action", needed=not of_key),
+        _choice(document, "Resource", needed=not of_key),
+        tuple(_conditions(document.get("Condition", {}), variables=variables)),
         str(document.get("Sid", "")),
+        variables,
     )
 
 
-def _choice(document: dict[str, Any], element: str) -> Choice:
+def _choice(document: dict[str, Any], element: str, *, needed: bool) -> Choice:
     opposite = f"Not{element}"
+    if not needed and not {element, opposite} & document.keys():
+        # KMS takes the statement, which has no effect (PutKeyPolicy, Policy).
+        return Choice((), negated=False)
     if (element in document) == (opposite in document):
         raise _malformed(f"a statement has not exactly one of {element} and {opposite}")
     negated = opposite in document
@@ -307,7 +347,7 @@ def _principals(document: Any) -> tuple[str, ...]:
     return by_kind.get("AWS", ())
 
 
-def _conditions(document: Any) -> list[Condition]:
+def _conditions(document: Any, *, variables: bool) -> list[Condition]:
     if not isinstance(document, dict) or not all(
         isinstance(keys, dict) for keys in document.values()
     ):
@@ -321,17 +361,30 @@ def _conditions(document: Any) -> list[Condition]:
             raise _malformed(f"the simulator knows no condition operator {name!r}")
         conditions += [
             Condition(
-                plain, quantifier, operator != plain, key.lower(), _strings(values), f"{name} {key}"
+                plain,
+                quantifier,
+                operator != plain,
+                key.lower(),
+                _values(values),
+                f"{name} {key}",
+                variables and plain.startswith(("Arn", "String")),
             )
             for key, values in keys.items()
         ]
     return conditions
 
 
+def _values(value: Any) -> tuple[str, ...]:
+    """Return a condition's values; IAM accepts unquoted booleans and numbers.
+
+    Source: IAM User Guide, "IAM JSON policy elements: Supported data types".
+    """
+    values = value if isinstance(value, list) else [value]
+    return _strings([json.dumps(v) if isinstance(v, bool | int | float) else v for v in values])
+
+
 def _strings(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
-    # IAM accepts unquoted booleans as "true" and "false".
-    values = [str(item).lower() if isinstance(item, bool) else item for item in values]
     if not values or not all(isinstance(item, str) for item in values):
         raise _malformed("a value is not text, or there is none")
     return tuple(values)

@@ -129,6 +129,9 @@ class Connection(AsyncConnection, asyncio.Protocol):
                     if event.method not in _METHODS:
                         self._reject(501)  # HEAD and CONNECT too: their responses have no body
                         return
+                    if self._http.they_are_waiting_for_100_continue:
+                        # Else a client that asks (RFC 9110, 10.1.1) waits, curl a second long.
+                        self._write(h11.InformationalResponse(status_code=100, headers=[]))
                 case h11.Data():
                     self._body += event.data
                     if len(self._body) > MAX_BODY:

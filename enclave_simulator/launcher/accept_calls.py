@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 
 from enclave_simulator.launcher import abi
+from enclave_simulator.launcher.kept import KeptConnections, is_readable
 from enclave_simulator.launcher.notification import Listener, Outcome, Syscall
-from enclave_simulator.launcher.process import has_free_descriptor, live_unix_sockets, status
+from enclave_simulator.launcher.process import has_free_descriptor, status
 from enclave_simulator.launcher.program_sockets import Access, inode_of, refuse_descriptors
 from enclave_simulator.launcher.sockets import UNBOUND, VsockSocket, VsockTable
 
@@ -51,8 +52,7 @@ class Accepts:
         self._table = table
         self._epoll = epoll
         self._waiting: dict[int, _Accept] = {}
-        # By the listening socket's inode: accepted for a thread that did not get it.
-        self._returned: dict[int, tuple[socket.socket, str | bytes]] = {}
+        self._kept = KeptConnections()
 
     @property
     def waiting(self) -> bool:
@@ -63,22 +63,16 @@ class Accepts:
         """Close what is held for waiting threads."""
         for fd in list(self._waiting):
             self._forget(fd)
-        for connection, _ in self._returned.values():
-            connection.close()
+        self._kept.close()
 
     @property
     def keeping(self) -> bool:
         """Whether any connection is kept for the next accept."""
-        return bool(self._returned)
+        return bool(self._kept)
 
     def release(self) -> None:
-        """Close the connections that are kept for listeners that no longer exist, as the kernel
-        does with those in a listener's queue.
-        """
-        alive = live_unix_sockets()
-        for inode in self._returned.keys() - alive:
-            connection, _ = self._returned.pop(inode)
-            connection.close()
+        """Close the connections that are kept for listeners that no longer exist."""
+        self._kept.release()
 
     def accept(self, call: Syscall, flags: int) -> int | Outcome:
         """accept4(2); `flags` are its last argument."""
@@ -123,8 +117,6 @@ class Accepts:
                 # There is no restart of an accept with a timeout (sock_intr_errno, <net/sock.h>).
                 restart = accept.deadline is None
                 self._finish(fd, -(abi.ERESTARTSYS if restart else errno.EINTR))
-            elif self._returned:
-                self.ready(fd)
             elif accept.deadline is not None and time.monotonic() >= accept.deadline:
                 self._finish(fd, -errno.EAGAIN)
 
@@ -133,7 +125,7 @@ class Accepts:
         call, inode = accept.call, inode_of(accept.listening)
         if not self._listener.waits(call):
             return 0
-        connection, name = self._returned.pop(inode, None) or accept.listening.accept()
+        connection, name = self._kept.take(inode, accept.listening)
         with contextlib.ExitStack() as held:
             held.enter_context(connection)
             known = self._table.sockets.get(inode) or VsockSocket()
@@ -151,12 +143,12 @@ class Accepts:
             except OSError as e:
                 # The connection is for the next accept: a signal came first, or another thread has
                 # taken the last descriptor.
-                self._returned[inode] = connection, name
+                self._kept.keep(inode, accept.listening, (connection, name))
                 held.pop_all()
                 return 0 if isinstance(e, FileNotFoundError) else -(e.errno or errno.EIO)
 
     def _available(self, listening: socket.socket) -> bool:
-        return inode_of(listening) in self._returned or _readable(listening)
+        return self._kept.available(inode_of(listening)) or is_readable(listening)
 
     def _finish(self, fd: int, result: int | Outcome) -> None:
         call = self._waiting[fd].call
@@ -167,13 +159,6 @@ class Accepts:
         accept = self._waiting.pop(fd)
         self._epoll.unregister(fd)
         accept.listening.close()
-
-
-def _readable(listening: socket.socket) -> bool:
-    """Return whether accept would return at once: the program's socket may be blocking."""
-    poll = select.poll()
-    poll.register(listening, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _receive_deadline(listening: socket.socket) -> float | None:

@@ -89,9 +89,9 @@ def add_parser(subparsers: Any) -> None:
         f"enclave's default); parent: at vsock://3:{CREDENTIALS_PORT}; pod (a sandbox's default) "
         "and task: the container credentials of EKS Pod Identity and of ECS; instance (an "
         "instance's default): IMDSv2")  # fmt: skip
-    add("--metadata-hops", type=int, default=1, metavar="N",
+    add("--metadata-hops", type=int, metavar="N",
         help="hops to the instance metadata, whose HttpPutResponseHopLimit is 1: 2 is a container "
-        "on the instance, which gets no token (default: %(default)s)")  # fmt: skip
+        "on the instance, which gets no token (default: 1)")  # fmt: skip
     parent_services.add_options(parser)
     add("--verbose", action="store_true", help="log to stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
@@ -113,7 +113,9 @@ def run(options: argparse.Namespace) -> int:
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
+    parent_services.check_options(options)
     credentials = _credentials(options)
+    _check_effect(options, credentials)
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(format="enclave-simulator: %(message)s", level=level)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # its tables of Regions are read
@@ -145,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
             if credentials in (POD, TASK, INSTANCE):
                 network.add_credentials(
                     credentials, stack, private=private, region=env["AWS_REGION"],
-                    hops=options.metadata_hops,
+                    hops=options.metadata_hops or 1,
                 )  # fmt: skip
         nsm: SimulatedNsm | None = None
         tpm: SimulatedNitroTpm | None = None
@@ -172,7 +174,9 @@ def run(options: argparse.Namespace) -> int:
         stack.enter_context(child.in_front())
         try:
             session = stack.enter_context(
-                launcher.start(argv, env=env, own_group=False, die_with_thread=True)
+                launcher.start(
+                    argv, env=env, own_group=False, die_with_thread=True, pass_descriptors=True
+                )
             )
         except CommandError as e:
             complain("enclave-simulator", e)
@@ -200,6 +204,23 @@ def _credentials(options: argparse.Namespace) -> str:
             f"--debug-mode with --platform {options.platform}", hint="only an enclave has one"
         )
     return given
+
+
+def _check_effect(options: argparse.Namespace, credentials: str) -> None:
+    """Check that no option is given that would have no effect.
+
+    Raises:
+        ConfigurationError: one is.
+    """
+    if options.credentials and options.no_services:
+        raise ConfigurationError(
+            f"--credentials {credentials} with --no-services: COMMAND's environment stays as it is",
+            hint="leave one of them out",
+        )
+    if options.metadata_hops is not None and credentials != INSTANCE:
+        raise ConfigurationError(
+            "--metadata-hops without an instance's metadata", hint="add --platform instance"
+        )
 
 
 def program_environment(env: dict[str, str], ca: Path, *, with_credentials: bool) -> dict[str, str]:

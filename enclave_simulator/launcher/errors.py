@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from vsock_proxy.errors import AgentError
+from vsock_proxy.service.child import EXEC_HINTS
 
 
 class LaunchError(AgentError):
@@ -17,6 +21,16 @@ class CommandError(AgentError):
             shells and env(1) have it.
     """
 
-    def __init__(self, command: str, reason: str, *, exit_code: int) -> None:
-        super().__init__(f"cannot run {command}: {reason}")
-        self.exit_code = exit_code
+    def __init__(self, command: str, code: int) -> None:
+        """Tell why.
+
+        Args:
+            command: the program.
+            code: the error's number.
+        """
+        named = command or "''"
+        super().__init__(
+            f"cannot run {named}: {os.strerror(code)}",
+            hint=EXEC_HINTS.get(code, "") if command else "name a program",
+        )
+        self.exit_code = 127 if code == errno.ENOENT else 126

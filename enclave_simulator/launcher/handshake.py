@@ -159,9 +159,9 @@ def _check_access(child: int, report: dict[str, Any]) -> None:
 
 def _failure(report: dict[str, Any], command: str = "") -> AgentError:
     step, code = str(report["error"]), int(report["errno"])
-    reason = os.strerror(code)
     if step == "exec":
-        return CommandError(command, reason, exit_code=127 if code == errno.ENOENT else 126)
+        return CommandError(command, code)
+    reason = os.strerror(code)
     hint = _HINTS.get(step, "")
     if step == "namespaces":
         if report.get("call") == "mount /" and code == errno.EINVAL:

@@ -44,6 +44,9 @@ DEFAULT_CID = 16
 
 _TRAMPOLINE = Path(__file__).with_name("trampoline.py")
 _LONGEST_NAME = len("/4294967295_4294967295")
+Word = str | bytes | os.PathLike[str]
+"""What `subprocess.Popen` takes for an argument."""
+
 Stream = int | IO[Any] | None
 """What `subprocess.Popen` takes for stdin, stdout and stderr."""
 
@@ -86,7 +89,7 @@ class Launcher:
 
     def run(
         self,
-        argv: Sequence[str],
+        argv: Sequence[Word],
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -94,14 +97,14 @@ class Launcher:
         """Run a program to its end and return its exit code, 128+N if signal N ended it.
 
         Raises:
-            LaunchError, CommandError: see `start`.
+            LaunchError, CommandError, ConfigurationError: see `start`.
         """
         with self.start(argv, env=env, cwd=cwd) as session:
             return session.wait()
 
     def start(
         self,
-        argv: Sequence[str],
+        argv: Sequence[Word],
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -110,6 +113,7 @@ class Launcher:
         stderr: Stream = None,
         own_group: bool = True,
         die_with_thread: bool = False,
+        pass_descriptors: bool = False,
     ) -> Session:
         """Start a program; it runs when this returns.
 
@@ -124,12 +128,16 @@ class Launcher:
                 session. A command line that leaves job control to the terminal does not.
             die_with_thread: kill it when the thread that called this ends, however it ends
                 (PR_SET_PDEATHSIG).
+            pass_descriptors: give it all inheritable descriptors of this process, as a shell does
+                (``3<FILE``). For a process that starts no other one at the same time.
 
         Raises:
             LaunchError: the kernel refuses (the hint says what is missing), or `cwd` is wrong.
             CommandError: there is no such program, or it cannot be executed.
-            ConfigurationError: the folder does not exist, or its path is too long.
+            ConfigurationError: the folder does not exist, or its path is too long; `argv` is no
+                list of words.
         """
+        words = words_of(argv)
         architecture = ARCHITECTURES.get(os.uname().machine)
         if architecture is None or sys.platform != "linux":
             raise LaunchError(
@@ -146,7 +154,7 @@ class Launcher:
                 if self.tpm is not None:
                     rules += bpf.TPM_READ_RULES + (bpf.TPM_RULES if namespaces else ())
                 plan = Plan(
-                    argv=list(argv),
+                    argv=words,
                     env=dict(os.environ if env is None else env),
                     filter=bpf.assemble(architecture, rules).hex(),
                     namespaces=namespaces,
@@ -159,8 +167,9 @@ class Launcher:
                     env_without=dict(self.env_without),
                 )
                 return self._attempt(
-                    held, architecture, plan, folder, own_group=own_group, cwd=cwd, **streams
-                )
+                    held, architecture, plan, folder, own_group=own_group,
+                    pass_descriptors=pass_descriptors, cwd=cwd, **streams,
+                )  # fmt: skip
 
             try:
                 child, report = attempt(namespaces=self.namespaces is not False)
@@ -180,6 +189,7 @@ class Launcher:
         folder: Path,
         *,
         own_group: bool,
+        pass_descriptors: bool,
         cwd: str | os.PathLike[str] | None,
         stdin: Stream,
         stdout: Stream,
@@ -190,10 +200,12 @@ class Launcher:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
+                    theirs.set_inheritable(True)
                     try:
                         child = subprocess.Popen(  # noqa: S603 (it runs what it is given)
                             [sys.executable, "-I", "-S", str(_TRAMPOLINE), str(theirs.fileno())],
-                            pass_fds=[theirs.fileno()],
+                            close_fds=not pass_descriptors,
+                            pass_fds=() if pass_descriptors else [theirs.fileno()],
                             cwd=cwd,
                             process_group=0 if own_group else None,
                             stdin=stdin,
@@ -307,6 +319,22 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def words_of(argv: Sequence[Word]) -> list[str]:
+    """Return a program and its arguments as text.
+
+    Raises:
+        ConfigurationError: they are one text, or nothing.
+    """
+    if isinstance(argv, str | bytes):
+        raise ConfigurationError(
+            f"a text, not a list of words: {os.fsdecode(argv)!r:.100}",
+            hint="write a list: the program, then each argument; shlex.split makes one of a text",
+        )
+    if not argv:
+        raise ConfigurationError("no program to run", hint="its name is the first of the words")
+    return [os.fsdecode(word) for word in argv]
 
 
 def _log_ways(report: Report, *, wanted: bool) -> None:

@@ -24,6 +24,7 @@ from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.ports import PROXY_PORT
 from vsock_proxy.service.arguments import seconds
 from vsock_proxy.service.descriptors import raise_descriptor_limit
+from vsock_proxy.service.quantities import whole_number
 
 if TYPE_CHECKING:
     from enclave_simulator.authority import Authority
@@ -122,6 +123,7 @@ def boot(options: argparse.Namespace) -> int:
     from enclave_simulator.machine.image import CheckedImage  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
+    parent_services.check_options(options)
     _check_machine(options)
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)
@@ -282,9 +284,10 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"not a number above 0: {text!r}")
-    return int(text)
+    number = whole_number(text, 1, sys.maxsize)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"not a whole number above 0: {text!r}")
+    return number
 
 
 def _role_arn(text: str) -> str:

@@ -92,14 +92,17 @@ class InstanceMetadata(Server):
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             start = {"Code": "Success", "LastUpdated": now, "Type": "AWS-HMAC"}
             return json.dumps(start | self.document())
+        zone = f"{self.region}a"
+        identity = {
+            "availabilityZone": zone, "instanceId": self.instance_id, "region": self.region,
+        }  # fmt: skip
         return {
-            _ROLES: self.role,
+            _ROLES.rstrip("/"): self.role,
             "/latest/meta-data/instance-id": self.instance_id,
+            "/latest/meta-data/placement/availability-zone": zone,
             "/latest/meta-data/placement/region": self.region,
-            "/latest/dynamic/instance-identity/document": json.dumps(
-                {"region": self.region, "instanceId": self.instance_id}
-            ),
-        }.get(path)
+            "/latest/dynamic/instance-identity/document": json.dumps(identity),
+        }.get(path.removesuffix("/"))  # botocore has one behind the zone
 
 
 class _Handler(Handler):
@@ -121,7 +124,11 @@ class _Handler(Handler):
         else:
             if self.connection.family == socket.AF_INET:
                 self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, self.server.hop_limit)
-            self.respond(200, self.server.new_token(int(lifetime)).encode())
+            # The SDKs of Go, Rust and Java take no token without its lifetime.
+            token = self.server.new_token(int(lifetime))
+            self.respond(
+                200, token.encode(), X_Aws_Ec2_Metadata_Token_Ttl_Seconds=str(int(lifetime))
+            )
 
     def do_GET(self) -> None:  # noqa: N802 (the base class calls it)
         if not self.server.knows(self.headers.get("x-aws-ec2-metadata-token", "")):

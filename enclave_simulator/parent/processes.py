@@ -51,15 +51,17 @@ sys.exit(importlib.import_module(module).main())
 def exit_on_signals() -> None:
     """Make SIGINT, SIGTERM and SIGHUP exit with 128+N, through every `finally`.
 
-    Further signals are ignored: they must not interrupt the clean-up.
+    Further signals are ignored: they must not interrupt the clean-up. One that is ignored already,
+    as by nohup, stays so, also for programs that are started from now on.
     """
+    ending = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
 
     def end(number: int, _frame: FrameType | None) -> None:
-        for each in _ENDING:
+        for each in ending:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for each in _ENDING:
+    for each in ending:
         signal.signal(each, end)
 
 

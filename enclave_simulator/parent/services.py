@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from enclave_simulator.kms import command as kms
 from enclave_simulator.parent import logs
@@ -22,6 +22,7 @@ from vsock_proxy.net.addresses import (
     parse_address,
 )
 from vsock_proxy.net.ports import CREDENTIALS_PORT, LOG_PORT, PROXY_PORT
+from vsock_proxy.service.quantities import whole_number
 
 if TYPE_CHECKING:
     import contextlib
@@ -125,6 +126,22 @@ def kms_options(options: argparse.Namespace) -> list[str]:
     return [*faults, *kms.key_option_words(options)]
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Check what the options of `add_options` say beside ``--no-services`` and ``--folder``.
+
+    Raises:
+        ConfigurationError: one of them would have no effect, or there is no such folder.
+    """
+    given = kms_options(options)
+    if options.no_services and given:
+        raise ConfigurationError(
+            f"{given[0].partition('=')[0]} with --no-services: there is no simulated KMS",
+            hint="leave one of them out",
+        )
+    if options.folder is not None and not options.folder.is_dir():
+        raise ConfigurationError(f"no such folder: {options.folder}")
+
+
 def check_cid(cid: int) -> None:
     """Check the context id of an enclave.
 
@@ -148,12 +165,13 @@ def _parent_port(text: str) -> tuple[int, UnixAddress]:
     return vsock_port(port), address
 
 
-def vsock_port(text: str) -> Any:
+def vsock_port(text: str) -> int:
     """Parse a vsock port: an argparse type.
 
     Raises:
         argparse.ArgumentTypeError: it is not a vsock port.
     """
-    if not text.isascii() or not text.isdigit() or int(text) >= MAX_VSOCK:
+    port = whole_number(text, 0, MAX_VSOCK - 1)
+    if port is None:
         raise argparse.ArgumentTypeError(f"not a vsock port: {text!r}")
-    return int(text)
+    return port

@@ -137,6 +137,8 @@ def _check_beginning(head: bytes) -> None:
     """Raise RequestError for what will never be a head: its end would be waited for in vain."""
     if head[0] == 0x16:
         raise RequestError(400, "TLS where HTTP is expected: the proxy's URL begins with http://")
+    if head[0] in (4, 5):
+        raise RequestError(400, "SOCKS where HTTP is expected: the proxy's URL begins with http://")
     if not 0x41 <= head[0] <= 0x5A:
         raise RequestError(400, "not HTTP")
     if _BARE_LINE_FEED.search(head):

@@ -22,7 +22,7 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"not {least:g} to {most:g} seconds: {text!r}")
+            raise argparse.ArgumentTypeError(f"not {least:.12g} to {most:.12g} seconds: {text!r}")
         return value
 
     return read

@@ -5,8 +5,10 @@ Forwarding is for the main thread of a process that has no other threads.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+from typing import Final
 
 FORWARDED = (
     signal.SIGHUP,
@@ -17,6 +19,14 @@ FORWARDED = (
     signal.SIGUSR2,
 )
 AWAITED = (*FORWARDED, signal.SIGCHLD)
+
+EXEC_HINTS: Final = {
+    errno.EACCES: "it must be a file that may be executed: chmod +x",
+    errno.ENOENT: "is it in PATH? Is the interpreter there that its first line names?",
+    errno.ENOEXEC: "a script begins with #! and its interpreter; a binary is for this machine's "
+    "architecture",
+}
+"""What to look at where a program cannot be executed, by the error's number."""
 
 _PR_SET_PDEATHSIG = 1
 """<linux/prctl.h>"""

@@ -5,6 +5,7 @@ Those that have a Recipient respond to it alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,11 @@ class EncryptionOperations:
         from_algorithm, to_algorithm = (
             each.parameters["EncryptionAlgorithm"] for each in (source, destination)
         )
+        with contextlib.suppress(KmsError):  # an unknown one is told after the source's errors
+            wanted = self._store.find(destination, "DestinationKeyId", aliases=True)
+            source = dataclasses.replace(source, other_key=wanted.arn)
         key, used, plaintext = self._open(source, "SourceKeyId", from_algorithm)
+        destination = dataclasses.replace(destination, other_key=key.arn)
         target = self._store.key_for(destination, "DestinationKeyId")
         ciphertext = _encrypt(target, destination, to_algorithm, plaintext)
         return {

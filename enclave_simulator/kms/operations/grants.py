@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from enclave_simulator.kms.grants import (
     MAX_GRANTS,
     Grant,
+    check_constraint,
     check_operations,
     invalid_token,
     new_token,
@@ -64,6 +65,8 @@ class GrantOperations:
         subset = constraints.get("EncryptionContextSubset")
         if equals is not None and subset is not None:
             raise KmsError("ValidationException", "More than one constraint supplied")
+        for context in (equals, subset):
+            check_constraint(context or {})
         grant = Grant(
             self._store.identifiers.hex(64),
             given.get("Name", ""),
@@ -119,6 +122,11 @@ class GrantOperations:
     def _list_retirable_grants(self, call: Call) -> dict[str, Any]:
         self._store.authorize(call, None)
         principal = call.parameters.get("RetiringPrincipal")
+        if (principal is None) != ("RetiringServicePrincipal" in call.parameters):
+            raise KmsError(
+                "ValidationException",
+                "Specify either RetiringPrincipal or RetiringServicePrincipal.",
+            )
         entries = [
             _entry(key, grant)
             for key in self._store.of(call).keys.values()

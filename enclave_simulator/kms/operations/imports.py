@@ -72,6 +72,13 @@ class ImportOperations:
                 "ValidationException",
                 f"WrappingAlgorithm {algorithm} is not compatible with KeySpec {key.spec}",
             )
+        if (key.spec, spec) == ("ECC_NIST_P521", "RSA_2048") and algorithm.startswith("RSAES"):
+            # The key pair is larger than what OAEP with this key encrypts.
+            raise KmsError(
+                "ValidationException",
+                f"WrappingAlgorithm {algorithm} with WrappingKeySpec {spec} is not compatible "
+                f"with KeySpec {key.spec}",
+            )
         wrapping_key = generate_private_key(spec)
         if not isinstance(wrapping_key, rsa.RSAPrivateKey):
             raise unsupported(f"WrappingKeySpec {spec}")
@@ -116,6 +123,15 @@ class ImportOperations:
         kind = call.parameters.get(
             "ImportType", "EXISTING_KEY_MATERIAL" if versions else "NEW_KEY_MATERIAL"
         )
+        if "ImportType" in call.parameters and key.spec != SYMMETRIC:
+            raise KmsError(
+                "ValidationException", f"ImportType is not compatible with KeySpec {key.spec}"
+            )
+        if {"ImportType", "KeyMaterialId"} <= call.parameters.keys() and kind.startswith("NEW"):
+            raise KmsError(
+                "ValidationException",
+                "KeyMaterialId cannot be specified with ImportType NEW_KEY_MATERIAL.",
+            )
         wanted = call.parameters.get("KeyMaterialId", material.id)
         if wanted != material.id or (kind == "EXISTING_KEY_MATERIAL" and known is None):
             raise KmsError("IncorrectKeyMaterialException")

@@ -62,6 +62,12 @@ class KeyOperations:
     def _create_key(self, call: Call) -> dict[str, Any]:
         self._store.authorize(call, None)
         given = call.parameters
+        if {"KeySpec", "CustomerMasterKeySpec"} <= given.keys():
+            raise KmsError(
+                "ValidationException",
+                "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. "
+                "CustomerMasterKeySpec is deprecated.",
+            )
         spec = given.get("KeySpec") or given.get("CustomerMasterKeySpec") or SYMMETRIC
         if spec != SYMMETRIC and "KeyUsage" not in given:
             raise KmsError(

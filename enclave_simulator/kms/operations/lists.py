@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from enclave_simulator.kms.call import Call
     from enclave_simulator.kms.keys import Key
 
-_LIMIT = {"ListGrants": 50, "ListResourceTags": 50, "ListRetirableGrants": 50}
-"""Entries of a page where the caller sends no Limit; the other operations have 100."""
+_LIMITS = {
+    "ListAliases": (50, 100),
+    "ListGrants": (50, 100),
+    "ListResourceTags": (50, 50),
+    "ListRetirableGrants": (50, 100),
+}
+"""Entries of a page where the caller sends no Limit, and at most; others have 100 and 1000."""
 
 
 def page(field: str, entries: Sequence[Any], call: Call) -> dict[str, Any]:
@@ -27,7 +32,8 @@ def page(field: str, entries: Sequence[Any], call: Call) -> dict[str, Any]:
     start = whole_number(call.parameters.get("Marker", "0"), 0, len(entries))
     if start is None:
         raise KmsError("InvalidMarkerException", "The marker is not valid.")
-    end = start + call.parameters.get("Limit", _LIMIT.get(call.operation, 100))
+    usual, most = _LIMITS.get(call.operation, (100, 1000))
+    end = start + min(call.parameters.get("Limit", usual), most)
     if end >= len(entries):
         return {field: list(entries[start:]), "Truncated": False}
     return {field: list(entries[start:end]), "Truncated": True, "NextMarker": str(end)}

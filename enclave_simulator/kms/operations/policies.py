@@ -41,6 +41,11 @@ class PolicyOperations:
         return {"Policy": key.policy.text, "PolicyName": _POLICY_NAME}
 
     def _put_key_policy(self, call: Call) -> None:
+        if call.parameters.get("PolicyName") == "AWS_RAM":
+            self._store.key_for(call, aliases=False)
+            raise KmsError(
+                "ValidationException", "The AWS_RAM policy can only be managed by the RAM service."
+            )
         key = self._policy_holder(call)
         policy = parse_policy(call.parameters["Policy"])
         check_lockout(self._store, call, policy, key)

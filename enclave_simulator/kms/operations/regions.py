@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.kms.messages import KmsError
+from enclave_simulator.kms.names import partition_of
 from enclave_simulator.kms.operations.lists import metadata
 from enclave_simulator.kms.operations.policies import check_lockout
 from enclave_simulator.kms.policy import parse_policy
@@ -40,10 +42,12 @@ class RegionOperations:
         if "Policy" in given:
             policy = parse_policy(given["Policy"])
             check_lockout(self._store, call, policy, key)
-        try:
-            region = self._store.region(given["ReplicaRegion"], call.now)
-        except UnknownRegionError as e:
-            raise KmsError("ValidationException", f"{e} is not a Region of this partition") from e
+        name, region = given["ReplicaRegion"], None
+        with contextlib.suppress(UnknownRegionError):
+            if partition_of(name) == partition_of(key.region):
+                region = self._store.region(name, call.now)
+        if region is None:
+            raise KmsError("ValidationException", f"{name} is not a Region of this partition")
         replica = self._store.replicate(key, region, policy=policy, now=call.now)
         replica.description, replica.tags = given.get("Description", ""), tags
         # KMS replies while it is still at it.

@@ -193,3 +193,27 @@ def test_the_list_has_every_attack_and_what_is_none(capsys: pytest.CaptureFixtur
         assert attack_.effect in printed
     for name in BEYOND:
         assert name in printed
+
+
+def test_a_reader_that_has_seen_enough_meets_no_traceback() -> None:
+    """As `head -1`: the next row cannot be printed."""
+    words = ["--only", "plaintext,no-envelope,empty-body", "--jobs", "2"]
+    with subprocess.Popen(
+        [*SIMULATOR, *words, "--", sys.executable, AGENT], cwd=ROOT, env=with_path(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("ATTACK ")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(TEST_TIMEOUT) == 1
+
+
+def test_standard_output_that_is_closed_is_told() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" --list >&-', "-", *SIMULATOR], cwd=ROOT, capture_output=True, text=True,
+        timeout=TEST_TIMEOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("cli.py: error: cannot print on standard output: ")

@@ -71,6 +71,27 @@ def test_verdicts(attack: object, output: bytes, code: int | None, verdict: str)
     assert finding.verdict.value == verdict, finding
 
 
+@pytest.mark.parametrize(
+    ("output", "verdict"),
+    [
+        (b"", "refused"),
+        (b"could not decrypt\n", "refused"),
+        (encoded(PLANTED), "accepted"),
+        (line(RIGHT[0]), "accepted"),
+    ],
+)
+def test_a_program_that_prints_lines_has_no_result_without_them(
+    output: bytes, verdict: str
+) -> None:
+    finding = judge(NONE, Outcome(0, output), SECRETS, by_lines=True)
+    assert finding.verdict.value == verdict, finding
+
+
+def test_a_secret_counts_although_another_line_is_as_it_should_be() -> None:
+    output = b"INFO ATTACK-RESULT base64:" + encoded(PLANTED) + b"\n" + REFUSED
+    assert judge(SOME, Outcome(0, output), SECRETS).verdict is Verdict.ACCEPTED
+
+
 GO = b"""panic: runtime error: slice bounds out of range [-239:]
 
 goroutine 1 [running]:
@@ -193,3 +214,31 @@ def test_the_run_without_an_attack(outcome: Outcome, attested: bool, reason: str
     judged = judge_control(outcome, SECRETS, attested=attested)
     assert judged.startswith(reason)
     assert bool(judged) is bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Outcome(0, ALL), ""),
+        (Outcome(0, b"", errors=ALL), "are on standard error"),
+        (Outcome(0, b"INFO " + ALL.splitlines()[0]), "does not begin a line"),
+        (Outcome(0, b"ATTACK-RESULT: " + ALL), "another call's secret"),
+        (Outcome(0, b"nothing"), "neither ATTACK-RESULT lines"),
+        (Outcome(0, ALL.replace(b"\n", b"  -\n")), "what follows sha256: is not 64 hex digits"),
+        (Outcome(0, b"ATTACK-RESULT sha256:ab"), "what follows sha256: is not 64 hex digits"),
+        (Outcome(0, b"ATTACK-RESULT base64:a-b_"), "what follows base64: is not base64"),
+        (Outcome(0, b"ATTACK-RESULT hex:xy"), "what follows hex: is not hex digits"),
+        (Outcome(0, b"ATTACK-RESULT " + encoded(RIGHT[0])), "write sha256:, base64: or hex:"),
+        (Outcome(0, b"ATTACK-RESULT " + RIGHT[0].hex().encode()), "write sha256:, base64: or hex:"),
+        (Outcome(0, REFUSED), "a call failed: because"),
+        (Outcome(0, b"ATTACK-RESULT refused"), "a call failed: "),
+        (Outcome(0, b"ATTACK-RESULT AccessDeniedException"), "a call failed: Access"),
+        (Outcome(137, b""), "ended by signal 9"),
+        (Outcome(3, b"", "tool: no"), "exit code 3: tool: no"),
+        (Outcome(3, b""), "exit code 3"),
+    ],
+)
+def test_why_a_program_fails_without_an_attack(outcome: Outcome, reason: str) -> None:
+    told = judge_control(outcome, SECRETS, attested=True)
+    assert reason in told if reason else not told
+    assert not told.endswith(": ") or told == "a call failed: "

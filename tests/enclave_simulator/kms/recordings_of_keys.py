@@ -92,6 +92,10 @@ CREATION: list[Row] = [
         " 'RANDOM'", "keyUsage",
         "satisfy enum value set: [ENCRYPT_DECRYPT, SIGN_VERIFY, GENERATE_VERIFY_MAC]"),
         differs=NEWER_MODEL),
+    Row("nsmithuk/local-kms and grucloud/grucloud, its AwsKMS.js", "CreateKey", {
+        "KeySpec": "RSA_2048", "CustomerMasterKeySpec": "RSA_2048", "KeyUsage": "SIGN_VERIFY"},
+        invalid("You cannot specify KeySpec and CustomerMasterKeySpec in the same request. "
+                "CustomerMasterKeySpec is deprecated.")),
     Row(LOCALSTACK, "CreateKey", {"KeySpec": "RSA_2048", "KeyUsage": "KEY_AGREEMENT"},
         invalid("KeyUsage KEY_AGREEMENT is not compatible with KeySpec RSA_2048")),
     Row(LOCALSTACK, "CreateKey", {"Origin": "EXTERNAL"}, described(

@@ -239,8 +239,22 @@ def test_grantee_with_create_grant_gives_no_more_than_it_has(account: Account) -
         ({"GranteePrincipal": "nobody"}, "InvalidArnException"),
         ({"RetiringPrincipal": f"arn:aws:s3:::{ACCOUNT}"}, "InvalidArnException"),
         ({"GranteePrincipal": None}, "ValidationException"),
+        *(
+            ({"Constraints": {f"EncryptionContext{kind}": context}}, "ValidationException")
+            for kind in ("Equals", "Subset")
+            for context in ({str(n): "" for n in range(9)}, {"a": "x" * 385})
+        ),
     ],
 )
 def test_invalid_grant(account: Account, changes: dict[str, Any], error: str) -> None:
     given = {"KeyId": account.key(), "GranteePrincipal": ROLE, "Operations": ["Encrypt"]}
     assert refused(account.owner, "CreateGrant", **{**given, **changes}) == error
+
+
+def test_largest_constraint(account: Account) -> None:
+    """CreateGrant, Constraints: 8 pairs, values of 384 characters."""
+    largest = {str(number): "x" * 384 for number in range(8)}
+    account.owner(
+        "CreateGrant", KeyId=account.key(), GranteePrincipal=ROLE, Operations=["Encrypt"],
+        Constraints={"EncryptionContextEquals": largest},
+    )  # fmt: skip

@@ -151,6 +151,26 @@ def test_material_of_another_key_spec_is_rejected(kms: Any) -> None:
         assert error[0] == "IncorrectKeyMaterialException"
 
 
+def test_imports_that_contradict_themselves(kms: Any) -> None:
+    """ImportKeyMaterial, ImportType, KeyMaterialId; GetParametersForImport, WrappingAlgorithm."""
+    key = external(kms)
+    given = wrapped(kms, key, os.urandom(32))
+    error = refusal(
+        kms, "import_key_material", **given, ImportType="NEW_KEY_MATERIAL", KeyMaterialId="0" * 64
+    )
+    assert error[0] == "ValidationException"
+    mac = external(kms, KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")
+    given = wrapped(kms, mac, os.urandom(32))
+    error = refusal(kms, "import_key_material", **given, ImportType="NEW_KEY_MATERIAL")
+    assert error[0] == "ValidationException"
+    large = external(kms, KeySpec="ECC_NIST_P521", KeyUsage="SIGN_VERIFY")
+    error = refusal(
+        kms, "get_parameters_for_import", KeyId=large, WrappingKeySpec="RSA_2048",
+        WrappingAlgorithm="RSAES_OAEP_SHA_256",
+    )  # fmt: skip
+    assert error[0] == "ValidationException"
+
+
 def test_import_token_is_for_one_key(kms: Any) -> None:
     token = wrapped(kms, external(kms), os.urandom(32))
     error = refusal(kms, "import_key_material", **{**token, "KeyId": external(kms)})
@@ -207,6 +227,9 @@ def test_related_multi_region_keys_decrypt_each_others_ciphertexts(
     assert refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion="us-west-2")[0] == (
         "AlreadyExistsException"
     )
+    for foreign in ("cn-north-1", "us-gov-west-1"):  # of other partitions
+        error = refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion=foreign)
+        assert error[0] == "ValidationException"
     assert refusal(kms, "replicate_key", KeyId=key_id, ReplicaRegion="nowhere")[0] == (
         "ValidationException"
     )

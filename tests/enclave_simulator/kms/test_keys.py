@@ -142,6 +142,33 @@ def test_lists_come_in_pages(kms: Any, keys: dict[str, str]) -> None:
         )
 
 
+def test_aliases_and_grants_come_in_pages_of_50_and_of_100_at_most(kms: Any, key: str) -> None:
+    """ListAliases, ListGrants and ListRetirableGrants, Limit."""
+    retiring = f"arn:aws:iam::{ACCOUNT}:role/retiring"
+    for number in range(101):
+        kms.create_alias(AliasName=f"alias/page-{number}", TargetKeyId=key)
+        kms.create_grant(
+            KeyId=key, GranteePrincipal=retiring, RetiringPrincipal=retiring,
+            Operations=["Decrypt"], Name=f"g{number}",
+        )  # fmt: skip
+    for operation, members, given in (
+        ("list_aliases", "Aliases", {"KeyId": key}),
+        ("list_grants", "Grants", {"KeyId": key}),
+        ("list_retirable_grants", "Grants", {"RetiringPrincipal": retiring}),
+    ):
+        for limit, expected in (({}, 50), ({"Limit": 1000}, 100), ({"Limit": 60}, 60)):
+            page = getattr(kms, operation)(**given, **limit)
+            assert (len(page[members]), page["Truncated"]) == (expected, True)
+        pages = kms.get_paginator(operation).paginate(**given)
+        assert sum(len(page[members]) for page in pages) == 101
+
+
+def test_retirable_grants_are_those_of_one_principal(kms: Any) -> None:
+    for given in ({}, {"RetiringPrincipal": "x", "RetiringServicePrincipal": "a.amazonaws.com"}):
+        error = refusal(kms, "list_retirable_grants", **given)
+        assert error[0] == "ValidationException"
+
+
 def test_a_key_has_states(kms: Any, key: str) -> None:
     def encrypt() -> tuple[str, str]:
         return refusal(kms, "encrypt", KeyId=key, Plaintext=b"x")

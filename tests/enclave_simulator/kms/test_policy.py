@@ -123,6 +123,7 @@ CONDITIONS = [
     ({"Null": {IMAGE: "false"}}, True, False),
     ({"Null": {IMAGE: "true"}}, False, True),
     ({"Null": {IMAGE: False}}, True, False),
+    ({"Null": {IMAGE: "False"}}, True, False),
     ({"StringEquals": {"kms:RecipientAttestation:PCR8": "cd" * 48}}, True, False),
     ({"StringEquals": {"kms:RecipientAttestation:PCR9": "cd" * 48}}, False, False),
     ({"StringEquals": {IMAGE: PCR0, "kms:RecipientAttestation:PCR8": "0"}}, False, False),
@@ -151,6 +152,70 @@ def test_for_any_value_and_for_all_values() -> None:
     ):
         condition = {f"{quantifier}:StringEquals": {"kms:EncryptionContextKeys": expected}}
         assert (refused(statement(Condition=condition), context=context) == "") == holds
+
+
+# Operators and variables beside those of attestation
+
+CALLER = {
+    "aws:principalarn": (ROLE,),
+    "aws:username": ("a*b",),
+    "kms:encryptioncontext:user": ("a*b",),
+    "kms:encryptioncontextkeys": ("x", "y"),
+    "kms:rotationperiodindays": ("100",),
+}
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        # IAM User Guide, "Amazon Resource Name (ARN) condition operators": part by part
+        ({"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/*"}}, True),
+        ({"ArnEquals": {"aws:PrincipalArn": "arn:*:iam::*:*"}}, True),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:*"}}, False),
+        ({"ArnLike": {"aws:PrincipalArn": "*"}}, False),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:*:role/*"}}, False),
+        ({"ArnNotLike": {"aws:PrincipalArn": "arn:aws:*:role/*"}}, True),
+        ({"StringLike": {"aws:PrincipalArn": "arn:aws:*:role/*"}}, True),
+        # "Supported data types": numbers need no quotes
+        ({"NumericEquals": {"kms:RotationPeriodInDays": 100}}, True),
+        ({"NumericLessThan": {"kms:RotationPeriodInDays": [90, 100.5]}}, True),
+        ({"NumericLessThan": {"kms:RotationPeriodInDays": 100}}, False),
+        # "Variables and tags"
+        ({"StringEquals": {"kms:EncryptionContext:User": "${aws:username}"}}, True),
+        ({"StringEquals": {"kms:EncryptionContext:User": "${aws:UserName}"}}, True),
+        ({"StringEquals": {"kms:EncryptionContext:User": "${aws:userid}"}}, False),
+        ({"StringNotEquals": {"kms:EncryptionContext:User": "${aws:userid}"}}, True),
+        ({"StringEquals": {"kms:EncryptionContext:User": "${aws:userid, 'a*b'}"}}, True),
+        ({"StringEquals": {"kms:EncryptionContext:User": "${kms:EncryptionContextKeys}"}}, False),
+        ({"StringLike": {"kms:EncryptionContext:User": "${aws:username}*"}}, True),
+        ({"StringLike": {"kms:EncryptionContext:User": "a${*}b"}}, True),
+        ({"StringLike": {"aws:PrincipalArn": "arn${*}"}}, False),
+        ({"StringLike": {"aws:PrincipalArn": "${*}"}}, False),
+        ({"ArnLike": {"aws:PrincipalArn": "${aws:PrincipalArn}"}}, True),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_other_operators_and_variables(condition: dict[str, Any], holds: bool) -> None:
+    text = statement(Condition=condition)
+    assert refused(text, context=CALLER) == ("" if holds else SILENT)
+
+
+def test_the_older_language_has_no_variables() -> None:
+    condition = {"StringEquals": {"kms:EncryptionContext:User": "${aws:username}"}}
+    text = document(statement(Condition=condition)).replace("2012-10-17", "2008-10-17")
+    of_caller = Access(PRINCIPAL, "kms:Decrypt", KEY, CALLER)
+    assert str(refusal(of_caller, parse_policy(text), None)).endswith(SILENT)
+    literal = {**CALLER, "kms:encryptioncontext:user": ("${aws:username}",)}
+    assert refusal(Access(PRINCIPAL, "kms:Decrypt", KEY, literal), parse_policy(text), None) is None
+
+
+def test_a_resource_may_name_variables() -> None:
+    for resource, expected in (
+        (KEY.replace(ACCOUNT, "${aws:PrincipalAccount}"), ""),
+        (KEY.replace(ACCOUNT, "${aws:SourceAccount}"), SILENT),
+    ):
+        context = {"aws:principalaccount": (ACCOUNT,)}
+        assert refused(statement(Resource=resource), context=context) == expected
 
 
 # Key policies and IAM policies together
@@ -208,7 +273,7 @@ def malformed(text: str, *, of_key: bool = True) -> str:
     [
         ("", "not JSON"),
         ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 10_000, "not JSON"),
         ("[]", "not an object"),
         ('{"Statement": [], "Other": 1}', "not an object"),
         ('{"Version": "2013-01-01", "Statement": []}', "no such Version"),
@@ -226,9 +291,10 @@ def malformed(text: str, *, of_key: bool = True) -> str:
         (document(statement(Principal={"AWS": []})), "not text"),
         (document(statement(Principal={"AWS": "me"})), "invalid principals"),
         (document(statement(Principal={"AWS": ROLE + "*"})), "invalid principals"),
-        (document(statement(Action=None)), "exactly one of Action and NotAction"),
         (document(statement(NotAction="*")), "exactly one of Action and NotAction"),
-        (document(statement(Resource=None)), "exactly one of Resource"),
+        (document(statement(NotResource="*")), "exactly one of Resource"),
+        (document(statement())[:-2] + ', "Effect": "Deny"}]}', "a name twice"),
+        (document(statement(Action=True)), "not text"),
         (document(statement(Action=5)), "not text"),
         (document(statement(Condition=[])), "Condition is not"),
         (document(statement(Condition={"StringEquals": IMAGE})), "Condition is not"),
@@ -240,6 +306,25 @@ def malformed(text: str, *, of_key: bool = True) -> str:
 )  # fmt: skip
 def test_malformed_policies(text: str, message: str) -> None:
     assert message in malformed(text)
+
+
+@pytest.mark.parametrize("element", ["Action", "Resource"])
+def test_a_statement_without_one_of_its_elements_has_no_effect(element: str) -> None:
+    """PutKeyPolicy accepts it; a caller's policy with it is malformed."""
+    for effect, expected in (("Allow", SILENT), ("Deny", "")):
+        allowed = [statement()] if effect == "Deny" else []
+        lacking = statement(Effect=effect, **{element: None})
+        assert refused(*allowed, lacking) == expected
+    text = document(statement(Principal=None, **{element: None}))
+    assert f"exactly one of {element}" in malformed(text, of_key=False)
+
+
+def test_a_policy_has_at_most_32_kib() -> None:
+    text = document(statement())
+    parse_policy(text.ljust(32 * 1024))
+    with pytest.raises(KmsError) as refused:
+        parse_policy(text.ljust(32 * 1024 + 1))
+    assert refused.value.type == "LimitExceededException"
 
 
 def test_a_callers_policy_has_no_principal() -> None:

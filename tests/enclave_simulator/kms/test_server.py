@@ -122,6 +122,18 @@ def test_pipelined_requests_get_responses_in_order(kms_simulator: KmsSimulator) 
     assert [len(base64.b64decode(plaintext)) for plaintext in plaintexts] == [1, 2, 3]
 
 
+def test_a_client_that_asks_whether_to_go_on_is_told(kms_simulator: KmsSimulator) -> None:
+    """RFC 9110, 10.1.1: it would wait, and curl does so for a second."""
+    request = signed("GenerateRandom", {"NumberOfBytes": 1})
+    head = raw(request, "Expect: 100-continue", "Connection: close").removesuffix(request.body)
+    with connect(kms_simulator) as connection:
+        connection.sendall(head)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(request.body)
+        response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert response.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize(
     ("wire", "status"),
     [

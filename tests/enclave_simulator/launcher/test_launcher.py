@@ -121,10 +121,24 @@ for port, waits, blocking in ((700, False, True), (701, False, False), (702, Tru
                 rest = b""
             assert rest == b"", rest
         else:
-            assert waits or poll.poll(1000 * TIMEOUT)
+            assert poll.poll(1000 * TIMEOUT)
             client.sendall(b"here")
-            server.setblocking(True)
-            assert server.accept()[0].recv(4) == b"here"
+            later = socket.socket(socket.AF_VSOCK)
+            later.settimeout(TIMEOUT)
+            later.connect((16, port))
+            later.sendall(b"next")
+            server.setblocking(False)
+            for expected in (b"here", b"next"):
+                assert poll.poll(1000 * TIMEOUT)
+                accepted, _ = server.accept()
+                accepted.setblocking(True)
+                assert accepted.recv(4) == expected
+            assert not poll.poll(0)
+            try:
+                server.accept()
+            except BlockingIOError:
+                continue
+            raise AssertionError("a connection that nobody made")
 print(failed)
 """
 
@@ -435,3 +449,23 @@ for mode in ("nsm", "threads", "children"):
         )
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode().split() == ["65534", "0" * 16, "good", "good", "good"]
+
+
+@pytest.mark.parametrize("argv", ["echo text", b"echo", [], ()])
+def test_what_is_no_list_of_words(launcher: Launcher, argv: Any) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        launcher.run(argv)
+    assert refused.value.hint
+
+
+def test_words_may_be_paths_and_bytes(launcher: Launcher) -> None:
+    argv: list[Any] = [
+        Path(sys.executable),
+        "-c",
+        b"import sys; print(sys.argv[1:])",
+        b"\xff",
+        Path("x"),
+    ]
+    with launcher.start(argv, stdout=subprocess.PIPE) as session:
+        out, _ = session.process.communicate(timeout=TEST_TIMEOUT)
+    assert out == b"['\\udcff', 'x']\n"

@@ -164,12 +164,55 @@ def test_options_that_cannot_be(options: list[str]) -> None:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--no-services", "--key", "alias/x"], "--key with --no-services"),
+        (["--no-services", "--fault", "refuse"], "--fault with --no-services"),
+        (["--no-services", "--seed", "1"], "--seed with --no-services"),
+        (["--no-services", "--credentials", "parent"], "--credentials parent with --no-services"),
+        (["--metadata-hops", "2"], "--metadata-hops without an instance's metadata"),
+        (["--folder", "/nonexistent"], "no such folder: /nonexistent"),
+        (["--folder", "/etc/passwd"], "no such folder: /etc/passwd"),
+    ],
+)
+def test_options_that_would_have_no_effect(options: list[str], error: str) -> None:
+    ran = run(*options, "--", "true")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"enclave-simulator: error: {error}")
+
+
 def test_a_signal_is_passed_on() -> None:
     with begin("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.01; done") as ran:
         assert line(ran) == "ready"
         ran.terminate()
         assert line(ran) == "got it"
         assert ran.wait(TEST_TIMEOUT) == 3
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As by nohup(1), and for what a script starts in the background."""
+    ignore = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+    ignore += "os.execv(sys.argv[1], sys.argv[1:])"
+    script = "echo ready; read line; echo $line"
+    command = [sys.executable, "-c", ignore, *ALONE, "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ran:
+        assert line(ran) == "ready"
+        ran.send_signal(signal.SIGHUP)
+        # Behind a SIGHUP that ended the program, it could read nothing.
+        assert ran.communicate(b"goes on\n", TEST_TIMEOUT)[0] == b"goes on\n"
+        assert ran.returncode == 0
+
+
+def test_descriptors_of_a_shell_are_the_commands() -> None:
+    script = '"$@" sh -c "cat <&7; ls /proc/self/fd" 7<<END\nfrom the shell\nEND\n'
+    ran = subprocess.run(
+        ["sh", "-c", script, "-", *ALONE], capture_output=True, text=True,
+        timeout=TEST_TIMEOUT, check=True,
+    )  # fmt: skip
+    # The last is what `ls` reads: nothing of the launcher's own is open there.
+    text, *descriptors = ran.stdout.splitlines()
+    assert (text, descriptors) == ("from the shell", ["0", "1", "2", "3", "7"])
 
 
 def test_death_by_signal_is_told() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
+from botocore.utils import InstanceMetadataRegionFetcher
 
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from enclave_simulator.metadata.container import ContainerCredentials
@@ -30,7 +31,7 @@ def listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))
 
 
-@contextmanager
+@contextlib.contextmanager
 def metadata(**options: Any) -> Iterator[InstanceMetadata]:
     service = InstanceMetadata(listener(), **options)
     with service.running():
@@ -65,6 +66,25 @@ def test_nothing_without_a_token_and_all_with_one() -> None:
         assert region == (200, b"eu-west-1")
         assert ask(service, "GET", "/latest/user-data", with_token)[0] == 404
         assert ask(service, "PUT", "/latest/other", {TTL: "60"})[0] == 404
+
+
+def test_a_token_comes_with_its_lifetime() -> None:
+    """The SDKs of Go, Rust and Java look for it: `tokenTTLHeader` of aws-sdk-go-v2's imds."""
+    with metadata() as service:
+        host, port = service.socket.getsockname()[:2]
+        connection = http.client.HTTPConnection(host, port, timeout=TEST_TIMEOUT)
+        with contextlib.closing(connection):
+            connection.request("PUT", "/latest/api/token", headers={TTL: "0060"})
+            response = connection.getresponse()
+            assert response.getheader(TTL) == "60"
+            assert service.knows(response.read().decode())
+
+
+def test_botocore_finds_the_region() -> None:
+    with metadata(region="eu-west-1") as service:
+        url = f"http://127.0.0.1:{service.socket.getsockname()[1]}/"
+        fetcher = InstanceMetadataRegionFetcher(base_url=url, timeout=TEST_TIMEOUT)
+        assert fetcher.retrieve_region() == "eu-west-1"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,8 @@ def test_reader_goes_on_where_it_stopped() -> None:
     ("data", "status", "reason"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "TLS where HTTP is expected"),
+        (b"\x05\x01\x00", 400, "SOCKS where HTTP is expected"),
+        (b"\x04\x01\x01\xbb", 400, "SOCKS where HTTP is expected"),
         (b"\r\nCONNECT", 400, "not HTTP"),
         (b"SSH-2.0-x\n", 400, "a line does not end with CR LF"),
         (b"C" * MAX_HEAD, 431, "longer than 8192 bytes"),
