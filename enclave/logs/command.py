@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from enclave.cli.command import Command
 from enclave.errors import ConfigurationError
 from enclave.logs.options import DEFAULT_SINK, LogOptions, add_options
+from vsock_proxy.service.child import exec_hint
 
 if TYPE_CHECKING:
     from enclave.cli.environment import Environment
@@ -51,7 +52,10 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         program = child.spawn(command, environment.environ)
     except (OSError, ValueError) as e:  # ValueError: NUL in an argument
         reason = getattr(e, "strerror", None) or str(e)
-        error = ConfigurationError(f"cannot run {command[0]!r}: {reason}")
+        error = ConfigurationError(
+            f"cannot run {command[0]!r}: {reason}",
+            hint=exec_hint(command[0], getattr(e, "errno", None)),
+        )
         send_error(error, options)
         raise error from e
     return follow(program, options)

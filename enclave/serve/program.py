@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
 from enclave.serve.stop import either
-from vsock_proxy.service.child import exit_code
+from vsock_proxy.service.child import exec_hint, exit_code
 from vsock_proxy.service.scarcity import starting
 from vsock_proxy.service.threads import start_thread
 
@@ -75,7 +75,9 @@ async def run_to_end(program: Program, stop: Stop, given: Given | None = None) -
         reason = getattr(e, "strerror", None) or str(e)
         raise ConfigurationError(
             f"cannot run {command[0]!r}: {reason}",
-            hint="can the user of --user execute it?" if user else "is it in PATH?",
+            hint="can the user of --user execute it?"
+            if user
+            else exec_hint(command[0], getattr(e, "errno", None)),
         ) from e
     return exit_code(await stop.process.wait())
 

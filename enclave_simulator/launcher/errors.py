@@ -17,6 +17,6 @@ class CommandError(AgentError):
             shells and env(1) have it.
     """
 
-    def __init__(self, command: str, reason: str, *, exit_code: int) -> None:
-        super().__init__(f"cannot run {command}: {reason}")
+    def __init__(self, command: str, reason: str, *, exit_code: int, hint: str = "") -> None:
+        super().__init__(f"cannot run {command}: {reason}", hint=hint)
         self.exit_code = exit_code

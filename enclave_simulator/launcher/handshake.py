@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave_simulator.launcher import memory, process
 from enclave_simulator.launcher.errors import CommandError, LaunchError
+from vsock_proxy.service.child import exec_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +162,12 @@ def _failure(report: dict[str, Any], command: str = "") -> AgentError:
     step, code = str(report["error"]), int(report["errno"])
     reason = os.strerror(code)
     if step == "exec":
-        return CommandError(command, reason, exit_code=127 if code == errno.ENOENT else 126)
+        return CommandError(
+            command,
+            reason,
+            exit_code=127 if code == errno.ENOENT else 126,
+            hint=exec_hint(command, code),
+        )
     hint = _HINTS.get(step, "")
     if step == "namespaces":
         if report.get("call") == "mount /" and code == errno.EINVAL:
