@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import sys
 from datetime import timedelta
@@ -66,8 +67,9 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("--listen", metavar="ADDRESS", default="tcp://127.0.0.1:0",
         help="tcp://HOST:PORT or unix:/PATH (default: a free port on 127.0.0.1)")  # fmt: skip
-    add("--nitro-root", metavar="FILE", required=True,
-        help="PEM of the root certificate attestation documents must chain to")  # fmt: skip
+    add("--nitro-root", metavar="FILE",
+        help="PEM of the root certificate attestation documents must chain to (default: no "
+        "document is accepted)")  # fmt: skip
     add("--ca-file", metavar="FILE", required=True,
         help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
     add("--ca-key", metavar="FILE",
@@ -130,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
         ListenError: the address cannot be listened on.
     """
     # botocore and cryptography are slow to import; the other commands need neither.
+    from enclave_simulator.authority import Authority  # noqa: PLC0415
     from enclave_simulator.kms.server import KmsServer  # noqa: PLC0415
     from enclave_simulator.kms.service import KeyStoreState, KmsService  # noqa: PLC0415
     from enclave_simulator.kms.state import StateError  # noqa: PLC0415
@@ -158,6 +161,10 @@ def run(arguments: argparse.Namespace) -> int:
     caller_policy = None
     if arguments.caller_policy is not None:
         caller_policy = _read_text(arguments.caller_policy)
+    if arguments.nitro_root is None:
+        nitro_root = Authority.generate().root_pem  # nobody's
+    else:
+        nitro_root = _read(arguments.nitro_root)
     state_file = None if arguments.state is None else Path(arguments.state)
     with contextlib.ExitStack() as stack:
         on_event = None
@@ -165,7 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
             on_event = stack.enter_context(EventFile(Path(arguments.events))).append
         try:
             service = KmsService(
-                _read(arguments.nitro_root),
+                nitro_root,
                 credentials=[credentials],
                 key_stores=key_stores,
                 caller_policy=caller_policy,
@@ -186,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
         except ValueError as e:
             raise ConfigurationError(
                 f"{arguments.nitro_root} holds no PEM certificate",
-                hint="--nitro-root takes the file that the simulated NSM's authority wrote",
+                hint="--nitro-root takes the file that boot --nitro-root writes",
             ) from e
         _add_keys(service, arguments.keys, arguments.key_policies)
         for fault in arguments.faults:
@@ -250,13 +257,19 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
     for text in keys:
         alias, _, spec = text.partition("=")
         file = files.pop(alias, "")
+        policy = _read_text(file) if file else None
         try:
             service.add_key(
                 alias,
                 spec=spec or "SYMMETRIC_DEFAULT",
-                policy=_read_text(file) if file else None,
+                policy=policy,
             )
         except KmsError as e:
+            if e.type == "MalformedPolicyDocumentException":
+                raise ConfigurationError(
+                    f"--key-policy {alias}={file}: {e.message}",
+                    hint=f"enclave-parent key-policy lint {shlex.quote(file)} finds its mistakes",
+                ) from e
             raise ConfigurationError(
                 f"no key {text!r}: {e.message or e.type}",
                 hint="write --key alias/NAME, --key alias/NAME=ECC_NIST_P256 or the like",

@@ -95,7 +95,8 @@ def add_parser(subparsers: Any) -> None:
     parent_services.add_options(parser)
     add("--verbose", action="store_true", help="log to stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
-    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
+    # Of a COMMAND that is missing, argparse would say that ARGS are too.
+    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER).required = False
     parser.set_defaults(run=run)
 
 
@@ -113,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
     from enclave_simulator.nsm import SimulatedNsm  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
+    parent_services.check_folder(options.folder)
     credentials = _credentials(options)
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(format="enclave-simulator: %(message)s", level=level)

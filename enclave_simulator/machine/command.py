@@ -122,6 +122,7 @@ def boot(options: argparse.Namespace) -> int:
     from enclave_simulator.machine.image import CheckedImage  # noqa: PLC0415
 
     parent_services.check_cid(options.cid)
+    parent_services.check_folder(options.folder)
     _check_machine(options)
     if options.verbose:
         logging.basicConfig(format="enclave-simulator: %(message)s", level=logging.DEBUG)

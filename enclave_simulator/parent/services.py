@@ -7,6 +7,7 @@ the log sink is a thread.
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,19 @@ def check_cid(cid: int) -> None:
     if not VMADDR_CID_PARENT < cid < MAX_VSOCK:
         raise ConfigurationError(
             f"not an enclave's CID: {cid}", hint="0 to 3 and the last one are reserved"
+        )
+
+
+def check_folder(folder: Path | None) -> None:
+    """Check the folder that is named for the sockets, if any is.
+
+    Raises:
+        ConfigurationError: it does not exist, or is none.
+    """
+    if folder is not None and not folder.is_dir():
+        reason = "not a folder" if folder.exists() else "no such folder"
+        raise ConfigurationError(
+            f"--folder {folder}: {reason}", hint=f"make it: mkdir -p {shlex.quote(str(folder))}"
         )
 
 
