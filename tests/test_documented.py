@@ -93,6 +93,24 @@ def test_the_faults_it_names_exist() -> None:
     assert set(injected) <= set(FAULTS)
 
 
+VARIABLE = re.compile(r"\bAWS_[A-Z0-9_]*[A-Z0-9]\b")
+
+
+def test_every_variable_of_awss_is_on_a_page_and_read() -> None:
+    """What the simulator alone sets or reads needs no page."""
+    named, read, known = set[str](), set[str](), set[str]()
+    for page in PAGES:
+        named |= set(VARIABLE.findall(page.read_text(encoding="utf-8")))
+    for package in ("enclave", "parent", "vsock_proxy", "enclave_simulator"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            known |= set(VARIABLE.findall(text))
+            if package != "enclave_simulator":
+                read |= {word for word in VARIABLE.findall(text) if f'"{word}"' in text}
+    assert read - named == set()
+    assert named - known == set()
+
+
 COUNTED = {
     "docs/launcher.md": (r"is a table of (\d+) calls", CASES),
     "docs/attack.md": (r"^    (\d+) attacks: ", ATTACKS),
