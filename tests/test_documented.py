@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enclave_simulator.attack.table import choose
 from enclave_simulator.kms.faults import FAULTS
+from tests.contracts.vsock_calls import CASES
 from tests.paths import ROOT
+from tests.programs.fuzz.targets import TARGETS
 from tests.waiting import TEST_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+ATTACKS = choose([])
 
 DOCUMENT = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
 
@@ -86,6 +91,45 @@ def test_the_faults_it_names_exist() -> None:
     injected = re.findall(r'faults\.inject\("([a-z-]+)', DOCUMENT)
     assert injected
     assert set(injected) <= set(FAULTS)
+
+
+VARIABLE = re.compile(r"\bAWS_[A-Z0-9_]*[A-Z0-9]\b")
+
+
+def test_every_variable_of_awss_is_on_a_page_and_read() -> None:
+    """What the simulator alone sets or reads needs no page."""
+    named, read, known = set[str](), set[str](), set[str]()
+    for page in PAGES:
+        named |= set(VARIABLE.findall(page.read_text(encoding="utf-8")))
+    for package in ("enclave", "parent", "vsock_proxy", "enclave_simulator"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            known |= set(VARIABLE.findall(text))
+            if package != "enclave_simulator":
+                read |= {word for word in VARIABLE.findall(text) if f'"{word}"' in text}
+    assert read - named == set()
+    assert named - known == set()
+
+
+COUNTED = {
+    "docs/launcher.md": (r"is a table of (\d+) calls", CASES),
+    "docs/attack.md": (r"^    (\d+) attacks: ", ATTACKS),
+    "README.md": (r"`make attack` \| (\d+) attacks", ATTACKS),
+}
+"""Numbers that pages give, and what they count."""
+
+
+@pytest.mark.parametrize("page", COUNTED)
+def test_what_a_page_counts_has_that_number(page: str) -> None:
+    pattern, counted = COUNTED[page]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(pattern, text, re.MULTILINE) == [str(len(counted))]
+
+
+def test_every_target_of_the_fuzzer_has_its_figures() -> None:
+    text = (ROOT / "docs/assurance.md").read_text(encoding="utf-8")
+    fuzzing = text.partition("## Fuzzing")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^(?:\| )?`([a-z-]+)`", fuzzing, re.MULTILINE)) == set(TARGETS)
 
 
 def test_the_example_of_threads_fork_and_asyncio_runs(tmp_path: Path) -> None:

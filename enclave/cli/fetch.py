@@ -135,7 +135,7 @@ def _exchange(
     max_body: int,
 ) -> Response:
     from enclave.attested_tls.connecting import connect_with, exchange  # noqa: PLC0415 (as above)
-    from enclave.http.errors import HttpError  # noqa: PLC0415 (as above)
+    from enclave.http.errors import HttpError, ResponseTooLargeError  # noqa: PLC0415 (as above)
 
     connected = connect_with(context, url.host, address)
     if (document := connected.document) is not None:
@@ -144,6 +144,8 @@ def _exchange(
         log.info("%s ends TLS at %s: %s", document.module_id, address, shown)
     try:
         return exchange(connected, request, deadline=deadline, max_body=max_body)
+    except ResponseTooLargeError as e:
+        raise AttestedTlsError(f"{address}: {e}", hint="--max-size BYTES takes more") from e
     except HttpError as e:
         raise AttestedTlsError(
             f"no response from {address}: {e}", hint="does the program in the enclave respond?"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from enclave.cli.command import Command
 from enclave.errors import ConfigurationError
 from enclave.logs.options import DEFAULT_SINK, LogOptions, add_options
+from vsock_proxy.service.child import exec_hint
 
 if TYPE_CHECKING:
     from enclave.cli.environment import Environment
@@ -39,7 +40,6 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
     """
     from enclave.logs import child  # noqa: PLC0415 (--help needs none of it)
     from enclave.logs.follow import follow, send_error  # noqa: PLC0415
-    from vsock_proxy.service.child import EXEC_HINTS  # noqa: PLC0415
 
     options = LogOptions.from_args(arguments)
     assert options  # noqa: S101 (there is a default)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, environment: Environment) -> int:
         reason = getattr(e, "strerror", None) or str(e)
         error = ConfigurationError(
             f"cannot run {command[0]!r}: {reason}",
-            hint=EXEC_HINTS.get(getattr(e, "errno", None) or 0, ""),
+            hint=exec_hint(command[0], getattr(e, "errno", None)),
         )
         send_error(error, options)
         raise error from e

@@ -24,6 +24,12 @@ MAX_SIZE: Final = 1 << 20
 
 Kind = Literal["variable", "file", "variables"]
 
+_OPTIONS: Final = {
+    "variable": "--secret",
+    "file": "--secret-file",
+    "variables": "--secret-env",
+}
+
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _RESERVED: Final = frozenset({"AWS_ENDPOINT_URL_KMS", "NO_PROXY", "no_proxy"})
 """Variables by which the program finds the endpoint."""
@@ -50,8 +56,7 @@ class Secret:
     def title(self) -> str:
         """The option, for messages."""
         where = f"{self.path}#{self.selector}" if self.selector else self.path
-        option = {"variable": "--secret", "file": "--secret-file", "variables": "--secret-env"}
-        return f"{option[self.kind]} {self.name}={where}".replace(" =", " ")
+        return f"{_OPTIONS[self.kind]} {self.name}={where}".replace(" =", " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,7 @@ def _secret(kind: Kind, text: str) -> Secret:
     path, _, selector = file.partition("#")
     if not name or not equals or not path:
         raise ConfigurationError(
-            "a secret is not named as NAME=FILE",
+            f"{_OPTIONS[kind]}: not NAME=FILE",
             hint="FILE is in the image and holds the encrypted secret; the secret itself never "
             "stands on a command line",
         )

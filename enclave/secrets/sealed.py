@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 
+_TEXT: Final = re.compile(rb"[\t\n\r -~]+")
+"""No ciphertext of KMS's: these begin with the bytes 1 and 2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ciphertext:
@@ -51,6 +54,13 @@ def read_sealed(data: bytes, *, name: str = "") -> Sealed:
             blob = base64.b64decode(text, validate=True)
         except binascii.Error as e:
             raise DecodingError("ciphertext", "base64 that is cut off") from e
+    elif _TEXT.fullmatch(data):
+        # It is not sent to KMS: somebody may have forgotten to encrypt it.
+        raise DecodingError(
+            "ciphertext",
+            "text, and neither base64 nor a file of SOPS",
+            hint="is it encrypted? enclave-parent seal does it, or sops encrypt",
+        )
     if not 0 < len(blob) <= MAX_CIPHERTEXT:
         raise DecodingError(
             "ciphertext",

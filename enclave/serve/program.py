@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from enclave.errors import ConfigurationError
 from enclave.serve.stop import either
-from vsock_proxy.service.child import EXEC_HINTS, exit_code
+from vsock_proxy.service.child import exec_hint, exit_code
 from vsock_proxy.service.scarcity import starting
 from vsock_proxy.service.threads import start_thread
 
@@ -77,7 +77,7 @@ async def run_to_end(program: Program, stop: Stop, given: Given | None = None) -
             f"cannot run {command[0]!r}: {reason}",
             hint="can the user of --user execute it?"
             if user
-            else EXEC_HINTS.get(getattr(e, "errno", None) or 0, ""),
+            else exec_hint(command[0], getattr(e, "errno", None)),
         ) from e
     return exit_code(await stop.process.wait())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,7 @@ class Stop:
         self.failure = self.failure or error
         self.requested.set()
         if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.terminate()
+            _send(self.process, signal.SIGTERM)
 
     async def end(self, seconds: float) -> int | None:
         """End the program by SIGTERM, after `seconds` by SIGKILL; return its exit code.
@@ -55,15 +55,13 @@ class Stop:
         if process is None or process.returncode is not None:
             self.requested.set()
             return None
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        _send(process, signal.SIGTERM)
         try:
             async with asyncio.timeout(seconds):
                 code = await process.wait()
         except TimeoutError:
             log.warning("the program did not end within %g s and is killed", seconds)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _send(process, signal.SIGKILL)
             code = await process.wait()
         return exit_code(code)
 
@@ -71,15 +69,23 @@ class Stop:
         self._signals += 1
         if self.process is not None and self.process.returncode is None:
             # The program decides when it ends; the keyboard's interrupt has reached it already.
-            with contextlib.suppress(ProcessLookupError):
-                if self._signals > 1:
-                    self.process.kill()
-                elif number == signal.SIGTERM:
-                    self.process.terminate()
+            if self._signals > 1:
+                _send(self.process, signal.SIGKILL)
+            elif number == signal.SIGTERM:
+                _send(self.process, signal.SIGTERM)
         elif self._signals == 1 and not self.requested.is_set():
             self.requested.set()
         else:
             self.hurry.set()
+
+
+def _send(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal, without the methods of `process`: these look first whether it has ended.
+
+    If it just has, they take its exit status away from asyncio, which then reports 255.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
 
 
 async def either(work: Coroutine[Any, Any, None], event: asyncio.Event) -> None:

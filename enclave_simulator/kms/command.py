@@ -8,17 +8,17 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import sys
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from enclave_simulator.kms.faults import describe_faults, parse_fault
 from enclave_simulator.kms.messages import KmsError
 from enclave_simulator.kms.outputs import EventFile, report_lost_change, report_refusal, write_whole
-from enclave_simulator.kms.policy import parse_policy
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from enclave_simulator.kms.server import KmsServer
-    from enclave_simulator.kms.service import KmsService
+    from enclave_simulator.kms.service import KeyStoreState, KmsService
 
 
 _LONGEST_DELAY = 3600
@@ -70,8 +70,9 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("--listen", metavar="ADDRESS", default="tcp://127.0.0.1:0",
         help="tcp://HOST:PORT or unix:/PATH (default: a free port on 127.0.0.1)")  # fmt: skip
-    add("--nitro-root", metavar="FILE", required=True,
-        help="PEM of the root certificate attestation documents must chain to")  # fmt: skip
+    add("--nitro-root", metavar="FILE",
+        help="PEM of the root certificate attestation documents must chain to (default: no "
+        "document is accepted)")  # fmt: skip
     add("--ca-file", metavar="FILE", required=True,
         help="where to write the PEM of the certificate authority clients must trust")  # fmt: skip
     add("--ca-key", metavar="FILE",
@@ -134,23 +135,13 @@ def run(arguments: argparse.Namespace) -> int:
         ListenError: the address cannot be listened on.
     """
     # botocore and cryptography are slow to import; the other commands need neither.
+    from enclave_simulator.authority import Authority  # noqa: PLC0415
     from enclave_simulator.kms.server import KmsServer  # noqa: PLC0415
-    from enclave_simulator.kms.service import KeyStoreState, KmsService  # noqa: PLC0415
+    from enclave_simulator.kms.service import KmsService  # noqa: PLC0415
     from enclave_simulator.kms.state import StateError  # noqa: PLC0415
     from enclave_simulator.kms.tls import CertificateAuthority  # noqa: PLC0415
 
     address = parse_address(arguments.listen)
-    key_stores = {}
-    for text in arguments.key_stores:
-        name, _, state = text.partition("=")
-        if not name or state not in get_args(KeyStoreState):
-            raise ConfigurationError(
-                f"not a custom key store: {text!r}",
-                hint="write ID=CONNECTED, ID=DISCONNECTED or ID=EXTERNAL",
-            )
-        if name in key_stores:
-            raise ConfigurationError(f"--key-store {name} is given twice")
-        key_stores[name] = state
     credentials = SIMULATED_CREDENTIALS
     if arguments.credentials is not None:
         credentials = _read_credentials(arguments.credentials)
@@ -164,6 +155,10 @@ def run(arguments: argparse.Namespace) -> int:
     caller_policy = None
     if arguments.caller_policy is not None:
         caller_policy = _read_text(arguments.caller_policy)
+    if arguments.nitro_root is None:
+        nitro_root = Authority.generate().root_pem  # nobody's
+    else:
+        nitro_root = _read(arguments.nitro_root)
     state_file = None if arguments.state is None else Path(arguments.state)
     with contextlib.ExitStack() as stack:
         on_event = None
@@ -171,9 +166,9 @@ def run(arguments: argparse.Namespace) -> int:
             on_event = stack.enter_context(EventFile(Path(arguments.events))).append
         try:
             service = KmsService(
-                _read(arguments.nitro_root),
+                nitro_root,
                 credentials=[credentials],
-                key_stores=key_stores,
+                key_stores=_key_stores(arguments.key_stores),
                 caller_policy=caller_policy,
                 grant_delay=arguments.grant_delay,
                 seed=arguments.seed,
@@ -192,7 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
         except ValueError as e:
             raise ConfigurationError(
                 f"{arguments.nitro_root} holds no PEM certificate",
-                hint="--nitro-root takes the file that the simulated NSM's authority wrote",
+                hint="--nitro-root takes the file that boot --nitro-root writes",
             ) from e
         _add_keys(service, arguments.keys, arguments.key_policies)
         for fault in arguments.faults:
@@ -206,6 +201,23 @@ def run(arguments: argparse.Namespace) -> int:
         require_descriptors(LOOP_DESCRIPTORS, "the simulated KMS")
         asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
     return 0
+
+
+def _key_stores(texts: list[str]) -> dict[str, KeyStoreState]:
+    from enclave_simulator.kms.service import KeyStoreState  # noqa: PLC0415 (as in `run`)
+
+    stores: dict[str, KeyStoreState] = {}
+    for text in texts:
+        name, _, state = text.partition("=")
+        if not name or state not in get_args(KeyStoreState):
+            raise ConfigurationError(
+                f"not a custom key store: {text!r}",
+                hint="write ID=CONNECTED, ID=DISCONNECTED or ID=EXTERNAL",
+            )
+        if name in stores:
+            raise ConfigurationError(f"--key-store {name} is given twice")
+        stores[name] = cast("KeyStoreState", state)
+    return stores
 
 
 def _read_state(path: Path) -> bytes | None:
@@ -258,10 +270,19 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
     for text in keys:
         alias, _, spec = text.partition("=")
         file = files.pop(alias, "")
-        policy = _read_policy(file) if file else None
+        policy = _read_text(file) if file else None
         try:
-            service.add_key(alias, spec=spec or "SYMMETRIC_DEFAULT", policy=policy)
+            service.add_key(
+                alias,
+                spec=spec or "SYMMETRIC_DEFAULT",
+                policy=policy,
+            )
         except KmsError as e:
+            if e.type == "MalformedPolicyDocumentException":
+                raise ConfigurationError(
+                    f"--key-policy {alias}={file}: {e.message}",
+                    hint=f"enclave-parent key-policy lint {shlex.quote(file)} finds its mistakes",
+                ) from e
             raise ConfigurationError(
                 f"no key {text!r}: {e.message or e.type}",
                 hint="write --key alias/NAME, --key alias/NAME=ECC_NIST_P256 or the like",
@@ -270,19 +291,6 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
         raise ConfigurationError(
             f"a policy for {next(iter(files))!r}, but no such key", hint="make it with --key"
         )
-
-
-def _read_policy(path: str) -> str:
-    """Return the text of a key policy that KMS accepts."""
-    text = _read_text(path)
-    try:
-        parse_policy(text)
-    except KmsError as e:
-        raise ConfigurationError(
-            f"{path}: {e.message or e.type}",
-            hint="`enclave-parent key-policy lint` of it says more, and where",
-        ) from e
-    return text
 
 
 async def _serve(server: KmsServer, listener: socket.socket, address: Address) -> None:

@@ -95,7 +95,8 @@ def add_parser(subparsers: Any) -> None:
     parent_services.add_options(parser)
     add("--verbose", action="store_true", help="log to stderr what is opened and connected")
     add("command", metavar="COMMAND", help="the program, looked up in PATH")
-    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
+    # Of a COMMAND that is missing, argparse would say that ARGS are too.
+    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER).required = False
     parser.set_defaults(run=run)
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 
 from vsock_proxy.errors import AgentError
-from vsock_proxy.service.child import EXEC_HINTS
+from vsock_proxy.service.child import exec_hint
 
 
 class LaunchError(AgentError):
@@ -31,6 +31,6 @@ class CommandError(AgentError):
         named = command or "''"
         super().__init__(
             f"cannot run {named}: {os.strerror(code)}",
-            hint=EXEC_HINTS.get(code, "") if command else "name a program",
+            hint=exec_hint(command, code) if command else "name a program",
         )
         self.exit_code = 127 if code == errno.ENOENT else 126

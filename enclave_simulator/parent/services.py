@@ -7,6 +7,7 @@ the log sink is a thread.
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,7 @@ def check_options(options: argparse.Namespace) -> None:
     """Check what the options of `add_options` say beside ``--no-services`` and ``--folder``.
 
     Raises:
-        ConfigurationError: one of them would have no effect, or there is no such folder.
+        ConfigurationError: one of them would have no effect, or the folder is none.
     """
     given = kms_options(options)
     if options.no_services and given:
@@ -138,8 +139,7 @@ def check_options(options: argparse.Namespace) -> None:
             f"{given[0].partition('=')[0]} with --no-services: there is no simulated KMS",
             hint="leave one of them out",
         )
-    if options.folder is not None and not options.folder.is_dir():
-        raise ConfigurationError(f"no such folder: {options.folder}")
+    _check_folder(options.folder)
 
 
 def check_cid(cid: int) -> None:
@@ -151,6 +151,19 @@ def check_cid(cid: int) -> None:
     if not VMADDR_CID_PARENT < cid < MAX_VSOCK:
         raise ConfigurationError(
             f"not an enclave's CID: {cid}", hint="0 to 3 and the last one are reserved"
+        )
+
+
+def _check_folder(folder: Path | None) -> None:
+    """Check the folder that is named for the sockets, if any is.
+
+    Raises:
+        ConfigurationError: it does not exist, or is none.
+    """
+    if folder is not None and not folder.is_dir():
+        reason = "not a folder" if folder.exists() else "no such folder"
+        raise ConfigurationError(
+            f"--folder {folder}: {reason}", hint=f"make it: mkdir -p {shlex.quote(str(folder))}"
         )
 
 

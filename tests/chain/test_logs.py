@@ -310,7 +310,8 @@ def test_missing_program_is_reported_to_user_and_sink(tmp_path: Path) -> None:
     with sink(tmp_path, kept) as address:
         done = run(*LOG, "--to", address, "--", "no-such-program")
     error = "enclave-agent: error: cannot run 'no-such-program': No such file or directory"
-    assert (done.stdout, done.stderr.splitlines()[0], done.returncode) == ("", error, 252)
+    hint = "enclave-agent: hint: is it in PATH?"
+    assert (done.stdout, done.stderr.splitlines(), done.returncode) == ("", [error, hint], 252)
     assert kept.lines[0] == error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from pathlib import Path
 from typing import Final
 
 FORWARDED = (
@@ -19,14 +20,6 @@ FORWARDED = (
     signal.SIGUSR2,
 )
 AWAITED = (*FORWARDED, signal.SIGCHLD)
-
-EXEC_HINTS: Final = {
-    errno.EACCES: "it must be a file that may be executed: chmod +x",
-    errno.ENOENT: "is it in PATH? Is the interpreter there that its first line names?",
-    errno.ENOEXEC: "a script begins with #! and its interpreter; a binary is for this machine's "
-    "architecture",
-}
-"""What to look at where a program cannot be executed, by the error's number."""
 
 _PR_SET_PDEATHSIG = 1
 """<linux/prctl.h>"""
@@ -58,6 +51,29 @@ def exit_code(returncode: int) -> int:
         returncode: as `subprocess` and `os.waitstatus_to_exitcode` have it, -N for signal N.
     """
     return returncode if returncode >= 0 else 128 - returncode
+
+
+def exec_hint(program: str, number: int | None) -> str:
+    """Return what to do about a program that cannot be executed.
+
+    Args:
+        program: as it was given.
+        number: the errno of execve(2); None if it did not come so far.
+    """
+    if number == errno.ENOENT and "/" not in program:
+        return "is it in PATH?"
+    if number == errno.ENOENT and os.path.lexists(program):
+        return "what starts it is missing: the interpreter in its first line, or its loader"
+    if number == errno.EACCES and Path(program).is_dir():
+        return "it is a folder: name a program"
+    return _EXEC_HINTS.get(number or 0, "")
+
+
+_EXEC_HINTS: Final = {
+    errno.ENOENT: "is the path right?",
+    errno.EACCES: "may this user execute it? If it is a script: chmod +x, or sh FILE",
+    errno.ENOEXEC: "it is no program for this machine; a script begins with #! and its interpreter",
+}
 
 
 def end_with_parent(parent: int) -> None:

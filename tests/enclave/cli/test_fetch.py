@@ -144,6 +144,7 @@ def test_a_response_that_is_too_long(command_line: CommandLine, enclaves_port: i
     done = fetch(command_line, enclaves_port, "--pcr0", PCR0, "--max-size", "4")
     assert (done.out, done.exit_code) == ("", 255)
     assert "the response is longer than 4 bytes" in done.err
+    assert "hint: --max-size BYTES" in done.err
 
 
 def test_a_program_that_hangs_is_a_timeout(command_line: CommandLine, enclaves_port: int) -> None:

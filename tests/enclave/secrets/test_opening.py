@@ -149,14 +149,16 @@ def test_a_value_too_long_for_a_variable_is_an_error(tmp_path: Path) -> None:
 
 
 OPTION_FAULTS: dict[tuple[str, ...], str] = {
-    ("--secret", "=@ct"): "a secret is not named as NAME=FILE",
-    ("--secret-file", "=@ct"): "a secret is not named as NAME=FILE",
+    ("--secret", "=@ct"): "--secret: not NAME=FILE",
+    ("--secret-file", "=@ct"): "--secret-file: not NAME=FILE",
     ("--secret", "X=@missing"): "cannot read .*missing: No such file",
     ("--secret", "X=@"): "is not a regular file|cannot read",
     ("--secret", "X=@fifo"): "is not a regular file",
     ("--secret", "X=@empty"): "0 bytes",
     ("--secret", "X=@large"): "more than",
     ("--secret", "X=@cut"): "base64 that is cut off",
+    ("--secret", "X=@plain"): "text, and neither base64 nor a file of SOPS",
+    ("--secret-env", "@plain"): "text, and neither base64 nor a file of SOPS",
     ("--secret", "X=@long"): "6145 bytes; KMS takes 1 to 6144",
     ("--secret", "NO_PROXY=@raw"): "NO_PROXY is set by the agent",
     ("--secret", "A-B=@raw"): "is not the name of a variable",
@@ -174,9 +176,11 @@ def test_options_that_cannot_work_are_told_before_anything_starts(
     (folder / "empty").touch()
     (folder / "large").write_bytes(bytes(1 << 21))
     (folder / "cut").write_bytes(b"AQICA")
+    (folder / "plain").write_text("# not sealed yet\nDB=hunter2\n")
     (folder / "long").write_bytes(bytes(6_145))
-    with pytest.raises(ConfigurationError, match=OPTION_FAULTS[words]):
+    with pytest.raises(ConfigurationError, match=OPTION_FAULTS[words]) as raised:
         options(folder, *words)
+    assert "hunter2" not in f"{raised.value} {raised.value.hint}"
 
 
 def test_a_secret_needs_a_program(folder: Path) -> None:

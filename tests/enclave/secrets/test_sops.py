@@ -175,9 +175,9 @@ def test_other_files_are_no_files_of_sops(data: bytes) -> None:
 
 def test_a_file_of_white_space_is_read_in_linear_time() -> None:
     """Of a mebibyte, one that is read in the square of its length is read for hours."""
-    with pytest.raises(DecodingError, match="1048576 bytes; KMS takes"):
+    with pytest.raises(DecodingError, match="neither base64 nor a file of SOPS"):
         read_sealed(b" " * (1 << 20))
-    with pytest.raises(DecodingError, match="1048576 bytes; KMS takes"):
+    with pytest.raises(DecodingError, match="neither base64 nor a file of SOPS"):
         read_sealed(b" " * ((1 << 20) - 1) + b"!")
     assert read_sealed(b" QUJD\n QQ==\n") == Ciphertext(b"ABCA")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -26,6 +27,8 @@ from enclave_simulator import cli
 from enclave_simulator.kms import command
 from enclave_simulator.kms.faults import FAULTS
 from enclave_simulator.kms.sigv4 import Credentials
+from enclave_simulator.nsm import SimulatedNsm
+from tests.enclave_simulator.documents import attest, rsa_key, spki
 from tests.enclave_simulator.kms.kms_client import Client, signed
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
@@ -65,15 +68,17 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(authority: Authority, folder: Path, *options: str) -> Iterator[Running]:
+def running(authority: Authority | None, folder: Path, *options: str) -> Iterator[Running]:
     """Start the command, and wait for what it tells its starter."""
     root, ca = folder / "root.pem", folder / "ca.pem"
-    root.write_bytes(authority.root_pem)
+    if authority is not None:
+        root.write_bytes(authority.root_pem)
+        options = (f"--nitro-root={root}", *options)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(str(folder / "notify"))
         ready.settimeout(TEST_TIMEOUT)
         process = subprocess.Popen(
-            [COMMAND, "kms", "--nitro-root", root, "--ca-file", ca, *options],
+            [COMMAND, "kms", "--ca-file", ca, *options],
             env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
             stderr=subprocess.PIPE,
             text=True,
@@ -98,6 +103,21 @@ def test_serves_until_sigterm(nitro_authority: Authority, tmp_path: Path) -> Non
             assert kms.process.wait(TEST_TIMEOUT) == 0
         assert kms.process.stderr is not None
         assert kms.process.stderr.read() == ""
+
+
+def test_without_a_root_it_accepts_no_document(nitro_authority: Authority, tmp_path: Path) -> None:
+    document = attest(SimulatedNsm(nitro_authority), spki(rsa_key()))
+    recipient = {
+        "AttestationDocument": base64.b64encode(document).decode(),
+        "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+    }
+    call = {"NumberOfBytes": 1}
+    for authority, expected in ((nitro_authority, 200), (None, 400)):
+        with running(authority, tmp_path) as kms, Client(kms) as client:
+            assert client.call("GenerateRandom", call)[0] == 200
+            status, body = client.call("GenerateRandom", {**call, "Recipient": recipient})
+            assert status == expected, body
+        (tmp_path / "notify").unlink()
 
 
 def test_with_its_key_an_authority_stays_trusted(
@@ -248,7 +268,10 @@ def test_fault_help_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> Non
         (["--key", "alias/x=DES"], "no key 'alias/x=DES': A specified parameter is not"),
         (["--key=alias/x", "--key=alias/x"], "no key 'alias/x': An alias with the name"),
         (["--key=alias/x", "--key-policy=alias/x"], "not a key policy: 'alias/x'"),
-        (["--key=alias/x", f"--key-policy=alias/x={os.devnull}"], "/dev/null: The policy is not"),
+        (
+            ["--key=alias/x", f"--key-policy=alias/x={os.devnull}"],
+            f"--key-policy alias/x={os.devnull}: The policy",
+        ),
         (
             ["--key-policy=alias/x=a", "--key-policy=alias/x=b"],
             "--key-policy alias/x is given twic",

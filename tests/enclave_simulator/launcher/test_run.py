@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,12 +19,15 @@ from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS
 from tests.enclave_simulator.launcher.rig import namespaces_refused
 from tests.waiting import TEST_TIMEOUT
 
-RUN = [
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIMULATOR = [
     sys.executable,
     "-c",
     "import sys; from enclave_simulator.cli import main; sys.exit(main())",
-    "run",
 ]
+RUN = [*SIMULATOR, "run"]
 ALONE = [*RUN, "--no-services", "--"]
 
 
@@ -145,11 +148,40 @@ with socket.socket(socket.AF_VSOCK) as client:
             assert ran.wait(TEST_TIMEOUT) == 0
 
 
-@pytest.mark.parametrize(("command", "code"), [("/nonexistent", 127), ("/etc/passwd", 126)])
-def test_a_command_that_cannot_be_run(command: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("command", "code", "hint"),
+    [("/nonexistent", 127, "is the path right?"), ("/etc/passwd", 126, "may this user"),
+     ("no-such-program", 127, "is it in PATH?")],
+)  # fmt: skip
+def test_a_command_that_cannot_be_run(command: str, code: int, hint: str) -> None:
     ran = run("--no-services", command)
     assert (ran.returncode, ran.stdout) == (code, "")
     assert ran.stderr.startswith(f"enclave-simulator: error: cannot run {command}: ")
+    assert f"\nenclave-simulator: hint: {hint}" in ran.stderr
+
+
+def test_a_command_that_is_missing_is_all_that_is_missing() -> None:
+    ran = run()
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(
+        "enclave-simulator: error: the following arguments are required: COMMAND\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["run"], ["boot"]], ids=str)
+@pytest.mark.parametrize("services", [[], ["--no-services"]], ids=str)
+def test_a_folder_that_does_not_exist_is_named(
+    tmp_path: Path, command: list[str], services: list[str]
+) -> None:
+    words = [*command, *services, "--folder", f"{tmp_path}/my folder", "true"]
+    ran = subprocess.run(
+        [*SIMULATOR, *words], capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        f"enclave-simulator: error: --folder {tmp_path}/my folder: no such folder\n"
+        f"enclave-simulator: hint: make it: mkdir -p '{tmp_path}/my folder'\n"
+    )
 
 
 @pytest.mark.parametrize(

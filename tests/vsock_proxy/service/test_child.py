@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.waiting import TEST_TIMEOUT
-from vsock_proxy.service.child import FORWARDED, exit_code
+from vsock_proxy.service.child import FORWARDED, exec_hint, exit_code
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ORPHAN = """
 import os, sys, time
@@ -115,3 +120,25 @@ def test_signals_of_the_terminal_are_skipped(number: signal.Signals) -> None:
         finally:
             it.kill()
             os.close(main)
+
+
+CANNOT_RUN = {
+    "no-such-program": "is it in PATH?",
+    "{}/absent": "is the path right?",
+    "{}/absent/program": "is the path right?",
+    "{}": "it is a folder",
+    "{}/plain": "chmod [+]x",
+    "{}/orphan": "the interpreter in its first line",
+    "{}/empty": "begins with #!",
+}
+
+
+@pytest.mark.parametrize("program", CANNOT_RUN)
+def test_a_program_that_cannot_be_executed_has_a_hint(tmp_path: Path, program: str) -> None:
+    for name, content in (("plain", "exit"), ("orphan", "#!/absent/sh\n"), ("empty", "")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600 if name == "plain" else 0o700)
+    word = program.format(tmp_path)
+    with pytest.raises(OSError, match=re.escape(word)) as raised:
+        subprocess.run([word], check=False)
+    assert re.search(CANNOT_RUN[program], exec_hint(word, raised.value.errno))
