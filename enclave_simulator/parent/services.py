@@ -161,9 +161,11 @@ def _check_folder(folder: Path | None) -> None:
         ConfigurationError: it does not exist, or is none.
     """
     if folder is not None and not folder.is_dir():
-        reason = "not a folder" if folder.exists() else "no such folder"
+        if folder.exists():
+            raise ConfigurationError(f"--folder {folder}: not a folder")
         raise ConfigurationError(
-            f"--folder {folder}: {reason}", hint=f"make it: mkdir -p {shlex.quote(str(folder))}"
+            f"--folder {folder}: no such folder",
+            hint=f"make it: mkdir -p {shlex.quote(str(folder))}",
         )
 
 

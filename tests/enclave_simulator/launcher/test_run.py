@@ -204,8 +204,8 @@ def test_options_that_cannot_be(options: list[str]) -> None:
         (["--no-services", "--seed", "1"], "--seed with --no-services"),
         (["--no-services", "--credentials", "parent"], "--credentials parent with --no-services"),
         (["--metadata-hops", "2"], "--metadata-hops without an instance's metadata"),
-        (["--folder", "/nonexistent"], "no such folder: /nonexistent"),
-        (["--folder", "/etc/passwd"], "no such folder: /etc/passwd"),
+        (["--folder", "/nonexistent"], "--folder /nonexistent: no such folder"),
+        (["--folder", "/etc/passwd"], "--folder /etc/passwd: not a folder"),
     ],
 )
 def test_options_that_would_have_no_effect(options: list[str], error: str) -> None:
