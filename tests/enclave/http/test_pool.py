@@ -158,6 +158,16 @@ def test_a_kept_connection_is_taken_at_once(pool: ConnectionPool) -> None:
     assert pool._state.free == 2
 
 
+def test_as_many_are_taken_at_once_as_are_kept(pool: ConnectionPool) -> None:
+    places = [pool.take(late()), pool.take(late())]
+    for place in places:
+        place.fill(HttpConnection(FakeStream()))
+        pool.give(place)
+    taken = [pool.take_now(), pool.take_now()]
+    assert None not in taken
+    assert pool._state.free == 0
+
+
 def test_a_kept_connection_that_is_not_fit_is_closed_and_its_place_is_free(
     pool: ConnectionPool, clock: ManualClock
 ) -> None:
