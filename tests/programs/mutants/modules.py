@@ -46,6 +46,10 @@ MODULES: dict[str, Module] = {
         ("enclave/http/pool.py",),
         ("tests/enclave/http/test_pool.py", "tests/enclave/http/test_pool_waits.py"),
     ),
+    "client": Module(
+        ("enclave/http/client.py", "enclave/http/connection.py"),
+        ("tests/enclave/http/test_client.py",),
+    ),
     "request": Module(("enclave/http/request.py",), ("tests/enclave/http/test_request.py",)),
     "evaluate": Module(
         ("parent/policy/evaluate.py",),
