@@ -19,6 +19,7 @@ from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.commands import AGENT, SIMULATOR, run
+from tests.chain.serving import chain
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT, eventually, listens
 
@@ -97,6 +98,25 @@ def test_a_program_is_not_run_where_no_call_would_succeed() -> None:
         pytest.skip("there is a real /dev/nsm")
     assert (done.stdout, done.returncode) == ("", 255)
     assert "enclave-agent: error: cannot open /dev/nsm" in done.stderr
+
+
+def test_a_program_that_has_to_wait_for_kms_is_told_of() -> None:
+    """The parent may start its proxy after the enclave."""
+    with chain() as made:
+        made.proxy.kill()
+        listen = f"tcp://127.0.0.1:{unused_port()}"
+        with made.launcher.start(
+            [*SERVE, "--listen", listen, "--no-seed-from-kms", "--", "echo", "done"],
+            env=made.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as session:  # fmt: skip
+            stdout, stderr = session.process.stdout, session.process.stderr
+            assert stdout
+            assert stderr
+            waits = b"enclave-agent: waiting for KMS, up to 60 s: KMS cannot be reached: "
+            assert any(line.startswith(waits) for line in iter(stderr.readline, b""))
+            made.proxy.start()
+            assert (stdout.read(), session.wait(TEST_TIMEOUT)) == (b"done\n", 0)
+            assert waits not in stderr.read()
 
 
 @pytest.mark.parametrize(
