@@ -279,9 +279,15 @@ def test_a_call_that_had_no_thread_is_not_made_later(kms: Kms) -> None:
         kms.next = AgentError("it cannot be begun")
         assert await call(caller, kms) is MADE  # its thread stays
         made = len(kms.timeouts)
-        caller._threads._idle_semaphore.acquire()  # as if it were at work
-        with no_threads(), pytest.raises(EndpointError, match="no thread"):
-            await call(caller, kms)
+        caller._threads._idle_semaphore.acquire()  # once it waits for work
+        caller._threads._idle_semaphore.release()
+        busy = threading.Event()
+        caller._threads.submit(busy.wait)  # to that one
+        try:
+            with no_threads(), pytest.raises(EndpointError, match="no thread"):
+                await call(caller, kms)
+        finally:
+            busy.set()
         await asyncio.wrap_future(caller._threads.submit(lambda: None))
         assert len(kms.timeouts) == made
         caller.close()
