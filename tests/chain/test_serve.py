@@ -136,6 +136,15 @@ def test_a_program_that_has_to_wait_for_kms_is_told_of() -> None:
             "an endpoint URL is that of one region",
         ),
         (("--listen", "tcp://127.0.0.1:0", "--pool", "--pool-size", "1"), "a pool of 1 bytes"),
+        (("--pool-size", "4096"), "--pool-size without --pool"),
+        (("--correct-clock", "--no-check-clock"), "--correct-clock without --check-clock"),
+        (("--egress-listen", "tcp://127.0.0.1:1"), "--egress-listen without --egress"),
+        (("--egress-proxy", "vsock://3:9"), "--egress-proxy without --egress"),
+        (("--ingress-tls-clients", "1"), "--ingress-tls-clients without --ingress-tls"),
+        (("--ingress-tls-rate", "1"), "--ingress-tls-rate without --ingress-tls"),
+        (("--log-also-stderr",), "--log-also-stderr without --log-to"),
+        (("--log-buffer", "100000"), "--log-buffer without --log-to"),
+        (("--log-flush", "1"), "--log-flush without --log-to"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: tuple[str, ...], message: str) -> None:
