@@ -279,18 +279,15 @@ def test_a_call_that_had_no_thread_is_not_made_later(kms: Kms) -> None:
         kms.next = AgentError("it cannot be begun")
         assert await call(caller, kms) is MADE  # its thread stays
         made = len(kms.timeouts)
-        caller._threads._idle_semaphore.acquire()  # once it waits for work
-        caller._threads._idle_semaphore.release()
-        busy = threading.Event()
-        caller._threads.submit(busy.wait)  # to that one
-        try:
-            with no_threads(), pytest.raises(EndpointError, match="no thread"):
-                await call(caller, kms)
-        finally:
-            busy.set()
-        await asyncio.wrap_future(caller._threads.submit(lambda: None))
+        other_work = threading.Event()
+        with caller._threads._idle_semaphore:
+            pass  # Once that thread is idle: it gets this, and no further one is started.
+        caller._threads.submit(other_work.wait, TEST_TIMEOUT)
+        with no_threads(), pytest.raises(EndpointError, match="no thread"):
+            await call(caller, kms)
+        other_work.set()
+        caller._threads.shutdown(wait=True)  # Until all that it keeps is done.
         assert len(kms.timeouts) == made
-        caller.close()
 
     run(work())
 
