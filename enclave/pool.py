@@ -49,7 +49,7 @@ class _Waiter:
 
 
 class RandomPool:
-    """A `RandomStore` that fills itself. A context manager; safe for many threads.
+    """A store of random bytes that fills itself. A context manager; safe for many threads.
 
     Threads that wait are served in the order in which they came, each woken once its bytes are
     there.

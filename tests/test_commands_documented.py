@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import shlex
@@ -160,6 +161,46 @@ Of `enclave-agent verify --pcr0\nHEX`, [`x`](y) and `vsock-proxy`.
         (["enclave-agent", "verify", "--pcr0", "HEX"], False),
         (["vsock-proxy"], False),
     ]
+
+
+AS_OF_THE_AWS_CLI = re.compile(r"parameters of KMS |all parameters|options of every")
+"""Groups of options that are the AWS CLI's, but for a few that README has."""
+
+
+def options_of(parser: argparse.ArgumentParser, command: str) -> Iterator[tuple[str, list[str]]]:
+    """Give each option of a program and its commands: where, and its names."""
+    for group in parser._action_groups:
+        if AS_OF_THE_AWS_CLI.match(group.title or ""):
+            continue
+        for action in group._group_actions:
+            names = list(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                for name, subparser in action.choices.items():
+                    yield from options_of(subparser, f"{command} {name}")
+            elif names and action.help != argparse.SUPPRESS and "--help" not in names:
+                yield command, names
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_is_on_a_page(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parser(BaseException):
+        """Leaves with the whole parser."""
+
+    def parse_args(self: arguments.Parser, *_: Any) -> NoReturn:
+        raise Parser(self)
+
+    monkeypatch.setattr(arguments.Parser, "parse_args", parse_args)
+    with pytest.raises(Parser) as left:
+        PROGRAMS[program]([])
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    unknown = [
+        f"{command} {names[0]}"
+        for command, names in options_of(left.value.args[0], program)
+        # --pcr0 and --pcr N=HEX stand for the others.
+        if not any(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for name in names)
+        and not re.fullmatch(r"--pcr\d+", names[0])
+    ]
+    assert unknown == []
 
 
 @pytest.fixture

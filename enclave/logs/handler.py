@@ -48,6 +48,6 @@ class SinkHandler(logging.Handler):
             self._sender.put(LineSplitter(LONGEST).feed(text + b"\n"))
 
     def close(self) -> None:
-        """Send what is buffered, for at most `FLUSH` seconds; called when Python exits."""
+        """Send what is buffered, for at most 5 seconds; called when Python exits."""
         super().close()
         self._sender.close(FLUSH)

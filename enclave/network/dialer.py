@@ -50,7 +50,7 @@ class EgressDialer:
         Args:
             host: a name, which the parent looks up, or an IP address.
             port: 1..65535.
-            timeout: seconds; None for `TIMEOUT`.
+            timeout: seconds; None for 60.
 
         Raises:
             DialError: no connection, or the parent refuses it; the message says why.

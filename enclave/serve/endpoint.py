@@ -122,9 +122,14 @@ class LocalEndpoint:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_TIMEOUT
+        told = False
         while (obstacle := await self._readiness.obstacle()) is not None:
             if loop.time() > deadline or not is_worth_retrying(obstacle):
                 raise obstacle
+            if not told:
+                hint = f" ({obstacle.hint})" if obstacle.hint else ""
+                log.warning("waiting for KMS, up to %g s: %s%s", READY_TIMEOUT, obstacle, hint)
+                told = True
             await asyncio.sleep(_READY_INTERVAL)
 
     async def drain(self, seconds: float) -> None:

@@ -15,6 +15,7 @@ from enclave.boot import add_options as add_boot_options
 from enclave.cli.errors import BadValueError
 from enclave.errors import ConfigurationError
 from enclave.logs import options as log_options
+from enclave.logs.outbox import LIMIT
 from enclave.network import options as network_options
 from enclave.network.options import NetworkOptions
 from enclave.random_store import CAPACITY, check_settings
@@ -120,6 +121,7 @@ class ServeOptions:
         Raises:
             ConfigurationError: one is invalid, or they contradict each other.
         """
+        _check_effects(arguments)
         words = arguments.words
         command = words[1:] if words[:1] == ["--"] else words
         endpoint = EndpointOptions.from_args(arguments)
@@ -175,6 +177,36 @@ class ServeOptions:
             raise ConfigurationError(
                 "--no-kms, and no network: nothing to serve",
                 hint="add --egress, --egress-host, --forward, --ingress or --ingress-tls",
+            )
+
+
+_NETWORK: Final = ("egress", "egress_host", "forward", "ingress")
+
+_EFFECTS: Final[dict[str, tuple[object, tuple[str, ...]]]] = {
+    "pool_size": (CAPACITY, ("pool",)),
+    "correct_clock": (False, ("check_clock",)),
+    "egress_listen": (network_options.DEFAULT_LISTEN, _NETWORK),
+    "egress_proxy": (network_options.DEFAULT_PROXY, _NETWORK),
+    "ingress_tls_clients": (ingress_options.MAX_CLIENTS, ("ingress_tls",)),
+    "ingress_tls_rate": (ingress_options.RATE, ("ingress_tls",)),
+    "log_also_stderr": (False, ("log_to",)),
+    "log_buffer": (LIMIT, ("log_to",)),
+    "log_flush": (log_options.FLUSH, ("log_to",)),
+}
+"""Options that do nothing alone: their defaults, and those of which they need one."""
+
+
+def _check_effects(arguments: argparse.Namespace) -> None:
+    """Check that each option has an effect: it may have been meant for more.
+
+    Raises:
+        ConfigurationError: one has none.
+    """
+    for name, (default, needed) in _EFFECTS.items():
+        if getattr(arguments, name) != default and not any(getattr(arguments, n) for n in needed):
+            option, other = (f"--{each.replace('_', '-')}" for each in (name, needed[0]))
+            raise ConfigurationError(
+                f"{option} without {other}", hint=f"add {other}, or leave {option} out"
             )
 
 

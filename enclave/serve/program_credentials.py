@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import os
 import secrets
 from datetime import timedelta
@@ -43,6 +44,8 @@ HOST: Final = "127.0.0.1"
 PATH: Final = "/credentials"
 
 LIMITS: Final = Limits(clients=64, idle_timeout=10.0, request_timeout=5.0, write_timeout=5.0)
+
+log = logging.getLogger(__name__)
 
 PATIENCE: Final = 0.8
 """Seconds until a response says that there are none yet. The SDK for JavaScript waits for 1 s,
@@ -99,10 +102,14 @@ class CredentialsServer(HttpServer):
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_TIMEOUT
+        told = False
         while isinstance(found := await self._look(READY_TIMEOUT), AgentError):
             transient = isinstance(found, CredentialsError) and found.transient
             if loop.time() > deadline or not transient:
                 raise found
+            if not told:
+                log.warning("waiting for credentials, up to %g s: %s", READY_TIMEOUT, _text(found))
+                told = True
             await asyncio.sleep(_READY_INTERVAL)
 
     def respond(self, request: Request) -> Response | Coroutine[Any, Any, Response]:

@@ -44,7 +44,7 @@ class Proxy:
 
     def kill(self) -> None:
         self._running.process.kill()
-        self._running.process.wait()
+        self._running.close()
 
     def start(self) -> None:
         self._running = self._start()

@@ -19,6 +19,7 @@ from enclave_simulator.launcher.launch import Launcher
 from enclave_simulator.nsm import SimulatedNsm
 from enclave_simulator.parent.processes import Service
 from tests.chain.commands import AGENT, SIMULATOR, run
+from tests.chain.serving import chain
 from tests.sockets import unused_port
 from tests.waiting import TEST_TIMEOUT, eventually, listens
 
@@ -99,6 +100,25 @@ def test_a_program_is_not_run_where_no_call_would_succeed() -> None:
     assert "enclave-agent: error: cannot open /dev/nsm" in done.stderr
 
 
+def test_a_program_that_has_to_wait_for_kms_is_told_of() -> None:
+    """The parent may start its proxy after the enclave."""
+    with chain() as made:
+        made.proxy.kill()
+        listen = f"tcp://127.0.0.1:{unused_port()}"
+        with made.launcher.start(
+            [*SERVE, "--listen", listen, "--no-seed-from-kms", "--", "echo", "done"],
+            env=made.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as session:  # fmt: skip
+            stdout, stderr = session.process.stdout, session.process.stderr
+            assert stdout
+            assert stderr
+            waits = b"enclave-agent: waiting for KMS, up to 60 s: KMS cannot be reached: "
+            assert any(line.startswith(waits) for line in iter(stderr.readline, b""))
+            made.proxy.start()
+            assert (stdout.read(), session.wait(TEST_TIMEOUT)) == (b"done\n", 0)
+            assert waits not in stderr.read()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -116,6 +136,15 @@ def test_a_program_is_not_run_where_no_call_would_succeed() -> None:
             "an endpoint URL is that of one region",
         ),
         (("--listen", "tcp://127.0.0.1:0", "--pool", "--pool-size", "1"), "a pool of 1 bytes"),
+        (("--pool-size", "4096"), "--pool-size without --pool"),
+        (("--correct-clock", "--no-check-clock"), "--correct-clock without --check-clock"),
+        (("--egress-listen", "tcp://127.0.0.1:1"), "--egress-listen without --egress"),
+        (("--egress-proxy", "vsock://3:9"), "--egress-proxy without --egress"),
+        (("--ingress-tls-clients", "1"), "--ingress-tls-clients without --ingress-tls"),
+        (("--ingress-tls-rate", "1"), "--ingress-tls-rate without --ingress-tls"),
+        (("--log-also-stderr",), "--log-also-stderr without --log-to"),
+        (("--log-buffer", "100000"), "--log-buffer without --log-to"),
+        (("--log-flush", "1"), "--log-flush without --log-to"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: tuple[str, ...], message: str) -> None:

@@ -94,6 +94,8 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
     done here instead. A status other than 0 is kept always. A status of 0 becomes 1 only if what
     was printed on standard output is lost for another reason than that its reader closed it.
 
+    An interrupt of the keyboard is status 130, also while modules load; no traceback is printed.
+
     An error that says that the machine or the process lacks something, whichever code it came
     from, is one error line with its hint, and status 1.
 
@@ -111,6 +113,9 @@ def keep_exit_status(main: Callable[P, int]) -> Callable[P, int]:
             if lost and not e.code:
                 return output_lost(lost)
             raise
+        except KeyboardInterrupt:
+            _flush_standard_streams()
+            return 130  # 128 + SIGINT
         except BaseException as e:
             lack = scarcity(e) if isinstance(e, Exception) else None
             if lack is not None:

@@ -260,7 +260,7 @@ def test_the_source_renews_though_the_program_does_not_ask(
 
 
 def test_the_first_credentials_are_waited_for_as_long_as_that_may_help(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(program_credentials, "_READY_INTERVAL", 0)
     source = Source(CredentialsError("not yet", transient=True))
@@ -281,6 +281,8 @@ def test_the_first_credentials_are_waited_for_as_long_as_that_may_help(
             await made.server.ready()
 
     run(source, work)
+    assert caplog.messages[0].startswith("waiting for credentials, up to 60 s: not yet (set ")
+    assert len([text for text in caplog.messages if "waiting" in text]) == 2  # once each time
 
 
 def test_clients_beyond_the_limit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

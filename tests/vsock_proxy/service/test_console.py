@@ -154,3 +154,35 @@ def test_help_into_a_closed_pipe_is_no_error() -> None:
             stdout=pipe, stderr=subprocess.PIPE,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+INTERRUPTED = """
+import importlib, os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever pytest was started with
+sys.meta_path.insert(0, Interrupt())
+module, function = sys.argv[1].split(":")
+main = getattr(importlib.import_module(module), function)
+sys.argv[1:] = ["--help"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [("vsock_proxy.service.entries:enclave_agent", "enclave.cli"),
+     ("vsock_proxy.service.entries:enclave_parent", "parent.cli"),
+     ("vsock_proxy.__main__:main", "vsock_proxy.proxy.command"),
+     ("enclave_simulator.cli:main", "enclave_simulator.kms.command")],
+)  # fmt: skip
+def test_an_interrupt_while_modules_load_is_no_traceback(program: str, module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.replace("sys.argv[2]", repr(module)), program],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 130)
