@@ -16,7 +16,7 @@ from vsock_proxy.service.files import named
 from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (exported together with the others)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def size(path: Path) -> int:
@@ -68,6 +68,28 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def check_is_none_of(output: Path, inputs: Iterable[tuple[str, Path | None]]) -> None:
+    """Check that a file that is to be written is none of those that are read.
+
+    Args:
+        output: the file, which may not be there yet.
+        inputs: each with the option that names it.
+
+    Raises:
+        ConfigurationError: it is one of them.
+    """
+    for option, path in inputs:
+        try:
+            same = path is not None and output.samefile(path)
+        except OSError:
+            continue  # One of them is not there, or cannot be read: that is told elsewhere.
+        if same:
+            raise ConfigurationError(
+                f"{output} is to be written, and {option} names the same file",
+                hint="name another file as --output",
+            )
 
 
 def _permissions(path: Path) -> int | None:

@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: Identity) 
         "kernel": b"\0" * 56 + b"ARM\x64" + b"kernel",
         "init": archives.elf(machine=183),
         "nsm.ko": archives.elf(machine=183, kind=1),
-        "ramdisk": b"ramdisk",
+        "ramdisk": b"070701 ramdisk",
         "custom.json": b'{"b": 1, "a": 2}',
         "certificate.pem": identity.pem,
         "key.pem": identity.key_pem,
@@ -128,7 +128,7 @@ def test_build(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(described["Metadata"])[-2:] == ["a", "b"]
     boot, given, application = ramdisks(folder / "out.eif")
     assert b"nsm.ko" in boot
-    assert given == b"ramdisk"
+    assert given == b"070701 ramdisk"
     assert b"/bin/app\n-v\n" in application
     assert (folder / "out.eif").read_bytes()[7] == 1  # The kernel says that it is for aarch64.
     assert not list(folder.glob(".*"))
