@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from parent.eif.describe import describe
 from parent.eif.image import chunks
 from parent.eif.layout import SectionType
 from tests.parent.eif import archives, eifs
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -248,6 +250,28 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
     with pytest.raises(ConfigurationError, match="cannot write"), files.replacing(tmp_path / "a/b"):
         pass
+
+
+TOLD_TO_END = """
+import signal, sys
+from pathlib import Path
+from parent import files
+with files.replacing(Path(sys.argv[1])) as stream:
+    stream.write(b"half")
+    signal.raise_signal(signal.Signals[sys.argv[2]])
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", -2)])
+def test_a_signal_leaves_nothing_half_written(name: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD_TO_END, str(tmp_path / "file"), name],
+        capture_output=True, check=False, timeout=TEST_TIMEOUT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 @pytest.mark.parametrize(
