@@ -383,7 +383,11 @@ def _malformed(missing: str, hint: str = "") -> ConfigurationError:
 
 def _several(names: list[str], architecture: str) -> ConfigurationError:
     if not names:
-        return ConfigurationError(f"the container image is not there for {architecture}")
+        platform = next(f"linux/{go}" for go, name in ARCHITECTURES.items() if name == architecture)
+        return ConfigurationError(
+            f"the container image is not there for {architecture}",
+            hint=f"build it, or save it, with --platform {platform}",
+        )
     return ConfigurationError(
         f"there are {len(names)} container images: {', '.join(names[:8])}",
         hint="save one of them alone",
