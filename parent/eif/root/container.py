@@ -100,6 +100,9 @@ def check_no_other_form(tree: Tree) -> None:
     Raises:
         ConfigurationError: it is one, and no root file system.
     """
+    if {_OCI_MARK, _OCI_INDEX} <= tree.root.children.keys():
+        for name in (_OCI_MARK, _OCI_INDEX):
+            _need(tree, name)  # A link out of the layout, as Bazel makes them.
     version = _file(tree, "version")
     reason = ""
     if version and version.read(len(_DIRECTORY)) == _DIRECTORY:

@@ -155,10 +155,11 @@ def test_what_was_not_saved_is_told(tmp_path: Path) -> None:
 
 def test_blobs_that_are_links_out_of_the_layout(tmp_path: Path) -> None:
     """As in what Bazel's rules_oci leave in bazel-bin."""
-    path = archives.write(GOOD, tmp_path / "layout")
-    layer = path / next(name for name in GOOD if GOOD[name][:2] == b"\x1f\x8b")
-    layer.rename(tmp_path / "layer")
-    layer.symlink_to(tmp_path / "layer")
-    with pytest.raises(ConfigurationError, match="does not have a file 'blobs/sha256/") as caught:
-        told(path)
-    assert "cp -rL" in caught.value.hint
+    layer = next(name for name in GOOD if GOOD[name][:2] == b"\x1f\x8b")
+    for number, name in enumerate((layer, "index.json", "oci-layout")):
+        path = archives.write(GOOD, tmp_path / f"layout-{number}")
+        (path / name).rename(tmp_path / f"file-{number}")
+        (path / name).symlink_to(tmp_path / f"file-{number}")
+        with pytest.raises(ConfigurationError, match=f"does not have a file '{name}") as caught:
+            told(path)
+        assert "cp -rL" in caught.value.hint
