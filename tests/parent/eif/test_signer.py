@@ -55,7 +55,8 @@ def test_keys_that_cannot_sign(identity: Identity) -> None:
 
 def test_the_first_of_several_certificates_counts(identity: Identity) -> None:
     issuer = make_identity(ec.SECP384R1()).pem
-    assert Signer(identity.pem + issuer, FileKey(identity.key_pem))
+    section = Signer(identity.pem + issuer, FileKey(identity.key_pem)).sign(PCR0)
+    assert list(signature.failures(signature.decode(section, offset=0), PCR0, at=WITHIN)) == []
     with pytest.raises(ConfigurationError, match="not that of the signing") as caught:
         Signer(issuer + identity.pem, FileKey(identity.key_pem))
     assert "the first one counts" in caught.value.hint
