@@ -256,6 +256,10 @@ TOLD_TO_END = """
 import signal, sys
 from pathlib import Path
 from parent import files
+# As in a shell: whoever runs the tests may ignore them, as nohup does.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with files.replacing(Path(sys.argv[1])) as stream:
     stream.write(b"half")
     signal.raise_signal(signal.Signals[sys.argv[2]])
