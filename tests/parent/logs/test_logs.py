@@ -359,8 +359,9 @@ def test_a_file_has_a_bounded_size(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot write"):
+    with pytest.raises(ConfigurationError, match="cannot write") as caught:
         open_sink(LogFile(tmp_path / "none" / "log"))
+    assert "the folder has to be there" in caught.value.hint
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ConfigurationError, match="it is a FIFO"):
         open_sink(LogFile(tmp_path / "fifo"))
