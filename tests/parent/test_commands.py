@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -78,10 +79,22 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_describe_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "image.eif").write_bytes(eifs.eif()[:-1] + b"\0")
-    assert run_json(capsys, "describe-eif", "image.eif")["CheckCRC"] is False
-    assert "the CRC is wrong" in fail(capsys, "describe-eif", "--check", "image.eif")
-    (folder / "image.eif").write_bytes(b"\x7fELF")
-    assert "not a valid enclave image: cut short" in fail(capsys, "describe-eif", "image.eif")
+    assert cli.main(["describe-eif", "image.eif"]) == 0
+    described = capsys.readouterr()
+    assert json.loads(described.out)["CheckCRC"] is False
+    assert "warning: the CRC is wrong: the file was damaged" in described.err
+    checked = fail(capsys, "describe-eif", "--check", "image.eif")
+    assert "error: image.eif: not a valid enclave image: the CRC is wrong" in checked
+    assert "warning" not in checked
+    for content, reason in (
+        (b"\x7fELF", "it does not start with '.eif'"),
+        (gzip.compress(eifs.eif())[:100], "it does not start with '.eif'"),
+        (eifs.eif()[:100], "cut short"),
+        (b".e", "cut short"),
+        (b"", "cut short"),
+    ):
+        (folder / "image.eif").write_bytes(content)
+        assert f"not a valid enclave image: {reason}" in fail(capsys, "describe-eif", "image.eif")
 
 
 @pytest.mark.usefixtures("folder")
