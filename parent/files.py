@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import stat
 import sys
+import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.console import printable, terminal_width
@@ -16,7 +18,8 @@ from vsock_proxy.service.files import named
 from vsock_proxy.service.files import opened as opened  # noqa: PLC0414 (exported together with the others)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
 
 
 def size(path: Path) -> int:
@@ -53,7 +56,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         ConfigurationError: it cannot be written, or is there and no regular file: /dev/null would
             be one from then on.
     """
-    with named(path, "write"):
+    with named(path, "write"), _ended_by_signals():
         permissions = _permissions(path)
         real = Path(os.path.realpath(path))
         beside = real.with_name(f".{real.name}.{os.getpid()}.tmp")
@@ -68,6 +71,54 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def check_is_none_of(output: Path, inputs: Iterable[tuple[str, Path | None]]) -> None:
+    """Check that a file that is to be written is none of those that are read.
+
+    Args:
+        output: the file, which may not be there yet.
+        inputs: each with the option that names it.
+
+    Raises:
+        ConfigurationError: it is one of them.
+    """
+    for option, path in inputs:
+        try:
+            same = path is not None and output.samefile(path)
+        except OSError:
+            continue  # One of them is not there, or cannot be read: that is told elsewhere.
+        if same:
+            raise ConfigurationError(
+                f"{output} is to be written, and {option} names the same file",
+                hint="name another file as --output",
+            )
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the block as an error does, with exit status 128+N.
+
+    By default they end the process at once, and leave behind what it was writing.
+    """
+    numbers = [
+        number
+        for name in ("SIGTERM", "SIGHUP")  # Windows has one of them.
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # Another thread may not, and handles no signals.
+    for number in numbers:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _permissions(path: Path) -> int | None:

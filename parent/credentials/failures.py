@@ -81,6 +81,13 @@ def translated(error: Exception, source: str) -> CredentialsError:
             )
         case exceptions.MissingDependencyException():
             return CredentialsError(f"{text!a}", kind="configuration")
+        case exceptions.InvalidIMDSEndpointError() | exceptions.InvalidIMDSEndpointModeError():
+            return CredentialsError(
+                f"{text!a}",
+                kind="configuration",
+                hint="see AWS_EC2_METADATA_SERVICE_ENDPOINT and ..._MODE, and what the profile has "
+                "of them",
+            )
         case (
             exceptions.ProfileNotFound()
             | exceptions.ConfigParseError()

@@ -95,6 +95,13 @@ def checked_credentials(
         )
     if session_token and expiration is None:
         expiration = now + UNKNOWN_LIFETIME
+    if expiration is not None:
+        try:
+            expiration = expiration.astimezone(UTC)
+        except OverflowError:  # 9999-12-31T23:59:59-01:00
+            raise CredentialsError(
+                f"the credentials from {source} expire at a time that is none", kind="malformed"
+            ) from None
     if expiration is not None and expiration <= now:
         raise CredentialsError(
             f"the credentials from {source} expired on {expiration:%Y-%m-%d at %H:%M:%SZ}",

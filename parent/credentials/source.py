@@ -12,6 +12,7 @@ prints what it found as JSON: secrets, on a pipe to the daemon (`source_process`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -128,7 +129,9 @@ def _without_proxies() -> None:
     now = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     if now.strip() == "*":
         return
-    own = urlsplit(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).netloc
+    own = ""
+    with contextlib.suppress(ValueError):  # botocore tells what is wrong with it.
+        own = urlsplit(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).netloc
     hosts = [host for host in (now, *_METADATA_HOSTS, own) if host]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 

@@ -21,6 +21,9 @@ OURS: Final = ("parent", "vsock_proxy")
 _SILENCED: Final = ("botocore", "urllib3", "asyncio")
 
 
+_FIELDS: Final = ("enclave", "cid")
+
+
 class TextFormatter(logging.Formatter):
     """``enclave-parent: warning: ...``; the journal adds the time."""
 
@@ -31,16 +34,22 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: ``time`` (RFC 3339), ``level``, ``logger``, ``message``, ``exception``."""
+    """One object a line: ``time`` (RFC 3339), ``level``, ``logger``, ``message``, ``exception``.
+
+    A line of an enclave has its name as ``enclave``, and its ``cid``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        shown = {
+        shown: dict[str, object] = {
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+        }
+        shown |= {
+            key: found for key in _FIELDS if (found := getattr(record, key, None)) is not None
         }
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parent.eif import cpio, debian, programs, ramdisks, sign_command
+from parent.eif import cpio, cpio_reader, debian, programs, ramdisks, sign_command
 from parent.eif.build import build
 from parent.eif.console import warn
 from parent.eif.cpio import CHUNK
@@ -21,7 +21,7 @@ from parent.eif.metadata import Metadata, parse_json
 from parent.eif.root import command, source
 from parent.eif.root.notes import Notes
 from parent.eif.root.tree import Node
-from parent.files import opened, print_json, progress, read_small, replacing, size
+from parent.files import check_is_none_of, opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.service.arguments import RawHelpFormatter
 from vsock_proxy.version import VERSION
@@ -123,6 +123,7 @@ class _Parts:
 def run(arguments: argparse.Namespace) -> int:
     """Build an image, and print its measurements as ``nitro-cli build-enclave`` does."""
     command.check_environment(arguments.env)
+    check_is_none_of(arguments.output, _inputs(arguments))
     signer = sign_command.read_signer(arguments)
     base = _debian(arguments)
     if base:
@@ -152,6 +153,16 @@ def run(arguments: argparse.Namespace) -> int:
             )
     print_json({"Measurements": measurements(pcrs)})
     return 0
+
+
+def _inputs(arguments: argparse.Namespace) -> Iterator[tuple[str, Path | None]]:
+    for option in ("kernel", "init", "nsm_module", "rootfs", "metadata", "signing_certificate"):
+        yield f"--{option.replace('_', '-')}", getattr(arguments, option)
+    yield "--private-key", Path(arguments.private_key) if arguments.private_key else None
+    for path in arguments.ramdisk:
+        yield "--ramdisk", path
+    for pair in arguments.add:
+        yield "--add", Path(pair.rpartition(":")[0] or pair)
 
 
 def _kernel(arguments: argparse.Namespace) -> programs.Kernel:
@@ -198,6 +209,9 @@ def _parts(
     if base:
         parts.ramdisks.append((cpio.archive(base.boot_ramdisk()), arguments.gzip))
     for path in arguments.ramdisk:
+        note = _check_ramdisk(path)
+        if note:
+            parts.notes.say(note)
         parts.ramdisks.append((read_chunks(path), False))
         parts.size += size(path)
     if arguments.rootfs:
@@ -228,6 +242,12 @@ def _add_file(tree: Tree, pair: str) -> None:
     name, colon, path = pair.rpartition(":")
     if not colon or not name or not path.startswith("/"):
         raise ConfigurationError(f"--add {pair}: not FILE:PATH with an absolute path")
+    found = tree.find(path)
+    if path.endswith("/") or (found and found[1].is_dir):
+        raise ConfigurationError(
+            f"--add {pair}: {path} is a directory, and all of it would be lost",
+            hint=f"name the file: {path.rstrip('/')}/{Path(name).name}",
+        )
     content = read_small(Path(name), _MAX_PROGRAM)
     tree.add(path, Node(stat.S_IFREG | 0o644, size=len(content), open=lambda: io.BytesIO(content)))
 
@@ -249,6 +269,15 @@ def _boot_ramdisk(
         if note:
             notes.say(note)
     return ramdisks.boot_ramdisk(init, module)
+
+
+def _check_ramdisk(path: Path) -> str:
+    """Return what may be wrong with a ramdisk: the kernel would not say much."""
+    with opened(path) as stream:
+        head = stream.read(cpio_reader.HEAD)
+    if not head or cpio_reader.may_be_archive(head):
+        return ""  # An empty one is refused when it is written.
+    return f"{path} begins like no archive and no compression that Linux takes for a ramdisk"
 
 
 def _counted(chunks: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:

@@ -31,6 +31,15 @@ _KEPT = ("cmd", "env")
 _MAX_KEPT = 1 << 16
 
 
+HEAD = 6
+"""Bytes by which `may_be_archive` tells."""
+
+_COMPRESSED = (
+    b"\x1f\x8b", b"\x1f\x9e", b"BZ", b"\x5d\0", b"\xfd7", b"\x89\x4c", b"\x02\x21", b"\x28\xb5",
+)  # fmt: skip
+"""How what Linux decompresses begins (``lib/decompress.c``)."""
+
+
 class RamdiskError(ValueError):
     """It is not a ramdisk that can be read here."""
 
@@ -112,6 +121,12 @@ def read(chunks: Iterable[bytes]) -> Ramdisk:
     except (zlib.error, lzma.LZMAError, OSError, EOFError) as e:
         raise RamdiskError(f"cannot be decompressed: {e}") from e
     return ramdisk
+
+
+def may_be_archive(head: bytes) -> bool:
+    """Return whether Linux would take something that begins so for a ramdisk; zeros may precede."""
+    rest = head.lstrip(b"\0")
+    return any(rest.startswith(magic[: len(rest)]) for magic in (*_MAGICS, *_COMPRESSED))
 
 
 class _Source:

@@ -43,11 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
         description = describe(stream, progress=advance)
     print_json(as_nitro_cli(description))
     now = datetime.now(UTC)
-    failures = description.failures(now)
-    for doubt in description.validity(now):
+    failures, times = description.failures(now), description.validity(now)
+    for doubt in () if arguments.check else failures:
+        if doubt not in times:
+            warn(f"{doubt}; with --check it is an error")
+    for doubt in times:
         warn(f"{doubt}: nitro-cli starts no enclave from the image (E59)")
     if description.pcr0_rule != PLAIN_RULE:
         warn(f"PCR0 counts {description.pcr0_rule}: only the signature says so")
     if arguments.check and failures:
-        raise EifError("; ".join(failures), offset=0)
+        with of_image(path):
+            raise EifError("; ".join(failures), offset=0)
     return 0

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING
 from parent.eif.errors import EifError
 from parent.eif.layout import (
     HEADER_SIZE,
+    MAGIC,
+    NO_MAGIC,
     SECTION_HEADER_SIZE,
     Header,
     Section,
@@ -75,6 +77,11 @@ def read(stream: IO[bytes]) -> Image:
         EifError: it is not an image, or means different things to different readers.
     """
     size = stream.seek(0, io.SEEK_END)
+    if 0 < size < HEADER_SIZE:
+        # A small file of another kind is not cut short.
+        stream.seek(0)
+        if not MAGIC.startswith(stream.read(len(MAGIC))):
+            raise EifError(NO_MAGIC, offset=0)
     try:
         header = Header.decode(_exactly(stream, 0, HEADER_SIZE))
     except ValueError as e:

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass, field
 
 MAGIC = b".eif"
+NO_MAGIC = "it does not start with '.eif'"
 
 VERSION = 4
 """Version 2 brought the CRC, 3 the signature section, 4 the metadata section."""
@@ -112,7 +113,7 @@ class Header:
             _HEADER.unpack(data)
         )
         if magic != MAGIC:
-            raise ValueError("it does not start with '.eif'")
+            raise ValueError(NO_MAGIC)
         if version not in READABLE_VERSIONS:
             raise ValueError(f"version {version}; versions 2 to {VERSION} are known")
         if count > MAX_SECTIONS:

@@ -11,7 +11,7 @@ from parent.eif.console import warn
 from parent.eif.describe import measurements
 from parent.eif.errors import of_image
 from parent.eif.signer import Signer, load_key
-from parent.files import opened, print_json, progress, read_small, replacing, size
+from parent.files import check_is_none_of, opened, print_json, progress, read_small, replacing, size
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Sign an image, and print its measurements as ``nitro-cli sign-eif`` does."""
+    check_is_none_of(
+        arguments.output or arguments.image,
+        (
+            ("--signing-certificate", arguments.signing_certificate),
+            ("--private-key", Path(arguments.private_key)),
+        ),
+    )
     signer = read_signer(arguments)
     assert signer  # noqa: S101 (argparse requires both options)
     with (

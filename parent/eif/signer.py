@@ -68,7 +68,7 @@ class Signer:
         self._pem = certificate
         self._key = key
         if isinstance(key, FileKey) and key.public_key != public:
-            raise ConfigurationError("the private key is not that of the signing certificate")
+            raise self._another_key()
 
     def sign(self, pcr0: bytes) -> bytes:
         """Return the payload of a signature section for an image that measures `pcr0`.
@@ -81,9 +81,7 @@ class Signer:
         try:
             self._public.verify(der, message, ec.ECDSA(self._algorithm.hash))
         except InvalidSignature:
-            raise ConfigurationError(
-                "the private key is not that of the signing certificate"
-            ) from None
+            raise self._another_key() from None
         section = signature.encode(self._pem, self._algorithm, pcr0, der)
         if len(section) > MAX_SIGNATURE:
             raise ConfigurationError(
@@ -92,6 +90,15 @@ class Signer:
                 hint="leave other certificates and text out of the certificate's file",
             )
         return section
+
+    def _another_key(self) -> ConfigurationError:
+        several = self._pem.count(b"-----BEGIN CERTIFICATE-----") > 1
+        return ConfigurationError(
+            "the private key is not that of the signing certificate",
+            hint="of several certificates in a file the first one counts: put the signer's there"
+            if several
+            else "",
+        )
 
     def check_validity(self, at: datetime) -> str:
         """Check that an enclave could be started from what is signed.

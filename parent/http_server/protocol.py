@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,9 @@ METHODS: Final = ("GET", "HEAD")
 
 MAX_HEAD: Final = 8_192
 """Bytes of request line and headers; a Prometheus scrape has about 500."""
+
+_ABSOLUTE: Final = re.compile(r"http://([^/?]+)(.*)", re.IGNORECASE)
+"""An absolute-form target: its authority, and its path and query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Exchange:
         self._methods = methods
         self._head_only = False
         self._request: Request | None = None
+        self._first, self._begun = b"", False
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     def feed(self, data: bytes) -> Request | Response | None:
@@ -79,6 +84,12 @@ class Exchange:
             The request, an error response if it is invalid, or None if incomplete. Not to be
             called after the first two.
         """
+        if not self._begun:
+            # An empty line before the request, as some old clients send it (RFC 9112, 2.2).
+            self._first += data
+            if data and b"\r\n".startswith(self._first):
+                return None
+            data, self._begun = self._first.removeprefix(b"\r\n"), True
         try:
             self._http.receive_data(data)
             return self._read()
@@ -100,8 +111,12 @@ class Exchange:
                     length = headers.get(b"content-length", b"0")
                     if b"transfer-encoding" in headers or int(length):
                         return message(413, "a request here has no body")
-                    path = event.target.decode("ascii").partition("?")[0]
+                    target = event.target.decode("ascii")
                     host = headers.get(b"host", b"").decode("latin-1")
+                    absolute = _ABSOLUTE.fullmatch(target)
+                    if absolute:  # Then the header does not count (RFC 9112, 3.2.2).
+                        host, target = absolute[1], absolute[2]
+                    path = target.partition("?")[0] or "/"
                     self._request = Request(method, path, host, self._cid)
                 case h11.EndOfMessage():
                     return self._request

@@ -102,7 +102,10 @@ class _File:
                 to.path, maxBytes=to.size, backupCount=to.keep, encoding="utf-8"
             )
         except OSError as e:
-            raise ConfigurationError(f"cannot write {to.path}: {e.strerror}") from e
+            raise ConfigurationError(
+                f"cannot write {to.path}: {e.strerror}",
+                hint="the folder has to be there, and open to the user who runs the daemon",
+            ) from e
         formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
         self._handler.setFormatter(formatter)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from parent.eif.describe import describe
 from parent.eif.image import chunks
 from parent.eif.layout import SectionType
 from tests.parent.eif import archives, eifs
+from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: Identity) 
         "kernel": b"\0" * 56 + b"ARM\x64" + b"kernel",
         "init": archives.elf(machine=183),
         "nsm.ko": archives.elf(machine=183, kind=1),
-        "ramdisk": b"ramdisk",
+        "ramdisk": b"070701 ramdisk",
         "custom.json": b'{"b": 1, "a": 2}',
         "certificate.pem": identity.pem,
         "key.pem": identity.key_pem,
@@ -76,10 +79,22 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_describe_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "image.eif").write_bytes(eifs.eif()[:-1] + b"\0")
-    assert run_json(capsys, "describe-eif", "image.eif")["CheckCRC"] is False
-    assert "the CRC is wrong" in fail(capsys, "describe-eif", "--check", "image.eif")
-    (folder / "image.eif").write_bytes(b"\x7fELF")
-    assert "not a valid enclave image: cut short" in fail(capsys, "describe-eif", "image.eif")
+    assert cli.main(["describe-eif", "image.eif"]) == 0
+    described = capsys.readouterr()
+    assert json.loads(described.out)["CheckCRC"] is False
+    assert "warning: the CRC is wrong: the file was damaged" in described.err
+    checked = fail(capsys, "describe-eif", "--check", "image.eif")
+    assert "error: image.eif: not a valid enclave image: the CRC is wrong" in checked
+    assert "warning" not in checked
+    for content, reason in (
+        (b"\x7fELF", "it does not start with '.eif'"),
+        (gzip.compress(eifs.eif())[:100], "it does not start with '.eif'"),
+        (eifs.eif()[:100], "cut short"),
+        (b".e", "cut short"),
+        (b"", "cut short"),
+    ):
+        (folder / "image.eif").write_bytes(content)
+        assert f"not a valid enclave image: {reason}" in fail(capsys, "describe-eif", "image.eif")
 
 
 @pytest.mark.usefixtures("folder")
@@ -128,7 +143,7 @@ def test_build(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(described["Metadata"])[-2:] == ["a", "b"]
     boot, given, application = ramdisks(folder / "out.eif")
     assert b"nsm.ko" in boot
-    assert given == b"ramdisk"
+    assert given == b"070701 ramdisk"
     assert b"/bin/app\n-v\n" in application
     assert (folder / "out.eif").read_bytes()[7] == 1  # The kernel says that it is for aarch64.
     assert not list(folder.glob(".*"))
@@ -248,6 +263,32 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
     with pytest.raises(ConfigurationError, match="cannot write"), files.replacing(tmp_path / "a/b"):
         pass
+
+
+TOLD_TO_END = """
+import signal, sys
+from pathlib import Path
+from parent import files
+# As in a shell: whoever runs the tests may ignore them, as nohup does.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with files.replacing(Path(sys.argv[1])) as stream:
+    stream.write(b"half")
+    signal.raise_signal(signal.Signals[sys.argv[2]])
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", -2)])
+def test_a_signal_leaves_nothing_half_written(name: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD_TO_END, str(tmp_path / "file"), name],
+        capture_output=True, check=False, timeout=TEST_TIMEOUT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 @pytest.mark.parametrize(

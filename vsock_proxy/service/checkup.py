@@ -197,4 +197,5 @@ def _wrapped(first: str, text: str, width: int, indent: int = 0) -> list[str]:
         initial_indent=first,
         subsequent_indent=" " * (indent or len(first)),
         break_on_hyphens=False,
+        break_long_words=False,  # A PCR is copied from here, as one word.
     ) or [first.rstrip()]

@@ -100,6 +100,9 @@ def check_no_other_form(tree: Tree) -> None:
     Raises:
         ConfigurationError: it is one, and no root file system.
     """
+    if {_OCI_MARK, _OCI_INDEX} <= tree.root.children.keys():
+        for name in (_OCI_MARK, _OCI_INDEX):
+            _need(tree, name)  # A link out of the layout, as Bazel makes them.
     version = _file(tree, "version")
     reason = ""
     if version and version.read(len(_DIRECTORY)) == _DIRECTORY:
@@ -383,7 +386,11 @@ def _malformed(missing: str, hint: str = "") -> ConfigurationError:
 
 def _several(names: list[str], architecture: str) -> ConfigurationError:
     if not names:
-        return ConfigurationError(f"the container image is not there for {architecture}")
+        platform = next(f"linux/{go}" for go, name in ARCHITECTURES.items() if name == architecture)
+        return ConfigurationError(
+            f"the container image is not there for {architecture}",
+            hint=f"build it, or save it, with --platform {platform}",
+        )
     return ConfigurationError(
         f"there are {len(names)} container images: {', '.join(names[:8])}",
         hint="save one of them alone",

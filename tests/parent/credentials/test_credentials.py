@@ -93,6 +93,23 @@ def test_expired_credentials_are_rejected() -> None:
     assert caught.value.kind == "expired"
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("9999-12-31T23:59:59-23:59", "malformed"),
+        ("0001-01-01T00:00:00+23:59", "malformed"),
+        ("0001-01-01T00:00:00+00:00", "expired"),
+    ],
+)
+def test_a_time_that_is_none_in_utc(text: str, kind: str) -> None:
+    """A program of a profile may print it; it ended the daemon."""
+    with pytest.raises(CredentialsError) as caught:
+        checked_credentials(
+            "ASIA", "s3cret", "t", datetime.fromisoformat(text), source="test", now=START
+        )
+    assert caught.value.kind == kind
+
+
 def test_no_secret_in_a_repr() -> None:
     assert "s3cret" not in repr(lasting(60))
     assert "t0ken" not in repr(lasting(60))

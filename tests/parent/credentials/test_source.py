@@ -409,6 +409,21 @@ def test_no_proxy_gets_requests_for_metadata(
     assert all(line.split()[1].startswith("/latest/") for line in aws.asked)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [("nonsense", "configuration"), ("http://127.0.0.1:99999", "configuration"),
+     ("http://[::1", "malformed")],
+)  # fmt: skip
+def test_a_metadata_endpoint_that_is_none(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, endpoint: str, kind: str
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint)
+    with pytest.raises(CredentialsError) as caught:
+        SourceProcess().load(None, now=datetime.now(UTC))
+    assert caught.value.kind == kind
+    assert caught.value.hint
+
+
 def test_sts_is_reached_through_a_proxy_alone(
     aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

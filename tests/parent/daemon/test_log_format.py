@@ -7,7 +7,10 @@ import logging
 import sys
 from datetime import datetime
 
+import pytest
+
 from parent.daemon.log_format import JsonFormatter, TextFormatter
+from parent.logs.sinks import open_sink
 
 
 def record(level: int, message: str, *values: object) -> logging.LogRecord:
@@ -33,6 +36,19 @@ def test_json() -> None:
     shown = json.loads(JsonFormatter().format(record(logging.ERROR, "a %s", "b")))
     assert datetime.fromisoformat(shown.pop("time")).tzinfo
     assert shown == {"level": "error", "logger": "parent.x", "message": "a b"}
+
+
+@pytest.mark.parametrize(("cid", "more"), [(16, {"cid": 16}), (None, {})])
+def test_json_has_whose_line_it_is(
+    cid: int | None, more: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "parent.logs.enclave")
+    open_sink("stderr").write("worker", cid, "hello")
+    (line,) = caplog.records
+    shown = json.loads(JsonFormatter().format(line))
+    assert {key: shown[key] for key in shown if key in ("enclave", "cid")} == {
+        "enclave": "worker", **more,
+    }  # fmt: skip
 
 
 def test_json_with_an_exception() -> None:

@@ -70,6 +70,63 @@ def application(path: Path) -> dict[str, cpio_reader.Member]:
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"ramdisk", True),
+        (b".eif", True),
+        (STATIC, True),
+        (b"070707", True),
+        (b"070701", False),
+        (bytes(4) + b"070701", False),
+        (bytes(512), False),
+        (gzip.compress(b"070701"), False),
+        (b"\x28\xb5\x2f\xfd", False),
+    ],
+)
+def test_a_ramdisk_that_linux_would_not_take_is_told(
+    content: bytes, told: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "ramdisk").write_bytes(content)
+    _, complaints = run(capsys, *BUILD, "--ramdisk", "ramdisk")
+    assert ("begins like no archive" in complaints) is told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--output", "bzImage"], "--kernel"),
+        (["--output", "./init"], "--init"),
+        (["--output", "ramdisk", "--ramdisk", "ramdisk"], "--ramdisk"),
+        (["--output", "link", "--nsm-module", "nsm.ko"], "--nsm-module"),
+        (["--output", "arm", "--add", "arm:/arm"], "--add"),
+        (["--output", "key.pem", "--private-key", "key.pem", "--signing-certificate",
+          "certificate.pem"], "--private-key"),
+    ],
+)  # fmt: skip
+def test_what_is_read_is_not_overwritten(
+    arguments: list[str], option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "link").symlink_to("nsm.ko")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    command = [*BUILD, "--init", "init", "--rootfs", "root", *arguments, "--", "/bin/app"]
+    assert cli.main(command) == 1
+    assert f"{option} names the same file" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("path", ["/bin", "/bin/", "/new/", "/"])
+def test_a_file_does_not_replace_a_directory(
+    path: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*WITH_INIT, "--rootfs", "root", "--add", f"arm:{path}", "--", "/bin/app"]
+    assert cli.main(command) == 1
+    complaints = capsys.readouterr().err
+    assert f"{path} is a directory" in complaints
+    assert f"name the file: {path.rstrip('/')}/arm" in complaints
+    assert not (folder / "out.eif").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--kernel", "init"], "the kernel is an uncompressed vmlinux (ELF), not a bzImage"),

@@ -53,6 +53,15 @@ def test_keys_that_cannot_sign(identity: Identity) -> None:
             Signer(certificate, FileKey(key))
 
 
+def test_the_first_of_several_certificates_counts(identity: Identity) -> None:
+    issuer = make_identity(ec.SECP384R1()).pem
+    section = Signer(identity.pem + issuer, FileKey(identity.key_pem)).sign(PCR0)
+    assert list(signature.failures(signature.decode(section, offset=0), PCR0, at=WITHIN)) == []
+    with pytest.raises(ConfigurationError, match="not that of the signing") as caught:
+        Signer(issuer + identity.pem, FileKey(identity.key_pem))
+    assert "the first one counts" in caught.value.hint
+
+
 def of_version(number: int, pem: bytes) -> bytes:
     """Return a certificate that says to be of another version, and is as it was otherwise."""
     der = bytearray(ssl.PEM_cert_to_DER_cert(pem.decode()))

@@ -102,6 +102,35 @@ def test_the_response_to_head_has_no_body() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"/a?b", "/a", "x"),
+        (b"http://localhost:9/a?b", "/a", "localhost:9"),
+        (b"HTTP://127.0.0.1", "/", "127.0.0.1"),
+        (b"http://[::1]?b", "/", "[::1]"),
+        (b"http://evil.example/a", "/a", "evil.example"),
+        # Neither is one of these services, and none is without a host.
+        (b"https://localhost/a", "https://localhost/a", "x"),
+        (b"http:///a", "http:///a", "x"),
+    ],
+)
+def test_targets(target: bytes, path: str, host: str) -> None:
+    """RFC 9112, 3.2.2: a server accepts the absolute form, and its host counts."""
+    asked = Exchange().feed(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert asked == Request("GET", path, host)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_an_empty_line_before_the_request(size: int) -> None:
+    """RFC 9112, 2.2."""
+    data, exchange = b"\r\nGET / HTTP/1.0\r\n\r\n", Exchange()
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    for part in parts[:-1]:
+        assert exchange.feed(part) is None
+    assert exchange.feed(parts[-1]) == Request("GET", "/")
+
+
+@pytest.mark.parametrize(
     ("data", "expected"),
     [
         (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
@@ -116,6 +145,8 @@ def test_the_response_to_head_has_no_body() -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
         (b"GET /" + b"x" * MAX_HEAD, 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * MAX_HEAD, 431),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"", 400),
     ],
 )

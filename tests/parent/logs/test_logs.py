@@ -359,8 +359,9 @@ def test_a_file_has_a_bounded_size(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot write"):
+    with pytest.raises(ConfigurationError, match="cannot write") as caught:
         open_sink(LogFile(tmp_path / "none" / "log"))
+    assert "the folder has to be there" in caught.value.hint
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ConfigurationError, match="it is a FIFO"):
         open_sink(LogFile(tmp_path / "fifo"))
@@ -374,7 +375,9 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["moved", "deleted"])
 def test_a_file_that_somebody_moves_or_deletes_is_made_anew(how: str, tmp_path: Path) -> None:
     """As logrotate does it; into a deleted file lines would go unseen, and take space."""
-    path, old = tmp_path / "log", tmp_path / "old"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path, old = folder / "log", folder / "old"
     sink = open_sink(LogFile(path))
     sink.write("worker", 16, "one")
     path.rename(old) if how == "moved" else path.unlink()
@@ -383,10 +386,10 @@ def test_a_file_that_somebody_moves_or_deletes_is_made_anew(how: str, tmp_path: 
     assert [line.split(": ")[1] for line in path.read_text().splitlines()] == ["two", "three"]
     assert not old.exists() or old.read_text().endswith(": one\n")
     path.unlink()
-    tmp_path.rename(tmp_path.with_name("gone"))
+    folder.rename(tmp_path / "gone")
     with pytest.raises(OSError, match="No such file"):
         sink.write("worker", 16, "lost")
-    tmp_path.mkdir()
+    folder.mkdir()
     sink.write("worker", 16, "four")
     assert path.read_text().endswith(": four\n")
     sink.close()

@@ -97,6 +97,14 @@ def test_rows() -> None:
     assert "\x1b[33mwarn\x1b[0m" in row(each, names, width=60, colour=True)
 
 
+def test_what_is_copied_from_a_row_is_whole() -> None:
+    pcr = "0a" * 48
+    (each,) = examine(
+        [Check("PCRs", lambda: passed(f"16 of them; PCR0 {pcr}"))], timeout=TEST_TIMEOUT
+    )
+    assert pcr in row(each, ["PCRs"], width=60).split()
+
+
 def test_json() -> None:
     examined = list(examine([Check("it", lambda: failed("no", "do"))], timeout=TEST_TIMEOUT))
     report = as_json(examined)

@@ -133,6 +133,17 @@ def test_a_root_with_such_names_is_one(files: dict[str, bytes], tmp_path: Path) 
     assert told(archives.write(files, tmp_path / "root.tar")) is None
 
 
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_no_image_for_the_kernel(architecture: str, tmp_path: Path) -> None:
+    entry = json.loads(GOOD["index.json"])["manifests"][0]
+    for_s390x = {**entry, "platform": {"os": "linux", "architecture": "s390x"}}
+    files = GOOD | {"index.json": json.dumps({"manifests": [for_s390x]}).encode()}
+    with pytest.raises(ConfigurationError, match=f"not there for {architecture}") as caught:
+        told(archives.write(files, tmp_path / "image.tar"), architecture)
+    go = {"x86_64": "amd64", "aarch64": "arm64"}[architecture]
+    assert f"--platform linux/{go}" in caught.value.hint
+
+
 def test_what_was_not_saved_is_told(tmp_path: Path) -> None:
     """``docker save`` names all platforms in the index, and has the layers of one."""
     layer = next(name for name in GOOD if GOOD[name][:2] == b"\x1f\x8b")
@@ -144,10 +155,11 @@ def test_what_was_not_saved_is_told(tmp_path: Path) -> None:
 
 def test_blobs_that_are_links_out_of_the_layout(tmp_path: Path) -> None:
     """As in what Bazel's rules_oci leave in bazel-bin."""
-    path = archives.write(GOOD, tmp_path / "layout")
-    layer = path / next(name for name in GOOD if GOOD[name][:2] == b"\x1f\x8b")
-    layer.rename(tmp_path / "layer")
-    layer.symlink_to(tmp_path / "layer")
-    with pytest.raises(ConfigurationError, match="does not have a file 'blobs/sha256/") as caught:
-        told(path)
-    assert "cp -rL" in caught.value.hint
+    layer = next(name for name in GOOD if GOOD[name][:2] == b"\x1f\x8b")
+    for number, name in enumerate((layer, "index.json", "oci-layout")):
+        path = archives.write(GOOD, tmp_path / f"layout-{number}")
+        (path / name).rename(tmp_path / f"file-{number}")
+        (path / name).symlink_to(tmp_path / f"file-{number}")
+        with pytest.raises(ConfigurationError, match=f"does not have a file '{name}") as caught:
+            told(path)
+        assert "cp -rL" in caught.value.hint
