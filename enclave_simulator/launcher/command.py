@@ -242,6 +242,7 @@ def program_environment(env: dict[str, str], ca: Path, *, with_credentials: bool
     env = {**dict.fromkeys(_FILES, os.devnull), **env}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
     env |= {"AWS_CA_BUNDLE": str(ca), "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    env["NODE_EXTRA_CA_CERTS"] = str(ca)  # beside those that Node.js has
     if with_credentials:
         env |= {
             "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,

@@ -90,6 +90,7 @@ print(b"-enc" in response.raw)
 def test_the_parent_offers_a_kms_and_no_real_credentials() -> None:
     script = """
 import os, socket, ssl
+assert os.environ["NODE_EXTRA_CA_CERTS"] == os.environ["AWS_CA_BUNDLE"]
 print({name: os.environ.get("AWS_" + name) for name in (
     "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION",
     "ENDPOINT_URL", "ENDPOINT_URL_KMS", "CONFIG_FILE", "SHARED_CREDENTIALS_FILE")})
