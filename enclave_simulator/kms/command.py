@@ -22,7 +22,7 @@ from enclave_simulator.kms.outputs import EventFile, report_lost_change, report_
 from enclave_simulator.kms.sigv4 import SIMULATED_CREDENTIALS, Credentials
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
-from vsock_proxy.net.listening import listening
+from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.service.arguments import RawHelpFormatter, seconds
 from vsock_proxy.service.console import inform
 from vsock_proxy.service.json_text import parse_json
@@ -300,12 +300,14 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
         loop.add_signal_handler(number, stop.set)
     await server.start()
     if isinstance(address, TcpAddress):
-        address = TcpAddress(address.host, listener.getsockname()[1])
+        address = local_address(listener)  # the certificates are for addresses, not for localhost
     notify(f"READY=1\nSTATUS=listening on {address}")
     if not os.environ.get("NOTIFY_SOCKET"):
         # Started by a person, who has to learn which port is free.
-        url = f"https://{address.host}:{address.port}" if isinstance(address, TcpAddress) else ""
-        inform("enclave-simulator", f"listening on {url or address}")
+        shown = str(address)
+        if shown.startswith("tcp://"):
+            shown = f"https{shown.removeprefix('tcp')}"
+        inform("enclave-simulator", f"listening on {shown}")
     await stop.wait()
     await server.stop()
 

@@ -31,11 +31,15 @@ _X32_SYSCALL_BIT = 0x4000_0000
 
 @dataclass(frozen=True)
 class When:
-    """``arguments[index] & mask == value``; the low 32 bits, as the kernel takes an int."""
+    """``arguments[index] & mask == value``; the low 32 bits, as the kernel takes an int.
+
+    With `differs`, it holds if they are not equal.
+    """
 
     index: int
     value: int
     mask: int = 0xFFFF_FFFF
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,12 @@ RULES = (
     Rule("accept4"),
     Rule("getsockname"),
     Rule("getpeername"),
-    Rule("getsockopt", (When(1, abi.AF_VSOCK),)),
+    # Those of other levels too: vsock has no TCP_NODELAY, and says so in other words than UNIX.
+    Rule("getsockopt", (When(1, _SOL_SOCKET, differs=True),)),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, abi.SO_DOMAIN))),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_ERROR))),
     Rule("getsockopt", (When(1, _SOL_SOCKET), When(2, _SO_PEERCRED))),
-    Rule("setsockopt", (When(1, abi.AF_VSOCK),)),
+    Rule("setsockopt", (When(1, _SOL_SOCKET, differs=True),)),
     # Urgent data, which UNIX sockets have and vsock has not.
     Rule("sendto", (When(3, _MSG_OOB, mask=_MSG_OOB),)),
     Rule("sendmsg", (When(2, _MSG_OOB, mask=_MSG_OOB),)),
@@ -145,12 +150,13 @@ def assemble(architecture: abi.Architecture, rules: tuple[Rule, ...] = RULES) ->
 
 def _block(rule: Rule, number: int) -> list[tuple[int, int, int, int]]:
     """Return one rule's instructions: every failed comparison jumps past the block's end."""
-    tests = [(_NR, 0xFFFF_FFFF, number)]
-    tests += [(_ARGS + 8 * when.index, when.mask, when.value) for when in rule.when]
+    tests = [(_NR, When(0, number))]
+    tests += [(_ARGS + 8 * when.index, when) for when in rule.when]
     length = 3 * len(tests) + 1
     block: list[tuple[int, int, int, int]] = []
-    for offset, mask, value in tests:
-        block += [(_LOAD, 0, 0, offset), (_AND, 0, 0, mask)]
-        block.append((_EQUAL, 0, length - len(block) - 1, value))
+    for offset, when in tests:
+        block += [(_LOAD, 0, 0, offset), (_AND, 0, 0, when.mask)]
+        end = length - len(block) - 1
+        block.append((_EQUAL, *((end, 0) if when.differs else (0, end)), when.value))
     block.append((_RETURN, 0, 0, rule.action))
     return block

@@ -37,7 +37,14 @@ _REAL_CREDENTIALS = (
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
     "AWS_EC2_METADATA_DISABLED",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_KMS",
 )
+"""What leads to real credentials, or to another KMS than the simulated one."""
+
+_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+"""The developer's own come before an instance's and a pod's credentials: there are none in an
+enclave, and none here unless the caller names them."""
 
 
 _CREDENTIALS = {
@@ -233,8 +240,10 @@ def program_environment(env: dict[str, str], ca: Path, *, with_credentials: bool
         with_credentials: add those that the simulated KMS accepts.
     """
     env = {name: value for name, value in env.items() if name not in _REAL_CREDENTIALS}
+    env = {**dict.fromkeys(_FILES, os.devnull), **env}
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
     env |= {"AWS_CA_BUNDLE": str(ca), "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    env["NODE_EXTRA_CA_CERTS"] = str(ca)  # beside those that Node.js has
     if with_credentials:
         env |= {
             "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,

@@ -7,6 +7,7 @@ loopback interface, and variables say where.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from enclave_simulator.threaded_server import Server
 
 POD, TASK, INSTANCE = "pod", "task", "instance"
+
+_NO_PROXY = ("NO_PROXY", "no_proxy")
 
 KMS_ADDRESS: Final = "198.51.100.1"
 """TEST-NET-2 (RFC 5737): nobody's."""
@@ -46,6 +49,11 @@ class Network:
     def add_kms(self, address: TcpAddress) -> None:
         """Add a KMS that listens on this machine."""
         self.services[KMS_ADDRESS, 443] = address
+        # A proxy of the developer's is out of reach, or leads to another 127.0.0.1.
+        given = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+        without = ",".join(filter(None, (given, address.host)))
+        self.env_with |= dict.fromkeys(_NO_PROXY, "*")
+        self.env_without |= dict.fromkeys(_NO_PROXY, without)
         self.hosts |= dict.fromkeys(regional_names(), KMS_ADDRESS)
         self.env_without["AWS_ENDPOINT_URL_KMS"] = f"https://{address.host}:{address.port}"
 

@@ -192,6 +192,8 @@ class Vsock:
 
     def _getsockopt(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
         _, level, option, value_at, size_at, _ = call.arguments
+        if abi.signed(level) not in (socket.SOL_SOCKET, abi.AF_VSOCK):
+            return -errno.ENOPROTOOPT
         size = read_int(call, size_at)
         match abi.signed(level), abi.signed(option):
             case socket.SOL_SOCKET, socket.SO_ERROR:
@@ -217,7 +219,9 @@ class Vsock:
         return Outcome.ANSWERED
 
     def _setsockopt(self, call: Syscall, ours: VsockSocket) -> int | Outcome:
-        _, _, option, value_at, size, _ = call.arguments
+        _, level, option, value_at, size, _ = call.arguments
+        if abi.signed(level) != abi.AF_VSOCK:
+            return -errno.ENOPROTOOPT
         option = abi.signed(option)
         expected = len(ours.options.get(option))
         if abi.signed(size) < expected:

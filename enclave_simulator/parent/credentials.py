@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from vsock_proxy.net.addresses import VMADDR_CID_PARENT, VsockAddress, parse_add
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.net.ports import CREDENTIALS_PORT
 from vsock_proxy.service.arguments import seconds
+from vsock_proxy.service.console import inform
 from vsock_proxy.service.notify import notify
 
 if TYPE_CHECKING:
@@ -92,6 +94,9 @@ def run(options: argparse.Namespace) -> int:
         server = CredentialServer(listener, lambda: simulated_document(options.lifetime))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         notify(f"READY=1\nSTATUS=listening on {local_address(listener)}")
+        if not os.environ.get("NOTIFY_SOCKET"):
+            # Started by a person, who has to learn which port is free.
+            inform("enclave-simulator", f"listening on {local_address(listener)}")
         signal.sigwait(ends)
         server.shutdown()
     return 0

@@ -61,6 +61,32 @@ def test_serve_on_an_instance_is_quiet() -> None:
     assert (served.stdout, served.stderr, served.returncode) == ("9\n", "", 0)
 
 
+@pytest.mark.parametrize("options", [(), ("--no-namespaces",)], ids=["own", "loopback"])
+@pytest.mark.parametrize("platform", ["instance", "sandbox"])
+def test_nothing_of_the_developers_comes_before_the_platforms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, options: tuple[str, ...]
+) -> None:
+    """Neither credentials in ~/.aws, nor an endpoint of another emulator, nor a proxy."""
+    folder = tmp_path / ".aws"
+    folder.mkdir()
+    (folder / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIAREAL\naws_secret_access_key = real\n"
+    )
+    (folder / "config").write_text("[default]\nendpoint_url = http://localhost:4566\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:4566")
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    call = "boto3.client('kms').generate_random(NumberOfBytes=9)"
+    boto3 = (sys.executable, "-c", f"import boto3; print(len({call}['Plaintext']))")
+    done = run(*SIMULATOR, "--platform", platform, *options, "--", *boto3)
+    assert (done.stdout, done.stderr, done.returncode) == ("9\n", "", 0)
+
+
 def test_the_device_keeps_the_attesters_contract() -> None:
     run_contract(
         *("--platform", "instance"),

@@ -166,6 +166,16 @@ def put(one: socket.socket, number: int, value: bytes, level: int = SOL) -> sock
     return one
 
 
+def get_at(level: int) -> Callable[[Sockets], object]:
+    """Return a call that gets an option of a level."""
+    return lambda s: get(s.fresh(), 1, 4, level)
+
+
+def put_at(level: int) -> Callable[[Sockets], object]:
+    """Return a call that sets an option of a level."""
+    return lambda s: put(s.fresh(), 1, bytes(4), level)
+
+
 def option(one: socket.socket, number: int, size: int = 8, level: int = SOL) -> int:
     """Return an option that is a number, or a struct timeval in microseconds."""
     value = get(one, number, size, level)
@@ -494,6 +504,17 @@ CASES = (
     Case("an option of other transports", lambda s: option(s.fresh(), 3), "ENOPROTOOPT"),
     Case("set an option of other transports",
          lambda s: set_number(s.fresh(), 5, 1), "ENOPROTOOPT"),
+    # Python's http.client goes on after ENOPROTOOPT alone.
+    Case("an option of IP", get_at(socket.IPPROTO_IP), "ENOPROTOOPT"),
+    Case("an option of TCP", get_at(socket.IPPROTO_TCP), "ENOPROTOOPT"),
+    Case("an option of no protocol", get_at(999), "ENOPROTOOPT"),
+    Case("set an option of IP", put_at(socket.IPPROTO_IP), "ENOPROTOOPT"),
+    Case("set an option of IPv6", put_at(socket.IPPROTO_IPV6), "ENOPROTOOPT"),
+    Case("set an option of TCP", put_at(socket.IPPROTO_TCP), "ENOPROTOOPT"),
+    Case("set an option of no protocol", put_at(999), "ENOPROTOOPT"),
+    Case("set TCP_NODELAY, connected",
+         lambda s: put(s.pair().client, socket.TCP_NODELAY, bytes(4), socket.IPPROTO_TCP),
+         "ENOPROTOOPT"),
     # --- ioctl ---
     Case("ioctl, the CID, on a socket", lambda s: ioctl(s.fresh(), _LOCAL_CID), "ENOTTY",
          since=(6, 11)),

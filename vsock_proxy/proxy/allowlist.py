@@ -13,6 +13,7 @@ from typing import Any
 
 from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import MAX_PORT, is_host, without_brackets
+from vsock_proxy.service.address_guess import host_hint
 
 MAX_LINES = 10_000
 """Entries of a list that is written as lines."""
@@ -135,7 +136,7 @@ def check_pattern(text: str) -> str:
                 "kms.*.amazonaws.com",
             )
     elif not is_host(address):
-        raise ConfigurationError(f"{address!r:.80} is not a host name")
+        raise ConfigurationError(f"{address!r:.80} is not a host name", hint=host_hint(address))
     return normal_host(address)
 
 

@@ -27,6 +27,7 @@ from vsock_proxy.proxy.daemon import Daemon
 from vsock_proxy.proxy.forward import Egress, Forward, allow_hint
 from vsock_proxy.proxy.section import MAX_CONNECTIONS, ProxySettings, read_proxy_section
 from vsock_proxy.relay.connection import RelayLimits
+from vsock_proxy.service.address_guess import host_hint
 from vsock_proxy.service.arguments import Parser, RawHelpFormatter
 from vsock_proxy.service.completion import add_completion
 from vsock_proxy.service.console import complain, keep_exit_status, printable
@@ -153,7 +154,9 @@ def _forward(arguments: argparse.Namespace, *, reloading: bool) -> Forward:
         return Forward(listen, Egress(), family, name="egress", allowlist=allowlist, limits=limits)
     host = without_brackets(arguments.remote_host)
     if not is_host(host):
-        raise ConfigurationError(f"{host!r} is not a host name or an IP address")
+        raise ConfigurationError(
+            f"{host!r} is not a host name or an IP address", hint=host_hint(host)
+        )
     port = _number(arguments.remote_port, 1, MAX_PORT, "REMOTE_PORT")
     with _naming_the_option():
         allowlist = load_allowlist(path)

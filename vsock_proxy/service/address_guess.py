@@ -6,12 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from vsock_proxy.errors import ConfigurationError
-from vsock_proxy.net.addresses import parse_address
+from vsock_proxy.net.addresses import is_host, parse_address, without_brackets
 
 if TYPE_CHECKING:
     from vsock_proxy.net.addresses import Address
 
 _URL = re.compile(r"(https?)://([^/?#:]+)(?::([0-9]+))?(?:[/?#].*)?")
+_NETWORK = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
+_WITH_PORT = re.compile(r"(\[[^\]]+\]|[^\[\]:/]+):[0-9]*")
 _URL_PORTS = {"http": "80", "https": "443"}
 
 
@@ -31,3 +33,18 @@ def meant_address(text: str) -> Address | None:
         return parse_address(guess)
     except ConfigurationError:
         return None
+
+
+def host_hint(text: str) -> str:
+    """Return what to write in place of text that is not a host; "" if there is no good guess."""
+    if not text.isascii():
+        # Which one it is depends on the version of IDNA: "straße" is "strasse" in the older.
+        return "write the name's ASCII form, which begins with xn--"
+    if "://" in text:
+        return "write the host alone, without scheme, port and path"
+    if _NETWORK.fullmatch(text):
+        return "networks cannot be listed: name each address"
+    with_port = _WITH_PORT.fullmatch(text)
+    if with_port and is_host(without_brackets(with_port[1])):
+        return f"write {without_brackets(with_port[1])}: the port stands apart"
+    return ""

@@ -41,11 +41,27 @@ if TYPE_CHECKING:
 COMMAND = Path(sys.executable).with_name("enclave-simulator")
 
 
-def test_a_person_is_told_where_it_listens(nitro_authority: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("tcp://127.0.0.1:0", "https://127.0.0.1"),
+        ("tcp://[::1]:0", "https://[::1]"),
+        ("tcp://localhost:0", "https://"),  # an address of it: the certificates are for these
+    ],
+)
+@pytest.mark.parametrize("command", ["kms", "credentials"])
+def test_a_person_is_told_where_it_listens(
+    nitro_authority: Authority, tmp_path: Path, command: str, listen: str, url: str
+) -> None:
+    if "::1" in listen and not has_ipv6_loopback():
+        pytest.skip("no IPv6 loopback address")
     root = tmp_path / "root.pem"
     root.write_bytes(nitro_authority.root_pem)
+    options: list[str | Path] = []
+    if command == "kms":
+        options = ["--nitro-root", root, "--ca-file", tmp_path / "ca.pem"]
     with subprocess.Popen(
-        [COMMAND, "kms", "--nitro-root", root, "--ca-file", tmp_path / "ca.pem"],
+        [COMMAND, command, "--listen", listen, *options],
         env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
         stderr=subprocess.PIPE,
         text=True,
@@ -55,8 +71,19 @@ def test_a_person_is_told_where_it_listens(nitro_authority: Authority, tmp_path:
         process.terminate()
         assert (process.wait(TEST_TIMEOUT), process.stderr.read()) == (0, "")
     before, _, port = line.rstrip().rpartition(":")
-    assert before == "enclave-simulator: listening on https://127.0.0.1"
+    if command == "credentials":
+        url = url.replace("https", "tcp")
+    assert before.startswith(f"enclave-simulator: listening on {url}")
+    assert "localhost" not in before
     assert int(port)
+
+
+def has_ipv6_loopback() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 @dataclasses.dataclass

@@ -93,8 +93,10 @@ print(b"-enc" in response.raw)
 def test_the_parent_offers_a_kms_and_no_real_credentials() -> None:
     script = """
 import os, socket, ssl
+assert os.environ["NODE_EXTRA_CA_CERTS"] == os.environ["AWS_CA_BUNDLE"]
 print({name: os.environ.get("AWS_" + name) for name in (
-    "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION")})
+    "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION",
+    "ENDPOINT_URL", "ENDPOINT_URL_KMS", "CONFIG_FILE", "SHARED_CREDENTIALS_FILE")})
 vsock = socket.socket(socket.AF_VSOCK)
 vsock.settimeout(300)
 vsock.connect((3, 8000))
@@ -103,7 +105,9 @@ with trust.wrap_socket(vsock, server_hostname="kms.eu-west-1.amazonaws.com") as 
     print(tls.version())
 """
     real = {"ACCESS_KEY_ID": "AKIAREAL", "SECRET_ACCESS_KEY": "real", "SESSION_TOKEN": "real",
-            "PROFILE": "real", "REGION": "eu-west-1"}  # fmt: skip
+            "PROFILE": "real", "REGION": "eu-west-1", "ENDPOINT_URL": "http://localhost:4566",
+            "ENDPOINT_URL_KMS": "http://localhost:4566",
+            "CONFIG_FILE": "named"}  # fmt: skip
     env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     env |= {"AWS_" + name: value for name, value in real.items()}
     ran = run("--", sys.executable, "-c", script, env=env)
@@ -116,6 +120,10 @@ with trust.wrap_socket(vsock, server_hostname="kms.eu-west-1.amazonaws.com") as 
         "PROFILE": None,
         "REGION": "eu-west-1",
         "DEFAULT_REGION": "eu-west-1",
+        "ENDPOINT_URL": None,
+        "ENDPOINT_URL_KMS": None,
+        "CONFIG_FILE": "named",
+        "SHARED_CREDENTIALS_FILE": os.devnull,
     }
     assert ran.stdout.splitlines()[1] == "TLSv1.3"
 

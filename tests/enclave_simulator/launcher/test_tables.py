@@ -67,7 +67,8 @@ def expected(
 ) -> int:
     for rule in rules:
         if architecture.syscalls.get(rule.syscall) == number and all(
-            arguments[when.index] & when.mask & 0xFFFF_FFFF == when.value for when in rule.when
+            (arguments[when.index] & when.mask & 0xFFFF_FFFF == when.value) != when.differs
+            for when in rule.when
         ):
             return rule.action
     return abi.SECCOMP_RET_ALLOW
