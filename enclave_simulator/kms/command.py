@@ -24,7 +24,7 @@ from vsock_proxy.errors import ConfigurationError
 from vsock_proxy.net.addresses import Address, TcpAddress, parse_address
 from vsock_proxy.net.listening import listening, local_address
 from vsock_proxy.service.arguments import RawHelpFormatter, seconds
-from vsock_proxy.service.console import inform
+from vsock_proxy.service.console import hint, inform
 from vsock_proxy.service.json_text import parse_json
 from vsock_proxy.service.notify import notify
 from vsock_proxy.service.scarcity import LOOP_DESCRIPTORS, require_descriptors
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from enclave_simulator.kms.service import KeyStoreState, KmsService
 
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is shown of it)
 _LONGEST_DELAY = 3600
 _MOST_READ = 64 << 20
 """Bytes of a file: a state has 1,000 keys, with policies of 32 KiB, at most."""
@@ -199,7 +200,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f"cannot write {arguments.ca_file}: {e.strerror}") from e
         listener = stack.enter_context(listening(address))
         require_descriptors(LOOP_DESCRIPTORS, "the simulated KMS")
-        asyncio.run(_serve(KmsServer(service, authority, listener), listener, address))
+        server, variables = KmsServer(service, authority, listener), _variables(arguments)
+        asyncio.run(_serve(server, listener, address, variables))
     return 0
 
 
@@ -218,6 +220,18 @@ def _key_stores(texts: list[str]) -> dict[str, KeyStoreState]:
             raise ConfigurationError(f"--key-store {name} is given twice")
         stores[name] = cast("KeyStoreState", state)
     return stores
+
+
+def _variables(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what a program needs to call it, but for the URL and credentials of the caller's."""
+    variables = {"AWS_CA_BUNDLE": str(Path(arguments.ca_file).absolute())}
+    if arguments.credentials is None:  # they are no secret: everybody's are the same
+        variables |= {
+            "AWS_ACCESS_KEY_ID": SIMULATED_CREDENTIALS.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": SIMULATED_CREDENTIALS.secret_access_key,
+            "AWS_SESSION_TOKEN": SIMULATED_CREDENTIALS.session_token or "",
+        }
+    return variables
 
 
 def _read_state(path: Path) -> bytes | None:
@@ -293,7 +307,10 @@ def _add_keys(service: KmsService, keys: list[str], policies: list[str]) -> None
         )
 
 
-async def _serve(server: KmsServer, listener: socket.socket, address: Address) -> None:
+async def _serve(
+    server: KmsServer, listener: socket.socket, address: Address, variables: dict[str, str]
+) -> None:
+    """Serve until SIGTERM; tell a person which variables lead a program there."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -305,9 +322,13 @@ async def _serve(server: KmsServer, listener: socket.socket, address: Address) -
     if not os.environ.get("NOTIFY_SOCKET"):
         # Started by a person, who has to learn which port is free.
         shown = str(address)
-        if shown.startswith("tcp://"):
-            shown = f"https{shown.removeprefix('tcp')}"
+        if isinstance(address, TcpAddress):
+            near = TcpAddress(_LOOPBACK.get(address.host, address.host), address.port)
+            shown = f"https{str(near).removeprefix('tcp')}"
+            variables = {"AWS_ENDPOINT_URL_KMS": shown, **variables}
         inform("enclave-simulator", f"listening on {shown}")
+        words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+        hint("enclave-simulator", f"export {' '.join(words)}")
     await stop.wait()
     await server.stop()
 

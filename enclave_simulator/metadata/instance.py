@@ -124,7 +124,7 @@ class _Handler(Handler):
         else:
             if self.connection.family == socket.AF_INET:
                 self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, self.server.hop_limit)
-            # The SDKs of Go, Rust and Java take no token without its lifetime.
+            # The SDK of Go takes no token without its lifetime.
             token = self.server.new_token(int(lifetime))
             self.respond(
                 200, token.encode(), X_Aws_Ec2_Metadata_Token_Ttl_Seconds=str(int(lifetime))

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from enclave_simulator.kms.faults import FAULTS
 from enclave_simulator.kms.sigv4 import Credentials
 from enclave_simulator.nsm import SimulatedNsm
 from tests.enclave_simulator.documents import attest, rsa_key, spki
-from tests.enclave_simulator.kms.kms_client import Client, signed
+from tests.enclave_simulator.kms.kms_client import REGION, Client, signed
 from tests.waiting import TEST_TIMEOUT
 from vsock_proxy.errors import ConfigurationError
 
@@ -46,6 +47,7 @@ COMMAND = Path(sys.executable).with_name("enclave-simulator")
     [
         ("tcp://127.0.0.1:0", "https://127.0.0.1"),
         ("tcp://[::1]:0", "https://[::1]"),
+        ("tcp://0.0.0.0:0", "https://127.0.0.1"),
         ("tcp://localhost:0", "https://"),  # an address of it: the certificates are for these
     ],
 )
@@ -67,15 +69,35 @@ def test_a_person_is_told_where_it_listens(
         text=True,
     ) as process:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        process.terminate()
+        try:
+            line = process.stderr.readline()
+            if command == "kms":
+                exported = process.stderr.readline()
+                check_exported(exported, line.split()[-1])
+        finally:
+            process.terminate()
         assert (process.wait(TEST_TIMEOUT), process.stderr.read()) == (0, "")
     before, _, port = line.rstrip().rpartition(":")
     if command == "credentials":
-        url = url.replace("https", "tcp")
+        url = listen.rpartition(":")[0].replace("localhost", "")
     assert before.startswith(f"enclave-simulator: listening on {url}")
     assert "localhost" not in before
     assert int(port)
+
+
+def check_exported(line: str, url: str) -> None:
+    """Make a call with nothing but what a person is told to export."""
+    words = shlex.split(line.partition("export ")[2])
+    env = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION}
+    env |= dict(word.split("=", 1) for word in words)
+    assert env["AWS_ENDPOINT_URL_KMS"] == url
+    call = "boto3.client('kms').generate_random(NumberOfBytes=9)"
+    script = f"import boto3; print(len({call}['Plaintext']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True,
+        timeout=TEST_TIMEOUT, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("9\n", "")
 
 
 def has_ipv6_loopback() -> bool:

@@ -69,7 +69,7 @@ def test_nothing_without_a_token_and_all_with_one() -> None:
 
 
 def test_a_token_comes_with_its_lifetime() -> None:
-    """The SDKs of Go, Rust and Java look for it: `tokenTTLHeader` of aws-sdk-go-v2's imds."""
+    """The SDK of Go looks for it: `tokenTTLHeader` of aws-sdk-go-v2's imds."""
     with metadata() as service:
         host, port = service.socket.getsockname()[:2]
         connection = http.client.HTTPConnection(host, port, timeout=TEST_TIMEOUT)
