@@ -110,7 +110,7 @@ class Statement:
         principals: AWS principals; None in an identity-based policy, which has none.
         other_principals: services and so on, which do not call for an enclave.
         is_principal_negated: all but these (``NotPrincipal``).
-        actions: patterns.
+        actions: patterns; none if the element is missing.
         is_action_negated: all but these (``NotAction``).
         resources: patterns; None if the element is missing.
         is_resource_negated: all but these (``NotResource``).
@@ -252,7 +252,7 @@ def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
     sid = document.get("Sid")
     name = sid if isinstance(sid, str) and sid.isprintable() and sid else f"statement {number}"
     is_action_negated, actions = _either(document, "Action", where)
-    if actions is None:
+    if actions is None and not document.keys() & {"Principal", "NotPrincipal"}:
         raise PolicyError(f"{where} has no Action")
     is_resource_negated, resources = _either(document, "Resource", where)
     is_principal_negated = "NotPrincipal" in document
@@ -270,7 +270,8 @@ def _statement(document: Any, number: int, line: int, origin: str) -> Statement:
         principals,
         others,
         is_principal_negated,
-        actions,
+        # KMS takes a key policy's statement without it, which has no effect (PutKeyPolicy, Policy).
+        actions or (),
         is_action_negated,
         resources,
         is_resource_negated,

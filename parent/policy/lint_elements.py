@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 def actions(policy: Policy, statement: Statement) -> Iterator[Finding]:
     """Yield the mistakes in a statement's actions."""
+    if not statement.actions and not statement.is_action_negated:
+        yield at(
+            statement, "action",
+            "no Action: a statement without one has no effect",
+            "name the actions, such as kms:Decrypt",
+        )  # fmt: skip
     for pattern in statement.actions:
         if pattern in ("*", "kms:*") or matching(pattern):
             continue

@@ -396,6 +396,7 @@ ELEMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"Principal": {"Federated": "accounts.google.com"}, "Condition": None},
         set(),
     ),
+    "no Action": ({"Action": None}, {"action"}),
     "no Resource": ({"Resource": None}, {"resource"}),
     "an alias": ({"Resource": "arn:aws:kms:eu-central-1:111122223333:alias/a"}, {"resource"}),
     "the key": ({"Resource": KEY}, set()),

@@ -93,7 +93,7 @@ def test_lines(text: str, indent: int | str | None, in_response: bool) -> None:
         ('{"KeyMetadata": {}}', "the response of describe-key"),
         ('resource "aws_kms_key" "k" {', "not JSON"),
         (json.dumps({"Statement": statement(Effect="allow")}), "no Effect that is Allow or Deny"),
-        (json.dumps({"Statement": statement(Action=None)}), "has no Action"),
+        (json.dumps({"Statement": statement(Action=None, Principal=None)}), "has no Action"),
         ('{"Statement": [{"Fn::If": []}]}', "statement 1 is a function of CloudFormation"),
         (
             json.dumps({"Statement": statement(Principal={"AWS": {"Fn::Sub": "x"}})}),
