@@ -48,7 +48,7 @@ MODULES: dict[str, Module] = {
     ),
     "client": Module(
         ("enclave/http/client.py", "enclave/http/connection.py"),
-        ("tests/enclave/http/test_client.py",),
+        ("tests/enclave/http/test_client.py", "tests/enclave/http/test_client_parts.py"),
     ),
     "request": Module(("enclave/http/request.py",), ("tests/enclave/http/test_request.py",)),
     "evaluate": Module(
