@@ -60,10 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Read a configuration as `run` does, and print every mistake of all sections "
         "with its line. Exit status: 1 if there is one; warnings do not count. Nothing is opened.",
     )
-    parser.add_argument(
-        "config", metavar="FILE", type=Path, nargs="?", default=DEFAULT_PATH,
-        help="default: %(default)s",
-    )  # fmt: skip
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("file", metavar="FILE", type=Path, nargs="?", help=f"default: {DEFAULT_PATH}")
+    add("--config", metavar="FILE", type=Path, help="the same, as the other commands have it")
     parser.set_defaults(run=check_config)
 
 
@@ -74,8 +73,9 @@ def check_config(arguments: argparse.Namespace) -> int:
     require("parent", *NEEDED)
     from parent.daemon.configuration import load_configuration  # noqa: PLC0415
 
+    path = arguments.file or arguments.config or DEFAULT_PATH
     try:
-        configuration = load_configuration(arguments.config, hint=_CHECK_HINT)
+        configuration = load_configuration(path, hint=_CHECK_HINT)
     except ConfigurationError as e:
         for warning in getattr(e, "warnings", ()):
             warn(PROGRAM, warning)
@@ -85,7 +85,7 @@ def check_config(arguments: argparse.Namespace) -> int:
         warn(PROGRAM, warning)
     count = len(configuration.warnings)
     told = f", {count} warning{'s' * (count > 1)}" if count else ""
-    sys.stdout.write(f"{arguments.config}: ok{told}\n")
+    sys.stdout.write(f"{path}: ok{told}\n")
     return 0
 
 

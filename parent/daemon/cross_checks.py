@@ -107,6 +107,10 @@ def _nothing_allowed(sections: Mapping[str, Setting]) -> list[str]:
         if _is_empty(cids := owner.child("cids"))
     ]
     proxy = sections.get("proxy")
+    if proxy and not any(True for _ in (*_forwards(sections), *_egress(sections))):
+        listed = proxy.child("forwards") or proxy.child("egress")
+        if _is_empty(listed):
+            warnings.append(listed.wrong("an empty list: the proxy listens nowhere"))
     common = proxy.child("allowlist") if proxy else None
     for egress in _egress(sections):
         allowlist = egress.child("allowlist") or common

@@ -126,8 +126,9 @@ def test_check_config_prints_every_mistake(
 def test_check_config_of_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "parent.yaml"
     path.write_text("credentials: {cids: any}\n")
-    assert main(["check-config", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: ok\n"
+    for named in ([str(path)], ["--config", str(path)]):  # or as with the other commands
+        assert main(["check-config", *named]) == 0
+        assert capsys.readouterr().out == f"{path}: ok\n"
 
 
 def test_no_file(capsys: pytest.CaptureFixture[str]) -> None:

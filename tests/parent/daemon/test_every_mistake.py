@@ -206,6 +206,13 @@ def test_an_egress_without_any_allowlist_is_told(path: Path) -> None:
     assert found.startswith(f"{path}:1: egress: `egress` has no host")
 
 
+@pytest.mark.parametrize("key", ["forwards", "egress"])
+def test_a_proxy_that_listens_nowhere_is_told(path: Path, key: str) -> None:
+    path.write_text(f"proxy: {{{key}: []}}\nlogs: {{cids: [16]}}\n")
+    (found,) = load_configuration(path).warnings
+    assert found.startswith(f"{path}:1: {key}: an empty list: the proxy listens nowhere")
+
+
 def test_listeners_that_only_look_alike(path: Path) -> None:
     path.write_text(
         WHOLE.replace("any:8000", "3:8002").replace(
@@ -294,7 +301,7 @@ def test_awss_own_files_are_recognised(path: Path, text: str, said: str) -> None
 
 
 def test_hints_fit_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """check-config has no --config; and the allowlist's file is not named by an option."""
+    """The allowlist's file is not named by an option."""
     for arguments, has_option in (
         (["check-config", str(path)], False),
         (["run", "--config", str(path)], True),
