@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = dict(os.environ)
 """As it was before the modules of tests were imported."""
+
+# Under nohup(1) it is ignored, and so by every program that a test starts and ends by it. A handler
+# ignores it here and not there: execve(2) makes it the default.
+if (
+    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # A busy machine must not fail a property test.
 for name, examples in (("unhurried", 40), ("thorough", 500)):

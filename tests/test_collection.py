@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.paths import ROOT
+from tests.waiting import TEST_TIMEOUT
 
 _COLLECT = """
 import sys
@@ -38,7 +39,7 @@ def test_names_do_not_depend_on_the_moment_or_the_process() -> None:
 
     found = []
     for process in (collect(0.0, "1"), collect(86_400.0, "2")):
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=TEST_TIMEOUT)
         assert process.returncode == 0, output[-2000:]
         found.append({line for line in output.splitlines() if "::" in line})
     assert len(found[0]) > 1000
