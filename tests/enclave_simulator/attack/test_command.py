@@ -136,7 +136,7 @@ def test_a_vulnerable_program_is_caught_and_what_it_leaves_behind_is_ended(tmp_p
     )
     done = attack("--only", "entropy-refused", "--", sys.executable, "-c", script)
     assert done.stdout.splitlines()[1].split()[:2] == ["entropy-refused", "crashed"], done.stderr
-    assert done.stdout.splitlines()[-1] == "1 attacks: 1 crashed"
+    assert done.stdout.splitlines()[-1] == "1 attack: 1 crashed"
     assert done.returncode == 1
     assert not Path(f"/proc/{pid.read_text()}").exists()
 
