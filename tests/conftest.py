@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 ENVIRONMENT = dict(os.environ)
 """As it was before the modules of tests were imported."""
 
-# Under nohup(1) it is ignored, and so by every program that a test starts and ends by it. A handler
-# ignores it here and not there: execve(2) makes it the default.
-if (
-    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    and threading.current_thread() is threading.main_thread()
-):
-    signal.signal(signal.SIGHUP, lambda *_: None)
+# Under nohup(1) and in the background of a script these are ignored, and so by every program that a
+# test starts and ends by them. A handler ignores them here and not there: execve(2) resets it.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if (
+        signal.getsignal(number) is signal.SIG_IGN
+        and threading.current_thread() is threading.main_thread()
+    ):
+        signal.signal(number, lambda *_: None)
 
 # A busy machine must not fail a property test.
 for name, examples in (("unhurried", 40), ("thorough", 500)):
